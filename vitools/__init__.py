@@ -1,0 +1,61 @@
+"""vitools: one Pyro model in; coordinate ascent, stochastic VI and NUTS out; one judge compares them.
+
+Names are loaded on first use, so that ``import vitools`` and the command line start fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from vitools._version import __version__
+
+if TYPE_CHECKING:
+    from vitools.engines import exact, nuts, svi
+    from vitools.errors import VitoolsError
+    from vitools.posterior import Estimate, History, Posterior, Status
+    from vitools.problem import Problem, Site
+    from vitools.reporting import compare, draw, to_arviz
+
+_HOME = {
+    "Problem": "vitools.problem",
+    "Site": "vitools.problem",
+    "Posterior": "vitools.posterior",
+    "Status": "vitools.posterior",
+    "History": "vitools.posterior",
+    "Estimate": "vitools.posterior",
+    "VitoolsError": "vitools.errors",
+    "exact": "vitools.engines",
+    "nuts": "vitools.engines",
+    "svi": "vitools.engines",
+    "compare": "vitools.reporting",
+    "draw": "vitools.reporting",
+    "to_arviz": "vitools.reporting",
+}
+
+__all__ = [
+    "Estimate",
+    "History",
+    "Posterior",
+    "Problem",
+    "Site",
+    "Status",
+    "VitoolsError",
+    "__version__",
+    "compare",
+    "draw",
+    "exact",
+    "nuts",
+    "svi",
+    "to_arviz",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'vitools' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

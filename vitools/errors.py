@@ -1,0 +1,37 @@
+"""The errors a user can meet. Each message says what was expected, what was got, and what to do.
+
+Everything derives from :class:`VitoolsError`, so ``except VitoolsError`` catches every
+mistake the library can explain; anything else that escapes is a bug in vitools.
+"""
+
+
+class VitoolsError(Exception):
+    """Something the user can put right; the message names the site or file."""
+
+
+class ModelError(VitoolsError):
+    """The model itself cannot be used: nothing observed, unstable shapes, a site no engine can sum."""
+
+
+class DataError(VitoolsError):
+    """The data do not fit the model or cannot be read: NaN, outside the support, a bad column."""
+
+
+class OptionError(VitoolsError):
+    """An argument has an impossible value: an unknown site name, a negative count."""
+
+
+class NotSupportedError(VitoolsError):
+    """This engine or posterior cannot do what was asked; the message says which one can."""
+
+
+class NumericalError(VitoolsError):
+    """A computation left the numbers: NaN or infinity, with the site and the step named."""
+
+
+class FileError(VitoolsError):
+    """A saved fit or report cannot be read or written: damaged, foreign, or a folder without leave."""
+
+
+class VitoolsWarning(UserWarning):
+    """Something slower or weaker than it could be, said once."""
