@@ -1,6 +1,7 @@
 """Automatic guides, for ``pyro.infer.SVI`` and for :func:`vitools.svi`."""
 
 from vitools.guides.amortized import Amortized
+from vitools.guides.flow import AutoFlow
 from vitools.guides.mean_field import (
     AutoDirichlet,
     AutoKumaraswamy,
@@ -12,6 +13,7 @@ from vitools.guides.multivariate import AutoMultivariate
 __all__ = [
     "Amortized",
     "AutoDirichlet",
+    "AutoFlow",
     "AutoKumaraswamy",
     "AutoLogisticNormal",
     "AutoMeanField",

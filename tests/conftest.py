@@ -23,8 +23,14 @@ def _global_state():
     }
 
 
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "uses_global_generator: the test itself seeds or draws from torch's generator"
+    )
+
+
 @pytest.fixture(autouse=True)
-def clean_process():
+def clean_process(request):
     """float64 inside the test; afterwards, an error for each piece of global state it changed."""
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -36,5 +42,15 @@ def clean_process():
         finally:
             torch.set_default_dtype(dtype)
             pyro.clear_param_store()
+    if request.node.get_closest_marker("uses_global_generator"):
+        before.pop("torch's generator")
     changed = [name for name in before if before[name] != after[name]]
     assert not changed, f"the test changed {', '.join(changed)}"
+
+
+@pytest.fixture
+def float32_by_default(clean_process):
+    """torch as a reader has it, for tests of what follows its default dtype."""
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(torch.float64)

@@ -24,16 +24,13 @@ def module_names():
     return sorted(names - {"vitools.__main__"})
 
 
+@pytest.mark.usefixtures("float32_by_default")
 @pytest.mark.parametrize("name", module_names())
 def test_examples_of(name):
     module = importlib.import_module(name)
-    torch.set_default_dtype(torch.float32)  # as a reader has it
-    try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("error")
-            failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
-    finally:
-        torch.set_default_dtype(torch.float64)
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("error")
+        failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
     assert failed == 0
 
 

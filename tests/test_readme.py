@@ -16,17 +16,14 @@ def python_blocks(markdown: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", markdown, flags=re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.usefixtures("float32_by_default")
 def test_readme_examples_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # files they write go there
-    torch.set_default_dtype(torch.float32)  # as a reader has it
     namespace: dict[str, object] = {"__name__": "readme"}
-    try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("error")
-            for i, block in enumerate(python_blocks((ROOT / "README.md").read_text("utf-8"))):
-                exec(compile(block, f"README.md, python block {i + 1}", "exec"), namespace)
-    finally:
-        torch.set_default_dtype(torch.float64)
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("error")
+        for i, block in enumerate(python_blocks((ROOT / "README.md").read_text("utf-8"))):
+            exec(compile(block, f"README.md, python block {i + 1}", "exec"), namespace)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def _run(program: Program, *, seed: int, whole: bool = True) -> tuple[Trace, Par
                 with full_plates():
                     return run(), params
             return run(), params
-    except VitoolsError:
+    except (VitoolsError, Warning):
         raise
     except Exception as error:
         raise _failed(program, error) from error

@@ -322,7 +322,7 @@ class Problem:
         """Turns what a model or an elimination raises into an error that says whose it is."""
         try:
             yield
-        except VitoolsError:
+        except (VitoolsError, Warning):
             raise
         except NotImplementedError as error:
             raise NotSupportedError(

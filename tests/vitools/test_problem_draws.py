@@ -204,6 +204,24 @@ def test_predictive_has_the_moments_given_the_values():
     assert_mean((replicated["y"] - X @ w) ** 2, torch.tensor(5.5**2))
 
 
+def test_partly_observed_rows_are_filled_in():
+    seen = torch.tensor([True, False, True, True])
+
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", 4):
+            pyro.sample("y", dist.Normal(mu, 1.0), obs=y, obs_mask=seen)
+
+    problem = Problem(model, torch.where(seen, Y, torch.nan))
+    n = 8000
+    values = {"mu": torch.full((n,), 0.4), "y_unobserved": torch.full((n, 4), 9.0)}
+    replicated = problem.predictive(values, seed=1)
+    assert set(replicated) == {"y_observed", "y"}
+    assert torch.equal(replicated["y"][:, 1], torch.full((n,), 9.0))
+    assert_mean(replicated["y"][:, seen], torch.full((3,), 0.4))
+    assert set(problem.prior(2)) == {"mu", "y_unobserved"}
+
+
 def test_predictive_keeps_sample_dims():
     problem = Problem(linear, X, Y)
     replicated = problem.predictive({"w": randn(3, 5, 2), "s": torch.ones(5)})

@@ -1,6 +1,7 @@
 """What a problem refuses, when, and in which words."""
 
 import math
+import warnings
 
 import pyro
 import pyro.distributions as dist
@@ -361,6 +362,18 @@ def test_a_model_that_fails_at_some_values_says_so():
     problem = Problem(model, ONE)
     with pytest.raises(ModelError, match=r"model 'test_problem_refusals' raised .*cholesky"):
         problem.log_joint({"a": torch.tensor([0.0, 3.0])})
+
+
+def test_a_models_own_warnings_stay_warnings():
+    def model(y):
+        warnings.warn("slow day", RuntimeWarning, stacklevel=2)
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    with pytest.raises(RuntimeWarning, match="slow day"):  # warnings are errors here
+        Problem(model, ONE)
+    with pytest.warns(RuntimeWarning, match="slow day"):
+        assert list(Problem(model, ONE).latents) == ["mu"]
 
 
 def test_coordinates_must_fit_their_plates():

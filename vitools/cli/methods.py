@@ -100,7 +100,7 @@ METHODS: dict[str, Method] = {
         "one Gaussian with full covariance, transformed",
         _svi(guides.AutoMultivariate),
     ),
-    "nuts": Method("NUTS (reference)", "the no-U-turn sampler", _nuts),
+    "nuts": Method("NUTS", "the no-U-turn sampler", _nuts),
 }
 
 

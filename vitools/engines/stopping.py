@@ -9,7 +9,7 @@ when its second half looks stationary in two ways:
 - the bound: its mean over the last quarter is not detectably above that of the quarter
   before, m₂ - m₁ < 2 √(se₁² + se₂²), with standard errors from batch means.
 
-The first is waived once the second could have seen a gain of RESOLUTION nats: along
+The first is waived once the second could have seen a gain of ``resolution`` nats: along
 a ridge of the posterior the iterates wander for ever, and the bound does not care.
 
 The windows grow with the stage, so a slow drift is found as the test gains power. Each
@@ -28,7 +28,6 @@ FIRST_CHECK = 400
 GROWTH = 1.3
 MAX_COORDINATES = 1000
 RHAT_LIMIT = 1.2
-RESOLUTION = 0.2
 PATIENCE = 3
 
 
@@ -38,6 +37,7 @@ class PlateauRule:
     Args:
         reduce_learning_rate: called at the end of every stage but the last.
         iterate: the current parameters as one vector; looked at every ``thin`` steps.
+        resolution: a gain of the bound, in nats, not worth waiting for.
         stages: number of learning rates.
     """
 
@@ -46,11 +46,12 @@ class PlateauRule:
         reduce_learning_rate: Callable[[], None],
         iterate: Callable[[], Tensor],
         *,
+        resolution: float = 0.2,
         stages: int = 2,
         thin: int = 4,
     ) -> None:
         self.reduce_learning_rate, self.iterate = reduce_learning_rate, iterate
-        self.stages, self.thin = stages, thin
+        self.resolution, self.stages, self.thin = resolution, stages, thin
         self.stage = 0
         self._begin()
 
@@ -80,10 +81,10 @@ class PlateauRule:
         quarter = len(self._elbo) // 4
         before = batch_mean(self._elbo[-2 * quarter : -quarter])
         after = batch_mean(self._elbo[-quarter:])
-        resolution = 2 * math.hypot(before[1], after[1])
-        if after[0] - before[0] > resolution:
+        detectable = 2 * math.hypot(before[1], after[1])
+        if after[0] - before[0] > detectable:
             return False
-        if len(self._elbo) > PATIENCE * FIRST_CHECK and resolution < RESOLUTION:
+        if len(self._elbo) > PATIENCE * FIRST_CHECK and detectable < self.resolution:
             return True
         window = torch.stack(self._iterates[len(self._iterates) // 2 :])
         return float(split_rhat(window).quantile(0.95)) <= RHAT_LIMIT

@@ -28,6 +28,7 @@ OptimizerFactory = Callable[[Iterable[Parameter]], torch.optim.Optimizer]
 LEARNING_RATE = 0.05
 REDUCTION = 0.2
 KEEP_EVERY = 100
+NATS_PER_LATENT = 0.01  # a gain not worth waiting for
 
 
 def svi(
@@ -126,7 +127,12 @@ class _Run:
             raise OptionError(f"guide {type(guide).__name__} has no parameters to fit.")
         make = optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=LEARNING_RATE))
         self.optimizer = make(self.parameters)
-        self.rule = PlateauRule(self._reduce_learning_rate, self._vector)
+        num_latents = sum(site.shape.numel() for site in problem.continuous.values())
+        self.rule = PlateauRule(
+            self._reduce_learning_rate,
+            self._vector,
+            resolution=max(0.2, NATS_PER_LATENT * num_latents),
+        )
         self.gradient: Callable[[], tuple[Tensor, ...]] = partial(
             self._loss_and_gradient, objective.loss
         )

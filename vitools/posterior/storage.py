@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from vitools._version import __version__
@@ -49,10 +49,7 @@ def save(posterior: Posterior, path: str | Path) -> None:
     text = json.dumps(header, sort_keys=True)
     metadata = {"vitools": text, "digest": _digest(text, tensors)}
     with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, str(temporary), metadata=metadata)
-        except SafetensorError as error:
-            raise FileError(f"cannot write '{path}': {error}.") from error
+        temporary.write_bytes(to_bytes(tensors, metadata=metadata))
 
 
 def load(path: str | Path, problem: Problem, guide: Any = None) -> Posterior:

@@ -12,7 +12,7 @@ from pyro.infer.autoguide import AutoNormal
 from safetensors.torch import save_file
 from torch import distributions as td
 
-from vitools.atomic import atomic_path
+from vitools.atomic import atomic_path, check_folder
 from vitools.errors import FileError, NotSupportedError
 from vitools.guides import AutoKumaraswamy
 from vitools.isolation import isolated, seeded
@@ -279,12 +279,12 @@ def test_a_read_only_folder_is_named(tmp_path):
 def test_an_error_while_writing_leaves_the_old_file(saved, monkeypatch, error):
     before = saved.read_bytes()
 
-    def fails(*args, **options):
-        with open(args[1], "wb") as file:
-            file.write(b"half")
+    def fails(path, content):
+        with path.open("wb") as file:
+            file.write(content[:4])
         raise error
 
-    monkeypatch.setattr("vitools.posterior.storage.save_file", fails)
+    monkeypatch.setattr("pathlib.Path.write_bytes", fails)
     with pytest.raises(FileError, match=f"cannot write '{saved}': {error.strerror}"):
         draws().save(saved)
     assert os.listdir(saved.parent) == [saved.name]
@@ -301,6 +301,14 @@ def test_any_other_error_or_interrupt_leaves_nothing(tmp_path):
         with pytest.raises(error):
             writes_half(error)
         assert os.listdir(tmp_path) == []
+
+
+def test_folders_are_checked_beforehand(tmp_path):
+    check_folder(tmp_path / "a" / "b")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match=r"cannot write into '.*': '.*/file' is not a folder"):
+        check_folder(tmp_path / "file" / "a")
 
 
 def test_permissions_are_those_of_a_new_file(tmp_path):

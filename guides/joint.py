@@ -1,0 +1,91 @@
+"""What guides over all continuous latents together share: the vector on the reals, and its start."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from pyro.infer.autoguide import AutoContinuous
+from torch import Tensor
+
+from vitools.errors import ModelError, OptionError
+from vitools.guides.base import PriorCentredGuide
+from vitools.guides.family import LatentSite
+
+_DEFAULT_SCALE = 0.1  # of the prior's, as for mean-field normals
+
+
+class JointGuide(AutoContinuous, PriorCentredGuide):
+    """One q of the vector that holds every site's unconstrained value, in the model's order.
+
+    A subclass has ``get_posterior``, and the two methods below for its start.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        *,
+        init_scale: float | None = None,
+        jitter: float = 0.1,
+        seed: int = 0,
+    ):
+        # Not AutoContinuous.__init__, which would wrap the model in its own initialisation.
+        PriorCentredGuide.__init__(self, model, init_scale=init_scale, jitter=jitter, seed=seed)
+
+    @abstractmethod
+    def _register(self, loc: Tensor, scale: Tensor) -> None:
+        """Make the parameters of q, started at independent normals, ``[D]`` each."""
+
+    @abstractmethod
+    def _take(self, loc: Tensor, scale: Tensor, correlation: Tensor) -> None:
+        """Move the parameters to a mean ``[D]``, standard deviations and correlations ``[D, D]``."""
+
+    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
+        super()._setup_prototype(*args, **kwargs)
+        for name, frame in self._prototype_frames.items():
+            if frame.full_size not in (None, frame.size):
+                raise ModelError(
+                    f"plate {name!r} is subsampled and has local latents, whose correlations one "
+                    f"{type(self).__name__} over the whole plate cannot follow: use AutoMeanField "
+                    "or Amortized"
+                )
+        init_scale = self.options["init_scale"] or _DEFAULT_SCALE
+        scale = _flat(site.scale for site in self._latent_sites.values())
+        self._register(self._init_loc(), scale * init_scale)
+
+    def _init_loc(self) -> Tensor:
+        return _flat(site.location for site in self._latent_sites.values())
+
+    def _start_at(self, draws: Mapping[str, Tensor], sites: Mapping[str, LatentSite]) -> None:
+        order = self._latent_sites
+        if set(sites) != set(order):
+            missing = ", ".join(repr(name) for name in order if name not in sites)
+            raise OptionError(f"the fit to start from has no draws of {missing}")
+        vectors = torch.cat(
+            [order[n].to_reals(draws[n]).reshape(len(draws[n]), -1) for n in order], 1
+        )
+        centred = vectors - vectors.mean(0)
+        scale = centred.square().mean(0).sqrt().clamp(min=torch.finfo(vectors.dtype).eps)
+        standard = centred / scale
+        # Fewer draws than latents leave a singular matrix; shrinking towards independence mends it.
+        weight = min(0.5, vectors.shape[1] / vectors.shape[0])
+        correlation = (1 - weight) * standard.mT @ standard / len(vectors)
+        correlation.diagonal().add_(weight)
+        self._take(vectors.mean(0), scale, correlation)
+
+
+def scale_tril(log_scale: Tensor, correlation: Tensor) -> Tensor:
+    """diag(s) L with L unit lower triangular: the lower part of ``correlation``, ``[D, D]``."""
+    unit = torch.eye(len(log_scale), dtype=log_scale.dtype, device=log_scale.device)
+    return torch.exp(log_scale).unsqueeze(-1) * (correlation.tril(-1) + unit)
+
+
+def split_tril(scale: Tensor, correlation: Tensor) -> tuple[Tensor, Tensor]:
+    """(log_scale, correlation) whose :func:`scale_tril` has these scales and correlations."""
+    tril = torch.linalg.cholesky(correlation) * scale.unsqueeze(-1)
+    diagonal = tril.diagonal()
+    return diagonal.log(), tril / diagonal.unsqueeze(-1)
+
+
+def _flat(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
