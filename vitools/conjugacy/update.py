@@ -1,0 +1,340 @@
+"""The conjugate model: blocks of q, the messages between them, coordinate updates and the bound.
+
+With E_q log p multilinear in the expected statistics, the optimal factor of a block has the
+coefficients of its statistics as natural parameters (Winn and Bishop 2005), and
+
+    ELBO = Σ_terms + Σ_blocks entropy,       exactly, at any state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vitools.conjugacy.blocks import Block, DiscreteBlock, FamilyBlock, Resolved
+from vitools.conjugacy.contraction import Contractor, Node, Operand
+from vitools.conjugacy.expression import Atom, Constant, Unsupported, fresh
+from vitools.conjugacy.gaussian import GaussianBlock
+from vitools.conjugacy.terms import (
+    INSTEAD,
+    ClosedTerm,
+    ExpectedLogJoint,
+    expected_log_joint,
+    fold,
+    statistic_shape,
+)
+from vitools.conjugacy.trace import ModelTrace, TracedSite, trace_model
+from vitools.errors import ModelError, NotConjugate, NotSupportedError, OptionError
+from vitools.families import FAMILY_OF_PRIOR
+
+GAUSSIAN = ("Normal", "MultivariateNormal")
+
+
+@dataclass
+class Link:
+    """One term's message to one statistic of a block."""
+
+    key: Any
+    node: Node
+    order: tuple[int, ...]
+    view: tuple[int, ...]
+    coefficient: float
+    term: int
+
+    def value(self) -> Tensor:
+        tensor = self.node.value()
+        if len(self.order) > 1:
+            tensor = tensor.permute(self.order)
+        return tensor.reshape(self.view) * self.coefficient
+
+
+class ConjugateModel:
+    """A Pyro model whose latents all have closed-form updates.
+
+    ``joint`` names blocks: ("z1", "z2") for one factor over both sites, ("W[rows]",) for a Gaussian
+    site with one covariance along a plate. ``factorised`` names Gaussian sites to keep fully
+    factorised where a factor couples their elements.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        joint: Sequence[Sequence[str] | str] = (),
+        factorised: Sequence[str] = (),
+    ):
+        self.trace: ModelTrace = trace_model(model, args, kwargs or {})
+        self.latents = {n: s for n, s in self.trace.sites.items() if s.is_latent}
+        if not self.latents:
+            raise ModelError("the model has no latent sites: there is nothing to infer")
+        for site in self.latents.values():
+            _check_family(site)
+        with torch.no_grad():
+            self.joint: ExpectedLogJoint = fold(expected_log_joint(self.trace))
+            self.blocks = _blocks(self.trace, self.joint.terms, joint, factorised)
+            self.block_of = {name: block for block in self.blocks for name in block.names}
+            self._compile()
+
+    # ---- compilation ---------------------------------------------------------------------
+
+    def _compile(self) -> None:
+        self.links: dict[Block, list[Link]] = {block: [] for block in self.blocks}
+        self.term_blocks: list[list[Block]] = []
+        contractor = Contractor()
+        for number, term in enumerate(self.joint.terms):
+            term = self._separated(term)
+            by_block: dict[Block, list[Atom]] = {}
+            for atom in term.atoms:
+                by_block.setdefault(self.block_of[atom.site], []).append(atom)
+            resolved: dict[Block, Resolved] = {}
+            for block, atoms in by_block.items():
+                try:
+                    resolved[block] = block.resolve(atoms)
+                except Unsupported as error:
+                    raise _not_conjugate(term, block, error) from error
+            sizes = self._sizes(term, resolved)
+            constants = [Operand(contractor.fixed(c.tensor), c.labels) for c in term.constants]
+            statistics = {
+                block: Operand(contractor.statistic(block, r.key), r.labels)
+                for block, r in resolved.items()
+            }
+            for block, target in resolved.items():
+                others = [o for b, o in statistics.items() if b is not block]
+                message = contractor.message(
+                    [*constants, *others], term.selections, target.labels, sizes
+                )
+                self.links[block].append(
+                    _link(message, target, sizes, term.coefficient, number)
+                )
+            self.term_blocks.append(list(resolved))
+        for block, links in self.links.items():
+            if not links:
+                raise ModelError(f"site {block.label!r} has no density: its prior contributes nothing")
+
+    def _separated(self, term: ClosedTerm) -> ClosedTerm:
+        """Two elements of a joint Gaussian on the same label get an identity between them."""
+        seen: dict[Block, set[int]] = {}
+        atoms, constants = [], list(term.constants)
+        for atom in term.atoms:
+            block = self.block_of[atom.site]
+            if isinstance(block, GaussianBlock):
+                labels = list(atom.labels)
+                used = seen.setdefault(block, set())
+                for axis in block.joint_axes[atom.site]:
+                    if labels[axis] in used:
+                        copy = fresh()
+                        eye = torch.eye(block.shapes[atom.site][axis], dtype=torch.float64)
+                        constants.append(Constant(eye, (labels[axis], copy)))
+                        labels[axis] = copy
+                    used.add(labels[axis])
+                atom = Atom(atom.site, atom.function, tuple(labels))
+            atoms.append(atom)
+        return replace(term, atoms=tuple(atoms), constants=tuple(constants))
+
+    def _sizes(self, term: ClosedTerm, resolved: dict[Block, Resolved]) -> dict[int, int]:
+        sizes: dict[int, int] = {}
+        for constant in term.constants:
+            sizes.update(zip(constant.labels, constant.tensor.shape, strict=True))
+        for selection in term.selections:
+            sizes.update(zip(selection.labels, selection.index.shape, strict=True))
+            sizes[selection.target] = selection.size
+        for block, r in resolved.items():
+            sizes.update(zip(r.labels, block.statistic_shape(r.key), strict=True))
+        return sizes
+
+    # ---- coordinate ascent ---------------------------------------------------------------
+
+    def messages(self, block: Block, *, fixed_only: bool = False) -> dict[Any, Tensor]:
+        """The coefficient of each statistic of the block in E_q log p."""
+        total: dict[Any, Tensor] = {}
+        for link in self.links[block]:
+            if fixed_only and len(self.term_blocks[link.term]) > 1:
+                continue
+            value = link.value()
+            total[link.key] = total[link.key] + value if link.key in total else value
+        return total
+
+    @torch.no_grad()
+    def update(self, block: Block) -> None:
+        block.update(self.messages(block))
+
+    def sweep(self) -> None:
+        for block in self.order:
+            self.update(block)
+
+    @property
+    def order(self) -> list[Block]:
+        """Children before parents: locals first, so that they see the current globals."""
+        return self.blocks[::-1]
+
+    @torch.no_grad()
+    def elbo(self) -> float:
+        """E_q log p - E_q log q, exactly."""
+        position = {id(block): i for i, block in enumerate(self.order)}
+        total = torch.tensor(self.joint.constant, dtype=torch.float64)
+        for block in self.blocks:
+            owned: dict[Any, Tensor] = {}
+            for link in self.links[block]:
+                owner = max(self.term_blocks[link.term], key=lambda b: position[id(b)])
+                if owner is block:
+                    value = link.value()
+                    owned[link.key] = owned[link.key] + value if link.key in owned else value
+            for key, value in owned.items():
+                total = total + (value * block.moments[key]).sum()
+            total = total + block.entropies().sum()
+        return float(total)
+
+    def distributions(self) -> dict[str, Distribution]:
+        return {name: self.block_of[name].distribution(name) for name in self.latents}
+
+
+def _link(
+    message: Operand, target: Resolved, sizes: dict[int, int], coefficient: float, term: int
+) -> Link:
+    order = tuple(message.labels.index(x) for x in target.labels if x in message.labels)
+    view = tuple(sizes[x] if x in message.labels else 1 for x in target.labels)
+    return Link(target.key, message.node, order, view, coefficient, term)
+
+
+def _check_family(site: TracedSite) -> None:
+    if site.distribution not in FAMILY_OF_PRIOR:
+        from vitools.conjugacy.terms import _advice
+
+        raise NotConjugate(
+            f"latent site {site.name!r}: {site.distribution} has no conjugate family "
+            f"({_advice(site)}); {INSTEAD}"
+        )
+
+
+def _not_conjugate(term: ClosedTerm, block: Block, error: Unsupported) -> NotConjugate:
+    return NotConjugate(
+        f"site {term.origin!r}: not conjugate to its parent {block.label!r}: the expected log "
+        f"density needs {error}; {INSTEAD}"
+    )
+
+
+# ---- blocks ------------------------------------------------------------------------------------
+
+
+def _blocks(
+    trace: ModelTrace,
+    terms: Sequence[ClosedTerm],
+    joint: Sequence[Sequence[str] | str],
+    factorised: Sequence[str],
+) -> list[Block]:
+    latents = {name: site for name, site in trace.sites.items() if site.is_latent}
+    for name in factorised:
+        if name not in latents:
+            raise OptionError(f"factorised: no latent site {name!r}; latents are {list(latents)}")
+    groups, along = _parse_joint(joint, latents)
+    group_of = {name: group for group in groups for name in group}
+    blocks: list[Block] = []
+    for name, site in latents.items():
+        group = group_of.get(name, (name,))
+        if name != group[0]:
+            continue
+        members = [latents[n] for n in group]
+        try:
+            blocks.append(_block(members, trace, terms, along, factorised))
+        except Unsupported as error:
+            raise NotSupportedError(f"joint block {group}: {error}") from error
+    return blocks
+
+
+def _block(
+    members: list[TracedSite],
+    trace: ModelTrace,
+    terms: Sequence[ClosedTerm],
+    along: dict[str, set[int]],
+    factorised: Sequence[str],
+) -> Block:
+    families = {FAMILY_OF_PRIOR[site.distribution] for site in members}
+    if families == {"Categorical"}:
+        return DiscreteBlock(members)
+    if families <= set(GAUSSIAN):
+        axes = _joint_axes(members, terms, along)
+        if len(members) > 1 or any(axes.values()):
+            return GaussianBlock(members, axes, elementwise=members[0].name in factorised)
+        return FamilyBlock(members[0])
+    if len(members) > 1:
+        raise Unsupported("joint factors exist for discrete sites and for Gaussian sites only")
+    return FamilyBlock(members[0])
+
+
+def _joint_axes(
+    members: list[TracedSite], terms: Sequence[ClosedTerm], along: dict[str, set[int]]
+) -> dict[str, tuple[int, ...]]:
+    """The axes along which the members share one covariance: asked for, or coupled by a term."""
+    names = [site.name for site in members]
+    if len(members) == 1:
+        coupled = set(along.get(names[0], ()))
+        for term in terms:
+            atoms = [a for a in term.atoms if a.site == names[0] and a.function == 1.0]
+            for first in atoms:
+                for second in atoms:
+                    coupled |= {
+                        i
+                        for i, (x, y) in enumerate(zip(first.labels, second.labels, strict=True))
+                        if x != y
+                    }
+        return {names[0]: tuple(sorted(coupled))}
+    # Several sites: the plates that all share stay independent unless some term couples them.
+    shared = set.intersection(*({p.name for p in site.plates.values()} for site in members))
+    axis = {s.name: {p.name: d for d, p in s.plates.items()} for s in members}
+    for term in terms:
+        atoms = [a for a in term.atoms if a.site in names and a.function == 1.0]
+        for first in atoms:
+            for second in atoms:
+                shared -= {
+                    plate
+                    for plate in shared
+                    if first.labels[axis[first.site][plate]]
+                    != second.labels[axis[second.site][plate]]
+                }
+    return {
+        site.name: tuple(
+            d for d in range(len(site.shape)) if d not in {axis[site.name][p] for p in shared}
+        )
+        for site in members
+    }
+
+
+def _parse_joint(
+    joint: Sequence[Sequence[str] | str], latents: dict[str, TracedSite]
+) -> tuple[list[tuple[str, ...]], dict[str, set[int]]]:
+    groups: list[tuple[str, ...]] = []
+    along: dict[str, set[int]] = {}
+    for entry in joint:
+        names = [entry] if isinstance(entry, str) else list(entry)
+        members = []
+        for text in names:
+            name, bracket, plate = text.partition("[")
+            if name not in latents:
+                raise OptionError(f"joint: no latent site {name!r}; latents are {list(latents)}")
+            if bracket:
+                site = latents[name]
+                axes = {d for d, p in site.plates.items() if p.name == plate.rstrip("]")}
+                if not axes:
+                    known = [p.name for p in site.plates.values()]
+                    raise OptionError(
+                        f"joint: site {name!r} is not in plate {plate.rstrip(']')!r}; its plates "
+                        f"are {known}"
+                    )
+                along.setdefault(name, set()).update(axes)
+            members.append(name)
+        if len(members) > 1:
+            groups.append(tuple(n for n in latents if n in members))
+    flat = [name for group in groups for name in group]
+    if len(flat) != len(set(flat)):
+        raise OptionError("joint: a site stands in two blocks")
+    return groups, along
+
+
+__all__ = ["ConjugateModel", "statistic_shape"]
