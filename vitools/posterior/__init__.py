@@ -1,1 +1,20 @@
+"""What every engine returns: a :class:`Posterior` of one of four kinds."""
 
+from vitools.posterior.base import Posterior
+from vitools.posterior.draws import DrawsPosterior
+from vitools.posterior.factorised import Factor, FactorisedPosterior
+from vitools.posterior.grid import GridPosterior
+from vitools.posterior.guided import GuidePosterior
+from vitools.posterior.results import Estimate, History, Status
+
+__all__ = [
+    "DrawsPosterior",
+    "Estimate",
+    "Factor",
+    "FactorisedPosterior",
+    "GridPosterior",
+    "GuidePosterior",
+    "History",
+    "Posterior",
+    "Status",
+]

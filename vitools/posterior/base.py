@@ -1,0 +1,216 @@
+"""``Posterior``: what every engine returns, and all that a diagnostic may ask of a fit."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitools.errors import NotSupportedError, OptionError
+from vitools.posterior.results import Estimate, History, Status
+from vitools.problem import Problem
+from vitools.sites import nearest
+
+DRAWS_FOR_MOMENTS = 4000
+
+
+class Posterior(ABC):
+    """A fitted approximation (or draws, or the exact answer) over a problem's latents.
+
+    The density concerns the *continuous* latents; discrete ones are summed out of the
+    problem, and drawn on request from their exact conditionals given the continuous ones.
+
+    Attributes:
+        problem: the :class:`~vitools.problem.Problem` that was fitted, with fitted
+            ``pyro.param`` values in place where the model has any.
+        engine: the name of the engine, e.g. ``"svi"``.
+        status: a :class:`Status`.
+        detail: the engine's own words on the status, e.g. ``"R-hat 1.00, ESS 3100"``.
+        history: a :class:`History`.
+        seconds: wall-clock time of the fit.
+        seed: the seed it was run with.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        engine: str,
+        status: Status,
+        history: History | None = None,
+        seconds: float = 0.0,
+        seed: int = 0,
+        detail: str = "",
+    ) -> None:
+        self.problem = problem
+        self.engine = engine
+        self.status = status
+        self.history = history or History()
+        self.seconds = seconds
+        self.seed = seed
+        self.detail = detail
+
+    # ---- what each kind of posterior provides ---------------------------------------------
+
+    @abstractmethod
+    def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+        """Draws of the continuous latents ``{site: [n, *shape]}`` and log q of each, ``[n]``.
+
+        Raises :class:`NotSupportedError` where there is no density (NUTS).
+        """
+
+    @abstractmethod
+    def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
+        """log q(values) for values ``{site: [*S, *shape]}`` of all continuous latents, ``[*S]``."""
+
+    @abstractmethod
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON-able metadata from which :meth:`_restore` rebuilds the posterior."""
+
+    @classmethod
+    @abstractmethod
+    def _restore(
+        cls,
+        problem: Problem,
+        tensors: dict[str, Tensor],
+        meta: dict[str, Any],
+        common: dict[str, Any],
+        guide: Any,
+    ) -> "Posterior":
+        """The inverse of :meth:`_state`; ``common`` are the arguments of ``__init__``."""
+
+    # ---- derived ----------------------------------------------------------------------------
+
+    def sample(self, n: int, seed: int = 0, *, discrete: bool = False) -> dict[str, Tensor]:
+        """``n`` draws ``{site: [n, *shape]}``; with ``discrete``, of the discrete latents too."""
+        check_count(n)
+        values = self._draw(n, seed)
+        if discrete and self.problem.discrete:
+            values = values | self.problem.sample_discrete(values, seed + 1)
+        return values
+
+    def _draw(self, n: int, seed: int) -> dict[str, Tensor]:
+        return self.sample_with_log_prob(n, seed)[0]
+
+    def log_weights(self, n: int, seed: int = 0) -> Tensor:
+        """log p(x, θ) - log q(θ) at ``n`` draws from q, discrete latents summed out: ``[n]``."""
+        values, log_q = self.sample_with_log_prob(n, seed)
+        with torch.no_grad():
+            return self.problem.log_joint(values) - log_q
+
+    def elbo(self, num_samples: int = 1000, seed: int = 0) -> Estimate:
+        """E_q[log p(x, θ) - log q(θ)], discrete latents summed out, with its standard error.
+
+        Engines that know their own bound exactly report that instead (standard error 0).
+        """
+        return Estimate.of_mean(self.log_weights(num_samples, seed))
+
+    def mean(self) -> dict[str, Tensor]:
+        """Posterior means of the continuous latents, exact where the family gives them."""
+        return {name: self._moments(name)[0] for name in self.problem.continuous}
+
+    def sd(self) -> dict[str, Tensor]:
+        """Posterior standard deviations, exact where the family gives them."""
+        return {name: self._moments(name)[1] for name in self.problem.continuous}
+
+    def _moments(self, name: str) -> tuple[Tensor, Tensor]:
+        """Mean and sd of one site; by Monte Carlo unless a subclass knows better."""
+        draws = self._moment_draws()[name].double()
+        return draws.mean(0), draws.std(0)
+
+    def _moment_draws(self) -> dict[str, Tensor]:
+        if not hasattr(self, "_cached_draws"):
+            self._cached_draws = self._draw(DRAWS_FOR_MOMENTS, self.seed)
+        return self._cached_draws
+
+    def marginal(self, site: str) -> Any:
+        """q(site) as a torch distribution, where the family is known in closed form."""
+        self._latent(site)
+        raise NotSupportedError(
+            f"the marginal of '{site}' under {self.engine} has no closed form; "
+            f"use sample(n)['{site}'] instead."
+        )
+
+    def _latent(self, name: str) -> None:
+        if name not in self.problem.latents:
+            raise OptionError(
+                f"no latent site '{name}' (latents: {', '.join(self.problem.latents)})."
+                f"{nearest(name, self.problem.latents)}"
+            )
+
+    def predictive(self, n: int, seed: int = 0) -> dict[str, Tensor]:
+        """``n`` replicated data sets from the posterior predictive, ``{site: [n, *shape]}``.
+
+        Each uses a fresh draw of the latents; discrete latents of a replicated row are new.
+        """
+        return self.problem.predictive(self.sample(n, seed), seed + 1)
+
+    # ---- conveniences that live in higher layers -----------------------------------------------
+
+    def to_arviz(self, **options: Any) -> Any:
+        """``InferenceData`` (ArviZ 0.2x) or ``DataTree`` (1.x); see :func:`vitools.to_arviz`."""
+        return import_module("vitools").to_arviz(self, **options)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file (JSON metadata inside, no pickle), atomically."""
+        from vitools.posterior.storage import save
+
+        save(self, path)
+
+    @staticmethod
+    def load(path: str | Path, problem: Problem, guide: Any = None) -> "Posterior":
+        """Read what :meth:`save` wrote, for the same problem.
+
+        Args:
+            guide: needed only for a fit whose guide is the user's own function or class.
+        """
+        from vitools.posterior.storage import load
+
+        return load(path, problem, guide)
+
+    # ---- reading it ------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.engine} fit of model '{self.problem.name}' in {self.seconds:.1f} s",
+            f"status: {self.status.label}{f' ({self.detail})' if self.detail else ''}. "
+            f"{self.status.advice}",
+        ]
+        with suppress(NotSupportedError):  # draws have no bound; the line is left out
+            lines.append(f"bound:  {self.elbo(num_samples=1000, seed=self.seed)}")
+        rows = []
+        for name in self.problem.continuous:
+            mean, sd = self._moments(name)
+            rows += [
+                (f"{name}{list(i) if i else ''}", f"{float(mean[i]):.4g}", f"{float(sd[i]):.2g}")
+                for i in _indices(mean.shape, limit=6)
+            ]
+            if mean.numel() > 6:
+                rows.append((f"{name}: {mean.numel() - 6} more", "", ""))
+        width = max((len(r[0]) for r in rows), default=4)
+        lines.append(f"{'site':<{width}}  {'mean':>10}  {'sd':>8}")
+        shown = rows[:24]
+        lines += [f"{name:<{width}}  {mean:>10}  {sd:>8}" for name, mean, sd in shown]
+        if len(rows) > len(shown):
+            lines.append(f"… {len(rows) - len(shown)} more rows; mean() and sd() have them all")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<{self.engine} posterior of '{self.problem.name}': {self.status.label}>"
+
+
+def check_count(n: int) -> None:
+    """Refuse a number of draws that is no positive integer."""
+    if not isinstance(n, int) or n < 1:
+        raise OptionError(f"expected a positive number of draws, got {n!r}.")
+
+
+def _indices(shape: torch.Size, limit: int) -> list[tuple[int, ...]]:
+    count = min(limit, shape.numel())
+    return [
+        tuple(int(i) for i in torch.unravel_index(torch.tensor(k), shape)) for k in range(count)
+    ]

@@ -1,0 +1,90 @@
+"""Draws from a sampler: a reference without a density."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitools.errors import NotSupportedError
+from vitools.isolation import seeded
+from vitools.posterior.base import Posterior, check_count
+from vitools.posterior.results import Estimate
+from vitools.problem import Problem
+
+
+class DrawsPosterior(Posterior):
+    """Markov chain draws ``{site: [chains, draws, *shape]}`` of the continuous latents.
+
+    Attributes:
+        draws: as above.
+        rhat, ess: ``{site or invariant: worst value over its entries}``.
+        divergences: number of divergent transitions after warm-up.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        draws: Mapping[str, Tensor],
+        *,
+        rhat: Mapping[str, float] | None = None,
+        ess: Mapping[str, float] | None = None,
+        divergences: int = 0,
+        **common: Any,
+    ) -> None:
+        super().__init__(problem, **common)
+        self.draws = dict(draws)
+        self.rhat, self.ess = dict(rhat or {}), dict(ess or {})
+        self.divergences = divergences
+
+    def pooled(self) -> dict[str, Tensor]:
+        """All draws of all chains: ``{site: [chains * draws, *shape]}``."""
+        return {k: v.flatten(0, 1) for k, v in self.draws.items()}
+
+    def _draw(self, n: int, seed: int) -> dict[str, Tensor]:
+        check_count(n)
+        pooled = self.pooled()
+        total = next(iter(pooled.values())).shape[0]
+        with seeded(seed):
+            order = torch.cat([torch.randperm(total) for _ in range(math.ceil(n / total))])[:n]
+        return {k: v[order] for k, v in pooled.items()}
+
+    def _moment_draws(self) -> dict[str, Tensor]:
+        return self.pooled()
+
+    def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+        raise NotSupportedError(f"{self.engine} gives draws, not a density; use sample(n).")
+
+    def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
+        raise NotSupportedError(
+            f"{self.engine} gives draws, not a density; use an SVI or CAVI fit."
+        )
+
+    def elbo(self, num_samples: int = 1000, seed: int = 0) -> Estimate:
+        raise NotSupportedError(f"{self.engine} gives draws, which have no bound.")
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return dict(self.draws), {
+            "rhat": self.rhat,
+            "ess": self.ess,
+            "divergences": self.divergences,
+        }
+
+    @classmethod
+    def _restore(
+        cls,
+        problem: Problem,
+        tensors: dict[str, Tensor],
+        meta: dict[str, Any],
+        common: dict[str, Any],
+        guide: Any,
+    ) -> "DrawsPosterior":
+        return cls(
+            problem,
+            tensors,
+            rhat=meta["rhat"],
+            ess=meta["ess"],
+            divergences=meta["divergences"],
+            **common,
+        )

@@ -1,0 +1,194 @@
+"""A product of closed-form factors: the result of coordinate ascent."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch import distributions as td
+
+from vitools.errors import NotSupportedError
+from vitools.isolation import seeded
+from vitools.posterior.base import Posterior, check_count
+from vitools.posterior.results import Estimate
+from vitools.problem import Problem, support_size
+
+STORED_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "Bernoulli": ("logits",),
+    "Beta": ("concentration1", "concentration0"),
+    "Categorical": ("logits",),
+    "Dirichlet": ("concentration",),
+    "Exponential": ("rate",),
+    "Gamma": ("concentration", "rate"),
+    "InverseGamma": ("concentration", "rate"),
+    "MultivariateNormal": ("loc", "scale_tril"),
+    "Normal": ("loc", "scale"),
+    "OneHotCategorical": ("logits",),
+    "Wishart": ("df", "scale_tril"),
+}
+"""The torch distributions a factor may be, with the parameters that rebuild them."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """q of one block of sites.
+
+    A block of one site: ``distribution`` has the site's own batch and event shape. A
+    Gaussian block of several sites: a ``MultivariateNormal`` over their values flattened
+    and concatenated. A discrete block: a ``Categorical`` over the product of supports
+    (last site fastest), with the sites' common batch shape.
+    """
+
+    sites: tuple[str, ...]
+    distribution: Any
+
+    @property
+    def is_block(self) -> bool:
+        return len(self.sites) > 1
+
+
+class FactorisedPosterior(Posterior):
+    """q(θ, z) = ∏ q(block), with the engine's bound known exactly.
+
+    Args:
+        factors: ``{site or (site, …): torch distribution}`` covering every latent;
+            see :class:`Factor` for what a block's distribution means.
+        bound: the engine's final ELBO, discrete factors included.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        factors: Mapping[str | tuple[str, ...], Any],
+        bound: float,
+        **common: Any,
+    ) -> None:
+        super().__init__(problem, **common)
+        self.bound = bound
+        self.factors = [
+            Factor((sites,) if isinstance(sites, str) else tuple(sites), distribution)
+            for sites, distribution in factors.items()
+        ]
+        covered = [name for factor in self.factors for name in factor.sites]
+        if sorted(covered) != sorted(problem.latents):
+            raise NotSupportedError(
+                f"factors cover {sorted(covered)}, expected each latent once: "
+                f"{sorted(problem.latents)}."
+            )
+
+    def elbo(self, num_samples: int = 1000, seed: int = 0) -> Estimate:
+        """The coordinate-ascent bound, exact; it counts q(z) of discrete latents as a factor.
+
+        :meth:`log_weights` averages to the bound with discrete latents summed out, which
+        is never lower.
+        """
+        return Estimate(self.bound)
+
+    def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+        check_count(n)
+        values: dict[str, Tensor] = {}
+        with seeded(seed), torch.no_grad():
+            for factor in self.factors:
+                if not self.problem.latents[factor.sites[0]].is_discrete:
+                    values.update(self._split(factor, factor.distribution.sample((n,))))
+            log_q = self.log_prob(values)
+        sites = self.problem.latents
+        return {k: v.to(sites[k].dtype) for k, v in values.items()}, log_q
+
+    def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
+        total: Any = 0.0
+        for factor in self.factors:
+            site = self.problem.latents[factor.sites[0]]
+            if site.is_discrete:
+                continue
+            if factor.is_block:
+                flat = [_flatten(values[k], self.problem.latents[k].shape) for k in factor.sites]
+                value = torch.cat(flat, -1).to(factor.distribution.loc.dtype)
+                dims = 0
+            else:
+                value = values[site.name]
+                dims = len(factor.distribution.batch_shape)
+            log_density = factor.distribution.log_prob(value)
+            total = total + log_density.sum(tuple(range(-dims, 0))) if dims else total + log_density
+        return total
+
+    def _split(self, factor: Factor, drawn: Tensor) -> dict[str, Tensor]:
+        """A draw ``[n, …]`` of a Gaussian block as ``{site: [n, *shape]}``."""
+        if not factor.is_block:
+            return {factor.sites[0]: drawn}
+        out, start = {}, 0
+        for name in factor.sites:
+            shape = self.problem.latents[name].shape
+            out[name] = drawn[..., start : start + shape.numel()].reshape(drawn.shape[:-1] + shape)
+            start += shape.numel()
+        return out
+
+    def marginal(self, site: str) -> Any:
+        """q(site): a torch distribution with the site's batch and event shape."""
+        self._latent(site)
+        factor = next(f for f in self.factors if site in f.sites)
+        if not factor.is_block:
+            return factor.distribution
+        if self.problem.latents[site].is_discrete:
+            return td.Categorical(probs=self._discrete_block_marginal(factor, site))
+        mean, covariance = factor.distribution.loc, factor.distribution.covariance_matrix
+        index = self._split(factor, torch.arange(mean.shape[-1]))[site]
+        flat = index.flatten()
+        return td.MultivariateNormal(mean[flat], covariance[flat][:, flat])
+
+    def _discrete_block_marginal(self, factor: Factor, site: str) -> Tensor:
+        sizes = [support_size(self.problem.latents[k]) for k in factor.sites]
+        table = factor.distribution.probs
+        table = table.reshape(table.shape[:-1] + tuple(sizes))
+        others = [i - len(sizes) for i, k in enumerate(factor.sites) if k != site]
+        return table.sum(others)
+
+    def _moments(self, name: str) -> tuple[Tensor, Tensor]:
+        marginal, shape = self.marginal(name), self.problem.latents[name].shape
+        try:
+            return marginal.mean.reshape(shape), marginal.variance.sqrt().reshape(shape)
+        except (AttributeError, NotImplementedError):
+            return super()._moments(name)
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, described = {}, []
+        for i, factor in enumerate(self.factors):
+            base, event_dims = factor.distribution, 0
+            if isinstance(base, td.Independent):
+                base, event_dims = base.base_dist, base.reinterpreted_batch_ndims
+            kind = type(base).__name__
+            if kind not in STORED_PARAMETERS:
+                raise NotSupportedError(
+                    f"q({', '.join(factor.sites)}) is a {kind}, which cannot be saved "
+                    f"(can: {', '.join(STORED_PARAMETERS)})."
+                )
+            for parameter in STORED_PARAMETERS[kind]:
+                tensors[f"{i}.{parameter}"] = getattr(base, parameter)
+            described.append({"sites": factor.sites, "kind": kind, "event_dims": event_dims})
+        return tensors, {"factors": described, "bound": self.bound}
+
+    @classmethod
+    def _restore(
+        cls,
+        problem: Problem,
+        tensors: dict[str, Tensor],
+        meta: dict[str, Any],
+        common: dict[str, Any],
+        guide: Any,
+    ) -> "FactorisedPosterior":
+        factors: dict[str | tuple[str, ...], Any] = {}
+        for i, described in enumerate(meta["factors"]):
+            kind, sites = described["kind"], described["sites"]
+            parameters = {p: tensors[f"{i}.{p}"] for p in STORED_PARAMETERS[kind]}
+            distribution = getattr(td, kind, None) or getattr(dist, kind)
+            made = distribution(**parameters, validate_args=False)
+            if described["event_dims"]:
+                made = td.Independent(made, described["event_dims"])
+            factors[tuple(sites) if len(sites) > 1 else sites[0]] = made
+        return cls(problem, factors, meta["bound"], **common)
+
+
+def _flatten(value: Tensor, shape: Sequence[int]) -> Tensor:
+    return value.reshape(value.shape[: value.dim() - len(shape)] + (-1,))

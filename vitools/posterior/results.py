@@ -1,0 +1,107 @@
+"""Small records every engine fills in: an estimate, a status with advice, a history."""
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its standard error; 0 means exact.
+
+    Example:
+        >>> print(Estimate(-3456.213, 0.021), "|", Estimate(-12.79))
+        -3456.21 ± 0.02 | -12.79 (exact)
+    """
+
+    value: float
+    standard_error: float = 0.0
+
+    @classmethod
+    def of_mean(cls, terms: Tensor) -> "Estimate":
+        """The mean of independent terms with its Monte Carlo standard error."""
+        terms = terms.detach().double()
+        if terms.numel() < 2:
+            return cls(float(terms.mean()), math.inf)
+        return cls(float(terms.mean()), float(terms.std() / math.sqrt(terms.numel())))
+
+    @property
+    def is_exact(self) -> bool:
+        return self.standard_error == 0.0
+
+    def __str__(self) -> str:
+        if self.is_exact:
+            return f"{self.value:.2f} (exact)"
+        if not math.isfinite(self.standard_error):
+            return f"{self.value:.2f} ± ?"
+        digits = max(0, min(8, 1 - math.floor(math.log10(self.standard_error))))
+        digits = max(2, digits) if self.standard_error < 0.1 else min(2, digits)
+        return f"{self.value:.{digits}f} ± {self.standard_error:.{digits}f}"
+
+
+class Status(Enum):
+    """How a fit ended. ``status.advice`` says in one sentence what to make of it."""
+
+    CONVERGED = ("converged", "The stopping rule was met; check the verdict before you use it.")
+    STOPPED_AT_LIMIT = (
+        "stopped at limit",
+        "The step limit came before convergence; raise it, or treat the numbers as provisional.",
+    )
+    INTERRUPTED = (
+        "interrupted",
+        "Stopped by hand; the state reached so far is kept and can be inspected.",
+    )
+    DIVERGED = (
+        "diverged",
+        "The numbers left the finite range; lower the learning rate or rescale the model.",
+    )
+    SAMPLED = ("sampled", "The chains agree and are long enough to serve as a reference.")
+    NOT_MIXED = (
+        "not mixed",
+        "The chains disagree, are too short or diverge; do not use them as a reference: "
+        "run longer, or reparameterise.",
+    )
+    EXACT = ("exact", "Computed without approximation beyond the stated quadrature error.")
+
+    def __init__(self, label: str, advice: str) -> None:
+        self.label = label
+        self.advice = advice
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the engine itself has no complaint."""
+        return self in (Status.CONVERGED, Status.SAMPLED, Status.EXACT)
+
+
+@dataclass
+class History:
+    """What was recorded while fitting: ``elbo`` (higher is better) and seconds since the start."""
+
+    steps: list[int] = field(default_factory=list)
+    elbo: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def record(self, step: int, elbo: float, seconds: float) -> None:
+        """Append one row."""
+        self.steps.append(step)
+        self.elbo.append(elbo)
+        self.seconds.append(seconds)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Columns as tensors, for saving and plotting."""
+        return {
+            "steps": torch.tensor(self.steps, dtype=torch.int64),
+            "elbo": torch.tensor(self.elbo, dtype=torch.float64),
+            "seconds": torch.tensor(self.seconds, dtype=torch.float64),
+        }
+
+    @classmethod
+    def from_tensors(cls, columns: dict[str, Tensor]) -> "History":
+        """The inverse of :meth:`tensors`."""
+        return cls(columns["steps"].tolist(), columns["elbo"].tolist(), columns["seconds"].tolist())
