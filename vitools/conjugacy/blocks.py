@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any
 
 import torch
+from pyro.distributions import MaskedDistribution
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, OneHotCategorical
 
@@ -154,7 +155,7 @@ class FamilyBlock(Block):
         return entropy if self.mask is None else entropy * self.mask
 
     def distribution(self, name: str) -> Distribution:
-        return with_event(self.family.to_distribution(self.natural), self.sites[0])
+        return with_event(self.family.to_distribution(self.natural), self.sites[0], self.mask)
 
 
 class DiscreteBlock(Block):
@@ -247,7 +248,7 @@ class DiscreteBlock(Block):
             plain = OneHotCategorical(logits=logits, validate_args=False)
         else:
             plain = self.family.to_distribution((logits,))
-        return with_event(plain, site)
+        return with_event(plain, site, self.mask)
 
 
 def plate_names(site: TracedSite) -> tuple[str | None, ...]:
@@ -257,8 +258,12 @@ def plate_names(site: TracedSite) -> tuple[str | None, ...]:
     )
 
 
-def with_event(distribution: Distribution, site: TracedSite) -> Distribution:
-    """Declare the axes outside plates that the model made event dims (to_event) as such."""
+def with_event(
+    distribution: Distribution, site: TracedSite, mask: Tensor | None = None
+) -> Distribution:
+    """Declare the axes that the model made event dims (to_event) as such; hide masked elements."""
+    if mask is not None:
+        distribution = MaskedDistribution(distribution, mask)
     outer = len(site.batch_shape) - site.to_event
     extra = len(distribution.batch_shape) - outer
     return Independent(distribution, extra, validate_args=False) if extra > 0 else distribution

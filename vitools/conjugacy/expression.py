@@ -333,12 +333,12 @@ class Expression:
 
     def folded(self) -> Expression:
         """The same expression with its constant terms added up into one."""
-        constant = [term for term in self.terms if not term.atoms()]
-        if len(constant) < 2:
+        plain = [t for t in self.terms if not t.atoms() and not any(map(is_selector, t.factors))]
+        if len(plain) < 2:
             return self
-        rest = [term for term in self.terms if term.atoms()]
-        value = Expression.constant(Expression(constant, self.shape).value())
-        return Expression([*value.terms, *rest], self.shape)
+        rest = [term for term in self.terms if term not in plain]
+        value = Expression.constant(Expression(plain, self.shape).value())
+        return Expression([t for t in (*value.terms, *rest) if t.coefficient], self.shape)
 
     # ---- arithmetic --------------------------------------------------------------------
 
@@ -407,10 +407,16 @@ class Expression:
     def log(self) -> Expression:
         if self.is_constant:
             return Expression.constant(self.value().log().clamp(min=LOG_ZERO))
-        complement = self._log_complement()
+        folded = self.folded()
+        complement = folded._log_complement()
         if complement is not None:
             return complement
-        return self._by_cases(_term_log, "logarithm")
+        try:
+            return folded._by_cases(_term_log, "logarithm")
+        except Unsupported:
+            if not any(is_selector(f) for term in self.terms for f in term.factors):
+                raise
+            return folded._log_by_groups()
 
     def _by_cases(self, function: Callable[[Term], list[Term]], what: str) -> Expression:
         """Apply a function to each case; refuse when the terms are not cases of one another."""
@@ -437,6 +443,25 @@ class Expression:
             terms.append(Term(1.0, (*selectors, new), term.out))
         if len(rest) > 1 and not cases_cover(Expression(rest, self.shape)):
             return None
+        return Expression(terms, self.shape)
+
+    def _log_by_groups(self) -> Expression:
+        """The logarithm where several terms share a case: log Σ_i s_i (c_i + x_i), s_i exclusive.
+
+        Terms without selectors belong to every case. Each case must then be a number, a monomial,
+        or one minus a latent.
+        """
+        plain: list[Term] = []
+        groups: dict[object, list[Term]] = {}
+        for term in self.terms:
+            signature = _case_signature(term)
+            (groups.setdefault(signature, []) if signature else plain).append(term)
+        cases = [_drop_unused_out(Term(1.0, tuple(g[0].split()[0]), g[0].out)) for g in groups.values()]
+        if not cases_cover(Expression(cases, self.shape)):
+            raise Unsupported("logarithm of a sum")
+        terms: list[Term] = []
+        for case, group in zip(cases, groups.values(), strict=True):
+            terms += _log_of_case(case, [*group, *(multiply_terms(p, case) for p in plain)])
         return Expression(terms, self.shape)
 
     # ---- shape -------------------------------------------------------------------------
@@ -712,3 +737,41 @@ def _drop_unused_out(term: Term) -> Term:
     return Term(
         term.coefficient, term.factors, tuple(o if o in used else None for o in term.out)
     )
+
+
+def _case_signature(term: Term) -> tuple[object, ...]:
+    """What tells one term's selectors from another's, whatever their labels; () without any."""
+    roles: dict[int, object] = {
+        label: ("out", i) for i, label in enumerate(term.out) if label is not None
+    }
+    for atom in term.atoms():
+        if atom.function == "indicator" and isinstance(atom.indices[-1], int):
+            roles.setdefault(atom.indices[-1], ("support", atom.site))
+    parts: list[object] = []
+    for factor in term.split()[0]:
+        places = tuple(roles.get(label, ("inner", label)) for label in factor.labels)
+        if isinstance(factor, Atom):
+            parts.append((factor.site, str(places)))
+        else:
+            parts.append((str(factor.tensor.double().tolist()), str(places)))
+    return tuple(sorted(parts, key=str))
+
+
+def _log_of_case(case: Term, terms: Sequence[Term]) -> list[Term]:
+    number = 0.0
+    others: list[Term] = []
+    for term in terms:
+        if term.split()[1]:
+            others.append(term)
+        else:
+            number += term.coefficient
+    if not others and number > 0:
+        return [Term(math.log(number), case.factors, case.out)]
+    if len(others) == 1 and number == 0:
+        return _term_log(_certain(others[0], "logarithm"))
+    if len(others) == 1 and number == 1 and others[0].coefficient == -1:
+        selectors, values = others[0].split()
+        if len(values) == 1 and isinstance(values[0], Atom) and values[0].function == 1.0:
+            atom = Atom(values[0].site, "log1m", values[0].indices)
+            return [Term(1.0, (*selectors, atom), others[0].out)]
+    raise Unsupported("logarithm of a sum")

@@ -188,7 +188,7 @@ class GaussianBlock(Block):
             linear, quadratic = mean / variance, -0.5 / variance
             shaped = [t.reshape(layout).permute(back) for t in (linear, quadratic)]
             return with_event(family.to_distribution((shaped[0], shaped[1])), site)
-        if axes == (rank - 1,) and site.distribution == "MultivariateNormal":
+        if axes == (rank - 1,):
             plain = MultivariateNormal(mean, covariance_matrix=covariance, validate_args=False)
             return with_event(plain, site)
         return JointNormal(mean, covariance, site.shape, axes)

@@ -78,8 +78,9 @@ class SymbolicTensor(Tensor):
             return torch.device("cpu")
         if name in CONSTRUCTORS:
             return _construct(func, args, kwargs)
+        to_meta = _to_meta_index if name == "getitem" else _to_meta
         with torch._C.DisableTorchFunctionSubclass():
-            shape_only = func(*tree_map(_to_meta, args), **tree_map(_to_meta, kwargs))
+            shape_only = func(*tree_map(to_meta, args), **tree_map(to_meta, kwargs))
         if name == "iter":
             shape_only = tuple(shape_only)
         tensors = isinstance(shape_only, list | tuple) and any(
@@ -123,6 +124,13 @@ def _to_meta(value: Any) -> Any:
     if isinstance(value, SymbolicTensor):
         return value.as_subclass(torch.Tensor)
     return value.to("meta") if isinstance(value, Tensor) else value
+
+
+def _to_meta_index(value: Any) -> Any:
+    """Torch reads the value of an index without dims; any position does for the shape."""
+    if isinstance(value, Tensor) and value.dim() == 0 and not value.is_floating_point():
+        return 0 if value.dtype != torch.bool else True
+    return _to_meta(value)
 
 
 def _to_node(value: Any) -> Any:
