@@ -77,6 +77,14 @@ class Block(ABC):
     def distribution(self, name: str) -> Distribution:
         """The marginal of one site."""
 
+    def joint_distribution(self) -> Distribution:
+        """The factor of a block of several sites."""
+        raise NotImplementedError
+
+    def spread(self, axis: int, index: Tensor, sites: Sequence[TracedSite]) -> Block:
+        """The block whose member ``i`` along a batch axis is this one's member ``index[i]``."""
+        raise NotImplementedError
+
     def changed(self) -> None:
         self.version = next(_versions)
 
@@ -153,6 +161,11 @@ class FamilyBlock(Block):
         mean = tuple(self.moments[statistic] for statistic in self.family.statistics)
         entropy = self.family.entropy(self.natural, mean)
         return entropy if self.mask is None else entropy * self.mask
+
+    def spread(self, axis: int, index: Tensor, sites: Sequence[TracedSite]) -> Block:
+        full = FamilyBlock(sites[0])
+        full.restore(tuple(eta.index_select(axis, index) for eta in self.natural))
+        return full
 
     def distribution(self, name: str) -> Distribution:
         return with_event(self.family.to_distribution(self.natural), self.sites[0], self.mask)
@@ -232,6 +245,15 @@ class DiscreteBlock(Block):
         dims = tuple(range(-len(self.supports), 0))
         entropy = -(table * log_table).sum(dims)
         return entropy if self.mask is None else entropy * self.mask
+
+    def joint_distribution(self) -> Distribution:
+        """A Categorical over the product of supports, the last site fastest."""
+        return self.family.to_distribution((self.natural[0].reshape(*self.batch_shape, -1),))
+
+    def spread(self, axis: int, index: Tensor, sites: Sequence[TracedSite]) -> Block:
+        full = DiscreteBlock(sites)
+        full.restore((self.natural[0].index_select(axis, index),))
+        return full
 
     def distribution(self, name: str) -> Distribution:
         site = next(site for site in self.sites if site.name == name)

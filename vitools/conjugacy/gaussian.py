@@ -174,6 +174,34 @@ class GaussianBlock(Block):
     def entropies(self) -> Tensor:
         return self._entropies
 
+    def joint_distribution(self) -> Distribution:
+        """A normal over the sites' values flattened and concatenated."""
+        if not self.batch_shape:
+            return MultivariateNormal(
+                self.mean, covariance_matrix=self.covariance, validate_args=False
+            )
+        # Independent rows: place each row's block of the covariance at its flat positions.
+        rows = math.prod(self.batch_shape)
+        positions, start = [], 0
+        for name in self.names:
+            shape = self.shapes[name]
+            flat = torch.arange(math.prod(shape)).reshape(shape)
+            order = (*self.rest[name], *self.joint_axes[name])
+            positions.append(start + flat.permute(order).reshape(rows, -1))
+            start += math.prod(shape)
+        index = torch.cat(positions, -1)
+        mean = torch.zeros(start, dtype=torch.float64)
+        covariance = torch.zeros(start, start, dtype=torch.float64)
+        mean[index] = self.mean.reshape(rows, -1)
+        blocks = self.covariance.reshape(rows, self.size, self.size)
+        covariance[index.unsqueeze(-1), index.unsqueeze(-2)] = blocks
+        return MultivariateNormal(mean, covariance_matrix=covariance, validate_args=False)
+
+    def spread(self, axis: int, index: Tensor, sites: Sequence[TracedSite]) -> Block:
+        full = GaussianBlock(sites, self.joint_axes, self.elementwise)
+        full.restore(tuple(eta.index_select(axis, index) for eta in self.natural))
+        return full
+
     def distribution(self, name: str) -> Distribution:
         site = next(site for site in self.sites if site.name == name)
         rows = slice(*self.offsets[name])

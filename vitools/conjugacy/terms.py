@@ -99,7 +99,7 @@ def expected_log_joint(trace: ModelTrace) -> ExpectedLogJoint:
         terms.extend(
             _read_by_selection(term, name, trace) for term in _factor_terms(name, factor)
         )
-    return ExpectedLogJoint(terms, 0.0, plate_labels, _sizes(terms, trace, plate_labels))
+    return ExpectedLogJoint(terms, 0.0, plate_labels, term_sizes(terms, trace, plate_labels))
 
 
 # ---- closing ---------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
             return constant
         raise NotConjugate(
             f"site {site.name!r}: {site.distribution} has no closed-form rule "
-            f"({_advice(site)}); {INSTEAD}"
+            f"({advice(site)}); {INSTEAD}"
         )
     arguments: dict[str, Any] = {}
     for name, argument in site.arguments.items():
@@ -165,7 +165,7 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
         ) from error
 
 
-def _advice(site: TracedSite) -> str:
+def advice(site: TracedSite) -> str:
     suggestions = {
         "HalfCauchy": "a Gamma prior on the precision is the conjugate choice",
         "HalfNormal": "a Gamma prior on the precision is the conjugate choice",
@@ -269,7 +269,7 @@ def statistic_shape(atom: Atom, trace: ModelTrace) -> tuple[int, ...]:
     return shape
 
 
-def _sizes(
+def term_sizes(
     terms: Iterable[ClosedTerm], trace: ModelTrace, plate_labels: dict[str, int]
 ) -> dict[int, int]:
     sizes = {plate_labels[name]: plate.size for name, plate in trace.plates.items()}

@@ -20,13 +20,15 @@ from vitools.conjugacy.blocks import Block, DiscreteBlock, FamilyBlock, Resolved
 from vitools.conjugacy.contraction import Contractor, Node, Operand
 from vitools.conjugacy.expression import Atom, Constant, Unsupported, fresh
 from vitools.conjugacy.gaussian import GaussianBlock
+from vitools.conjugacy.rows import DistinctRows, distinct_rows
+from vitools.conjugacy.rows import collapse as collapse_rows
 from vitools.conjugacy.terms import (
     INSTEAD,
+    advice,
     ClosedTerm,
     ExpectedLogJoint,
     expected_log_joint,
     fold,
-    statistic_shape,
 )
 from vitools.conjugacy.trace import ModelTrace, TracedSite, trace_model
 from vitools.errors import ModelError, NotConjugate, NotSupportedError, OptionError
@@ -69,6 +71,8 @@ class ConjugateModel:
         *,
         joint: Sequence[Sequence[str] | str] = (),
         factorised: Sequence[str] = (),
+        order: Sequence[str] | None = None,
+        collapse: bool = True,
     ):
         self.trace: ModelTrace = trace_model(model, args, kwargs or {})
         self.latents = {n: s for n, s in self.trace.sites.items() if s.is_latent}
@@ -77,10 +81,17 @@ class ConjugateModel:
         for site in self.latents.values():
             _check_family(site)
         with torch.no_grad():
-            self.joint: ExpectedLogJoint = fold(expected_log_joint(self.trace))
-            self.blocks = _blocks(self.trace, self.joint.terms, joint, factorised)
+            stated = expected_log_joint(self.trace)
+            trace = self.trace
+            self.rows: dict[str, DistinctRows] = {}
+            if collapse:
+                stated, trace, self.rows = _collapsed(stated, trace, joint)
+            self.joint: ExpectedLogJoint = fold(stated)
+            self.blocks = make_blocks(trace, self.joint.terms, joint, factorised)
             self.block_of = {name: block for block in self.blocks for name in block.names}
+            self.order = self._ordered(order)
             self._compile()
+            self._owners = self._find_owners()
 
     # ---- compilation ---------------------------------------------------------------------
 
@@ -107,6 +118,12 @@ class ConjugateModel:
             }
             for block, target in resolved.items():
                 others = [o for b, o in statistics.items() if b is not block]
+                others += [
+                    Operand(contractor.fixed(rows.multiplicity), (self.joint.plate_labels[plate],))
+                    for plate, rows in self.rows.items()
+                    if plate not in block.batch_plates and self.joint.plate_labels[plate] in sizes
+                    and any(plate in b.batch_plates for b in resolved)
+                ]
                 message = contractor.message(
                     [*constants, *others], term.selections, target.labels, sizes
                 )
@@ -165,34 +182,96 @@ class ConjugateModel:
     def update(self, block: Block) -> None:
         block.update(self.messages(block))
 
-    def sweep(self) -> None:
+    def sweep(self, inner_sweeps: int = 1) -> None:
+        """Update every block; the discrete ones ``inner_sweeps`` times before the others."""
+        for _ in range(inner_sweeps - 1):
+            for block in self.order:
+                if isinstance(block, DiscreteBlock):
+                    self.update(block)
         for block in self.order:
             self.update(block)
 
-    @property
-    def order(self) -> list[Block]:
-        """Children before parents: locals first, so that they see the current globals."""
-        return self.blocks[::-1]
+    def _ordered(self, names: Sequence[str] | None) -> list[Block]:
+        """Children before parents (locals see the current globals), or the user's order."""
+        if names is None:
+            return self.blocks[::-1]
+        unknown = [name for name in names if name not in self.block_of]
+        if unknown:
+            raise OptionError(f"order: no latent site {unknown[0]!r}; latents are {list(self.latents)}")
+        first = list(dict.fromkeys(self.block_of[name] for name in names))
+        missing = [block.label for block in self.blocks if block not in first]
+        if missing:
+            raise OptionError(f"order: every latent must be listed; missing are {missing}")
+        return first
+
+    def _find_owners(self) -> list[Block]:
+        """For each term the block updated last: its message is then current after a sweep."""
+        position = {block: i for i, block in enumerate(self.order)}
+        return [max(blocks, key=lambda b: position[b]) for blocks in self.term_blocks]
 
     @torch.no_grad()
     def elbo(self) -> float:
         """E_q log p - E_q log q, exactly."""
-        position = {id(block): i for i, block in enumerate(self.order)}
         total = torch.tensor(self.joint.constant, dtype=torch.float64)
         for block in self.blocks:
             owned: dict[Any, Tensor] = {}
             for link in self.links[block]:
-                owner = max(self.term_blocks[link.term], key=lambda b: position[id(b)])
-                if owner is block:
+                if self._owners[link.term] is block:
                     value = link.value()
                     owned[link.key] = owned[link.key] + value if link.key in owned else value
             for key, value in owned.items():
-                total = total + (value * block.moments[key]).sum()
-            total = total + block.entropies().sum()
+                total = total + (value * self._weighted(block, block.moments[key])).sum()
+            total = total + self._weighted(block, block.entropies()).sum()
         return float(total)
 
+    def _weighted(self, block: Block, tensor: Tensor) -> Tensor:
+        """Times the multiplicity of each row, for a block inside a collapsed plate."""
+        for axis, plate in enumerate(block.batch_plates):
+            if plate is not None and plate in self.rows:
+                view = [1] * tensor.dim()
+                view[axis] = -1
+                tensor = tensor * self.rows[plate].multiplicity.reshape(view)
+        return tensor
+
+    # ---- state -----------------------------------------------------------------------------
+
+    def initialise(self, seed: int) -> None:
+        """A seeded starting point; see :mod:`vitools.conjugacy.initialise`."""
+        from vitools.conjugacy.initialise import initialise
+
+        initialise(self, seed)
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """The state of q, to come back to (updates make new tensors, so this copies nothing)."""
+        return [dict(vars(block)) for block in self.blocks]
+
+    def reset(self, state: list[dict[str, Any]]) -> None:
+        for block, saved in zip(self.blocks, state, strict=True):
+            vars(block).update(saved)
+            block.changed()
+
+    def factors(self) -> dict[str | tuple[str, ...], Distribution]:
+        """q as torch distributions: one for each site, or for a block of several sites."""
+        factors: dict[str | tuple[str, ...], Distribution] = {}
+        for block in self.blocks:
+            full = self._full(block)
+            if len(block.names) > 1:
+                factors[block.names] = full.joint_distribution()
+            else:
+                factors[block.names[0]] = full.distribution(block.names[0])
+        return factors
+
+    def _full(self, block: Block) -> Block:
+        """The block over all rows of its collapsed plates."""
+        for axis, plate in enumerate(block.batch_plates):
+            if plate is not None and plate in self.rows:
+                sites = [self.latents[name] for name in block.names]
+                block = block.spread(axis, self.rows[plate].inverse, sites)
+        return block
+
     def distributions(self) -> dict[str, Distribution]:
-        return {name: self.block_of[name].distribution(name) for name in self.latents}
+        """The marginal of every latent."""
+        return {name: self._full(self.block_of[name]).distribution(name) for name in self.latents}
 
 
 def _link(
@@ -205,11 +284,9 @@ def _link(
 
 def _check_family(site: TracedSite) -> None:
     if site.distribution not in FAMILY_OF_PRIOR:
-        from vitools.conjugacy.terms import _advice
-
         raise NotConjugate(
             f"latent site {site.name!r}: {site.distribution} has no conjugate family "
-            f"({_advice(site)}); {INSTEAD}"
+            f"({advice(site)}); {INSTEAD}"
         )
 
 
@@ -220,10 +297,25 @@ def _not_conjugate(term: ClosedTerm, block: Block, error: Unsupported) -> NotCon
     )
 
 
+def _collapsed(
+    joint: ExpectedLogJoint, trace: ModelTrace, blocks: Sequence[Sequence[str] | str]
+) -> tuple[ExpectedLogJoint, ModelTrace, dict[str, DistinctRows]]:
+    """Collapse the rows of the largest plate that repeats."""
+    written = " ".join(e if isinstance(e, str) else " ".join(e) for e in blocks)
+    for name in sorted(trace.plates, key=lambda n: -trace.plates[n].size):
+        if f"[{name}]" in written:
+            continue
+        rows = distinct_rows(joint, trace, name)
+        if rows is not None:
+            joint, trace = collapse_rows(joint, trace, rows)
+            return joint, trace, {name: rows}
+    return joint, trace, {}
+
+
 # ---- blocks ------------------------------------------------------------------------------------
 
 
-def _blocks(
+def make_blocks(
     trace: ModelTrace,
     terms: Sequence[ClosedTerm],
     joint: Sequence[Sequence[str] | str],
@@ -335,6 +427,3 @@ def _parse_joint(
     if len(flat) != len(set(flat)):
         raise OptionError("joint: a site stands in two blocks")
     return groups, along
-
-
-__all__ = ["ConjugateModel", "statistic_shape"]
