@@ -1,1 +1,72 @@
+"""Shipped models: ordinary Pyro models with data to try them on.
 
+Each is a module or package with ``model`` and ``simulate``. The table below is what the
+command line knows of them; it imports nothing until a model is asked for.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Example:
+    """A model with data, ready for ``Problem(example.model, *example.args, **example.kwargs)``.
+
+    Attributes:
+        description: the data in one line, for the head of a report.
+        guide: the model's own guide, where it brings one (an amortised encoder).
+    """
+
+    model: Callable[..., Any]
+    args: tuple[Any, ...]
+    description: str
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    guide: Any = None
+
+
+@dataclass(frozen=True)
+class ShippedModel:
+    """One row of the table: ``module`` has the function ``example`` that builds an Example."""
+
+    module: str
+    example: str
+    summary: str
+
+    def build(self, seed: int) -> Example:
+        """The model on its example data; simulated data depend on ``seed``."""
+        return getattr(import_module(self.module), self.example)(seed)
+
+
+SHIPPED: dict[str, ShippedModel] = {
+    "coin": ShippedModel(
+        "vitools.models.coin", "example", "the bias of a coin; posterior known exactly"
+    ),
+    "two-dice": ShippedModel(
+        "vitools.models.two_dice",
+        "example",
+        "two hidden dice whose sum picks the die that is rolled; simulated",
+    ),
+    "regression": ShippedModel(
+        "vitools.models.bayesian_regression",
+        "example",
+        "linear regression with unknown noise; the diabetes data",
+    ),
+    "regression-ard": ShippedModel(
+        "vitools.models.bayesian_regression",
+        "ard_example",
+        "linear regression with a precision per weight; the diabetes data",
+    ),
+    "logistic-regression": ShippedModel(
+        "vitools.models.bayesian_regression", "logistic_example", "binary outcomes; simulated"
+    ),
+    "poisson-regression": ShippedModel(
+        "vitools.models.bayesian_regression", "poisson_example", "counts; simulated"
+    ),
+    "vae": ShippedModel(
+        "vitools.models.vae",
+        "example",
+        "a variational autoencoder with its encoder as guide; 8×8 digits",
+    ),
+}

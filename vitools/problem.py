@@ -54,7 +54,7 @@ class Problem:
         if not callable(model):
             raise OptionError(f"expected a Pyro model (a callable), got {type(model).__name__}.")
         self.model, self.args, self.kwargs = model, args, kwargs
-        self.name: str = getattr(model, "__name__", type(model).__name__)
+        self.name = _title(model)
         structure = inspect_model(model, args, kwargs, f"model '{self.name}'")
         self.latents = structure.latents
         self.observed = structure.observed
@@ -343,6 +343,15 @@ def support_size(site: Site) -> int:
     if site.event_dim:  # one-hot
         return site.shape[-1]
     return 2  # Bernoulli's boolean support
+
+
+def _title(model: Callable[..., Any]) -> str:
+    """The model's own name; that of its module where it is just called ``model``."""
+    name = getattr(model, "__name__", type(model).__name__)
+    module = str(getattr(model, "__module__", "")).removesuffix(".model")
+    if name == "model" and module not in ("", "__main__"):
+        return module.rpartition(".")[2]
+    return name
 
 
 def _joined(members: Any, observed: Mapping[str, Site]) -> list[str]:

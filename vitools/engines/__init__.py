@@ -1,1 +1,8 @@
+"""Engines: functions from a problem to a posterior."""
 
+from vitools.engines.exact import exact
+from vitools.engines.hand_derived import hand_derived
+from vitools.engines.nuts import nuts
+from vitools.engines.svi import svi
+
+__all__ = ["exact", "hand_derived", "nuts", "svi"]

@@ -1,0 +1,182 @@
+"""The commands of ``vitools``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from vitools._version import __version__
+from vitools.errors import NotSupportedError, OptionError, VitoolsError
+from vitools.models import SHIPPED
+
+app = typer.Typer(
+    name="vitools",
+    help="Variational inference for Pyro models: fit, compare, draw.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A shipped name (see 'vitools list') or path/to/file.py:function."
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="csv or npz; columns become the model's arguments by name."),
+]
+Seed = Annotated[int, typer.Option(help="Of simulated data and of every fit.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, results only.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vitools {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Variational inference for Pyro models: fit, compare, draw."""
+
+
+@app.command("list")
+def list_models() -> None:
+    """List the shipped models."""
+    width = max(map(len, SHIPPED))
+    for name, shipped in SHIPPED.items():
+        print(f"{name:<{width}}  {shipped.summary}")
+
+
+@app.command(epilog="Example: vitools draw two-dice --out two_dice.svg")
+def draw(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Where to; .svg, .png or .pdf.")] = Path("graph.svg"),
+    data: Data = None,
+    seed: Seed = 0,
+) -> None:
+    """Draw a model's directed graph with its plates."""
+    from vitools import draw as draw_graph
+    from vitools.cli.target import open_target
+
+    draw_graph(open_target(model, data, seed).problem, out)
+    print(f"written: {out}")
+
+
+@app.command(epilog="Example: vitools fit two-dice --method kumaraswamy --out fits")
+def fit(
+    model: Model,
+    method: Annotated[str, typer.Option(help="One of 'vitools methods'.")] = "",
+    data: Data = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for fit.safetensors and posterior.nc.")
+    ] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a model by one method and print the posterior."""
+    from vitools.cli.methods import default_methods, find_method
+    from vitools.cli.progress import progress_line
+    from vitools.cli.target import open_target
+
+    target = open_target(model, data, seed)
+    name = method or default_methods(target)[0]
+    chosen = find_method(name)
+    with progress_line(chosen.label, quiet) as progress:
+        result = chosen.run(target, seed=seed, progress=progress, start=None)
+    print(result)
+    if out is not None:
+        from vitools.reporting import save_netcdf, to_arviz
+
+        result.save(out / "fit.safetensors")
+        save_netcdf(to_arviz(result, seed=seed), out / "posterior.nc")
+        print(f"written: {out / 'fit.safetensors'} · {out / 'posterior.nc'}")
+    if not result.status.is_good:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: vitools compare two-dice --out report")
+def compare(
+    model: Model,
+    methods: Annotated[
+        str, typer.Option(help="Comma-separated, see 'vitools methods'; all that apply if omitted.")
+    ] = "",
+    data: Data = None,
+    out: Annotated[Path, typer.Option(help="Folder for table, pictures and posterior.")] = Path(
+        "report"
+    ),
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a model by several methods, judge them side by side, and write a report."""
+    from vitools import compare as compare_fits
+    from vitools.cli.methods import default_methods, find_method
+    from vitools.cli.progress import progress_line
+    from vitools.cli.target import open_target
+    from vitools.posterior import Posterior, Status
+    from vitools.reporting import check_report_folder, write_report
+
+    check_report_folder(out)
+    target = open_target(model, data, seed)
+    names = [m.strip() for m in methods.split(",") if m.strip()] or default_methods(target)
+    chosen = [find_method(name) for name in names]
+    Console(highlight=False).print(f"{model}: {target.description}\n", soft_wrap=True)
+    fits: dict[str, Posterior] = {}
+    failures: list[str] = []
+    interrupted = False
+    for entry in chosen:
+        try:
+            with progress_line(entry.label, quiet) as progress:
+                result = entry.run(target, seed=seed, progress=progress, start=_start(fits))
+        except KeyboardInterrupt:
+            interrupted = True
+            failures.append(f"{entry.label}: interrupted before it had an answer")
+            break
+        except NotSupportedError as refusal:
+            failures.append(f"{entry.label}: {refusal}")
+            continue
+        except VitoolsError as error:
+            if not hasattr(error, "posterior"):
+                raise
+            failures.append(f"{entry.label}: {error}")
+            continue
+        fits[entry.label] = result
+        if result.status is Status.INTERRUPTED:
+            interrupted = True
+            break
+    if not fits:
+        raise OptionError("no method gave an answer:\n  " + "\n  ".join(failures))
+    comparison = compare_fits(fits, seed=seed)
+    print(comparison)
+    for failure in failures:
+        print(failure)
+    written = write_report(comparison, out)
+    print("written: " + " · ".join(str(path) for path in written))
+    if interrupted:
+        print("interrupted: the report covers the fits made so far.")
+    usable = comparison.table["verdict"].isin(["trust", "use with care", "reference"]).any()
+    if interrupted or not usable:
+        raise typer.Exit(1)
+
+
+@app.command("methods")
+def list_methods() -> None:
+    """List the methods a model can be fitted by."""
+    from vitools.cli.methods import METHODS
+
+    width = max(map(len, METHODS))
+    for name, method in METHODS.items():
+        print(f"{name:<{width}}  {method.summary}")
+
+
+def _start(fits: dict) -> object | None:
+    """The coordinate-ascent fit with the highest bound, where later methods begin."""
+    ascents = [f for f in fits.values() if f.engine.startswith("cavi")]
+    return max(ascents, key=lambda f: f.bound, default=None)

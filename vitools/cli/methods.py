@@ -1,0 +1,131 @@
+"""The methods the command line offers by name, each a thin call of an engine."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch.distributions import constraints
+
+from vitools import guides
+from vitools.cli.target import Target
+from vitools.engines import exact, hand_derived, nuts, svi
+from vitools.engines.exact import MAX_DIMENSIONS
+from vitools.errors import NotSupportedError, OptionError
+from vitools.posterior import Posterior
+from vitools.sites import Site, nearest
+from vitools.unconstrained import UnconstrainedSpace
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table. ``fit`` takes a target, a fit to start from, and common options."""
+
+    label: str
+    summary: str
+    fit: Callable[..., Posterior]
+
+    def run(self, target: Target, **options: Any) -> Posterior:
+        """Fit ``target``; options are seed, progress and start."""
+        return self.fit(target, **options)
+
+
+def _cavi(factorisation: str | None) -> Callable[..., Posterior]:
+    def fit(target: Target, *, seed: int, **_: Any) -> Posterior:
+        options = {"restarts": 10} | ({"factorisation": factorisation} if factorisation else {})
+        derivation = getattr(target.problem.model, "hand_derived_cavi", None)
+        if derivation is not None:
+            accepted = inspect.signature(derivation).parameters
+            if factorisation and "factorisation" not in accepted:
+                raise NotSupportedError("this model's derivation has one factorisation only.")
+            options = {k: v for k, v in options.items() if k in accepted}
+        return hand_derived(target.problem, seed=seed, **options)
+
+    return fit
+
+
+def _svi(guide: Any) -> Callable[..., Posterior]:
+    def fit(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
+        return svi(target.problem, guide, seed=seed, progress=progress, start=start)
+
+    return fit
+
+
+def _own_guide(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
+    if target.guide is None:
+        raise NotSupportedError(f"model '{target.problem.name}' brings no guide of its own.")
+    return svi(target.problem, target.guide, seed=seed, progress=progress)
+
+
+def _nuts(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
+    return nuts(
+        target.problem,
+        num_samples=400,
+        num_warmup=200,
+        num_chains=2,
+        start=start,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def _exact(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
+    return exact(target.problem, seed=seed, progress=progress)
+
+
+METHODS: dict[str, Method] = {
+    "exact": Method("exact", "enumeration and quadrature, for small models", _exact),
+    "cavi": Method("CAVI (by hand)", "the model's hand-derived updates", _cavi(None)),
+    "cavi-joint": Method(
+        "CAVI (by hand, joint)", "the same with a joint factor where derived", _cavi("joint")
+    ),
+    "encoder": Method("SVI encoder", "the model's own amortised guide", _own_guide),
+    "kumaraswamy": Method(
+        "SVI Kumaraswamy", "Kumaraswamy sticks and intervals", _svi(guides.AutoKumaraswamy)
+    ),
+    "logistic-normal": Method(
+        "SVI logistic normal", "softmax-Gaussian on simplexes", _svi(guides.AutoLogisticNormal)
+    ),
+    "normal": Method("SVI normal", "independent Gaussians, transformed", _svi(guides.AutoNormal)),
+    "multivariate": Method(
+        "SVI multivariate",
+        "one Gaussian with full covariance, transformed",
+        _svi(guides.AutoMultivariate),
+    ),
+    "nuts": Method("NUTS (reference)", "the no-U-turn sampler", _nuts),
+}
+
+
+def find_method(name: str) -> Method:
+    """A method by name, or an error that lists them."""
+    if name not in METHODS:
+        raise OptionError(
+            f"no method '{name}' (methods: {', '.join(METHODS)}).{nearest(name, METHODS)}"
+        )
+    return METHODS[name]
+
+
+def default_methods(target: Target) -> list[str]:
+    """The methods worth comparing on this model, cheapest first, the reference last."""
+    problem = target.problem
+    if target.guide is not None:
+        return ["encoder"]
+    size = UnconstrainedSpace(problem).size
+    names = ["exact"] if size <= min(2, MAX_DIMENSIONS) else []
+    derivation = getattr(problem.model, "hand_derived_cavi", None)
+    if derivation is not None:
+        names.append("cavi")
+        if "factorisation" in inspect.signature(derivation).parameters:
+            names.append("cavi-joint")
+    if any(_is_bounded(site) for site in problem.continuous.values()):
+        names += ["kumaraswamy", "logistic-normal"]
+    elif problem.continuous:
+        names += ["normal", "multivariate"]
+    return names + (["nuts"] if problem.continuous and "exact" not in names else [])
+
+
+def _is_bounded(site: Site) -> bool:
+    support = site.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support in (constraints.simplex, constraints.unit_interval)

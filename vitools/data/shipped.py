@@ -1,0 +1,60 @@
+"""The small real data sets that ship with the package; SOURCES.md says where they come from."""
+
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+
+import numpy as np
+
+from vitools.data.tables import read_table
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Handwritten digits: ``images`` uint8 [1797, 8, 8], grey levels 0-16, ``labels`` [1797]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Diabetes:
+    """Diabetes patients, in the units they were measured in.
+
+    ``features`` float64 [442, 10], ``progression`` float64 [442]: the disease one year later.
+    """
+
+    features: np.ndarray
+    progression: np.ndarray
+    feature_names: tuple[str, ...]
+
+
+def load_digits() -> Digits:
+    """1797 handwritten digits of 8 × 8 pixels (Alpaydin & Kaynak 1998, UCI; CC BY 4.0).
+
+    >>> digits = load_digits()
+    >>> digits.images.shape, int(digits.images.max()), int(digits.labels[0])
+    ((1797, 8, 8), 16, 0)
+    """
+    table = _shipped_table("digits.npz")
+    return Digits(images=table["images"], labels=table["labels"])
+
+
+def load_diabetes() -> Diabetes:
+    """442 patients, 10 measurements each, and their progression (Efron et al. 2004), unscaled.
+
+    >>> diabetes = load_diabetes()
+    >>> diabetes.features.shape, diabetes.feature_names[:4]
+    ((442, 10), ('age', 'sex', 'bmi', 'bp'))
+    """
+    table = _shipped_table("diabetes.csv")
+    progression = table.pop("progression")
+    return Diabetes(
+        features=np.column_stack(list(table.values())),
+        progression=progression,
+        feature_names=tuple(table),
+    )
+
+
+def _shipped_table(name: str) -> dict[str, np.ndarray]:
+    with as_file(files("vitools.data").joinpath(name)) as path:
+        return read_table(path)

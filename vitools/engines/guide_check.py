@@ -1,0 +1,82 @@
+"""Does this guide fit this problem? Asked before the first step, answered by name."""
+
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+
+from vitools.errors import OptionError
+from vitools.problem import Problem
+from vitools.sites import is_subsample, nearest
+
+
+def check_guide(problem: Problem, guide: Any) -> None:
+    """Refuse a guide whose sites, shapes or minibatches disagree with the model's.
+
+    Runs guide and model once inside whatever parameter store is active.
+    """
+    args, kwargs = problem.args, problem.kwargs
+    title = f"guide {getattr(guide, '__name__', type(guide).__name__)}"
+    try:
+        guide_run = poutine.trace(guide).get_trace(*args, **kwargs)
+    except TypeError as error:
+        raise OptionError(
+            f"{title} could not be called with the model's arguments ({error}): a guide takes the "
+            "same arguments as its model."
+        ) from error
+    replayed = poutine.replay(problem.model, trace=guide_run)
+    model_run = poutine.trace(replayed).get_trace(*args, **kwargs)
+    sites = {
+        name: node
+        for name, node in guide_run.nodes.items()
+        if node["type"] == "sample"
+        and not is_subsample(node)
+        and not node["infer"].get("is_auxiliary")
+    }
+    for name in sites:
+        if name not in problem.latents:
+            raise OptionError(
+                f"{title} draws '{name}', which is no latent of model '{problem.name}' (latents: "
+                f"{', '.join(problem.latents)}).{nearest(name, problem.latents)} Mark helper "
+                "variables infer={'is_auxiliary': True}."
+            )
+    missing = [name for name in problem.continuous if name not in sites]
+    if missing:
+        raise OptionError(
+            f"{title} does not draw {', '.join(missing)}: every continuous latent of model "
+            f"'{problem.name}' needs a draw, or its prior would silently be used instead."
+        )
+    _check_minibatches(title, guide_run, model_run)
+    for name, node in sites.items():
+        if name in problem.discrete:
+            continue
+        expected = model_run.nodes[name]["fn"].shape()
+        if node["value"].shape != expected:
+            raise OptionError(
+                f"{title} draws '{name}' with shape {tuple(node['value'].shape)}, but the model "
+                f"expects {tuple(expected)}."
+            )
+
+
+def _check_minibatches(title: str, guide_run: Trace, model_run: Trace) -> None:
+    """The minibatch a plate chose in the guide must be the one the model used."""
+    for name, node in model_run.nodes.items():
+        if node["type"] != "sample" or not is_subsample(node):
+            continue
+        chosen = guide_run.nodes.get(name)
+        fn = node["fn"]
+        is_minibatch = fn.subsample_size is not None and fn.subsample_size < fn.size
+        local = any(
+            n["type"] == "sample" and any(f.name == name for f in n["cond_indep_stack"])
+            for n in guide_run.nodes.values()
+        )
+        if (
+            is_minibatch
+            and local
+            and (chosen is None or not torch.equal(chosen["value"], node["value"]))
+        ):
+            raise OptionError(
+                f"{title} chooses its own minibatch of plate '{name}', not the model's: use a plate "
+                f"of the same name and subsample_size in both."
+            )
