@@ -118,7 +118,7 @@ class FamilyBlock(Block):
 
     def statistic_shape(self, key: Any) -> tuple[int, ...]:
         dims = self.family.event_dims[self.family.statistics.index(key)]
-        return self.batch_shape + self.event_shape[: dims]
+        return self.batch_shape + self.event_shape[:dims]
 
     def update(self, messages: dict[Any, Tensor]) -> None:
         natural = []

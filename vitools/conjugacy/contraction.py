@@ -176,9 +176,7 @@ class Contractor:
             result = self._add(result, scatter, output, sizes)
         return result
 
-    def _pairwise(
-        self, parts: list[Operand], wanted: set[int], sizes: dict[int, int]
-    ) -> Operand:
+    def _pairwise(self, parts: list[Operand], wanted: set[int], sizes: dict[int, int]) -> Operand:
         if not parts:
             return Operand(self.fixed(torch.ones((), dtype=torch.float64)), ())
         keys = tuple(tuple(sorted(p.labels)) for p in parts)

@@ -114,7 +114,9 @@ class Discrete:
         (table,) = term.constants()
         low, high = int(table.tensor.min()), int(table.tensor.max())
         if low < -size or high >= size:
-            raise Unsupported(f"an index that runs from {low} to {high} into an axis of size {size}")
+            raise Unsupported(
+                f"an index that runs from {low} to {high} into an axis of size {size}"
+            )
         atoms = term.atoms()
         if len(atoms) == 1 and atoms[0].indices[-1] == table.labels[0] and table.tensor.dim() == 1:
             plain = torch.arange(size, device=table.tensor.device)
@@ -137,7 +139,9 @@ def _spread(constant: Constant, labels: Sequence[int]) -> Tensor:
     return tensor
 
 
-def take_discrete(expression: Expression, dims: Sequence[int], indices: Sequence[Discrete]) -> Expression:
+def take_discrete(
+    expression: Expression, dims: Sequence[int], indices: Sequence[Discrete]
+) -> Expression:
     """Read adjacent dims at discrete functions or integer data that broadcast together.
 
     The common dims of the indices take the place of ``dims``; the others stay where they are.
@@ -209,9 +213,7 @@ def pick(expression: Expression, value: Discrete) -> Expression:
             if old is not None and new is not None
         }
         labels = tuple(names.get(label_, label_) for label_ in table.labels)
-        out = tuple(
-            x if x is not None else y for x, y in zip(term.out[:-1], data.out, strict=True)
-        )
+        out = tuple(x if x is not None else y for x, y in zip(term.out[:-1], data.out, strict=True))
         picked = substitute(term, label, table.tensor.long(), labels)
         terms.append(Term(picked.coefficient, picked.factors, out))
     return Expression(terms, shape)

@@ -224,9 +224,7 @@ def _merge_selecting_constants(term: Term) -> Term | None:
 def multiply_terms(a: Term, b: Term) -> Term:
     """The product of two terms whose out tuples have the same length, labels unified."""
     a, b = a.freshen(), b.freshen()
-    names = {
-        y: x for x, y in zip(a.out, b.out, strict=True) if x is not None and y is not None
-    }
+    names = {y: x for x, y in zip(a.out, b.out, strict=True) if x is not None and y is not None}
     b = b.rename(names)
     out = tuple(x if x is not None else y for x, y in zip(a.out, b.out, strict=True))
     return Term(a.coefficient * b.coefficient, a.factors + b.factors, out)
@@ -249,7 +247,9 @@ def _diagonal(factor: Factor) -> Factor:
         return factor
     labels = tuple(dict.fromkeys(factor.labels))
     ids = [labels.index(label) for label in factor.labels]
-    return Constant(torch.einsum(factor.tensor, ids, list(range(len(labels)))), labels, factor.selects)
+    return Constant(
+        torch.einsum(factor.tensor, ids, list(range(len(labels)))), labels, factor.selects
+    )
 
 
 def _einsum(constants: Sequence[Constant], labels: Sequence[int]) -> Tensor:
@@ -294,7 +294,9 @@ class Expression:
                 tensor = tensor.narrow(dim, 0, 1)
         if any(size == 0 for size in shape):
             return Expression([], shape)
-        tensor = tensor.reshape([s for s, label in zip(shape, out, strict=True) if label is not None])
+        tensor = tensor.reshape(
+            [s for s, label in zip(shape, out, strict=True) if label is not None]
+        )
         if tensor.dim() == 0 and not selects:
             return Expression([Term(float(tensor), (), tuple(out))], shape)
         labels = tuple(label for label in out if label is not None)
@@ -327,7 +329,9 @@ class Expression:
         for term in self.terms:
             labels = [label for label in term.out if label is not None]
             part = _einsum(term.constants(), labels) * term.coefficient
-            view = [1 if label is None else n for label, n in zip(term.out, self.shape, strict=True)]
+            view = [
+                1 if label is None else n for label, n in zip(term.out, self.shape, strict=True)
+            ]
             total = total + part.reshape(view)
         return total
 
@@ -456,7 +460,9 @@ class Expression:
         for term in self.terms:
             signature = _case_signature(term)
             (groups.setdefault(signature, []) if signature else plain).append(term)
-        cases = [_drop_unused_out(Term(1.0, tuple(g[0].split()[0]), g[0].out)) for g in groups.values()]
+        cases = [
+            _drop_unused_out(Term(1.0, tuple(g[0].split()[0]), g[0].out)) for g in groups.values()
+        ]
         if not cases_cover(Expression(cases, self.shape)):
             raise Unsupported("logarithm of a sum")
         terms: list[Term] = []
@@ -656,9 +662,7 @@ def cases_cover(expression: Expression) -> bool:
     parts: list[tuple[list[Constant], set[int]]] = []
     for term in terms:
         term = term.freshen()
-        names = {
-            label: common[i] for i, label in enumerate(term.out) if label is not None
-        }
+        names = {label: common[i] for i, label in enumerate(term.out) if label is not None}
         term = term.rename(names)
         supports: set[int] = set()
         for atom in term.atoms():
@@ -683,11 +687,7 @@ def cases_cover(expression: Expression) -> bool:
         for constant in constants:
             sizes.update(zip(constant.labels, constant.tensor.shape, strict=True))
     support_labels = {label for _, supports in parts for label in supports}
-    kept = [
-        label
-        for label in sizes
-        if label in support_labels or label in common
-    ]
+    kept = [label for label in sizes if label in support_labels or label in common]
     total = torch.zeros([sizes[label] for label in kept], dtype=torch.float64)
     for constants, _ in parts:
         present = {label for constant in constants for label in constant.labels}
@@ -708,6 +708,9 @@ def _term_power(term: Term, exponent: float) -> list[Term]:
             powers.append(Constant(value.tensor**exponent, value.labels))
         elif isinstance(value.function, str):
             raise Unsupported(f"power {exponent:g} of a logarithm")
+        elif exponent != int(exponent) and value.function % 2 == 0:
+            # (x²)^½ is |x|, not x.
+            raise Unsupported(f"power {exponent:g} of {value.site}^{value.function:g}")
         else:
             powers.append(Atom(value.site, value.function * exponent, value.indices))
     return [Term(term.coefficient**exponent, (*selectors, *powers), term.out)]
@@ -734,9 +737,7 @@ def _term_log(term: Term) -> list[Term]:
 
 def _drop_unused_out(term: Term) -> Term:
     used = {label for factor in term.factors for label in factor.labels}
-    return Term(
-        term.coefficient, term.factors, tuple(o if o in used else None for o in term.out)
-    )
+    return Term(term.coefficient, term.factors, tuple(o if o in used else None for o in term.out))
 
 
 def _case_signature(term: Term) -> tuple[object, ...]:

@@ -183,7 +183,9 @@ def _elementwise_on_tables() -> None:
             return a.combine(b, function)
 
         RULES[name] = act
-    RULES.update({"and": RULES["logical_and"], "or": RULES["logical_or"], "mod": RULES["remainder"]})
+    RULES.update(
+        {"and": RULES["logical_and"], "or": RULES["logical_or"], "mod": RULES["remainder"]}
+    )
     for name in ("abs", "exp", "sigmoid", "floor", "ceil", "round", "sign", "lgamma", "tanh"):
         function = getattr(torch, name)
 
@@ -270,7 +272,9 @@ def outer(input: object, vec2: object) -> Node:
 
 
 @rule("addmm", "addmv")
-def add_matmul(input: object, mat1: object, mat2: object, *, beta: float = 1, alpha: float = 1) -> Node:
+def add_matmul(
+    input: object, mat1: object, mat2: object, *, beta: float = 1, alpha: float = 1
+) -> Node:
     return expression(input) * beta + expression(matmul(mat1, mat2)) * alpha
 
 
@@ -289,7 +293,9 @@ def einsum(equation: str, *operands: Any) -> Node:
     inputs, arrow, output = equation.replace(" ", "").partition("->")
     names = inputs.split(",")
     if not arrow or "." in equation or any(len(set(n)) < len(n) for n in names):
-        raise Unsupported("einsum without '->', with '...' or with a repeated letter in one operand")
+        raise Unsupported(
+            "einsum without '->', with '...' or with a repeated letter in one operand"
+        )
     every = sorted(set("".join(names)), key=lambda c: (c not in output, output.find(c), c))
     result = Expression.constant(1.0)
     for name, operand in zip(names, operands, strict=True):
@@ -454,7 +460,9 @@ def where(condition: Any, input: object = None, other: object = None) -> Node:
     a, b = _as_discrete(input), _as_discrete(other)
     if a is not None and b is not None and (a.atoms or b.atoms or case.atoms):
         yes, no = _as_integer_pair(a, b)
-        return case.combine(yes, lambda c, x: torch.where(c.bool(), x, torch.zeros_like(x))).combine(
+        return case.combine(
+            yes, lambda c, x: torch.where(c.bool(), x, torch.zeros_like(x))
+        ).combine(
             case.combine(no, lambda c, x: torch.where(c.bool(), torch.zeros_like(x), x)), torch.add
         )
     holds, fails = case.apply(lambda t: t.bool()), case.apply(torch.logical_not)

@@ -96,8 +96,10 @@ def _columns(joint: ExpectedLogJoint, label: int) -> list[_Column] | None:
         for constant in term.constants:
             if label in constant.labels:
                 axis = constant.labels.index(label)
-                data = constant.tensor.movedim(axis, 0).flatten(1) if constant.tensor.dim() > 1 else (
-                    constant.tensor.unsqueeze(1)
+                data = (
+                    constant.tensor.movedim(axis, 0).flatten(1)
+                    if constant.tensor.dim() > 1
+                    else (constant.tensor.unsqueeze(1))
                 )
                 if data.shape[1] > MOST_COLUMNS:
                     return None

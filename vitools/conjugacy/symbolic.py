@@ -67,9 +67,10 @@ class SymbolicTensor(Tensor):
                 f"({name}, or a Python condition on it), so its structure is not fixed; "
                 "use svi() or nuts() for this model"
             )
-        if name == "setitem" or getattr(func, "__name__", "").endswith("_") and not getattr(
-            func, "__name__", ""
-        ).startswith("_"):
+        if name == "setitem" or (
+            getattr(func, "__name__", "").endswith("_")
+            and not getattr(func, "__name__", "").startswith("_")
+        ):
             raise NotConjugate(
                 f"the in-place operation {name!r} writes latent {_listed(sites)} into a tensor; "
                 "build the tensor with torch.stack, torch.cat or torch.where instead"

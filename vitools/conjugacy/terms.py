@@ -96,9 +96,7 @@ def expected_log_joint(trace: ModelTrace) -> ExpectedLogJoint:
         for term in _site_terms(site, simplex, plate_labels):
             terms.append(_read_by_selection(term, site.name, trace))
     for name, factor in trace.factors.items():
-        terms.extend(
-            _read_by_selection(term, name, trace) for term in _factor_terms(name, factor)
-        )
+        terms.extend(_read_by_selection(term, name, trace) for term in _factor_terms(name, factor))
     return ExpectedLogJoint(terms, 0.0, plate_labels, term_sizes(terms, trace, plate_labels))
 
 
@@ -149,7 +147,9 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
                 f"{parents} through an operation without closed form: {argument.reason}; {INSTEAD}"
             )
         arguments[name] = (
-            argument.expression() if isinstance(argument, Discrete) else Expression.constant(argument)
+            argument.expression()
+            if isinstance(argument, Discrete)
+            else Expression.constant(argument)
         )
     rule = RULES[site.distribution]
     if "simplex_sites" in inspect.signature(rule).parameters:
@@ -157,7 +157,9 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
     try:
         return rule(_value(site), **arguments)
     except Unsupported as error:
-        parents = sorted({s for a in arguments.values() if isinstance(a, Expression) for s in a.sites()})
+        parents = sorted(
+            {s for a in arguments.values() if isinstance(a, Expression) for s in a.sites()}
+        )
         names = ", ".join(repr(parent) for parent in parents) or "its parameters"
         raise NotConjugate(
             f"site {site.name!r}: {site.distribution} is not conjugate to {names}: "
@@ -364,9 +366,7 @@ def _contract(
         return group
     result = sorted(every & kept)
     cells = math.prod(sizes[label] for label in result)
-    entries = sum(
-        o.index.numel() if isinstance(o, Selection) else o.tensor.numel() for o in group
-    )
+    entries = sum(o.index.numel() if isinstance(o, Selection) else o.tensor.numel() for o in group)
     if cells > max(4 * entries, FOLD_LIMIT):
         return group
     dense = [o for o in group if isinstance(o, Constant)]
@@ -440,7 +440,9 @@ def _merge(terms: list[ClosedTerm], fixed: set[int]) -> list[ClosedTerm]:
                 theirs.tensor.double() * first.coefficient
                 + mine.tensor.double().permute(order) * term.coefficient
             )
-            groups[key] = replace(first, coefficient=1.0, constants=(Constant(summed, theirs.labels),))
+            groups[key] = replace(
+                first, coefficient=1.0, constants=(Constant(summed, theirs.labels),)
+            )
         else:
             groups[key] = replace(first, coefficient=first.coefficient + term.coefficient)
     return [t for t in groups.values() if t.coefficient]

@@ -69,7 +69,9 @@ class ModelTrace:
     plates: dict[str, Plate]
 
 
-def trace_model(model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> ModelTrace:
+def trace_model(
+    model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ModelTrace:
     recorder = Recorder()
     with pyro.validation_enabled(False), _constructors_recorded(), recorder, torch.no_grad():
         model(*args, **kwargs)
@@ -88,7 +90,7 @@ def _constructors_recorded() -> Iterator[None]:
         finally:
             COERCIONS.insert(position, coerce)
         bound = inspect.signature(cls.__init__).bind_partial(None, *args, **kwargs).arguments  # type: ignore[misc]
-        written = {name: value for name, value in list(bound.items())[1:]}
+        written = dict(list(bound.items())[1:])
         return _record(built, (cls.__name__, written))
 
     COERCIONS.append(coerce)
@@ -149,7 +151,9 @@ class Recorder(Messenger):
             self.trace.deterministic[name] = msg["value"]
             return
         if name in self.trace.sites:
-            raise NotSupportedError(f"site {name!r} occurs twice in the model; give each its own name")
+            raise NotSupportedError(
+                f"site {name!r} occurs twice in the model; give each its own name"
+            )
         base, mask = _unwrap(fn)
         kind, arguments = _written(base)
         if kind == "Unit":
@@ -251,7 +255,11 @@ def _written(base: Any) -> tuple[str, dict[str, Any]]:
     stored = {name: base.__dict__[name] for name in names if name in base.__dict__}
     if not stored:
         stored = {name: getattr(base, name) for name in names if hasattr(base, name)}
-    if "scale_tril" in names and "covariance_matrix" not in stored and "precision_matrix" not in stored:
+    if (
+        "scale_tril" in names
+        and "covariance_matrix" not in stored
+        and "precision_matrix" not in stored
+    ):
         stored["scale_tril"] = base.scale_tril
     return kind, stored
 

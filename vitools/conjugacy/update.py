@@ -24,9 +24,9 @@ from vitools.conjugacy.rows import DistinctRows, distinct_rows
 from vitools.conjugacy.rows import collapse as collapse_rows
 from vitools.conjugacy.terms import (
     INSTEAD,
-    advice,
     ClosedTerm,
     ExpectedLogJoint,
+    advice,
     expected_log_joint,
     fold,
 )
@@ -121,19 +121,20 @@ class ConjugateModel:
                 others += [
                     Operand(contractor.fixed(rows.multiplicity), (self.joint.plate_labels[plate],))
                     for plate, rows in self.rows.items()
-                    if plate not in block.batch_plates and self.joint.plate_labels[plate] in sizes
+                    if plate not in block.batch_plates
+                    and self.joint.plate_labels[plate] in sizes
                     and any(plate in b.batch_plates for b in resolved)
                 ]
                 message = contractor.message(
                     [*constants, *others], term.selections, target.labels, sizes
                 )
-                self.links[block].append(
-                    _link(message, target, sizes, term.coefficient, number)
-                )
+                self.links[block].append(_link(message, target, sizes, term.coefficient, number))
             self.term_blocks.append(list(resolved))
         for block, links in self.links.items():
             if not links:
-                raise ModelError(f"site {block.label!r} has no density: its prior contributes nothing")
+                raise ModelError(
+                    f"site {block.label!r} has no density: its prior contributes nothing"
+                )
 
     def _separated(self, term: ClosedTerm) -> ClosedTerm:
         """Two elements of a joint Gaussian on the same label get an identity between them."""
@@ -197,7 +198,9 @@ class ConjugateModel:
             return self.blocks[::-1]
         unknown = [name for name in names if name not in self.block_of]
         if unknown:
-            raise OptionError(f"order: no latent site {unknown[0]!r}; latents are {list(self.latents)}")
+            raise OptionError(
+                f"order: no latent site {unknown[0]!r}; latents are {list(self.latents)}"
+            )
         first = list(dict.fromkeys(self.block_of[name] for name in names))
         missing = [block.label for block in self.blocks if block not in first]
         if missing:
@@ -328,7 +331,7 @@ def make_blocks(
     groups, along = _parse_joint(joint, latents)
     group_of = {name: group for group in groups for name in group}
     blocks: list[Block] = []
-    for name, site in latents.items():
+    for name, _site in latents.items():
         group = group_of.get(name, (name,))
         if name != group[0]:
             continue

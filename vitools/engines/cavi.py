@@ -155,8 +155,10 @@ class Ascent:
                 before = self.bound
                 marks = [(b.natural, mean_parameters(b)) for b in self.moving]
                 room = max_sweeps - self.sweeps
-                bounds = self._cycle() if self.accelerate and room >= 3 and self.sweeps else (
-                    [self._sweep()]
+                bounds = (
+                    self._cycle()
+                    if self.accelerate and room >= 3 and self.sweeps
+                    else ([self._sweep()])
                 )
                 now = time.perf_counter()
                 for i, bound in enumerate(bounds):
@@ -244,5 +246,3 @@ class Ascent:
             count = len(coordinates(block))
             move_to(block, point[start : start + count])
             start += count
-
-

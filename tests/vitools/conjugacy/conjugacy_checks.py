@@ -1,5 +1,6 @@
 """Checks that hold for every conjugate model, against Pyro's own log density and samples."""
 
+import itertools
 import math
 
 import pyro.poutine as poutine
@@ -21,7 +22,7 @@ def fitted(model, args=(), sweeps=5, seed=0, **options):
 
 
 def assert_never_falls(bounds):
-    for before, after in zip(bounds, bounds[1:], strict=False):
+    for before, after in itertools.pairwise(bounds):
         assert after >= before - 1e-9 * max(1.0, abs(before))
 
 
@@ -31,7 +32,7 @@ def log_joint(model, args, values):
     return trace.log_prob_sum().double()
 
 
-def assert_bound_matches_monte_carlo(conjugate, model, args, draws=400, seed=1):
+def assert_bound_matches_monte_carlo(conjugate, model, args, draws=1000, seed=1):
     """ELBO = E_q[log p - log q], estimated by drawing from q and asking Pyro for log p."""
     factors = conjugate.distributions()
     with torch.random.fork_rng(devices=[]):
@@ -64,9 +65,7 @@ def assert_updates_are_optimal(conjugate, seed=2, step=1e-4):
                 directions.append(noise * (eta.abs() * 0.1 + 1e-3))
             values = []
             for sign in (-1.0, 1.0):
-                moved = tuple(
-                    e + sign * step * d for e, d in zip(natural, directions, strict=True)
-                )
+                moved = tuple(e + sign * step * d for e, d in zip(natural, directions, strict=True))
                 block.restore(moved)
                 values.append(conjugate.elbo())
             block.restore(natural)

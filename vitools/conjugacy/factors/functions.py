@@ -99,7 +99,9 @@ def _merge_linear(expression: Expression) -> Expression:
             if not a or len(a) != 1 or len(b) != 1 or term.constants() or other.constants():
                 continue
             names = {
-                y: x for x, y in zip(other.out, term.out, strict=True) if x is not None and y is not None
+                y: x
+                for x, y in zip(other.out, term.out, strict=True)
+                if x is not None and y is not None
             }
             renamed = a[0].rename(names)
             if renamed.same_place(b[0]) and renamed.function == b[0].function:

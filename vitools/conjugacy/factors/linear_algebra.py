@@ -61,7 +61,8 @@ def _parts(term: Term) -> tuple[list[Factor], list[Factor], list[Factor]]:
 def _aligned(constant: Constant, term: Term) -> Constant:
     """The constant with its matrix labels last."""
     i, j = term.out[-2:]
-    assert i is not None and j is not None
+    assert i is not None
+    assert j is not None
     rest = tuple(label for label in constant.labels if label not in (i, j))
     order = [constant.labels.index(label) for label in (*rest, i, j)]
     return Constant(constant.tensor.permute(order), (*rest, i, j), constant.selects)
@@ -77,7 +78,8 @@ def _diagonal_term(term: Term) -> Term | None:
     if not torch.equal(torch.diag_embed(diagonal), constant.tensor):
         return None
     i, j = term.out[-2:]
-    assert i is not None and j is not None
+    assert i is not None
+    assert j is not None
     vector = Constant(diagonal, constant.labels[:-1])
     factors = tuple(vector if f is both[0] else f for f in term.factors)
     return Term(term.coefficient, factors, term.out[:-1]).rename({j: i})
@@ -97,7 +99,9 @@ def _invert(term: Term, shape: tuple[int, ...]) -> Expression:
         return Expression(result, (*batch, size, size))
     diagonal = _diagonal_term(term)
     if diagonal is None:
-        raise Unsupported("inverse of a random matrix (give the precision instead of the covariance)")
+        raise Unsupported(
+            "inverse of a random matrix (give the precision instead of the covariance)"
+        )
     vector = Expression([diagonal], (*batch, size)).power(-1)
     eye = Expression.constant(torch.eye(size, dtype=torch.float64), selects=True)
     return vector.unsqueeze(-1) * eye
