@@ -50,7 +50,7 @@ class Block(ABC):
         return tuple(site.name for site in self.sites)
 
     @property
-    def label(self) -> str:
+    def title(self) -> str:
         return ", ".join(self.names)
 
     @abstractmethod
@@ -136,7 +136,7 @@ class FamilyBlock(Block):
         proper = self.family.proper(natural)
         if not bool(proper.all()):
             raise NumericalError(
-                f"site {self.label!r}: the update is not a proper {self.family.name} "
+                f"site {self.title!r}: the update is not a proper {self.family.name} "
                 f"(natural parameters {_extremes(natural)}); the prior may be improper"
             )
         self.natural = natural
@@ -150,7 +150,7 @@ class FamilyBlock(Block):
         stand_in = {"Normal": (0.0, -0.5), "Gamma": (0.0, -1.0), "InverseGamma": (-2.0, -1.0),
                     "Wishart": None}.get(self.family.name, (0.0, 0.0))  # fmt: skip
         if stand_in is None:
-            raise NumericalError(f"site {self.label!r}: a masked Wishart site is not supported")
+            raise NumericalError(f"site {self.title!r}: a masked Wishart site is not supported")
         result = []
         for eta, dims, value in zip(natural, self.family.event_dims, stand_in, strict=False):
             mask = self.mask.reshape(tuple(self.mask.shape) + (1,) * dims)
@@ -222,7 +222,7 @@ class DiscreteBlock(Block):
         flat = logits.reshape(*self.batch_shape, -1)
         flat = flat - torch.logsumexp(flat, -1, keepdim=True)
         if bool(flat.isnan().any()):
-            raise NumericalError(f"site {self.label!r}: the probabilities became nan")
+            raise NumericalError(f"site {self.title!r}: the probabilities became nan")
         self.natural = (flat.reshape(logits.shape),)
         self.changed()
         self._set_moments(flat.exp().reshape(logits.shape))

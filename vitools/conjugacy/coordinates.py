@@ -11,11 +11,12 @@ from torch import Tensor
 
 from vitools.conjugacy.blocks import Block, DiscreteBlock, FamilyBlock
 from vitools.conjugacy.gaussian import GaussianBlock
+from vitools.conjugacy.streamed import StreamedBlock
 
 
 def extrapolated(block: Block) -> bool:
     """Discrete factors follow from the others within a sweep; they are not extrapolated."""
-    return not isinstance(block, DiscreteBlock)
+    return not isinstance(block, DiscreteBlock | StreamedBlock)
 
 
 def coordinates(block: Block) -> list[Tensor]:

@@ -153,7 +153,7 @@ class GaussianBlock(Block):
 
     def _improper(self) -> NumericalError:
         return NumericalError(
-            f"site {self.label!r}: the update's precision matrix is not positive definite; "
+            f"site {self.title!r}: the update's precision matrix is not positive definite; "
             "the prior may be improper or the elements collinear"
         )
 

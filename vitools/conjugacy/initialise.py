@@ -11,16 +11,29 @@ import torch
 from torch import Tensor
 
 from vitools.conjugacy.blocks import Block, DiscreteBlock, FamilyBlock
+from vitools.conjugacy.clusters import seed_clusters
 from vitools.conjugacy.gaussian import GaussianBlock
+from vitools.conjugacy.streamed import StreamedBlock
 from vitools.conjugacy.update import ConjugateModel
 
 
 def initialise(model: ConjugateModel, seed: int) -> None:
     """Set every block of the model to its starting point."""
     generator = torch.Generator().manual_seed(seed)
+    streamed = [block for block in model.blocks if isinstance(block, StreamedBlock)]
     with torch.no_grad():
         for block in model.blocks:
-            _start(model, block, generator)
+            if block not in streamed:
+                _start(model, block, generator)
+        for block in streamed:
+            natural = seed_clusters(block, generator)
+            if natural is None:
+                model.update(block)
+            else:
+                block.restore(natural)
+                for parent in model.blocks:
+                    if parent is not block and parent not in streamed:
+                        model.update(parent)
 
 
 def _start(model: ConjugateModel, block: Block, generator: torch.Generator) -> None:

@@ -22,6 +22,7 @@ from vitools.conjugacy.expression import Atom, Constant, Unsupported, fresh
 from vitools.conjugacy.gaussian import GaussianBlock
 from vitools.conjugacy.rows import DistinctRows, distinct_rows
 from vitools.conjugacy.rows import collapse as collapse_rows
+from vitools.conjugacy.streamed import StreamedBlock, can_stream
 from vitools.conjugacy.terms import (
     INSTEAD,
     ClosedTerm,
@@ -88,10 +89,31 @@ class ConjugateModel:
                 stated, trace, self.rows = _collapsed(stated, trace, joint)
             self.joint: ExpectedLogJoint = fold(stated)
             self.blocks = make_blocks(trace, self.joint.terms, joint, factorised)
+            self._stream()
             self.block_of = {name: block for block in self.blocks for name in block.names}
             self.order = self._ordered(order)
             self._compile()
             self._owners = self._find_owners()
+
+    def _stream(self) -> None:
+        """Let discrete blocks whose plate is otherwise data keep only their sums over it."""
+        for i, block in enumerate(self.blocks):
+            if not isinstance(block, DiscreteBlock):
+                continue
+            for plate in block.batch_plates:
+                if plate is None:
+                    continue
+                label = self.joint.plate_labels[plate]
+                local = {
+                    site.name
+                    for site in self.latents.values()
+                    if any(p.name == plate for p in site.plates.values())
+                } - set(block.names)
+                if can_stream(block, label, plate, self.joint.terms, local):
+                    rows = self.rows.get(plate)
+                    multiplicity = None if rows is None else rows.multiplicity
+                    self.blocks[i] = StreamedBlock(block.sites, label, multiplicity)
+                    break
 
     # ---- compilation ---------------------------------------------------------------------
 
@@ -105,11 +127,17 @@ class ConjugateModel:
             for atom in term.atoms:
                 by_block.setdefault(self.block_of[atom.site], []).append(atom)
             resolved: dict[Block, Resolved] = {}
+            left, selections = list(term.constants), list(term.selections)
             for block, atoms in by_block.items():
                 try:
-                    resolved[block] = block.resolve(atoms)
+                    if isinstance(block, StreamedBlock):
+                        part = replace(term, constants=tuple(left), selections=tuple(selections))
+                        resolved[block], left, selections = block.resolve_term(part, atoms)
+                    else:
+                        resolved[block] = block.resolve(atoms)
                 except Unsupported as error:
                     raise _not_conjugate(term, block, error) from error
+            term = replace(term, constants=tuple(left), selections=tuple(selections))
             sizes = self._sizes(term, resolved)
             constants = [Operand(contractor.fixed(c.tensor), c.labels) for c in term.constants]
             statistics = {
@@ -131,9 +159,11 @@ class ConjugateModel:
                 self.links[block].append(_link(message, target, sizes, term.coefficient, number))
             self.term_blocks.append(list(resolved))
         for block, links in self.links.items():
+            if isinstance(block, StreamedBlock):
+                block.write_features()
             if not links:
                 raise ModelError(
-                    f"site {block.label!r} has no density: its prior contributes nothing"
+                    f"site {block.title!r} has no density: its prior contributes nothing"
                 )
 
     def _separated(self, term: ClosedTerm) -> ClosedTerm:
@@ -187,7 +217,7 @@ class ConjugateModel:
         """Update every block; the discrete ones ``inner_sweeps`` times before the others."""
         for _ in range(inner_sweeps - 1):
             for block in self.order:
-                if isinstance(block, DiscreteBlock):
+                if isinstance(block, DiscreteBlock | StreamedBlock):
                     self.update(block)
         for block in self.order:
             self.update(block)
@@ -202,7 +232,7 @@ class ConjugateModel:
                 f"order: no latent site {unknown[0]!r}; latents are {list(self.latents)}"
             )
         first = list(dict.fromkeys(self.block_of[name] for name in names))
-        missing = [block.label for block in self.blocks if block not in first]
+        missing = [block.title for block in self.blocks if block not in first]
         if missing:
             raise OptionError(f"order: every latent must be listed; missing are {missing}")
         return first
@@ -266,6 +296,8 @@ class ConjugateModel:
 
     def _full(self, block: Block) -> Block:
         """The block over all rows of its collapsed plates."""
+        if isinstance(block, StreamedBlock):
+            block = block.materialised()
         for axis, plate in enumerate(block.batch_plates):
             if plate is not None and plate in self.rows:
                 sites = [self.latents[name] for name in block.names]
@@ -295,7 +327,7 @@ def _check_family(site: TracedSite) -> None:
 
 def _not_conjugate(term: ClosedTerm, block: Block, error: Unsupported) -> NotConjugate:
     return NotConjugate(
-        f"site {term.origin!r}: not conjugate to its parent {block.label!r}: the expected log "
+        f"site {term.origin!r}: not conjugate to its parent {block.title!r}: the expected log "
         f"density needs {error}; {INSTEAD}"
     )
 

@@ -201,7 +201,7 @@ class Ascent:
             self.model.update(block)
             now = self.model.elbo()
             if not now >= value - ROUNDING * max(1.0, abs(value)):
-                culprit = f"the update of {block.label!r}"
+                culprit = f"the update of {block.title!r}"
                 break
             value = now
         return (

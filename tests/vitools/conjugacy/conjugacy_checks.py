@@ -71,4 +71,4 @@ def assert_updates_are_optimal(conjugate, seed=2, step=1e-4):
             block.restore(natural)
             assert max(values) <= best + 1e-9 * max(1.0, abs(best))
             slope = (values[1] - values[0]) / (2 * step)
-            assert abs(slope) <= 1e-3 * max(1.0, abs(best)), (block.label, slope)
+            assert abs(slope) <= 1e-3 * max(1.0, abs(best)), (block.title, slope)
