@@ -30,7 +30,7 @@ from vitools.conjugacy.terms import ClosedTerm, Selection
 from vitools.conjugacy.trace import TracedSite
 from vitools.errors import NumericalError
 
-CHUNK_CELLS = 1 << 18  # rows × cases in one chunk: a few cache-sized temporaries
+CHUNK_BYTES = 2 << 20  # features and responsibilities of one chunk stay in the cache
 KEEP_FEATURES = 256 << 20  # bytes of features written out once rather than in every sweep
 
 
@@ -52,20 +52,24 @@ class Feature:
             return self.shape[0] * (self.shape[0] + 1) // 2
         return math.prod(self.shape)
 
-    def rows(self, start: int, stop: int) -> Tensor:
-        """F of a chunk, flattened: [rows, width]."""
+    def write(self, start: int, stop: int, out: Tensor) -> None:
+        """Put F of a chunk into ``out``, [rows, width]."""
         first = self.factors[0][start:stop]
         if self.symmetric:
-            i, j = torch.tril_indices(self.shape[0], self.shape[0])
-            return first[:, i] * first[:, j]
-        if len(self.factors) == 1:
-            return first.reshape(stop - start, -1)
-        arguments: list[Any] = []
-        every = len(self.shape)
-        for factor, axes in zip(self.factors, self.axes, strict=True):
-            arguments += [factor[start:stop], [every, *axes]]
-        product = torch.einsum(*arguments, [every, *range(every)])
-        return product.reshape(stop - start, -1)
+            # The upper triangle, row by row.
+            column, size = 0, self.shape[0]
+            for i in range(size):
+                torch.mul(first[:, i:], first[:, i : i + 1], out=out[:, column : column + size - i])
+                column += size - i
+        elif len(self.factors) == 1:
+            out.copy_(first.reshape(stop - start, -1))
+        else:
+            arguments: list[Any] = []
+            every = len(self.shape)
+            for factor, axes in zip(self.factors, self.axes, strict=True):
+                arguments += [factor[start:stop], [every, *axes]]
+            product = torch.einsum(*arguments, [every, *range(every)])
+            out.copy_(product.reshape(stop - start, -1))
 
 
 class StreamedBlock(Block):
@@ -82,6 +86,7 @@ class StreamedBlock(Block):
         self.supports = self.dense.supports
         self.cases = math.prod(self.supports)
         self.multiplicity = multiplicity
+        self.mask = None
         self.features: dict[Any, Feature] = {}
         self._names: dict[Any, int] = {}
         self._written: Tensor | None = None
@@ -187,7 +192,7 @@ class StreamedBlock(Block):
         positions = self._position_tables(natural)
         added = [torch.zeros_like(table) for table in positions]
         log_normaliser = torch.zeros((), dtype=torch.float64)
-        step = max(1, CHUNK_CELLS // self.cases)
+        step = self._chunk()
         for start in range(0, self.count, step):
             stop = min(start + step, self.count)
             rows = self._rows(start, stop)
@@ -220,22 +225,34 @@ class StreamedBlock(Block):
         self._set_sums(sums, added)
         self.changed()
 
-    def _dense_features(self) -> list[tuple[int, Feature]]:
-        return [(key, f) for key, f in self.features.items() if f.index is None]
+    def _dense_features(self) -> list[Feature]:
+        return [feature for feature in self.features.values() if feature.index is None]
 
     def _positioned(self) -> list[Feature]:
         return [f for f in self.features.values() if f.index is not None]
+
+    def _chunk(self) -> int:
+        width = sum(feature.width for feature in self._dense_features()) + 2 * self.cases
+        return min(max(CHUNK_BYTES // (8 * width), 512), 1 << 16)
 
     def _rows(self, start: int, stop: int) -> Tensor | None:
         """All written-out features of a chunk, side by side."""
         if self._written is not None:
             return self._written[start:stop]
-        parts = [feature.rows(start, stop) for _, feature in self._dense_features()]
-        return torch.cat(parts, 1) if parts else None
+        features = self._dense_features()
+        if not features:
+            return None
+        width = sum(feature.width for feature in features)
+        rows = torch.empty(stop - start, width, dtype=torch.float64)
+        column = 0
+        for feature in features:
+            feature.write(start, stop, rows[:, column : column + feature.width])
+            column += feature.width
+        return rows
 
     def write_features(self) -> None:
         """Write the features out once where they fit beside the data."""
-        width = sum(feature.width for _, feature in self._dense_features())
+        width = sum(feature.width for feature in self._dense_features())
         if width and 8 * width * self.count <= KEEP_FEATURES:
             self._written = None
             self._written = self._rows(0, self.count)
@@ -248,7 +265,7 @@ class StreamedBlock(Block):
                 full = self._over_cases(feature, eta)
                 if feature.symmetric:
                     size = feature.shape[0]
-                    i, j = torch.tril_indices(size, size)
+                    i, j = torch.triu_indices(size, size)
                     half = torch.where(i == j, 0.5, 1.0).to(torch.float64)
                     square = full.reshape(self.cases, size, size)
                     full = (square[:, i, j] + square[:, j, i]) * half
@@ -306,7 +323,7 @@ class StreamedBlock(Block):
             self.moments[key] = table.sum(away) if away else table
 
     def _mirrored(self, part: Tensor, size: int) -> Tensor:
-        i, j = torch.tril_indices(size, size)
+        i, j = torch.triu_indices(size, size)
         full = torch.zeros(self.cases, size, size, dtype=torch.float64)
         full[:, i, j] = part
         full[:, j, i] = part
@@ -321,7 +338,7 @@ class StreamedBlock(Block):
         """The factor of every element, stored: for the posterior, after the fit."""
         logits = torch.empty(self.count, self.cases, dtype=torch.float64)
         weights, positions = self._weights(self.natural), self._position_tables(self.natural)
-        step = max(1, CHUNK_CELLS // self.cases)
+        step = self._chunk()
         for start in range(0, self.count, step):
             stop = min(start + step, self.count)
             rows = self._rows(start, stop)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vitools.conjugacy.blocks import Block, DiscreteBlock, FamilyBlock, Resolved
+from vitools.conjugacy.blocks import Block, DiscreteBlock, FamilyBlock, Resolved, plate_names
 from vitools.conjugacy.contraction import Contractor, Node, Operand
 from vitools.conjugacy.expression import Atom, Constant, Unsupported, fresh
 from vitools.conjugacy.gaussian import GaussianBlock
@@ -34,6 +34,7 @@ from vitools.conjugacy.terms import (
 from vitools.conjugacy.trace import ModelTrace, TracedSite, trace_model
 from vitools.errors import ModelError, NotConjugate, NotSupportedError, OptionError
 from vitools.families import FAMILY_OF_PRIOR
+from vitools.families.repeated import Categorical as RepeatedCategorical
 
 GAUSSIAN = ("Normal", "MultivariateNormal")
 
@@ -287,12 +288,32 @@ class ConjugateModel:
         """q as torch distributions: one for each site, or for a block of several sites."""
         factors: dict[str | tuple[str, ...], Distribution] = {}
         for block in self.blocks:
+            repeated = self._repeated(block)
+            if repeated is not None:
+                factors[block.names if len(block.names) > 1 else block.names[0]] = repeated
+                continue
             full = self._full(block)
             if len(block.names) > 1:
                 factors[block.names] = full.joint_distribution()
             else:
                 factors[block.names[0]] = full.distribution(block.names[0])
         return factors
+
+    def _repeated(self, block: Block) -> Distribution | None:
+        """A categorical factor over collapsed rows, without writing all rows out; else None."""
+        if not isinstance(block, DiscreteBlock | StreamedBlock) or block.mask is not None:
+            return None
+        kinds = {site.distribution for site in block.sites}
+        first = self.latents[block.names[0]]
+        plate = next((p for p in plate_names(first) if p in self.rows), None)
+        if plate is None or kinds != {"Categorical"} or first.to_event:
+            return None
+        small = block.materialised() if isinstance(block, StreamedBlock) else block
+        wide = [size for size in small.batch_shape if size > 1]
+        if len(wide) > 1:
+            return None
+        logits = small.natural[0].reshape(len(self.rows[plate].multiplicity), -1)
+        return RepeatedCategorical(logits, self.rows[plate].inverse, first.shape)
 
     def _full(self, block: Block) -> Block:
         """The block over all rows of its collapsed plates."""
