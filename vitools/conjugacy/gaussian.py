@@ -9,7 +9,7 @@ all at once is not coordinate ascent and can diverge.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ class GaussianBlock(Block):
     def __init__(
         self,
         sites: Sequence[TracedSite],
-        joint_axes: dict[str, Sequence[int]],
+        joint_axes: Mapping[str, Sequence[int]],
         elementwise: bool = False,
     ):
         super().__init__(sites)

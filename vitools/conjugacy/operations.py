@@ -130,9 +130,10 @@ def integer(input: Node) -> Node:
 @rule("pow")
 def power(input: object, exponent: object) -> Node:
     if isinstance(input, Discrete) and isinstance(exponent, int | float):
-        return input.apply(lambda table: table**exponent)
+        number = exponent
+        return input.apply(lambda table: table**number)
     if isinstance(exponent, Tensor) and exponent.numel() == 1:
-        exponent = exponent.item()
+        exponent = float(exponent)
     if not isinstance(exponent, int | float):
         raise Unsupported("a power with a varying exponent")
     return expression(input).power(float(exponent))

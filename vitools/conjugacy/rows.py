@@ -121,7 +121,7 @@ def _exchangeable(term: ClosedTerm, selection: Selection, label: int) -> bool:
     """The selection's other labels are its own: only counts of what it selects matter."""
     others = set(selection.labels) - {label}
     elsewhere = set(term.atom_labels())
-    for operand in (*term.constants, *term.selections):
+    for operand in term.operands:
         if operand is not selection:
             elsewhere |= set(operand.labels)
     return bool(others) and not others & elsewhere

@@ -66,6 +66,10 @@ class ClosedTerm:
     atoms: tuple[Atom, ...]  # every index is a plain label
     origin: str  # the site whose log density it came from
 
+    @property
+    def operands(self) -> list[Constant | Selection]:
+        return [*self.constants, *self.selections]
+
     def constant_labels(self) -> set[int]:
         found = {label for c in self.constants for label in c.labels}
         for selection in self.selections:
@@ -157,12 +161,12 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
     try:
         return rule(_value(site), **arguments)
     except Unsupported as error:
-        parents = sorted(
+        involved = sorted(
             {s for a in arguments.values() if isinstance(a, Expression) for s in a.sites()}
         )
-        names = ", ".join(repr(parent) for parent in parents) or "its parameters"
+        listed = ", ".join(repr(parent) for parent in involved) or "its parameters"
         raise NotConjugate(
-            f"site {site.name!r}: {site.distribution} is not conjugate to {names}: "
+            f"site {site.name!r}: {site.distribution} is not conjugate to {listed}: "
             f"its log density needs {error}; {INSTEAD}"
         ) from error
 
@@ -307,7 +311,7 @@ def fold(joint: ExpectedLogJoint) -> ExpectedLogJoint:
 def _fold_term(term: ClosedTerm, sizes: dict[int, int]) -> ClosedTerm:
     kept = term.atom_labels()
     groups: list[list[Constant | Selection]] = []
-    for operand in (*term.constants, *term.selections):
+    for operand in term.operands:
         inner = _labels(operand) - kept
         touching = [g for g in groups if any(inner & _labels(other) for other in g)]
         groups = [g for g in groups if g not in touching]

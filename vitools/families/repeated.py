@@ -36,7 +36,7 @@ class Categorical(td.Categorical):
         return self._rows.probs[self._index].reshape(*self.batch_shape, -1)
 
     @property
-    def _param(self) -> Tensor:
+    def _param(self) -> Tensor:  # type: ignore[override]
         return self.logits
 
     def entropy(self) -> Tensor:
