@@ -33,7 +33,7 @@ def explain(
         ...         pyro.sample("heads", dist.Bernoulli(p), obs=flips)
         >>> print(explain(coin, (torch.tensor([1.0, 1.0, 0.0]),)))
         site  family  parents  update
-        p     Beta    -        Beta(1 + data(heads), 1 + data(heads))
+        p     Beta    -        Beta(3, 2)
         1 of 1 latents have closed-form updates.
     """
     try:
