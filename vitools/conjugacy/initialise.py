@@ -16,6 +16,9 @@ from vitools.conjugacy.gaussian import GaussianBlock
 from vitools.conjugacy.streamed import StreamedBlock
 from vitools.conjugacy.update import ConjugateModel
 
+# Relative spread of the concentrations at the start (a Gamma(100) draw has the same).
+JITTER = 0.1
+
 
 def initialise(model: ConjugateModel, seed: int) -> None:
     """Set every block of the model to its starting point."""
@@ -36,6 +39,13 @@ def initialise(model: ConjugateModel, seed: int) -> None:
                         model.update(parent)
 
 
+def flat_start(model: ConjugateModel, block: Block) -> None:
+    """Set a block to its starting point without noise, where it has one."""
+    if isinstance(block, FamilyBlock):
+        with torch.no_grad():
+            _start_family(block, model.messages(block, fixed_only=True), None)
+
+
 def _start(model: ConjugateModel, block: Block, generator: torch.Generator) -> None:
     prior = model.messages(block, fixed_only=True)
     if isinstance(block, DiscreteBlock):
@@ -45,6 +55,13 @@ def _start(model: ConjugateModel, block: Block, generator: torch.Generator) -> N
         _start_gaussian(block, generator)
     elif isinstance(block, FamilyBlock):
         _start_family(block, prior, generator)
+
+
+def _noise(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+    """Standard normal draws; none without a generator."""
+    if generator is None:
+        return torch.zeros(shape, dtype=torch.float64)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -62,7 +79,7 @@ def _start_gaussian(block: GaussianBlock, generator: torch.Generator) -> None:
 
 
 def _start_family(
-    block: FamilyBlock, prior: dict[object, Tensor], generator: torch.Generator
+    block: FamilyBlock, prior: dict[object, Tensor], generator: torch.Generator | None
 ) -> None:
     family = block.family
 
@@ -74,7 +91,7 @@ def _start_family(
     if family.name == "Normal":
         precision = (-2 * natural(1, -0.5)).clamp(min=1.0)
         mean = natural(0, 0.0) / (-2 * natural(1, -0.5)).clamp(min=1e-300)
-        noise = torch.randn(block.batch_shape, generator=generator, dtype=torch.float64)
+        noise = _noise(block.batch_shape, generator)
         start = mean + noise * precision.rsqrt()
         block.restore((precision * start, -0.5 * precision))
     elif family.name in ("Gamma", "InverseGamma"):
@@ -96,6 +113,6 @@ def _start_family(
     else:  # Dirichlet and Beta
         parts = []
         for index, key in enumerate(family.statistics):
-            jitter = _uniform(block.statistic_shape(key), generator)
-            parts.append(natural(index, 0.0).clamp(min=-0.5) + 0.5 + jitter)
+            jitter = 1 + JITTER * _noise(block.statistic_shape(key), generator).clamp(-3, 3)
+            parts.append((natural(index, 0.0) + 1).clamp(min=1.0) * jitter - 1)
         block.restore(tuple(parts))

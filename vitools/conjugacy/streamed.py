@@ -174,22 +174,26 @@ class StreamedBlock(Block):
 
     # ---- the pass over the plate --------------------------------------------------------------
 
-    def update(self, messages: dict[Any, Tensor]) -> None:
-        self.restore(
-            tuple(
-                messages[key].expand(self.statistic_shape(key))
-                if key in messages
-                else torch.zeros(self.statistic_shape(key), dtype=torch.float64)
-                for key in self.features
-            )
+    def update(self, messages: dict[Any, Tensor], idle: frozenset[Any] = frozenset()) -> None:
+        natural = (
+            messages[key].expand(self.statistic_shape(key))
+            if key in messages
+            else torch.zeros(self.statistic_shape(key), dtype=torch.float64)
+            for key in self.features
         )
+        self.restore(tuple(natural), idle)
 
-    def restore(self, natural: tuple[Tensor, ...]) -> None:
-        """One pass: responsibilities from the natural parameters, chunk by chunk, and their sums."""
+    def restore(self, natural: tuple[Tensor, ...], idle: frozenset[Any] = frozenset()) -> None:
+        """One pass: responsibilities from the natural parameters, chunk by chunk, and their sums.
+
+        Sums over the long axes in ``idle`` are left out; a full pass must follow before the bound
+        or a block that needs them is asked for.
+        """
         self.natural = natural
         weights = self._weights(natural)
         sums = torch.zeros_like(weights)
         positions = self._position_tables(natural)
+        keys = [key for key, feature in self.features.items() if feature.index is not None]
         added = [torch.zeros_like(table) for table in positions]
         log_normaliser = torch.zeros((), dtype=torch.float64)
         step = self._chunk()
@@ -210,8 +214,10 @@ class StreamedBlock(Block):
                 table.mul_(count.unsqueeze(1))
             if rows is not None:
                 sums.addmm_(rows.T, table)
-            for feature, target in zip(self._positioned(), added, strict=True):
+            for key, feature, target in zip(keys, self._positioned(), added, strict=True):
                 assert feature.index is not None
+                if key in idle:
+                    continue
                 weighted = table
                 if feature.weight is not None:
                     weighted = table * feature.weight[start:stop].unsqueeze(1)

@@ -74,6 +74,7 @@ class ConjugateModel:
         joint: Sequence[Sequence[str] | str] = (),
         factorised: Sequence[str] = (),
         order: Sequence[str] | None = None,
+        inner: Sequence[str] = (),
         collapse: bool = True,
     ):
         self.trace: ModelTrace = trace_model(model, args, kwargs or {})
@@ -95,6 +96,7 @@ class ConjugateModel:
             self.order = self._ordered(order)
             self._compile()
             self._owners = self._find_owners()
+            self.inner = self._inner_blocks(inner)
 
     def _stream(self) -> None:
         """Let discrete blocks whose plate is otherwise data keep only their sums over it."""
@@ -215,13 +217,41 @@ class ConjugateModel:
         block.update(self.messages(block))
 
     def sweep(self, inner_sweeps: int = 1) -> None:
-        """Update every block; the discrete ones ``inner_sweeps`` times before the others."""
+        """Update every block; those of ``inner`` ``inner_sweeps`` times before the others."""
         for _ in range(inner_sweeps - 1):
-            for block in self.order:
-                if isinstance(block, DiscreteBlock | StreamedBlock):
+            for block in self.inner:
+                if isinstance(block, StreamedBlock):
+                    with torch.no_grad():
+                        block.update(self.messages(block), self._idle(block))
+                else:
                     self.update(block)
         for block in self.order:
             self.update(block)
+
+    def _inner_blocks(self, names: Sequence[str]) -> list[Block]:
+        """The blocks swept more than once before the others move, in the order of updates."""
+        unknown = [name for name in names if name not in self.block_of]
+        if unknown:
+            raise OptionError(f"inner: no latent site {unknown[0]!r}; latents are {list(self.latents)}")
+        if names:
+            return [block for block in self.order if set(block.names) & set(names)]
+        return [block for block in self.order if isinstance(block, DiscreteBlock)]
+
+    def _idle(self, block: StreamedBlock) -> frozenset[Any]:
+        """Statistics of a streamed block that no other inner block asks for."""
+        asked = {
+            link.key
+            for link in self.links[block]
+            if any(b in self.inner for b in self.term_blocks[link.term] if b is not block)
+        }
+        return frozenset(block.features) - asked
+
+    def restart_inner(self) -> None:
+        """Put the inner blocks back to a start without noise."""
+        from vitools.conjugacy.initialise import flat_start
+
+        for block in self.inner:
+            flat_start(self, block)
 
     def _ordered(self, names: Sequence[str] | None) -> list[Block]:
         """Children before parents (locals see the current globals), or the user's order."""

@@ -39,7 +39,9 @@ def cavi(
     restarts: int = 1,
     seed: int = 0,
     order: Sequence[str] | None = None,
+    inner: Sequence[str] = (),
     inner_sweeps: int = 1,
+    warmup_sweeps: int = 0,
     collapse: bool = True,
     progress: ProgressCallback | None = None,
 ) -> FactorisedPosterior:
@@ -61,7 +63,11 @@ def cavi(
             point.
         restarts: random starts; the best is returned, all bounds are in ``restart_bounds``.
         order: the sites in the order of their updates; by default children before parents.
-        inner_sweeps: updates of the discrete blocks in each sweep before the others move.
+        inner: sites swept ``inner_sweeps`` times in each sweep before the others move; by default
+            the discrete ones. For topic models: the assignments and the topic weights.
+        inner_sweeps: how often.
+        warmup_sweeps: sweeps at the start in which the inner sites begin afresh each time, so that
+            early globals do not tie them down; the bound may fall until they are over.
         collapse: treat rows of equal data as one row with a multiplicity (exact).
         progress: called a few times a second with a :class:`~vitools.engines.loop.Progress`.
 
@@ -84,6 +90,8 @@ def cavi(
         (0.6, '-2.48 (exact)')
     """
     _check_options(max_sweeps, tol, restarts, inner_sweeps)
+    if not isinstance(warmup_sweeps, int) or warmup_sweeps < 0:
+        raise OptionError(f"warmup_sweeps: expected a number at least 0, got {warmup_sweeps!r}.")
     start = time.perf_counter()
     with isolated(problem.params), full_plates(), torch.no_grad():
         model = ConjugateModel(
@@ -93,12 +101,15 @@ def cavi(
             joint=joint,
             factorised=factorised,
             order=order,
+            inner=inner,
             collapse=collapse,
         )
         runs = []
         for number in range(restarts):
             model.initialise(seed + number)
             ascent = Ascent(model, tol, accelerate, inner_sweeps)
+            for _ in range(min(warmup_sweeps, max_sweeps - 1)):
+                ascent.warm_up()
             status, history = ascent.run(max_sweeps, progress, start)
             runs.append((ascent.bound, status, history, model.snapshot()))
         best = max(runs, key=lambda run: run[0])
@@ -183,6 +194,12 @@ class Ascent:
             change(block, natural, means) <= limit
             for block, (natural, means) in zip(self.moving, marks, strict=True)
         )
+
+    def warm_up(self) -> None:
+        """A sweep in which the inner sites start afresh."""
+        self.model.restart_inner()
+        self.model.sweep(self.inner_sweeps)
+        self.sweeps += 1
 
     def _sweep(self) -> float:
         """One plain sweep; the bound must not fall."""
