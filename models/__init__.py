@@ -17,6 +17,8 @@ class Example:
     Attributes:
         description: the data in one line, for the head of a report.
         guide: the model's own guide, where it brings one (an amortised encoder).
+        learning_rate: of Adam, where the engine's default does not suit (networks).
+        pictures: called after a fit; matplotlib figures by file name.
     """
 
     model: Callable[..., Any]
@@ -24,6 +26,8 @@ class Example:
     description: str
     kwargs: dict[str, Any] = field(default_factory=dict)
     guide: Any = None
+    learning_rate: float | None = None
+    pictures: Callable[[], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)

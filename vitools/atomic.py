@@ -1,10 +1,10 @@
 """Files that are either whole or absent."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from vitools.errors import FileError
 
@@ -16,22 +16,29 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     The suffix is kept, because many writers choose the format by it.
     """
     target = Path(path)
+    temporary = target.with_name(f".{target.stem}-{uuid4().hex[:12]}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent
-        )
-        os.close(handle)
+        temporary.touch(exist_ok=False)  # with the permissions the user's umask gives new files
     except OSError as error:
-        raise FileError(f"cannot write '{target}': {error.strerror}. Choose another folder.") from (
-            error
-        )
-    temporary = Path(name)
+        raise FileError(
+            f"cannot write '{target}': {error.strerror or error}. Choose another folder."
+        ) from error
     try:
         yield temporary
-        temporary.chmod(0o644)
         os.replace(temporary, target)
     except OSError as error:
         raise FileError(f"cannot write '{target}': {error.strerror or error}.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_folder(folder: str | Path) -> None:
+    """Refuse, before any work is done, a folder that could not be written to."""
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise FileError(f"cannot write into '{folder}': '{existing}' is not a folder.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise FileError(f"cannot write into '{folder}': no leave. Choose another folder.")

@@ -1,14 +1,15 @@
 """Running a model forwards: draws from the prior and of replicated data."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from pyro import poutine
 from torch import Tensor
 
-from vitools.isolation import ParamState, full_plates, isolated, seeded
-from vitools.sites import is_subsample
+from vitools.isolation import seeded
+from vitools.sites import is_factor, is_subsample
 from vitools.vectorise import DrawMapper
 
 
@@ -17,7 +18,7 @@ def run_forward(
     given: Mapping[str, Tensor],
     num_draws: int,
     seed: int,
-    params: ParamState | None,
+    isolation: Callable[[], AbstractContextManager[Any]],
     mapper: DrawMapper,
 ) -> dict[str, Tensor]:
     """Draw every site not in ``given`` from its own distribution, observed sites included.
@@ -25,6 +26,7 @@ def run_forward(
     Args:
         call: the model, its arguments bound.
         given: values to hold fixed, ``{site: [num_draws, *shape]}``; may be empty.
+        isolation: the context to run the model in.
 
     Returns:
         ``{site: [num_draws, *shape]}`` for all sample sites, ``given`` ones included.
@@ -32,15 +34,13 @@ def run_forward(
 
     def once(draw: tuple[Tensor, Mapping[str, Tensor]]) -> dict[str, Tensor]:
         _, values = draw
-        with isolated(params), full_plates():
+        with isolation():
             model = poutine.uncondition(call)
             run = poutine.trace(poutine.condition(model, data=dict(values))).get_trace()
         return {
             name: node["value"]
             for name, node in run.nodes.items()
-            if node["type"] == "sample"
-            and not is_subsample(node)
-            and type(node["fn"]).__name__ != "Unit"
+            if node["type"] == "sample" and not is_subsample(node) and not is_factor(node)
         }
 
     with seeded(seed), torch.no_grad():

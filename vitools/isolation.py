@@ -1,16 +1,20 @@
 """Running user code without leaving a trace on global state.
 
-Pyro models draw from torch's global generator and keep parameters in one global store;
-both are borrowed here and handed back unchanged, whatever happens inside.
+Pyro models draw from torch's global generator, keep parameters in one global store and put
+them into modules; all three are borrowed here and handed back unchanged, whatever happens inside.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pyro
 import torch
+from pyro.nn import PyroModule
 from pyro.poutine.subsample_messenger import SubsampleMessenger
+from torch.distributions import Distribution
+from torch.nn import Module, Parameter
 
 ParamState = dict[str, Any]
 """What ``pyro.get_param_store().get_state()`` returns: unconstrained tensors and constraints."""
@@ -26,20 +30,99 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def isolated(params: ParamState | None = None) -> Iterator[ParamState]:
+def isolated(params: ParamState | None = None, *programs: Any) -> Iterator[ParamState]:
     """A private parameter store, no outer handlers, and no validation inside the block.
 
     Validation is off because it branches on values, which neither vmap nor graph
     tracing can follow; :class:`~vitools.problem.Problem` has validated once, by name.
-    Yields the state of the store, filled in when the block ends.
+
+    Args:
+        params: the store's contents inside the block; empty if omitted.
+        programs: models and guides that run inside. Modules among them take their
+            parameters from the store, as do those given to ``pyro.module``, and get their
+            own back afterwards.
+
+    Yields:
+        The state of the store, filled in when the block ends.
     """
     state: ParamState = {"params": {}, "constraints": {}} if params is None else dict(params)
-    with (
-        pyro.get_param_store().scope(state) as inner,
-        pyro.validation_enabled(False),
-        pyro.poutine.block(),
-    ):
-        yield inner
+    validates = Distribution._validate_args  # Pyro restores its own flag, not torch's
+    try:
+        with (
+            _modules_follow_the_store(programs, state["params"]),
+            pyro.get_param_store().scope(state) as inner,
+            pyro.validation_enabled(False),
+            pyro.poutine.block(),
+        ):
+            yield inner
+    finally:
+        Distribution.set_default_validate_args(validates)
+
+
+def snapshot(params: ParamState) -> ParamState:
+    """A copy of a parameter store's state that no further step can change."""
+    copies = {
+        name: Parameter(value.detach().clone(), requires_grad=value.requires_grad)
+        for name, value in params["params"].items()
+    }
+    return {"params": copies, "constraints": dict(params["constraints"])}
+
+
+@contextmanager
+def _modules_follow_the_store(
+    programs: tuple[Any, ...], params: Mapping[str, Any]
+) -> Iterator[None]:
+    """Modules use the stored values inside the block and have their own again after it.
+
+    Pyro itself leaves a network registered by ``pyro.module``, and the plain parameters of a
+    ``PyroModule``, at their own values whatever the store holds: a fit would change whenever
+    the same module is trained again.
+    """
+    saved: dict[int, tuple[Module, dict[str, Any]]] = {}
+
+    def save(root: Module) -> None:
+        for module in root.modules():
+            saved.setdefault(id(module), (module, dict(module._parameters)))
+
+    for program in programs:
+        for root in _modules_of(program):
+            save(root)
+            _place(root, params)
+    original = pyro.module
+
+    def module(name: str, nn_module: Module, update_module_params: bool = False) -> Module:
+        if isinstance(nn_module, Module):
+            save(nn_module)
+        return original(name, nn_module, update_module_params=True)
+
+    pyro.module = module
+    try:
+        yield
+    finally:
+        pyro.module = original
+        for owner, parameters in saved.values():
+            owner._parameters.update(parameters)
+
+
+def _place(root: Module, params: Mapping[str, Any]) -> None:
+    """Put stored values in the place of the parameters of Pyro modules."""
+    for module in root.modules():
+        if isinstance(module, PyroModule):
+            prefix = f"{module._pyro_name}." if module._pyro_name else ""
+            for key in module._parameters:
+                name = prefix + key.removesuffix("_unconstrained")
+                if name in params:
+                    module._parameters[key] = params[name]
+
+
+def _modules_of(program: Any) -> list[Module]:
+    """The modules a program is, is a method of, or wraps (Pyro's handlers are partials)."""
+    if isinstance(program, Module):
+        return [program]
+    parts = [getattr(program, "__self__", None)]
+    if isinstance(program, partial):
+        parts += [program.func, *program.args]
+    return [module for part in parts if part is not None for module in _modules_of(part)]
 
 
 @contextmanager
@@ -63,8 +146,12 @@ def full_plates() -> Iterator[None]:
             subsample_size = None if size is not None else subsample_size
         return original(name, size, subsample_size, subsample, use_cuda, device)
 
-    SubsampleMessenger._subsample = staticmethod(whole)  # type: ignore[method-assign]
+    _replace(whole)
     try:
         yield
     finally:
-        SubsampleMessenger._subsample = staticmethod(original)  # type: ignore[method-assign]
+        _replace(original)
+
+
+def _replace(function: Callable[..., Any]) -> None:
+    SubsampleMessenger._subsample = staticmethod(function)  # type: ignore[method-assign]

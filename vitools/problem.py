@@ -2,36 +2,47 @@
 
 import copy
 import hashlib
-import inspect
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.utils._pytree import tree_leaves, tree_map
 
-from vitools.enumeration import FactorGraph
-from vitools.errors import OptionError
+from vitools.discrete import draw_sites, index_in_support, site_marginal, support_size
+from vitools.enumeration import FactorGraph, SiteFactor
+from vitools.errors import ModelError, NotSupportedError, OptionError, VitoolsError
 from vitools.forward import run_forward
+from vitools.inspection import Program, first_words, inspect_model
 from vitools.isolation import ParamState, full_plates, isolated, seeded
-from vitools.sites import Plate, Site, inspect_model, nearest
+from vitools.rules import ReadingRules
+from vitools.sites import Plate, Site, nearest
+from vitools.supports import base_support, bounds, from_reals
 from vitools.vectorise import DrawMapper, split_draws
 
-__all__ = ["Plate", "Problem", "Site"]
+__all__ = ["Plate", "Problem", "Site", "support_size"]
 
 
 class Problem:
     """A model and its data, run once and known by name.
 
     Args:
-        model: any Pyro callable with at least one observed site.
+        model: any Pyro callable with at least one observed site (or ``pyro.factor``).
         *args, **kwargs: what the model is called with.
 
+    The model is read as Pyro reads it, on all its data (subsampled plates at full size), but
+    for the points that :class:`~vitools.rules.ReadingRules` lists: masks silence observations
+    only, and batch dims outside plates count as plates.
+
     Attributes:
-        latents, observed, deterministics: ``{name: Site}``.
+        latents, observed, deterministics: ``{name: Site}``. A latent with a ``Delta``
+            distribution is deterministic.
         plates: ``{name: Plate}``.
+        params: unconstrained values of the model's ``pyro.param`` statements and modules.
         coords: ``{plate: labels}``, for ArviZ; empty unless set by :meth:`with_coords`.
         invariants: what the model identifies where its sites are not (the labels of a
             mixture, say): the function ``model.invariants`` if the model carries one.
@@ -46,8 +57,8 @@ class Problem:
         >>> problem = Problem(coin, torch.tensor([1.0, 1.0, 0.0]))
         >>> problem
         Problem(coin: latents p; observed heads [flips 3])
-        >>> problem.log_joint({"p": torch.tensor([0.5, 0.9])}).exp().round(decimals=4).tolist()
-        [0.125, 0.081]
+        >>> problem.log_joint({"p": torch.tensor([0.5, 0.9])}).exp()
+        tensor([0.1250, 0.0810])
     """
 
     def __init__(self, model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -55,30 +66,33 @@ class Problem:
             raise OptionError(f"expected a Pyro model (a callable), got {type(model).__name__}.")
         self.model, self.args, self.kwargs = model, args, kwargs
         self.name = _title(model)
-        structure = inspect_model(model, args, kwargs, f"model '{self.name}'")
+        self._program = Program(model, args, kwargs, self.name)
+        structure = inspect_model(self._program)
         self.latents = structure.latents
         self.observed = structure.observed
         self.deterministics = structure.deterministics
         self.plates = structure.plates
         self.params: ParamState = structure.params
         self.max_plate_nesting = structure.max_plate_nesting
+        self._batch_dims = structure.batch_dims
         self.coords: dict[str, list[Any]] = {}
         self.invariants: Callable[..., dict[str, Tensor]] | None = getattr(
             model, "invariants", None
         )
-        sizes = [8 * s.shape.numel() for s in (*self.latents.values(), *self.observed.values())]
-        for site in self.discrete.values():  # enumeration multiplies the terms of a row
-            sizes = [size * max(2, support_size(site)) for size in sizes]
-        self.mapper = DrawMapper(f"model '{self.name}'", sum(sizes))
-        self._forward_mapper = DrawMapper(None, sum(sizes))
+        graph = self._trial(structure.example)
+        bytes_per_draw = sum(f.log_density.nbytes for f in graph.factors)
+        self.mapper = DrawMapper(self._program.title, bytes_per_draw)
+        # one for each set of given sites: a seed's draws must not depend on earlier calls
+        self._forward_mappers = defaultdict[frozenset[str], DrawMapper](
+            partial(DrawMapper, None, bytes_per_draw)
+        )
 
     def __repr__(self) -> str:
         def words(sites: Mapping[str, Site]) -> str:
             return ", ".join(name + self._plate_words(site) for name, site in sites.items())
 
-        return (
-            f"Problem({self.name}: latents {words(self.latents)}; observed {words(self.observed)})"
-        )
+        latents, observed = words(self.latents) or "none", words(self.observed) or "factors only"
+        return f"Problem({self.name}: latents {latents}; observed {observed})"
 
     def _plate_words(self, site: Site) -> str:
         names = [f"{p} {self.plates[p].size}" for p in site.plates if p]
@@ -97,26 +111,34 @@ class Problem:
     @property
     def arguments(self) -> dict[str, Any]:
         """The model's arguments by name (defaults filled in)."""
-        try:
-            bound = inspect.signature(self.model).bind(*self.args, **self.kwargs)
-        except (TypeError, ValueError):
-            return {f"argument_{i}": a for i, a in enumerate(self.args)} | dict(self.kwargs)
-        bound.apply_defaults()
-        return dict(bound.arguments)
+        return self._program.arguments()
 
     @property
     def fingerprint(self) -> str:
-        """A digest of sites and observed values, by which a saved fit knows its problem."""
+        """A digest of sites, data and tensor arguments, by which a saved fit knows its problem."""
         digest = hashlib.sha256()
         for site in (*self.latents.values(), *self.observed.values()):
-            digest.update(f"{site.name}{tuple(site.shape)}{site.is_observed}".encode())
-            if site.value is not None:
-                digest.update(site.value.detach().cpu().contiguous().numpy().tobytes())
+            described = (site.name, site.distribution, tuple(site.shape), site.is_observed)
+            digest.update(repr(described).encode())
+        data = [site.value for site in self.observed.values()]
+        for leaf in (*data, *tree_leaves((self.args, dict(self.kwargs)))):
+            if isinstance(leaf, Tensor):
+                content = leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                digest.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
+                digest.update(content.numpy().tobytes())
+            elif isinstance(leaf, str | int | float | bool | None):
+                digest.update(repr(leaf).encode())
         return digest.hexdigest()[:16]
 
     def call(self) -> Any:
         """Run the model on its data, inside whatever Pyro handlers are active."""
-        return self.model(*self.args, **self.kwargs)
+        with ReadingRules(self._batch_dims):
+            return self.model(*self.args, **self.kwargs)
+
+    @contextmanager
+    def _isolated(self) -> Iterator[None]:
+        with isolated(self.params, self.model), full_plates():
+            yield
 
     def with_params(self, params: ParamState) -> "Problem":
         """The same problem with ``pyro.param`` values (fitted ones, say) put in place."""
@@ -150,16 +172,19 @@ class Problem:
                 latents that are given are taken as given; the others are summed out.
 
         Returns:
-            A tensor of shape ``S``.
+            A tensor of shape ``S``; -inf where a value is outside its support.
         """
-        flat, sample_shape = self._checked(values)
-        return self.mapper(lambda draw: self.factors(draw).log_density(), flat).reshape(
-            sample_shape
-        )
+        flat, sample_shape = self.checked_draws(values)
+        log_joint = self._map(lambda draw: self.factors(draw).log_density(), flat)
+        for name, value in flat.items():
+            outside = _outside(self.latents[name], value)
+            if outside is not None:
+                log_joint = torch.where(outside, -torch.inf, log_joint)
+        return log_joint.reshape(sample_shape)
 
     def factors(self, values: Mapping[str, Tensor]) -> FactorGraph:
         """The model's factors at one draw, for whoever needs more than their sum."""
-        with isolated(self.params), full_plates():
+        with self._isolated():
             conditioned = poutine.condition(self.call, data=dict(values))
             return FactorGraph(conditioned, self.max_plate_nesting)
 
@@ -173,37 +198,36 @@ class Problem:
             ``{name: [*S, *unit shape]}``; observed sites that share units are joined as
             ``"x+y"``. Units lie along the plates that :meth:`unit_plates` names.
         """
-        flat, sample_shape = self._checked(values)
+        flat, sample_shape = self.checked_draws(values)
 
         def once(draw: Mapping[str, Tensor]) -> dict[str, Tensor]:
             graph = self.factors(draw)
             result = {}
-            for name, plates in self.unit_plates(draw, graph).items():
-                members = next(g for g in graph.components() if name in _joined(g, self.observed))
-                letters = frozenset(graph.plate_letters[p] for p in plates)
-                tensor = graph.contract(members, letters)
-                order = [tensor._pyro_dims.index(graph.plate_letters[p]) for p in plates]
-                result[name] = tensor.permute(order)
+            for members in graph.components():
+                name = _joined(members, self.observed)
+                if name:
+                    plates = self._common_plates(graph, members)
+                    letters = [graph.plate_letters[p] for p in plates]
+                    tensor = graph.contract(members, frozenset(letters))
+                    order = [tensor._pyro_dims.index(d) for d in letters if d in tensor._pyro_dims]
+                    shape = [self.plates[p].size for p in plates]
+                    result[name] = tensor.permute(order).reshape(shape)
             return result
 
-        out = self.mapper(once, flat)
+        out = self._map(once, flat)
         return {k: v.reshape(sample_shape + v.shape[1:]) for k, v in out.items()}
 
-    def unit_plates(
-        self, values: Mapping[str, Tensor], graph: FactorGraph | None = None
-    ) -> dict[str, tuple[str, ...]]:
+    def unit_plates(self, values: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
         """The plates, left to right, along which each log-likelihood's units lie."""
-        if graph is None:
-            flat, _ = self._checked(values)
-            graph = self.factors({k: v[0] for k, v in flat.items()})
-        plate_of = {letter: name for name, letter in graph.plate_letters.items()}
-        result = {}
-        for members in graph.components():
-            for name in _joined(members, self.observed):
-                common = frozenset.intersection(*(f.plates for f in members))
-                names = [plate_of[letter] for letter in common]
-                result[name] = tuple(sorted(names, key=lambda p: self.plates[p].dim or 0))
-        return result
+        flat, _ = self.checked_draws(values)
+        graph = self.factors({k: v[0] for k, v in flat.items()})
+        named = ((_joined(members, self.observed), members) for members in graph.components())
+        return {name: self._common_plates(graph, members) for name, members in named if name}
+
+    def _common_plates(self, graph: FactorGraph, members: list[SiteFactor]) -> tuple[str, ...]:
+        common = frozenset.intersection(*(f.plates for f in members))
+        names = [name for name, letter in graph.plate_letters.items() if letter in common]
+        return tuple(sorted(names, key=lambda p: self.plates[p].dim))
 
     # ---- draws -------------------------------------------------------------------------
 
@@ -212,96 +236,125 @@ class Problem:
         drawn = self._forward({}, num_draws, seed)
         return {name: drawn[name] for name in self.latents}
 
-    def predictive(self, samples: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+    def predictive(
+        self, samples: Mapping[str, Tensor], seed: int = 0, *, num_draws: int = 1
+    ) -> dict[str, Tensor]:
         """Replicated data, one data set per draw: ``{observed site: [n, *shape]}``.
 
         Latents missing from ``samples`` are drawn afresh given the others (a new row gets
         a new row's discrete latents). Deterministic sites are returned as well. With
         ``samples`` from the prior this is the prior predictive.
+
+        Args:
+            num_draws: number of data sets where ``samples`` is empty.
         """
-        flat, sample_shape = self._checked(samples, complete=False)
-        count = next(iter(flat.values())).shape[0] if flat else 1
-        drawn = self._forward(flat, count, seed)
+        flat, sample_shape = self.checked_draws(samples, complete=False)
+        if not flat:
+            sample_shape = torch.Size([num_draws])
+        drawn = self._forward(flat, sample_shape.numel(), seed)
         wanted = (*self.observed, *self.deterministics)
         return {k: drawn[k].reshape(sample_shape + drawn[k].shape[1:]) for k in wanted}
 
     def _forward(self, given: Mapping[str, Tensor], count: int, seed: int) -> dict[str, Tensor]:
-        if count < 1:
-            raise OptionError(f"expected at least one draw, got {count}.")
-        return run_forward(self.call, given, count, seed, self.params, self._forward_mapper)
+        if not isinstance(count, int) or count < 1:
+            raise OptionError(f"expected a positive number of draws, got {count!r}.")
+        with self._explained():
+            mapper = self._forward_mappers[frozenset(given)]
+            return run_forward(self.call, given, count, seed, self._isolated, mapper)
 
-    def sample_discrete(self, values: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-        """Discrete latents drawn from p(z | θ, x) exactly, given the continuous ones.
+    def sample_discrete(
+        self, values: Mapping[str, Tensor], seed: int = 0, *, num_draws: int | None = None
+    ) -> dict[str, Tensor]:
+        """Discrete latents drawn from p(z | θ, x) exactly: ``{site: [*S, *shape]}``.
 
-        Sites are drawn one after another, outer plates first, each from its marginal given
-        those before it. A marginal is the gradient of log Σ_z p(x, θ, z) with respect to
-        weights put on the site's values (Darwiche 2003), so it is exact and vectorised.
+        Args:
+            values: every continuous latent; discrete ones that are given are kept.
+            num_draws: number of draws where ``values`` is empty (a model of discrete latents only).
         """
-        given, sample_shape = self._checked(values)
-        order = sorted(self.discrete.values(), key=lambda s: sum(p is not None for p in s.plates))
+        flat, sample_shape = self.checked_draws(values)
+        if not flat and num_draws is not None:
+            sample_shape = torch.Size([num_draws])
         with seeded(seed), torch.no_grad():
-            for site in order:
-                if site.name in given:
-                    continue
-                probabilities = self.mapper(partial(self._discrete_marginal, site), given)
-                support = self.enumerated_support(site.name)
-                index = torch.distributions.Categorical(probabilities).sample()
-                drawn = support[index]  # [n, *batch_shape, *event_shape]
-                given[site.name] = drawn.reshape((drawn.shape[0], *site.shape))
+            drawn = draw_sites(self.discrete, flat, num_draws, self._map, self.factors)
         return {
-            name: given[name].reshape(sample_shape + self.latents[name].shape)
+            name: drawn[name].reshape(sample_shape + self.latents[name].shape)
             for name in self.discrete
         }
 
     def discrete_marginals(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """p(z = k | θ, x) for every discrete latent: ``{site: [*S, *batch_shape, K]}``."""
-        given, sample_shape = self._checked(values)
+        """p(z = k | θ, x) for every discrete latent: ``{site: [*S, *batch_shape, K]}``.
+
+        The order of the K values is that of ``latents[site].support_values``.
+        """
+        flat, sample_shape = self.checked_draws(values)
         out = {}
         for site in self.discrete.values():
-            if site.name not in given:
-                marginal = self.mapper(partial(self._discrete_marginal, site), given)
+            if site.name not in flat:
+                marginal = self._map(partial(site_marginal, site, self.factors), flat)
                 out[site.name] = marginal.reshape(sample_shape + marginal.shape[1:])
         return out
 
     def enumerated_support(self, name: str) -> Tensor:
         """All values of a discrete latent: ``[K, *event_shape]``."""
-        with seeded(0), isolated(self.params), full_plates():
-            fn = poutine.trace(self.call).get_trace().nodes[name]["fn"]
-        values = fn.enumerate_support(expand=False)
-        return values.reshape((values.shape[0], *fn.event_shape))
-
-    def _discrete_marginal(self, site: Site, draw: Mapping[str, Tensor]) -> Tensor:
-        """``[*batch_shape, K]`` at one draw, by differentiating through enumeration."""
-
-        def log_density(weights: Tensor) -> Tensor:
-            graph = self.factors(draw)
-            factor = next(f for f in graph.factors if f.name == site.name)
-            plates = [
-                graph.plate_letters[str(plate)]
-                for plate, size in zip(site.plates, site.batch_shape, strict=True)
-                if size > 1
-            ]
-            probe: Any = weights[...]
-            probe._pyro_dims = "".join([str(factor.enumerated), *plates])
-            return graph.log_density({site.name: probe})
-
-        batch = [size for size in site.batch_shape if size > 1]
-        dtype = next((v.dtype for v in draw.values() if v.is_floating_point()), None)
-        zeros = torch.zeros((support_size(site), *batch), dtype=dtype, device=site.device)
-        gradient = torch.func.grad(log_density)(zeros)
-        return gradient.movedim(0, -1).reshape((*site.batch_shape, zeros.shape[0]))
+        values = self._site(name).support_values
+        if values is None:
+            raise OptionError(f"site '{name}' is continuous; its support cannot be listed.")
+        return values
 
     # ---- unconstrained space -----------------------------------------------------------
 
     def constrain(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """From the whole real line to each site's support (``biject_to(support)``)."""
-        return {k: biject_to(self._site(k).support)(v) for k, v in values.items()}
+        """From the whole real line to each continuous site's support."""
+        return {k: self._from_reals(k)(v) for k, v in values.items()}
 
     def unconstrain(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inverse of :meth:`constrain`."""
-        return {k: biject_to(self._site(k).support).inv(v) for k, v in values.items()}
+        return {k: self._from_reals(k).inv(v) for k, v in values.items()}
+
+    def _from_reals(self, name: str) -> Any:
+        site = self._site(name)
+        if site.is_discrete:
+            raise OptionError(f"site '{name}' is discrete: it has no unconstrained values.")
+        return from_reals(site.support)
 
     # ---- checking ----------------------------------------------------------------------
+
+    def checked_draws(
+        self, values: Mapping[str, Tensor], complete: bool = True
+    ) -> tuple[dict[str, Tensor], torch.Size]:
+        """``{site: [*S, *shape]}`` as ``({site: [n, *shape]}, S)``, or an error naming the site.
+
+        Args:
+            complete: whether every continuous latent must have a value.
+        """
+        for name, value in values.items():
+            site = self._site(name)
+            if not isinstance(value, Tensor):
+                raise OptionError(
+                    f"site '{name}': expected a tensor, got {type(value).__name__}. "
+                    "Convert it with torch.as_tensor."
+                )
+            tail = tuple(value.shape[value.dim() - len(site.shape) :])
+            if value.dim() < len(site.shape) or tail != tuple(site.shape):
+                raise OptionError(
+                    f"site '{name}': expected values of shape "
+                    f"[{', '.join(['*samples', *map(str, site.shape)])}], got {tuple(value.shape)}."
+                )
+            if site.is_discrete and bool((index_in_support(site, value) < 0).any()):
+                known = [v.tolist() for v in self.enumerated_support(name)[:6]]
+                raise OptionError(
+                    f"site '{name}': a given value is not among those it can take "
+                    f"({', '.join(map(str, known))}{', …' if support_size(site) > 6 else ''})."
+                )
+        missing = [name for name in self.continuous if name not in values]
+        if complete and missing:
+            raise OptionError(
+                f"values for {', '.join(map(repr, missing))} are missing: every continuous latent of "
+                f"model '{self.name}' needs one."
+            )
+        if not values:  # only discrete latents, all to be summed out: one empty draw
+            return {}, torch.Size()
+        return split_draws(values, {k: len(self.latents[k].shape) for k in values})
 
     def _site(self, name: str) -> Site:
         if name not in self.latents:
@@ -311,38 +364,58 @@ class Problem:
             )
         return self.latents[name]
 
-    def _checked(
-        self, values: Mapping[str, Tensor], complete: bool = True
-    ) -> tuple[dict[str, Tensor], torch.Size]:
-        for name, value in values.items():
-            site = self._site(name)
-            tail = tuple(value.shape[value.dim() - len(site.shape) :])
-            if value.dim() < len(site.shape) or tail != tuple(site.shape):
-                raise OptionError(
-                    f"site '{name}': expected values of shape [*samples, "
-                    f"{', '.join(map(str, site.shape))}], got {tuple(value.shape)}."
-                )
-        missing = [name for name in self.continuous if name not in values]
-        if complete and missing:
-            raise OptionError(
-                f"values for {', '.join(missing)} are missing: every continuous latent of model "
-                f"'{self.name}' needs one."
-            )
-        if not values:  # only discrete latents, all to be summed out: one empty draw
-            return {}, torch.Size()
-        return split_draws(values, {k: len(self.latents[k].shape) for k in values})
+    def _map(self, function: Callable[[Any], Any], draws: Mapping[str, Tensor]) -> Any:
+        """``function`` of every draw; one empty draw where ``draws`` is empty."""
+        with seeded(0), self._explained():  # models may use torch's generator as they like
+            if draws:
+                return self.mapper(function, draws)
+            return tree_map(lambda leaf: leaf.unsqueeze(0), function({}))
 
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns what a model or an elimination raises into an error that says whose it is."""
+        try:
+            yield
+        except VitoolsError:
+            raise
+        except NotImplementedError as error:
+            raise NotSupportedError(
+                f"{self._program.title}: its discrete latents cannot be summed out exactly "
+                f"({first_words(error)})."
+            ) from error
+        except Exception as error:
+            raise ModelError(
+                f"{self._program.title} raised {type(error).__name__} at the given values: "
+                f"{first_words(error)}."
+            ) from error
 
-def support_size(site: Site) -> int:
-    """The number of values of a discrete latent."""
-    support = site.support
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    if hasattr(support, "upper_bound"):
-        return int(torch.as_tensor(support.upper_bound).max() - support.lower_bound) + 1
-    if site.event_dim:  # one-hot
-        return site.shape[-1]
-    return 2  # Bernoulli's boolean support
+    def _trial(self, example: dict[str, Tensor]) -> FactorGraph:
+        """The factors at a draw from the prior, after checking that enumeration means the same."""
+        continuous = {k: v for k, v in example.items() if k in self.continuous}
+        try:
+            with seeded(0), torch.no_grad():
+                graph = self.factors(continuous)
+        except VitoolsError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"{self._program.title} runs, but not with its discrete latents "
+                f"({', '.join(self.discrete) or 'none'}) enumerated: {type(error).__name__}: "
+                f"{first_words(error)}. An enumerated latent has a new dim on the "
+                "left: index with it (table[z]) or compute elementwise, count dims from the "
+                "right, and write long chains with pyro.markov."
+            ) from error
+        for seed in range(2 if self.discrete else 0):
+            with seeded(seed), torch.no_grad():
+                chosen = {
+                    k: torch.randint(support_size(s), s.batch_shape, device=s.device)
+                    for k, s in self.discrete.items()
+                }
+                given = {k: self.enumerated_support(k)[i] for k, i in chosen.items()}
+            with seeded(0), torch.no_grad():
+                direct = self.factors(continuous | given)
+            graph.refuse_disagreement(direct, chosen, self._program.title)
+        return graph
 
 
 def _title(model: Callable[..., Any]) -> str:
@@ -354,7 +427,17 @@ def _title(model: Callable[..., Any]) -> str:
     return name
 
 
-def _joined(members: Any, observed: Mapping[str, Site]) -> list[str]:
-    """The name of a component's log-likelihood: its observed sites joined, if any."""
-    names = [f.name for f in members if f.name in observed]
-    return ["+".join(names)] if names else []
+def _outside(site: Site, value: Tensor) -> Tensor | None:
+    """Which draws ``[n]`` lie beyond a site's bounds; ``None`` for a support without bounds.
+
+    Simplexes and matrices are not checked: rounding alone takes draws out of them.
+    """
+    if site.is_discrete or bounds(site.support) == (None, None):
+        return None
+    inside = base_support(site.support).check(value)
+    return ~inside.reshape(len(value), -1).all(-1)
+
+
+def _joined(members: list[SiteFactor], observed: Mapping[str, Site]) -> str:
+    """The name of a component's log-likelihood: its observed sites joined; empty for none."""
+    return "+".join(f.name for f in members if f.name in observed)

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
 
 from vitools.errors import ModelError
 from vitools.problem import Problem
+from vitools.supports import from_reals
 
 
 class UnconstrainedSpace:
@@ -25,7 +25,7 @@ class UnconstrainedSpace:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.transforms = {k: biject_to(s.support) for k, s in problem.continuous.items()}
+        self.transforms = {k: from_reals(s.support) for k, s in problem.continuous.items()}
         self.shapes = {
             k: torch.Size(t.inverse_shape(problem.latents[k].shape))
             for k, t in self.transforms.items()

@@ -1,5 +1,6 @@
 """One function of one draw, applied to many: vmap where the model allows it, a loop where not."""
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from vitools.errors import VitoolsError, VitoolsWarning
+from vitools.draws import vmap_can_draw
+from vitools.errors import OptionError, VitoolsError, VitoolsWarning
 
 CHUNK_BYTES = 2**22
 """Draws are taken in chunks whose intermediate tensors stay near the size of a core's cache."""
@@ -21,6 +23,9 @@ class DrawMapper:
     ``torch.vmap`` runs ordinary Pyro code on all draws at once. Models it cannot take
     (branches on values, in-place writes) are looped over instead, after one warning
     that carries vmap's reason; the choice is remembered for the life of the mapper.
+
+    Random draws depend on torch's generator alone: the loop starts from the state in which
+    a failed vmap found it.
 
     Args:
         subject: what the warning calls the mapped code, e.g. ``"model 'eight_schools'"``;
@@ -37,33 +42,36 @@ class DrawMapper:
         self, function: Callable[[Any], Any], draws: Any, *, randomness: str = "error"
     ) -> Any:
         """``function`` of each draw, stacked: leaves of ``draws`` are ``[n, …]``, so are the results'."""
-        leaves, _ = tree_flatten(draws)
-        num_draws = leaves[0].shape[0]
+        num_draws = tree_flatten(draws)[0][0].shape[0]
         if num_draws == 0:
-            raise VitoolsError("expected at least one draw, got none")
-        if self.can_vmap:
-            try:
-                return self._vmapped(function, draws, randomness)
-            except VitoolsError:
-                raise
-            except (
-                Exception
-            ) as reason:  # vmap's refusals share no type; the loop re-raises real errors
-                result = self._looped(function, draws, num_draws)
-                self.can_vmap = False
-                if self.subject is not None:
-                    warnings.warn(
-                        f"{self.subject} cannot be vectorised over draws and is run once per draw "
-                        f"(slower, same numbers): {str(reason).splitlines()[0]}",
-                        VitoolsWarning,
-                        stacklevel=4,
-                    )
-                return result
-        return self._looped(function, draws, num_draws)
+            raise OptionError("expected at least one draw, got none.")
+        if not self.can_vmap:
+            return self._looped(function, draws, num_draws)
+        generators = _generator_states()
+        try:
+            return self._vmapped(function, draws, randomness)
+        except VitoolsError:
+            raise
+        except Exception as error:  # vmap's refusals share no type; the loop re-raises real errors
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        _set_generator_states(generators)
+        result = self._looped(function, draws, num_draws)
+        self.can_vmap = False
+        if self.subject is not None:
+            warnings.warn(
+                f"{self.subject} cannot be vectorised over draws and is run once per draw "
+                f"(slower, same numbers): {reason}",
+                VitoolsWarning,
+                stacklevel=_caller_level(),
+            )
+        return result
 
     def _vmapped(self, function: Callable[[Any], Any], draws: Any, randomness: str) -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="There is a performance drop")
+            if randomness == "different":
+                with vmap_can_draw():
+                    return torch.vmap(function, randomness=randomness, chunk_size=self.chunk)(draws)
             return torch.vmap(function, randomness=randomness, chunk_size=self.chunk)(draws)
 
     @staticmethod
@@ -74,6 +82,26 @@ class DrawMapper:
         return tree_unflatten(columns, specs[0])
 
 
+def _generator_states() -> list[Tensor]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return [torch.get_rng_state(), *cuda]
+
+
+def _set_generator_states(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state_all(states[1:])
+
+
+def _caller_level() -> int:
+    """How far up the stack the first frame outside this package is, for ``stacklevel``."""
+    level, frame = 1, inspect.currentframe()
+    frame = frame.f_back if frame else None
+    while frame and frame.f_globals.get("__name__", "").startswith("vitools"):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 def split_draws(
     values: Mapping[str, Tensor], event_ndims: Mapping[str, int]
 ) -> tuple[dict[str, Tensor], torch.Size]:
@@ -82,7 +110,13 @@ def split_draws(
     Sample shapes that differ between sites are broadcast against each other.
     """
     shapes = {k: v.shape[: v.dim() - event_ndims[k]] for k, v in values.items()}
-    sample_shape = torch.broadcast_shapes(*shapes.values())
+    try:
+        sample_shape = torch.broadcast_shapes(*shapes.values())
+    except RuntimeError:
+        described = ", ".join(f"'{k}' {tuple(shape)}" for k, shape in shapes.items())
+        raise OptionError(
+            f"the sites' leading sample dims do not fit each other: {described}."
+        ) from None
     count = math.prod(sample_shape)
     flat = {}
     for name, value in values.items():

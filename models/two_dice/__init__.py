@@ -88,10 +88,10 @@ model.hand_derived_cavi = hand_derived_cavi  # type: ignore[attr-defined]
 
 
 def example(seed: int) -> Example:
-    """500 rows of 5 rolls, simulated from the prior."""
-    rolls = simulate(num_rows=500, seed=seed).rolls
+    """200 rows of 20 rolls, simulated from the prior: enough per row to tell the sums apart."""
+    rolls = simulate(num_rows=200, num_rolls=20, sides1=2, sides2=3, seed=seed).rolls
     description = (
-        f"500 rows × 5 rolls, hidden dice of 3 and 4 sides, 6 dice of 6 faces "
+        f"200 rows × 20 rolls, hidden dice of 2 and 3 sides, 4 dice of 6 faces "
         f"(simulated, seed {seed})"
     )
-    return Example(model, (rolls,), description)
+    return Example(model, (rolls, 2, 3), description)

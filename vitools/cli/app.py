@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from vitools._version import __version__
+from vitools.atomic import check_folder
 from vitools.errors import NotSupportedError, OptionError, VitoolsError
 from vitools.models import SHIPPED
 
@@ -86,6 +87,8 @@ def fit(
     from vitools.cli.progress import progress_line
     from vitools.cli.target import open_target
 
+    if out is not None:
+        check_folder(out)
     target = open_target(model, data, seed)
     name = method or default_methods(target)[0]
     chosen = find_method(name)
@@ -93,11 +96,15 @@ def fit(
         result = chosen.run(target, seed=seed, progress=progress, start=None)
     print(result)
     if out is not None:
-        from vitools.reporting import save_netcdf, to_arviz
+        from vitools.reporting import save_figure, save_netcdf, to_arviz
 
         result.save(out / "fit.safetensors")
         save_netcdf(to_arviz(result, seed=seed), out / "posterior.nc")
-        print(f"written: {out / 'fit.safetensors'} · {out / 'posterior.nc'}")
+        written = [out / "fit.safetensors", out / "posterior.nc"]
+        for stem, figure in (target.pictures() if target.pictures else {}).items():
+            written.append(out / f"{stem}.png")
+            save_figure(figure, written[-1])
+        print("written: " + " · ".join(map(str, written)))
     if not result.status.is_good:
         raise typer.Exit(1)
 
@@ -121,9 +128,9 @@ def compare(
     from vitools.cli.progress import progress_line
     from vitools.cli.target import open_target
     from vitools.posterior import Posterior, Status
-    from vitools.reporting import check_report_folder, write_report
+    from vitools.reporting import write_report
 
-    check_report_folder(out)
+    check_folder(out)
     target = open_target(model, data, seed)
     names = [m.strip() for m in methods.split(",") if m.strip()] or default_methods(target)
     chosen = [find_method(name) for name in names]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.distributions import constraints
 
 from vitools import guides
@@ -54,14 +55,16 @@ def _svi(guide: Any) -> Callable[..., Posterior]:
 def _own_guide(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
     if target.guide is None:
         raise NotSupportedError(f"model '{target.problem.name}' brings no guide of its own.")
-    return svi(target.problem, target.guide, seed=seed, progress=progress)
+    rate = target.learning_rate
+    optimizer = None if rate is None else lambda parameters: torch.optim.Adam(parameters, lr=rate)
+    return svi(target.problem, target.guide, optimizer=optimizer, seed=seed, progress=progress)
 
 
 def _nuts(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
     return nuts(
         target.problem,
-        num_samples=400,
-        num_warmup=200,
+        num_samples=250,
+        num_warmup=100,
         num_chains=2,
         start=start,
         seed=seed,
@@ -86,7 +89,12 @@ METHODS: dict[str, Method] = {
     "logistic-normal": Method(
         "SVI logistic normal", "softmax-Gaussian on simplexes", _svi(guides.AutoLogisticNormal)
     ),
-    "normal": Method("SVI normal", "independent Gaussians, transformed", _svi(guides.AutoNormal)),
+    "dirichlet": Method(
+        "SVI Dirichlet", "Dirichlet and Beta, implicit gradients", _svi(guides.AutoDirichlet)
+    ),
+    "normal": Method(
+        "SVI normal", "independent Gaussians, transformed", _svi(guides.AutoMeanField)
+    ),
     "multivariate": Method(
         "SVI multivariate",
         "one Gaussian with full covariance, transformed",

@@ -25,6 +25,8 @@ class Target:
     problem: Problem
     description: str
     guide: Any = None
+    learning_rate: float | None = None
+    pictures: Callable[[], dict[str, Any]] | None = None
 
 
 def open_target(model: str, data: Path | None, seed: int) -> Target:
@@ -43,7 +45,9 @@ def open_target(model: str, data: Path | None, seed: int) -> Target:
         kwargs = _arguments(example.model, data, model)
         return Target(Problem(example.model, **kwargs), f"data from {data}")
     problem = Problem(example.model, *example.args, **example.kwargs)
-    return Target(problem, example.description, example.guide)
+    return Target(
+        problem, example.description, example.guide, example.learning_rate, example.pictures
+    )
 
 
 def _load_function(model: str) -> Callable[..., Any]:

@@ -67,13 +67,16 @@ def _check_minibatches(title: str, guide_run: Trace, model_run: Trace) -> None:
         chosen = guide_run.nodes.get(name)
         fn = node["fn"]
         is_minibatch = fn.subsample_size is not None and fn.subsample_size < fn.size
-        local = any(
-            n["type"] == "sample" and any(f.name == name for f in n["cond_indep_stack"])
-            for n in guide_run.nodes.values()
+        drawn_by_guide = any(
+            n["type"] == "sample"
+            and other != name
+            and other in guide_run.nodes
+            and any(f.name == name for f in n["cond_indep_stack"])
+            for other, n in model_run.nodes.items()
         )
         if (
             is_minibatch
-            and local
+            and drawn_by_guide
             and (chosen is None or not torch.equal(chosen["value"], node["value"]))
         ):
             raise OptionError(

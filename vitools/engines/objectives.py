@@ -1,6 +1,7 @@
 """The negative bound as a differentiable function of a guide's parameters."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +16,15 @@ from vitools.problem import Problem
 from vitools.sites import is_subsample
 
 
-def negative_elbo(problem: Problem, guide: Any, num_particles: int) -> Callable[[], Tensor]:
+@dataclass(frozen=True)
+class Objective:
+    """A loss to call without arguments, and whether it can be recorded as a graph."""
+
+    loss: Callable[[], Tensor]
+    is_recordable: bool
+
+
+def negative_elbo(problem: Problem, guide: Any, num_particles: int) -> Objective:
     """-E_q[log p(x, θ) - log q(θ)] by ``num_particles`` draws, discrete latents summed out.
 
     Where every draw of the guide is reparameterised the estimate is differentiated
@@ -37,7 +46,7 @@ def negative_elbo(problem: Problem, guide: Any, num_particles: int) -> Callable[
             strict_enumeration_warning=False,
         )
         model = config_enumerate(problem.model, "parallel")
-        return lambda: elbo.differentiable_loss(model, guide, *args, **kwargs)
+        return Objective(lambda: elbo.differentiable_loss(model, guide, *args, **kwargs), False)
 
     def once() -> Tensor:
         guide_run = poutine.trace(guide).get_trace(*args, **kwargs)
@@ -46,8 +55,8 @@ def negative_elbo(problem: Problem, guide: Any, num_particles: int) -> Callable[
         return guide_log_density(guide_run) - log_joint
 
     if num_particles == 1:
-        return once
-    return lambda: torch.stack([once() for _ in range(num_particles)]).mean()
+        return Objective(once, True)
+    return Objective(lambda: torch.stack([once() for _ in range(num_particles)]).mean(), True)
 
 
 def _is_point(node: Any) -> bool:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -117,7 +118,7 @@ class _Run:
                     )
                 guide.initialise_from(start)
             objective = negative_elbo(problem, guide, num_particles)
-            objective()  # registers every parameter of guide and model
+            objective.loss()  # registers every parameter of guide and model
         self.parameters = [
             p for p in dict.fromkeys(self.state["params"].values()) if p.requires_grad
         ]
@@ -125,17 +126,19 @@ class _Run:
             raise OptionError(f"guide {type(guide).__name__} has no parameters to fit.")
         make = optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=LEARNING_RATE))
         self.optimizer = make(self.parameters)
-        self.rule = PlateauRule(self._reduce_learning_rate)
-        self.gradient = record(
-            lambda: self._loss_and_gradient(objective), (), f"svi of model '{problem.name}'"
+        self.rule = PlateauRule(self._reduce_learning_rate, self._vector)
+        self.gradient: Callable[[], tuple[Tensor, ...]] = partial(
+            self._loss_and_gradient, objective.loss
         )
+        if objective.is_recordable:
+            self.gradient = record(self.gradient, (), f"svi of model '{problem.name}'")
         self._restart_average()
         self.good = snapshot(self.state)
         self.good_step = 0
 
-    def _loss_and_gradient(self, objective: Callable[[], Tensor]) -> tuple[Tensor, ...]:
+    def _loss_and_gradient(self, negative_bound: Callable[[], Tensor]) -> tuple[Tensor, ...]:
         with isolated(self.state), torch.enable_grad():
-            loss = objective()
+            loss = negative_bound()
             gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         return loss.detach(), *(
             torch.zeros_like(p) if g is None else g
@@ -155,6 +158,9 @@ class _Run:
         self.averaged_steps += 1
         torch._foreach_add_(self.sums, [p.detach() for p in self.parameters])
         return -value
+
+    def _vector(self) -> Tensor:
+        return torch.cat([p.detach().flatten() for p in self.parameters])
 
     def _reduce_learning_rate(self) -> None:
         for group in self.optimizer.param_groups:
@@ -199,8 +205,9 @@ class _Run:
                 guide_run = poutine.trace(self.guide).get_trace(*args, **kwargs)
                 replayed = poutine.replay(self.problem.model, trace=guide_run)
                 model_run = poutine.trace(replayed).get_trace(*args, **kwargs)
+                guide_run.compute_log_prob()
+                model_run.compute_log_prob()
             for who, run in (("guide", guide_run), ("model", model_run)):
-                run.compute_log_prob()
                 for name, node in run.nodes.items():
                     if node["type"] != "sample" or is_subsample(node):
                         continue

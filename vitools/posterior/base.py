@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from vitools.problem import Problem
 from vitools.sites import nearest
 
 DRAWS_FOR_MOMENTS = 4000
+WIDTH, MAX_ROWS = 100, 20
+"""What fits on a screen when a posterior is printed."""
 
 
 class Posterior(ABC):
@@ -90,7 +93,7 @@ class Posterior(ABC):
         check_count(n)
         values = self._draw(n, seed)
         if discrete and self.problem.discrete:
-            values = values | self.problem.sample_discrete(values, seed + 1)
+            values = values | self.problem.sample_discrete(values, seed + 1, num_draws=n)
         return values
 
     def _draw(self, n: int, seed: int) -> dict[str, Tensor]:
@@ -145,9 +148,13 @@ class Posterior(ABC):
     def predictive(self, n: int, seed: int = 0) -> dict[str, Tensor]:
         """``n`` replicated data sets from the posterior predictive, ``{site: [n, *shape]}``.
 
-        Each uses a fresh draw of the latents; discrete latents of a replicated row are new.
+        Each uses a fresh draw of the latents. A replicated row has new discrete latents of its
+        own; discrete latents outside every plate are drawn from the posterior like the rest.
         """
-        return self.problem.predictive(self.sample(n, seed), seed + 1)
+        local = {k for k, site in self.problem.discrete.items() if any(site.plates)}
+        draws = self.sample(n, seed, discrete=len(local) < len(self.problem.discrete))
+        kept = {k: v for k, v in draws.items() if k not in local}
+        return self.problem.predictive(kept, seed + 1, num_draws=n)
 
     # ---- conveniences that live in higher layers -----------------------------------------------
 
@@ -175,13 +182,18 @@ class Posterior(ABC):
     # ---- reading it ------------------------------------------------------------------------------
 
     def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
         lines = [
             f"{self.engine} fit of model '{self.problem.name}' in {self.seconds:.1f} s",
-            f"status: {self.status.label}{f' ({self.detail})' if self.detail else ''}. "
-            f"{self.status.advice}",
+            f"status: {self.status.label}{detail}. {self.status.advice}",
         ]
         with suppress(NotSupportedError):  # draws have no bound; the line is left out
             lines.append(f"bound:  {self.elbo(num_samples=1000, seed=self.seed)}")
+        lines = [part for line in lines for part in wrap(line, WIDTH, subsequent_indent="  ")]
+        return "\n".join(lines + self._table())
+
+    def _table(self) -> list[str]:
+        """Rows of site, mean and sd, at most :data:`MAX_ROWS` of them."""
         rows = []
         for name in self.problem.continuous:
             mean, sd = self._moments(name)
@@ -191,13 +203,13 @@ class Posterior(ABC):
             ]
             if mean.numel() > 6:
                 rows.append((f"{name}: {mean.numel() - 6} more", "", ""))
-        width = max((len(r[0]) for r in rows), default=4)
-        lines.append(f"{'site':<{width}}  {'mean':>10}  {'sd':>8}")
-        shown = rows[:24]
-        lines += [f"{name:<{width}}  {mean:>10}  {sd:>8}" for name, mean, sd in shown]
-        if len(rows) > len(shown):
-            lines.append(f"… {len(rows) - len(shown)} more rows; mean() and sd() have them all")
-        return "\n".join(lines)
+        shown = [(shorten(name), mean, sd) for name, mean, sd in rows[:MAX_ROWS]]
+        width = max([len("site"), *(len(name) for name, _, _ in shown)])
+        lines = [f"{'site':<{width}}  {'mean':>10}  {'sd':>8}"] if shown else []
+        lines += [f"{name:<{width}}  {mean:>10}  {sd:>8}".rstrip() for name, mean, sd in shown]
+        if len(rows) > MAX_ROWS:
+            lines.append(f"… {len(rows) - MAX_ROWS} more rows; mean() and sd() have them all")
+        return lines
 
     def __repr__(self) -> str:
         return f"<{self.engine} posterior of '{self.problem.name}': {self.status.label}>"
@@ -205,8 +217,14 @@ class Posterior(ABC):
 
 def check_count(n: int) -> None:
     """Refuse a number of draws that is no positive integer."""
-    if not isinstance(n, int) or n < 1:
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
         raise OptionError(f"expected a positive number of draws, got {n!r}.")
+
+
+def shorten(name: str, limit: int = 60) -> str:
+    """``name`` with its middle left out where it is long."""
+    half = limit // 2 - 1
+    return name if len(name) <= limit else f"{name[:half]}…{name[-half:]}"
 
 
 def _indices(shape: torch.Size, limit: int) -> list[tuple[int, ...]]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitools.errors import NotSupportedError
+from vitools.errors import NotSupportedError, OptionError
 from vitools.isolation import seeded
 from vitools.posterior.base import Posterior, check_count
 from vitools.posterior.results import Estimate
@@ -34,6 +34,13 @@ class DrawsPosterior(Posterior):
         **common: Any,
     ) -> None:
         super().__init__(problem, **common)
+        for name, site in problem.continuous.items():
+            if name not in draws or draws[name].shape[2:] != site.shape:
+                found = tuple(draws[name].shape) if name in draws else "none"
+                raise OptionError(
+                    f"site '{name}': expected draws of shape "
+                    f"[{', '.join(['chains', 'draws', *map(str, site.shape)])}], got {found}."
+                )
         self.draws = dict(draws)
         self.rhat, self.ess = dict(rhat or {}), dict(ess or {})
         self.divergences = divergences

@@ -1,5 +1,6 @@
 """A product of closed-form factors: the result of coordinate ascent."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +78,27 @@ class FactorisedPosterior(Posterior):
                 f"factors cover {sorted(covered)}, expected each latent once: "
                 f"{sorted(problem.latents)}."
             )
+        for factor in self.factors:
+            self._refuse_shape(factor)
+
+    def _refuse_shape(self, factor: Factor) -> None:
+        """A factor's distribution must be over exactly its sites' values."""
+        sites = [self.problem.latents[name] for name in factor.sites]
+        made = factor.distribution
+        found: tuple[int, ...] = (*made.batch_shape, *made.event_shape)
+        expected: tuple[int, ...] = tuple(sites[0].shape)
+        if sites[0].is_discrete:
+            if isinstance(made, td.Categorical):
+                found = (*made.batch_shape, made.logits.shape[-1])
+                size = math.prod(support_size(site) for site in sites)
+                expected = (*sites[0].batch_shape, size)
+        elif factor.is_block:
+            expected = (sum(site.shape.numel() for site in sites),)
+        if found != expected:
+            raise NotSupportedError(
+                f"q({', '.join(factor.sites)}) is a {type(made).__name__} of shape {found}, "
+                f"expected {expected}."
+            )
 
     def elbo(self, num_samples: int = 1000, seed: int = 0) -> Estimate:
         """The coordinate-ascent bound, exact; it counts q(z) of discrete latents as a factor.
@@ -93,26 +115,24 @@ class FactorisedPosterior(Posterior):
             for factor in self.factors:
                 if not self.problem.latents[factor.sites[0]].is_discrete:
                     values.update(self._split(factor, factor.distribution.sample((n,))))
-            log_q = self.log_prob(values)
+            log_q = self.log_prob(values).expand(n)  # no values: all latents are discrete
         sites = self.problem.latents
         return {k: v.to(sites[k].dtype) for k, v in values.items()}, log_q
 
     def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
-        total: Any = 0.0
+        latents = self.problem.latents
+        flat, sample_shape = self.problem.checked_draws(values)
+        total: Any = torch.zeros(sample_shape.numel())
         for factor in self.factors:
-            site = self.problem.latents[factor.sites[0]]
-            if site.is_discrete:
+            if latents[factor.sites[0]].is_discrete:
                 continue
             if factor.is_block:
-                flat = [_flatten(values[k], self.problem.latents[k].shape) for k in factor.sites]
-                value = torch.cat(flat, -1).to(factor.distribution.loc.dtype)
-                dims = 0
+                parts = [_flatten(flat[k], latents[k].shape) for k in factor.sites]
+                log_density = factor.distribution.log_prob(torch.cat(parts, -1))
             else:
-                value = values[site.name]
-                dims = len(factor.distribution.batch_shape)
-            log_density = factor.distribution.log_prob(value)
-            total = total + log_density.sum(tuple(range(-dims, 0))) if dims else total + log_density
-        return total
+                log_density = factor.distribution.log_prob(flat[factor.sites[0]])
+            total = total.to(log_density) + log_density.reshape((len(total), -1)).sum(-1)
+        return total.reshape(sample_shape)
 
     def _split(self, factor: Factor, drawn: Tensor) -> dict[str, Tensor]:
         """A draw ``[n, …]`` of a Gaussian block as ``{site: [n, *shape]}``."""
@@ -132,11 +152,13 @@ class FactorisedPosterior(Posterior):
         if not factor.is_block:
             return factor.distribution
         if self.problem.latents[site].is_discrete:
-            return td.Categorical(probs=self._discrete_block_marginal(factor, site))
+            return td.Categorical(
+                probs=self._discrete_block_marginal(factor, site), validate_args=False
+            )
         mean, covariance = factor.distribution.loc, factor.distribution.covariance_matrix
         index = self._split(factor, torch.arange(mean.shape[-1]))[site]
         flat = index.flatten()
-        return td.MultivariateNormal(mean[flat], covariance[flat][:, flat])
+        return td.MultivariateNormal(mean[flat], covariance[flat][:, flat], validate_args=False)
 
     def _discrete_block_marginal(self, factor: Factor, site: str) -> Tensor:
         sizes = [support_size(self.problem.latents[k]) for k in factor.sites]

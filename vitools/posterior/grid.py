@@ -52,18 +52,10 @@ class GridPosterior(Posterior):
         values = self._space.to_values(vectors)
         return values, self.log_prob(values) if values else vectors.new_zeros(n)
 
-    def sample(self, n: int, seed: int = 0, *, discrete: bool = False) -> dict[str, Tensor]:
-        values = self._draw(n, seed)
-        if not discrete or not self.problem.discrete:
-            return values
-        if values:
-            return values | self.problem.sample_discrete(values, seed + 1)
-        repeats = [self.problem.sample_discrete({}, seed + i) for i in range(n)]
-        return {k: torch.stack([r[k] for r in repeats]) for k in repeats[0]}
-
     def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
+        continuous = {k: v for k, v in values.items() if k not in self.problem.discrete}
         with torch.no_grad():
-            return self.problem.log_joint(values) - self.log_evidence.value
+            return self.problem.log_joint(continuous) - self.log_evidence.value
 
     def _moments(self, name: str) -> tuple[Tensor, Tensor]:
         values = self._space.to_values(self.nodes)[name].double()

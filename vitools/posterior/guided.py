@@ -1,44 +1,46 @@
 """A fitted Pyro guide with its own parameters, independent of the global store."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoContinuous
+from pyro.infer.autoguide import AutoContinuous, AutoGuide
 from pyro.poutine import Trace
 from torch import Tensor
 
 from vitools.errors import NotSupportedError
-from vitools.isolation import ParamState, full_plates, isolated, seeded
+from vitools.isolation import ParamState, full_plates, isolated, seeded, snapshot
 from vitools.posterior.base import Posterior, check_count
 from vitools.problem import Problem
-from vitools.sites import is_subsample
+from vitools.sites import is_delta, is_subsample
+from vitools.supports import from_reals
 from vitools.unconstrained import UnconstrainedSpace
-from vitools.vectorise import DrawMapper, split_draws
+from vitools.vectorise import DrawMapper
 
 
-def snapshot(params: ParamState) -> ParamState:
-    """A copy of a parameter store's state that no further step can change."""
-    copies = {k: torch.nn.Parameter(v.detach().clone()) for k, v in params["params"].items()}
-    return {"params": copies, "constraints": dict(params["constraints"])}
+KNOWN_GUIDES = ("vitools.guides.", "pyro.infer.autoguide.")
+"""Where a guide class named in a saved file may come from."""
 
 
-def guide_log_density(run: Trace) -> Tensor:
-    """log q of the values in a trace of a guide (auxiliary sites and Jacobians included)."""
+def guide_log_density(run: Trace, without: Collection[str] = ()) -> Tensor:
+    """log q of the values in a trace of a guide (auxiliary sites and Jacobians included).
+
+    Args:
+        without: sites whose terms are left out.
+    """
     run.compute_log_prob()
-    terms = [
-        node["log_prob_sum"]
-        for node in run.nodes.values()
-        if node["type"] == "sample" and not is_subsample(node)
-    ]
+    terms = [node["log_prob_sum"] for name, node in _drawn(run).items() if name not in without]
     return torch.stack(terms).sum() if terms else torch.zeros(())
 
 
 class GuidePosterior(Posterior):
     """q(θ) given by any Pyro guide at fixed parameters.
+
+    The parameters are copied, so that training the same guide again does not change a fit.
+    Discrete latents that the guide draws are ignored: they are summed out of the model exactly.
 
     Args:
         problem: the fitted problem.
@@ -47,65 +49,126 @@ class GuidePosterior(Posterior):
     """
 
     def __init__(self, problem: Problem, guide: Any, params: ParamState, **common: Any) -> None:
-        super().__init__(problem.with_params(params), **common)
+        super().__init__(problem.with_params(snapshot(params)), **common)
         self.guide = guide
-        self.params = params
-        self._mapper = DrawMapper(None, 8 * sum(s.shape.numel() for s in problem.latents.values()))
+        self.params = self.problem.params
+        bytes_per_draw = 8 * sum(site.shape.numel() for site in problem.latents.values())
+        self._sampling = DrawMapper(None, bytes_per_draw)
+        # apart, because whether a density can be mapped must not change what a seed draws
+        self._density = DrawMapper(None, bytes_per_draw)
 
-    def run_guide(self, data: Mapping[str, Tensor] | None = None) -> Trace:
-        """One trace of the guide over the full data, optionally with sites held at ``data``."""
+    @contextmanager
+    def _fitted(self) -> Iterator[None]:
+        """The guide and the model with this fit's parameters, plates at full size."""
+        with isolated(self.params, self.guide, self.problem.model), full_plates():
+            yield
+
+    def _run_guide(self, data: Mapping[str, Tensor] | None = None) -> tuple[Trace, Tensor]:
+        """A trace of the guide, optionally with sites held at ``data``, and log q of its draws."""
         guide = poutine.condition(self.guide, data=dict(data)) if data else self.guide
-        with isolated(self.params), full_plates():
-            return poutine.trace(guide).get_trace(*self.problem.args, **self.problem.kwargs)
+        with self._fitted():
+            run = poutine.trace(guide).get_trace(*self.problem.args, **self.problem.kwargs)
+            return run, guide_log_density(run, without=self.problem.discrete)
 
     def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
         check_count(n)
-        names = list(self.problem.continuous)
+        with seeded(0), torch.no_grad():
+            self._refuse_unusable(self._run_guide()[0])
 
         def once(_: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-            run = self.run_guide()
-            return {k: run.nodes[k]["value"] for k in names}, guide_log_density(run)
+            run, log_q = self._run_guide()
+            return {k: run.nodes[k]["value"] for k in self.problem.continuous}, log_q
 
         with seeded(seed), torch.no_grad():
-            return self._mapper(once, torch.zeros(n), randomness="different")
+            return self._sampling(once, torch.zeros(n), randomness="different")
+
+    def _refuse_unusable(self, run: Trace) -> None:
+        drawn = _drawn(run)
+        missing = [k for k in self.problem.continuous if k not in drawn]
+        if missing:
+            raise NotSupportedError(
+                f"{self._title} does not draw {', '.join(map(repr, missing))}: every continuous "
+                "latent needs a draw."
+            )
+        if not any(k in drawn for k in self.problem.discrete):
+            return
+        # log q(θ) is the sum of the continuous sites' terms only where none looks at a discrete one
+        held = {k: drawn[k]["value"] for k in drawn if k not in self.problem.discrete}
+        densities = []
+        for seed in range(4):
+            with seeded(seed):
+                densities.append(self._run_guide(held)[1])
+        if not torch.allclose(densities[0], torch.stack(densities)):
+            raise NotSupportedError(
+                f"{self._title} draws continuous latents given discrete ones, so the density of the "
+                "continuous ones alone is not available. Leave the discrete latents out of the "
+                "guide; they are summed out exactly."
+            )
 
     def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
-        sites = self.problem.continuous
-        flat, sample_shape = split_draws(values, {k: len(sites[k].shape) for k in values})
+        flat, sample_shape = self.problem.checked_draws(values)
+        held = {k: v for k, v in flat.items() if k in self.problem.continuous}
         with torch.no_grad():
-            if isinstance(self.guide, AutoContinuous):
-                return self._log_prob_of_vector(flat).reshape(sample_shape)
             with seeded(0):
-                run = self.run_guide()
-            drawn = {k for k, n in run.nodes.items() if n["type"] == "sample" and k in sites}
-            deltas = {k for k in drawn if type(run.nodes[k]["fn"]).__name__ == "Delta"}
-            others = {
-                k for k, n in run.nodes.items() if n["type"] == "sample" and not is_subsample(n)
-            } - drawn
-            if deltas or others or drawn != set(sites):
-                raise NotSupportedError(
-                    f"guide {type(self.guide).__name__} draws {', '.join(sorted(others | deltas))} "
-                    "through a transformation, so its density at given values is not available; "
-                    "sample_with_log_prob() gives it at the guide's own draws."
+                run, _ = self._run_guide()
+            self._refuse_unusable(run)
+            if isinstance(self.guide, AutoContinuous):
+                return self._log_prob_of_vector(held).reshape(sample_shape)
+            held = self._unconstrained_helpers(run, held)
+            with seeded(0):
+                log_q = self._density(
+                    lambda draw: self._run_guide(draw)[1], held, randomness="different"
                 )
-            result = self._mapper(lambda draw: guide_log_density(self.run_guide(draw)), flat)
-        return result.reshape(sample_shape)
+        return log_q.reshape(sample_shape)
+
+    def _unconstrained_helpers(self, run: Trace, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Values to hold at the sites that a guide really draws.
+
+        Pyro's ``AutoNormal`` and others draw ``<site>_unconstrained`` and map it to the site.
+        """
+        held, used = {}, set()
+        for name, value in values.items():
+            helper = f"{name}_unconstrained"
+            if not is_delta(run.nodes[name]):
+                held[name] = value
+            elif helper in run.nodes:
+                support = self.problem.latents[name].support
+                held[helper] = from_reals(support).inv(value)
+                used.add(helper)
+        drawn = _drawn(run)
+        unknown = set(drawn) - set(values) - used - set(self.problem.discrete)
+        unknown |= {k for k in values if k not in held and f"{k}_unconstrained" not in held}
+        if unknown:
+            raise NotSupportedError(
+                f"{self._title} draws {', '.join(map(repr, sorted(unknown)))} through a "
+                "transformation, so its density at given values is not available; "
+                "sample_with_log_prob() gives it at the guide's own draws."
+            )
+        return held
 
     def _log_prob_of_vector(self, values: Mapping[str, Tensor]) -> Tensor:
         space = UnconstrainedSpace(self.problem)
         vector = space.from_values(values)
-        with isolated(self.params):
-            base = self.guide.get_posterior()
-        return base.log_prob(vector) - space.log_jacobian(vector)
+        with seeded(0), self._fitted():
+            self.guide(*self.problem.args, **self.problem.kwargs)  # takes its parameters now
+            order = [name for name, _ in self.guide.prototype_trace.iter_stochastic_nodes()]
+            base = self.guide.get_posterior(*self.problem.args, **self.problem.kwargs)
+            columns = torch.cat(
+                [torch.arange(space.size, device=vector.device)[space.slices[k]] for k in order]
+            )
+            return base.log_prob(vector[:, columns]) - space.log_jacobian(vector)
 
     def marginal(self, site: str) -> Any:
         self._latent(site)
         if not hasattr(self.guide, "marginal"):
             return super().marginal(site)
-        with seeded(0):
-            self.run_guide()  # a module guide takes its parameters from the store when it runs
-        with isolated(self.params), torch.no_grad():
+        with seeded(0), self._fitted(), torch.no_grad():
+            self.guide(*self.problem.args, **self.problem.kwargs)  # takes its parameters now
             return self.guide.marginal(site)
+
+    @property
+    def _title(self) -> str:
+        return f"guide {getattr(self.guide, '__name__', type(self.guide).__name__)}"
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         kind = type(self.guide)
@@ -125,7 +188,7 @@ class GuidePosterior(Posterior):
         guide: Any,
     ) -> "GuidePosterior":
         made = build_guide(problem, guide or _known_guide(meta["guide"]), **meta["options"])
-        with seeded(0), isolated() as params, torch.no_grad():
+        with seeded(0), isolated(None, made, problem.model) as params, torch.no_grad():
             made(*problem.args, **problem.kwargs)  # registers names and constraints
             problem.call()
         expected = {k: tuple(v.shape) for k, v in params["params"].items()}
@@ -139,22 +202,27 @@ class GuidePosterior(Posterior):
         return cls(problem, made, params, **common)
 
 
+def _drawn(run: Trace) -> dict[str, Any]:
+    """The sample statements of a guide's trace, minibatch choices aside."""
+    return {
+        name: node
+        for name, node in run.nodes.items()
+        if node["type"] == "sample" and not is_subsample(node)
+    }
+
+
 def build_guide(problem: Problem, guide: Any, **options: Any) -> Any:
     """A guide as it is, or a guide class called with the problem's model."""
     return guide(problem.model, **options) if isinstance(guide, type) else guide
 
 
 def _known_guide(path: str) -> Any:
-    """A guide class by the name in a saved file, from vitools and Pyro only."""
+    """A guide class by the name in a saved file, from the two collections in :data:`KNOWN_GUIDES`."""
     module, _, name = path.partition(":")
-    found = None
-    if module.startswith("vitools.guides"):
-        found = getattr(import_module("vitools.guides"), name, None)
-    elif module.startswith("pyro."):
-        found = getattr(pyro.infer.autoguide, name, None)
-    if found is None:
-        raise NotSupportedError(
-            f"this fit used the guide {name} of {module}; pass it: Posterior.load(path, problem, "
-            "guide=…)."
-        )
-    return found
+    if module.startswith(KNOWN_GUIDES):
+        found = getattr(import_module(module), name, None)
+        if isinstance(found, type) and issubclass(found, AutoGuide):
+            return found
+    raise NotSupportedError(
+        f"this fit used the guide {name} of {module}; pass it: Posterior.load(path, problem, guide=…)."
+    )

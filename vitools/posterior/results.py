@@ -37,8 +37,10 @@ class Estimate:
             return f"{self.value:.2f} (exact)"
         if not math.isfinite(self.standard_error):
             return f"{self.value:.2f} ± ?"
-        digits = max(0, min(8, 1 - math.floor(math.log10(self.standard_error))))
-        digits = max(2, digits) if self.standard_error < 0.1 else min(2, digits)
+        if self.standard_error < 1e-8:
+            return f"{self.value:.8f} ± {self.standard_error:.0e}"
+        magnitude = math.floor(math.log10(self.standard_error))
+        digits = -magnitude if magnitude < -2 else min(2, max(0, 1 - magnitude))
         return f"{self.value:.{digits}f} ± {self.standard_error:.{digits}f}"
 
 

@@ -45,10 +45,14 @@ def save(posterior: Posterior, path: str | Path) -> None:
         "seconds": posterior.seconds,
         "seed": posterior.seed,
         "meta": meta,
-        "digest": _digest(tensors),
     }
+    text = json.dumps(header, sort_keys=True)
+    metadata = {"vitools": text, "digest": _digest(text, tensors)}
     with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), metadata={"vitools": json.dumps(header)})
+        try:
+            save_file(tensors, str(temporary), metadata=metadata)
+        except SafetensorError as error:
+            raise FileError(f"cannot write '{path}': {error}.") from error
 
 
 def load(path: str | Path, problem: Problem, guide: Any = None) -> Posterior:
@@ -59,8 +63,6 @@ def load(path: str | Path, problem: Problem, guide: Any = None) -> Posterior:
             f"'{path}' was written by vitools {header.get('version')} in format "
             f"{header.get('format')}; this is vitools {__version__}, which reads format {FORMAT}."
         )
-    if header["digest"] != _digest(tensors):
-        raise FileError(f"'{path}' is damaged: its contents do not match their digest.")
     if header["fingerprint"] != problem.fingerprint:
         raise FileError(
             f"'{path}' is a fit of model '{header['model']}' to other data or sites than this "
@@ -88,19 +90,23 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        header = json.loads(metadata["vitools"])
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise FileError(
             f"'{path}' is not a whole safetensors file ({error}); it was damaged or cut short. "
             "Fit again, or restore it from a copy."
         ) from error
-    except KeyError:
-        raise FileError(f"'{path}' is a safetensors file, but not one vitools wrote.") from None
-    return header, tensors
+    if "vitools" not in metadata or "digest" not in metadata:
+        raise FileError(f"'{path}' is a safetensors file, but not one vitools wrote.")
+    if metadata["digest"] != _digest(metadata["vitools"], tensors):
+        raise FileError(
+            f"'{path}' is damaged: its contents do not match their digest. "
+            "Fit again, or restore it from a copy."
+        )
+    return json.loads(metadata["vitools"]), tensors
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(header: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(header.encode())
     for key in sorted(tensors):
         tensor = tensors[key].detach().cpu().contiguous()
         digest.update(f"{key}{tensor.dtype}{tuple(tensor.shape)}".encode())

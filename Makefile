@@ -1,0 +1,44 @@
+# Every target works alone on a fresh clone: it makes .venv, installs what it needs, and runs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SOURCES := pyproject.toml constraints.txt
+
+.PHONY: demo test test-slow lint docs clean
+
+demo: $(VENV)/.installed  ## the main job: compare methods on the two dice, write report/
+	$(BIN)/vitools compare two-dice --out report
+
+test: $(VENV)/.installed-dev  ## the default suite
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-dev  ## what takes minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed-dev  ## style, then types against an ordinary install (mypy reads no editable one)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf .typecheck build
+	$(PIP) --no-deps --target .typecheck .
+	cd .typecheck && ../$(BIN)/python -m mypy --config-file ../pyproject.toml --python-executable ../$(BIN)/python vitools
+
+docs: $(VENV)/.installed  ## redraw the graphs of the derivations
+	$(BIN)/vitools draw two-dice --out docs/derivations/two_dice_graph.svg
+	$(BIN)/vitools draw regression --out docs/derivations/bayesian_regression_graph.svg
+	$(BIN)/vitools draw vae --out docs/derivations/vae_graph.svg
+
+clean:
+	rm -rf $(VENV) .typecheck build *.egg-info report .pytest_cache .mypy_cache .ruff_cache
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "vitools needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python $(SOURCES)
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(BIN)/python $(SOURCES)
+	$(PIP) -e '.[dev]'
+	touch $@ $(VENV)/.installed

@@ -1,0 +1,125 @@
+"""What all guides here share: one look at the model, a start near the prior or at another fit."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pyro.infer.autoguide import AutoGuide
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vitools.errors import ModelError, OptionError
+from vitools.guides.family import LatentSite
+from vitools.guides.prototype import Prototype, draws_per_site
+from vitools.isolation import seeded
+
+
+class PriorCentredGuide(AutoGuide):
+    """A guide over the continuous latents of ``model`` that starts near their prior's centre.
+
+    Discrete latents that can be enumerated are left to the ELBO. See :class:`AutoMeanField` for
+    the arguments.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        *,
+        init_scale: float | None = None,
+        jitter: float = 0.1,
+        seed: int = 0,
+        create_plates: Callable | None = None,
+    ):
+        AutoGuide.__init__(self, model, create_plates=create_plates)
+        if init_scale is not None and not init_scale > 0:
+            raise OptionError(f"init_scale: expected a number above 0, got {init_scale}")
+        if not 0 <= jitter < 1:
+            raise OptionError(f"jitter: expected a number in [0, 1), got {jitter}")
+        self.options: dict[str, Any] = {"init_scale": init_scale, "jitter": jitter, "seed": seed}
+        self._prototype = Prototype(seed, jitter)
+        self._latent_sites: dict[str, LatentSite] = {}
+
+    @abstractmethod
+    def marginal(self, site: str) -> Distribution:
+        """q of one site at the fitted parameters, plates at full size; no gradient flows."""
+
+    @abstractmethod
+    def _start_at(self, draws: Mapping[str, Tensor], sites: Mapping[str, LatentSite]) -> None:
+        """Set the parameters to match ``draws``, whose moments are those of ``sites``."""
+
+    def initialise_from(self, fit: Any, num_draws: int = 1000, seed: int = 0) -> None:
+        """Move to the moments of another fit of the same model.
+
+        Args:
+            fit: has ``sample(n, seed) -> {site: draws}`` or ``marginal(site)``, a distribution.
+                Sites it lacks stay where they are.
+            num_draws: how many of its draws to match (fewer where a site is very large).
+            seed: of the draws.
+        """
+        self._require_set_up()
+        sites = self._latent_sites
+        count = min([num_draws, *(draws_per_site(site.mean) for site in sites.values())])
+        with seeded(seed), torch.no_grad():
+            if hasattr(fit, "sample"):
+                drawn = dict(fit.sample(count, seed))
+            else:
+                drawn = {name: fit.marginal(name).sample((count,)) for name in sites}
+            drawn = {name: drawn[name].to(sites[name].mean) for name in sites if name in drawn}
+            matched = {name: _match(sites[name], value) for name, value in drawn.items()}
+            self._start_at(drawn, matched)
+
+    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
+        self.prototype_trace = self._prototype.run(self.model, *args, **kwargs)
+        if self.master is not None:
+            self.master()._check_prototype(self.prototype_trace)
+        self._prototype_frames: dict[str, Any] = {}
+        for name, node in self.prototype_trace.iter_stochastic_nodes():
+            self._record_plates(name, node["cond_indep_stack"])
+            self._latent_sites[name] = self._prototype.site(name, node)
+        if not self._latent_sites:
+            raise ModelError(
+                "the model has no continuous latent site: there is nothing for a guide to fit"
+            )
+
+    def _record_plates(self, name: str, stack: Iterable[Any]) -> None:
+        for frame in stack:
+            if not frame.vectorized:
+                raise ModelError(
+                    f"site {name!r} is inside the sequential plate {frame.name!r}: "
+                    f"write it as `with pyro.plate({frame.name!r}, …):`"
+                )
+            self._prototype_frames[frame.name] = frame
+
+    def _require_set_up(self) -> None:
+        if self.prototype_trace is None:
+            raise OptionError(
+                "the guide has not seen its model run: call it once with the model's arguments"
+            )
+
+    def _require_site(self, site: str) -> None:
+        self._require_set_up()
+        if site not in self._latent_sites:
+            raise OptionError(f"site {site!r} is not in this guide; its sites: {self._known()}")
+
+    def _known(self) -> str:
+        return ", ".join(map(repr, self._latent_sites))
+
+
+def _match(site: LatentSite, draws: Tensor) -> LatentSite:
+    """The site with the moments of ``draws`` in place of its prior's."""
+    if draws.shape[1:] != site.mean.shape:
+        raise OptionError(
+            f"site {site.name!r}: expected draws of shape {tuple(site.mean.shape)} to start from, "
+            f"got {tuple(draws.shape[1:])}"
+        )
+    unconstrained = site.to_reals(draws)
+    tiny = torch.finfo(draws.dtype).eps
+    return replace(
+        site,
+        mean=draws.mean(0),
+        variance=draws.var(0).clamp(min=tiny**2),
+        location=unconstrained.mean(0),
+        scale=unconstrained.std(0).clamp(min=tiny),
+    )

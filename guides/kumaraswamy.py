@@ -1,0 +1,80 @@
+"""Kumaraswamy variables on the unit interval, and Kumaraswamy sticks on the simplex.
+
+Both have an elementary reparameterisation and stay close to the Beta or Dirichlet that conjugacy
+would give, sparse ones included.
+
+Their parameters are the logit of the median and log a, from which
+
+    log b = log log 2 - log(-log(1 - median^a)).
+
+In (log a, log b) the two must move together to keep the location while the spread changes, and a
+first-order optimiser crawls; here one is the location and the other the spread.
+"""
+
+import math
+
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+from torch.distributions import Beta
+from torch.distributions.constraints import Constraint
+
+from vitools.distributions import Kumaraswamy, StickBreaking
+from vitools.distributions.log_space import flip, log_softplus, logit_from_loglog
+from vitools.distributions.stick_breaking import dirichlet_sticks
+from vitools.guides.beta_start import beta_start, dirichlet_start
+from vitools.guides.family import Family, LatentSite, Parameter, is_simplex, is_unit_interval
+
+_LOG_LOG_2 = math.log(math.log(2.0))
+_LARGEST_LOG_B = 60.0  # beyond, b overflows float32
+
+
+class KumaraswamyFamily(Family):
+    """K(a, b) elementwise; parameters of the shape of the value."""
+
+    name = "kumaraswamy"
+
+    def fits(self, support: Constraint) -> bool:
+        return is_unit_interval(support)
+
+    def start(self, site: LatentSite, init_scale: float | None) -> dict[str, Parameter]:
+        near = Kumaraswamy.near(Beta(*beta_start(site, init_scale)))
+        return _parameters(near, site.event_dim)
+
+    def distribution(
+        self, site: LatentSite, parameters: dict[str, Tensor]
+    ) -> TorchDistributionMixin:
+        return _kumaraswamy(parameters).to_event(site.event_dim)
+
+
+class StickKumaraswamyFamily(Family):
+    """Kumaraswamy sticks; parameters of the shape of the value, its last dim one shorter."""
+
+    name = "stick_kumaraswamy"
+
+    def fits(self, support: Constraint) -> bool:
+        return is_simplex(support)
+
+    def start(self, site: LatentSite, init_scale: float | None) -> dict[str, Parameter]:
+        near = Kumaraswamy.near(dirichlet_sticks(dirichlet_start(site, init_scale)))
+        return _parameters(near, site.event_dim)
+
+    def distribution(
+        self, site: LatentSite, parameters: dict[str, Tensor]
+    ) -> TorchDistributionMixin:
+        q = StickBreaking(_kumaraswamy(parameters), validate_args=False)
+        return q.to_event(site.event_dim - 1)
+
+
+def _parameters(q: Kumaraswamy, event_dim: int) -> dict[str, Parameter]:
+    loglog_median = flip(_LOG_LOG_2 - q.log_b) - q.log_a  # log(-log median)
+    return {
+        "median_logit": Parameter(logit_from_loglog(loglog_median), event_dim),
+        "log_a": Parameter(q.log_a, event_dim),
+    }
+
+
+def _kumaraswamy(parameters: dict[str, Tensor]) -> Kumaraswamy:
+    log_a = parameters["log_a"]
+    loglog_median = log_softplus(-parameters["median_logit"])
+    log_b = (_LOG_LOG_2 - flip(log_a + loglog_median)).clamp(max=_LARGEST_LOG_B)
+    return Kumaraswamy(log_a, log_b, validate_args=False)

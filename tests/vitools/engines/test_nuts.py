@@ -1,0 +1,75 @@
+"""nuts(): against closed forms; mixing judged by R-hat and effective sample size."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from vitools import Problem, Status, exact, nuts
+from vitools.errors import NotSupportedError, OptionError
+from vitools.models import coin
+
+
+def test_beta_bernoulli_moments():
+    flips = coin.simulate(20, seed=1)
+    fit = nuts(Problem(coin.model, flips), num_samples=400, num_warmup=200, num_chains=2, seed=0)
+    heads = float(flips.sum())
+    posterior = torch.distributions.Beta(1 + heads, 21 - heads)
+    error = float(posterior.stddev) / math.sqrt(fit.ess["p"])
+    assert fit.status is Status.SAMPLED
+    assert float(fit.mean()["p"]) == pytest.approx(float(posterior.mean), abs=4 * error)
+    assert fit.draws["p"].shape == (2, 400)
+
+
+def test_discrete_latents_are_summed_out():
+    def model():
+        x = pyro.sample("x", dist.Normal(0.0, 1.0))
+        z = pyro.sample("z", dist.Bernoulli(0.3))
+        pyro.sample("y", dist.Normal(x + 3 * z, 1.0), obs=torch.tensor(1.0))
+
+    problem = Problem(model)
+    truth = exact(problem)
+    fit = nuts(problem, num_samples=400, num_warmup=200, num_chains=2, seed=0)
+    error = float(truth.sd()["x"]) / math.sqrt(fit.ess["x"])
+    assert float(fit.mean()["x"]) == pytest.approx(float(truth.mean()["x"]), abs=4 * error)
+
+
+def test_starting_from_a_fit_gives_the_same_posterior():
+    flips = coin.simulate(20, seed=1)
+    problem = Problem(coin.model, flips)
+    first = exact(problem)
+    fit = nuts(problem, num_samples=400, num_warmup=100, num_chains=2, start=first, seed=3)
+    error = float(first.sd()["p"]) / math.sqrt(fit.ess["p"])
+    assert float(fit.mean()["p"]) == pytest.approx(float(first.mean()["p"]), abs=4 * error)
+    assert fit.status is Status.SAMPLED
+
+
+def test_chains_in_different_modes_are_not_called_mixed():
+    def model():
+        x = pyro.sample("x", dist.Normal(0.0, 10.0))
+        pyro.sample("y", dist.Normal(x.abs(), 0.1), obs=torch.tensor(8.0))
+
+    fit = nuts(Problem(model), num_samples=100, num_warmup=100, num_chains=4, seed=1)
+    assert fit.status is Status.NOT_MIXED
+    assert fit.rhat["x"] > 1.5
+
+
+def test_refusals():
+    def model():
+        z = pyro.sample("z", dist.Bernoulli(0.3))
+        pyro.sample("y", dist.Normal(z, 1.0), obs=torch.tensor(1.0))
+
+    with pytest.raises(NotSupportedError, match="only discrete latents"):
+        nuts(Problem(model))
+    with pytest.raises(OptionError, match="at least 1"):
+        nuts(Problem(coin.model, torch.tensor([1.0])), num_chains=0)
+
+
+def test_draws_have_no_density():
+    flips = torch.tensor([1.0, 0.0])
+    fit = nuts(Problem(coin.model, flips), num_samples=20, num_warmup=20, num_chains=1)
+    for call in (lambda: fit.elbo(), lambda: fit.log_prob(fit.sample(2))):
+        with pytest.raises(NotSupportedError):
+            call()

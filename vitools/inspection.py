@@ -1,0 +1,340 @@
+"""Running a model to learn its sites and plates, and refusing what no engine could fit.
+
+A model is run on all its data twice with different seeds. What differs between the runs
+(names, shapes, supports) cannot be fitted and is refused here, by name.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import MaskedDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.poutine import Trace, trace
+from torch import Tensor
+
+from vitools.errors import DataError, ModelError, VitoolsError
+from vitools.isolation import ParamState, full_plates, isolated, seeded, snapshot
+from vitools.observations import refuse_bad_data, refuse_nan_density
+from vitools.rules import ReadingRules
+from vitools.sites import (
+    Plate,
+    Site,
+    base_distribution,
+    is_delta,
+    is_deterministic,
+    is_factor,
+    is_subsample,
+)
+from vitools.supports import bounds, from_reals
+
+BatchDims = dict[str, dict[int, str]]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A model with its arguments."""
+
+    model: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    name: str
+
+    @property
+    def title(self) -> str:
+        return f"model '{self.name}'"
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments by name, defaults filled in."""
+        try:
+            bound = inspect.signature(self.model).bind(*self.args, **self.kwargs)
+        except (TypeError, ValueError):
+            return {f"argument {i}": a for i, a in enumerate(self.args)} | dict(self.kwargs)
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+
+@dataclass(frozen=True)
+class ModelStructure:
+    """Everything :class:`~vitools.problem.Problem` learns from running the model.
+
+    Attributes:
+        params: initial values of ``pyro.param`` statements and modules, copied.
+        batch_dims: ``{site: {dim: plate name}}`` for batch dims outside every plate.
+        max_plate_nesting: number of dims on the right that plates take.
+        example: one draw of the latents from the prior.
+    """
+
+    latents: dict[str, Site]
+    observed: dict[str, Site]
+    deterministics: dict[str, Site]
+    plates: dict[str, Plate]
+    params: ParamState
+    batch_dims: BatchDims
+    max_plate_nesting: int
+    example: dict[str, Tensor]
+
+
+def inspect_model(program: Program) -> ModelStructure:
+    """Run the model and describe it, or refuse it with a :class:`VitoolsError`."""
+    first, params = _run(program, seed=0)
+    second, _ = _run(program, seed=1)
+    minibatch, _ = _run(program, seed=0, whole=False)
+    sites, again = _describe(first), _describe(second)
+    _refuse_unstable(sites, again, program.title)
+    nodes = {k: first.nodes[k] for k in sites}
+    fixed = {k for k, s in sites.items() if not s.is_observed and is_delta(nodes[k])}
+    deterministic = fixed | {k for k in sites if is_deterministic(nodes[k])}
+    factors = {k for k in sites if is_factor(nodes[k])}
+    latents = {k: s for k, s in sites.items() if not s.is_observed and k not in deterministic}
+    given = {k: s for k, s in sites.items() if s.is_observed}
+    observed = {k: s for k, s in given.items() if k not in deterministic | factors}
+    _refuse_nothing_observed(program, latents, bool(observed or factors))
+    for name, site in latents.items():
+        _refuse_unfit_latent(site, nodes[name]["fn"])
+    # data outside U(0, θ) at one draw of θ have density 0 there, which is no mistake
+    moving = {k for k in observed if _bounds(sites[k]) != _bounds(again[k])}
+    for name in observed:
+        refuse_bad_data(name, nodes[name], check_support=name not in moving)
+    checked = [k for k in given if k in factors or (k in observed and k not in moving)]
+    refuse_nan_density(first, checked, program.arguments(), program.title)
+    unnamed = {
+        k: _dims_outside_plates(s) for k, s in sites.items() if k not in deterministic - fixed
+    }
+    described = {
+        k: _with_plates(replace(s, support_values=_support_values(s, nodes[k])), unnamed)
+        for k, s in sites.items()
+    }
+    plates = _plates(first, minibatch)
+    for name, dims in unnamed.items():
+        for dim, plate in dims.items():
+            size = sites[name].batch_shape[dim]
+            plates[plate] = Plate(plate, size, dim, size)
+    return ModelStructure(
+        latents={k: described[k] for k in latents},
+        observed={k: described[k] for k in observed},
+        deterministics={k: s for k, s in sites.items() if k in deterministic},
+        plates=plates,
+        params=snapshot(params),
+        batch_dims={k: dims for k, dims in unnamed.items() if dims},
+        max_plate_nesting=max((-p.dim for p in plates.values()), default=0),
+        example={k: nodes[k]["value"].detach() for k in latents},
+    )
+
+
+def _run(program: Program, *, seed: int, whole: bool = True) -> tuple[Trace, ParamState]:
+    def run() -> Trace:
+        with ReadingRules({}, fill_masked=False):
+            return trace(program.model, graph_type="flat").get_trace(
+                *program.args, **program.kwargs
+            )
+
+    try:
+        with seeded(seed), isolated(None, program.model) as params, pyro.validation_enabled(True):
+            if whole:
+                with full_plates():
+                    return run(), params
+            return run(), params
+    except VitoolsError:
+        raise
+    except Exception as error:
+        raise _failed(program, error) from error
+
+
+def first_words(error: Exception) -> str:
+    """An error's message on one line, without the table of shapes that Pyro appends."""
+    return " ".join(str(error).partition("Trace Shapes:")[0].split())[:300] or "no message"
+
+
+def _failed(program: Program, error: Exception) -> VitoolsError:
+    reason = first_words(error)
+    suspects = [
+        name
+        for name, value in program.arguments().items()
+        if isinstance(value, Tensor)
+        and value.is_floating_point()
+        and not bool(torch.isfinite(value).all())
+    ]
+    if suspects:
+        return DataError(
+            f"argument {', '.join(map(repr, suspects))} of {program.title} holds NaN or infinity, "
+            f"and the model raised {type(error).__name__}: {reason}. Clean it, or mask the entries."
+        )
+    return ModelError(
+        f"{program.title} raised {type(error).__name__} when run on its data: {reason}. "
+        "Run the model by itself, outside vitools, to find the line."
+    )
+
+
+def _describe(run: Trace) -> dict[str, Site]:
+    sites = {}
+    for name, node in run.nodes.items():
+        if node["type"] != "sample" or is_subsample(node):
+            continue
+        fn, value = node["fn"], node["value"]
+        if not isinstance(fn, TorchDistributionMixin):
+            raise ModelError(
+                f"site '{name}' is drawn from {type(fn).__name__}, which is not a distribution over "
+                "tensors; use one from pyro.distributions."
+            )
+        if not isinstance(value, Tensor):
+            raise DataError(
+                f"site '{name}': expected observations as a torch tensor, got "
+                f"{type(value).__name__}. Convert them with torch.as_tensor."
+            )
+        shape = fn.shape()
+        names: list[str | None] = [None] * (len(shape) - fn.event_dim)
+        for frame in node["cond_indep_stack"]:
+            if frame.vectorized and -frame.dim <= len(names):
+                names[frame.dim] = frame.name
+        scale = node["scale"]
+        if isinstance(scale, Tensor) and scale.dim() == 0:
+            scale = float(scale)
+        support = fn.support if not is_factor(node) else None
+        sites[name] = Site(
+            name=name,
+            distribution=type(base_distribution(fn)).__name__,
+            shape=shape,
+            event_dim=fn.event_dim,
+            plates=tuple(names),
+            support=support,
+            is_discrete=bool(fn.has_enumerate_support or getattr(support, "is_discrete", False)),
+            is_observed=bool(node["is_observed"]),
+            dtype=value.dtype,
+            device=value.device,
+            scale=scale,
+            value=value if node["is_observed"] else None,
+        )
+    return sites
+
+
+def _support_values(site: Site, node: Mapping[str, Any]) -> Tensor | None:
+    if site.is_observed or not site.is_discrete:
+        return None
+    values = node["fn"].enumerate_support(expand=False)
+    return values.reshape((values.shape[0], *site.event_shape))
+
+
+def _dims_outside_plates(site: Site) -> dict[int, str]:
+    rank = len(site.batch_shape)
+    return {
+        d - rank: f"{site.name}_dim_{d}"
+        for d, (plate, size) in enumerate(zip(site.plates, site.batch_shape, strict=True))
+        if plate is None and size > 1
+    }
+
+
+def _with_plates(site: Site, unnamed: Mapping[str, Mapping[int, str]]) -> Site:
+    rank, extra = len(site.plates), unnamed.get(site.name, {})
+    return replace(site, plates=tuple(p or extra.get(d - rank) for d, p in enumerate(site.plates)))
+
+
+def _plates(whole: Trace, minibatch: Trace) -> dict[str, Plate]:
+    sub = {f.name: f.size for n in minibatch.nodes.values() for f in n.get("cond_indep_stack", ())}
+    plates: dict[str, Plate] = {}
+    for node in whole.nodes.values():
+        for frame in node.get("cond_indep_stack", ()):
+            if frame.vectorized:
+                plates[frame.name] = Plate(
+                    frame.name, frame.size, frame.dim, sub.get(frame.name, frame.size)
+                )
+    return plates
+
+
+# ---- refusals --------------------------------------------------------------------------------
+
+
+def _refuse_nothing_observed(
+    program: Program, latents: Mapping[str, Site], has_likelihood: bool
+) -> None:
+    if not has_likelihood:
+        raise ModelError(
+            f"{program.title} observes nothing: expected at least one sample statement with obs=…, "
+            f"got latent sites only ({', '.join(latents) or 'none'}). Pass the data, or check that "
+            "the argument that carries them is not None."
+        )
+
+
+def _refuse_unstable(first: dict[str, Site], second: dict[str, Site], title: str) -> None:
+    if set(first) != set(second):
+        only = ", ".join(sorted(set(first) ^ set(second)))
+        raise ModelError(
+            f"{title} has different sites from run to run ({only}): its structure depends on what it "
+            "draws. Give every run the same sites, e.g. with mask= instead of an if."
+        )
+    for name, site in first.items():
+        other = second[name]
+        if site.shape != other.shape:
+            raise ModelError(
+                f"site '{name}' changes shape from run to run ({tuple(site.shape)}, then "
+                f"{tuple(other.shape)}). Give it a fixed shape and mask the unused entries."
+            )
+        if site.is_observed or _bounds(site) == _bounds(other):
+            continue
+        raise ModelError(
+            f"site '{name}': its support depends on other latents ({_bounds(site)}, then "
+            f"{_bounds(other)}). "
+            + (
+                "Give it the largest support and let impossible values have probability 0."
+                if site.is_discrete
+                else "Draw it on a fixed support and transform it "
+                "(e.g. low + (high - low) * u with u ~ Uniform(0, 1))."
+            )
+        )
+
+
+def _bounds(site: Site) -> tuple[Any, ...]:
+    return tuple(b.tolist() if isinstance(b, Tensor) else b for b in bounds(site.support))
+
+
+def _refuse_unfit_latent(site: Site, fn: Any) -> None:
+    layer = fn
+    while hasattr(layer, "base_dist"):
+        if isinstance(layer, MaskedDistribution):
+            raise ModelError(
+                f"site '{site.name}' is a latent with a mask inside its distribution, which leaves "
+                "the masked entries without a density. Mask the observations that use it instead."
+            )
+        layer = layer.base_dist
+    if site.is_discrete:
+        _refuse_unenumerable(site, fn)
+        return
+    try:
+        from_reals(site.support)
+    except NotImplementedError:
+        raise ModelError(
+            f"site '{site.name}' ({site.distribution}) has support {site.support}, to which no map "
+            "from the reals is known. Build it from latents on simpler supports."
+        ) from None
+
+
+def _refuse_unenumerable(site: Site, fn: Any) -> None:
+    title = f"site '{site.name}' ({site.distribution})"
+    base = base_distribution(fn)
+    if not base.has_enumerate_support:
+        raise ModelError(
+            f"{title} is a discrete latent with unbounded support, which "
+            "cannot be enumerated. Use a bounded one (Categorical over a truncated range, Binomial), "
+            "or integrate it out by hand (e.g. Gamma-Poisson is NegativeBinomial)."
+        )
+    if site.event_dim > base.event_dim:
+        raise ModelError(
+            f"{title} is a discrete latent made one event by to_event, so its entries would have to "
+            "be enumerated jointly. Put it in a pyro.plate instead."
+        )
+    outside = [size for p, size in zip(site.plates, site.batch_shape, strict=True) if p is None]
+    if any(size > 1 for size in outside):
+        raise ModelError(
+            f"{title} is a discrete latent of batch shape {tuple(site.batch_shape)} outside any "
+            "plate, so nothing says that its entries are independent. Put it in a pyro.plate."
+        )
+    try:
+        fn.enumerate_support(expand=False)
+    except NotImplementedError as error:
+        raise ModelError(
+            f"{title} is a discrete latent whose entries differ in support, which cannot be "
+            f"enumerated ({error}). Give all the largest support."
+        ) from error
