@@ -232,7 +232,9 @@ class ConjugateModel:
         """The blocks swept more than once before the others move, in the order of updates."""
         unknown = [name for name in names if name not in self.block_of]
         if unknown:
-            raise OptionError(f"inner: no latent site {unknown[0]!r}; latents are {list(self.latents)}")
+            raise OptionError(
+                f"inner: no latent site {unknown[0]!r}; latents are {list(self.latents)}"
+            )
         if names:
             return [block for block in self.order if set(block.names) & set(names)]
         return [block for block in self.order if isinstance(block, DiscreteBlock)]

@@ -102,7 +102,9 @@ def test_a_factor_statement_counts():
 
 
 def test_a_factor_model_can_be_saved(tmp_path):
-    y = torch.randn(4, 5, generator=torch.Generator().manual_seed(1)).double()
+    generator = torch.Generator().manual_seed(1)
+    y = torch.randn(4, 5, generator=generator).double()
+    y = y + 3 * torch.outer(torch.arange(4.0) - 1, torch.arange(5.0) - 2).double()
 
     def model(y):
         with pyro.plate("factors", 2, dim=-1):
@@ -119,7 +121,7 @@ def test_a_factor_model_can_be_saved(tmp_path):
     again = Posterior.load(tmp_path / "fit.safetensors", problem)
     assert torch.allclose(again.mean()["w"], fit.mean()["w"])
     assert again.elbo().value == fit.elbo().value
-    assert cavi(problem, factorised=["w", "x"]).elbo().value < fit.elbo().value
+    assert cavi(problem, factorised=["w", "x"]).elbo().value < fit.elbo().value - 0.01
 
 
 def test_topics_separate_and_inner_sweeps_help():
