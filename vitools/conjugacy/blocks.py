@@ -18,7 +18,7 @@ from pyro.distributions import MaskedDistribution
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, OneHotCategorical
 
-from vitools.conjugacy.expression import Atom, Unsupported
+from vitools.conjugacy.term import Atom, Unsupported
 from vitools.conjugacy.trace import TracedSite
 from vitools.errors import NumericalError
 from vitools.families import FAMILIES, FAMILY_OF_PRIOR, Family

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from vitools.conjugacy.expression import (
+from vitools.conjugacy.expression import Expression
+from vitools.conjugacy.term import (
     Atom,
     Constant,
-    Expression,
     Factor,
     Out,
     Term,

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from vitools.conjugacy.blocks import Block, FamilyBlock
-from vitools.conjugacy.expression import Atom, Unsupported
 from vitools.conjugacy.gaussian import GaussianBlock
 from vitools.conjugacy.symbolic import Refusal
+from vitools.conjugacy.term import Atom, Unsupported
 from vitools.conjugacy.terms import ClosedTerm, log_density
 from vitools.conjugacy.trace import trace_model
 from vitools.conjugacy.update import ConjugateModel

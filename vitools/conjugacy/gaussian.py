@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
 from vitools.conjugacy.blocks import Block, Resolved, describe, plate_names, with_event
-from vitools.conjugacy.expression import Atom, Unsupported
+from vitools.conjugacy.term import Atom, Unsupported
 from vitools.conjugacy.trace import TracedSite
 from vitools.errors import NotSupportedError, NumericalError
 from vitools.families import FAMILIES

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from vitools.conjugacy.discrete import Discrete, take_discrete
-from vitools.conjugacy.expression import Expression, Unsupported
+from vitools.conjugacy.expression import Expression
+from vitools.conjugacy.term import Unsupported
 
 Node = Expression | Discrete
 RULES: dict[str, Callable[..., Any]] = {}

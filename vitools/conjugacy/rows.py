@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from vitools.conjugacy.expression import Constant
+from vitools.conjugacy.term import Constant
 from vitools.conjugacy.terms import ClosedTerm, ExpectedLogJoint, Selection, term_sizes
 from vitools.conjugacy.trace import ModelTrace, Plate, TracedSite
 

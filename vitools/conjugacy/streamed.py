@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vitools.conjugacy.blocks import Block, DiscreteBlock, Resolved
-from vitools.conjugacy.expression import Atom, Constant, Unsupported
+from vitools.conjugacy.term import Atom, Constant, Unsupported
 from vitools.conjugacy.terms import ClosedTerm, Selection
 from vitools.conjugacy.trace import TracedSite
 from vitools.errors import NumericalError

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from vitools.conjugacy.discrete import Discrete
-from vitools.conjugacy.expression import Expression, Unsupported
+from vitools.conjugacy.expression import Expression
 from vitools.conjugacy.operations import RULES, Node, function_name
+from vitools.conjugacy.term import Unsupported
 from vitools.errors import NotConjugate
 
 READS_VALUES = {"item", "bool", "float", "int", "index", "tolist", "numpy", "array", "contains"}

@@ -1,7 +1,8 @@
 """Beta: log p = (a-1) log x + (b-1) log(1-x) - log B(a, b); the uniform on (0, 1) is Beta(1, 1)."""
 
-from vitools.conjugacy.expression import Expression, Unsupported
+from vitools.conjugacy.expression import Expression
 from vitools.conjugacy.factors.functions import constant, log_gamma
+from vitools.conjugacy.term import Unsupported
 
 
 def beta(x: Expression, concentration1: Expression, concentration0: Expression) -> Expression:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vitools.conjugacy.expression import Atom, Expression, Term, Unsupported
+from vitools.conjugacy.expression import Expression
+from vitools.conjugacy.term import Atom, Term, Unsupported
 
 
 def constant(expression: Expression, what: str) -> Tensor:

@@ -10,16 +10,9 @@ from collections.abc import Callable
 
 import torch
 
-from vitools.conjugacy.expression import (
-    Atom,
-    Constant,
-    Expression,
-    Factor,
-    Term,
-    Unsupported,
-    cases_cover,
-    is_selector,
-)
+from vitools.conjugacy.cases import cases_cover
+from vitools.conjugacy.expression import Expression
+from vitools.conjugacy.term import Atom, Constant, Factor, Term, Unsupported, is_selector
 
 
 def inverse(matrix: Expression) -> Expression:
@@ -42,7 +35,7 @@ Rule = Callable[[Term, tuple[int, ...]], Expression]
 
 
 def _by_cases(matrix: Expression, rule: Rule, what: str) -> Expression:
-    if len(matrix.terms) != 1 and not cases_cover(matrix):
+    if len(matrix.terms) != 1 and not cases_cover(matrix.terms):
         raise Unsupported(f"{what} of a sum of matrices")
     parts = [rule(term.freshen(), matrix.shape) for term in matrix.terms]
     return Expression([term for part in parts for term in part.terms], parts[0].shape)
