@@ -1,9 +1,7 @@
-"""From a traced model to the terms of E_q log p: closed, folded, merged.
+"""From a traced model to the closed terms of E_q log p.
 
-*Closed*: every factor's log density is summed over its plates; the axis of a plate carries that
-plate's own label in all terms. *Folded*: labels that stand on constants alone are contracted at
-once, so data shrink to sufficient statistics (XᵀX, counts of faces). *Merged*: terms that are equal
-up to their constants are added up.
+Every factor's log density is summed over its plates; the axis of a plate carries that plate's own
+label in all terms, so terms know their plates. Axes read by data get a selection beside them.
 """
 
 from __future__ import annotations
