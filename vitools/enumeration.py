@@ -28,7 +28,7 @@ from pyro.poutine import Trace, trace
 from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 
-from vitools.errors import ModelError, NotSupportedError
+from vitools.errors import NotSupportedError
 from vitools.sites import is_deterministic, is_subsample
 
 Ordinal = frozenset[str]
@@ -246,50 +246,6 @@ class FactorGraph:
             ring=ring,
         )
 
-    def refuse_disagreement(
-        self, given: "FactorGraph", chosen: Mapping[str, Tensor], title: str
-    ) -> None:
-        """Raise :class:`ModelError` unless enumeration says what the model says.
-
-        Enumeration lays the values of a discrete latent along a dim of their own, which goes
-        wrong silently where the model reduces or permutes its batch dims, or uses it outside
-        its plate.
-
-        Args:
-            given: the same model with all its discrete latents held at values.
-            chosen: ``{site: indices of those values in its support, [*batch_shape]}``.
-        """
-        direct = {f.name: f for f in given.factors}
-        letter_of = {f.enumerated: f.name for f in self.factors if f.enumerated is not None}
-        home = {f.name: f.plates for f in self.factors}
-        dim_of = self.trace.symbol_to_dim
-        for factor in self.factors:
-            table, expected = factor.log_density, direct[factor.name].log_density
-            index, suspects, outside = [], [], []
-            for d in table._pyro_dims:
-                if d not in letter_of:
-                    index.append((torch.arange(self.plate_sizes[d], device=table.device), d))
-                    continue
-                name = letter_of[d]
-                wide = [p for p in home[name] if self.plate_sizes[p] > 1]
-                suspects.append(name)
-                outside += [name] if set(wide) - factor.plates else []
-                index.append(
-                    (chosen[name].squeeze(), "".join(sorted(wide, key=dim_of.__getitem__)))
-                )
-            left = [self.plate_letters[given.plate_of(d)] for d in expected._pyro_dims]
-            if not outside and {d for d in table._pyro_dims if d not in letter_of} == set(left):
-                found = table[_broadcast(index, left)] if index else table
-                if torch.allclose(found, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
-                    continue
-            suspects = outside or suspects
-            raise ModelError(
-                f"{title}: the density of site '{factor.name}' changes when the discrete latents "
-                f"({', '.join(suspects or letter_of.values())}) are enumerated. An enumerated latent "
-                "has a new dim on the left: use it only inside its own plate, index with it "
-                "(table[z]) or compute elementwise, and never reduce or reorder its batch dims."
-            )
-
     def plate_of(self, letter: str) -> str:
         """The plate that a letter stands for."""
         return next(name for name, own in self.plate_letters.items() if own == letter)
@@ -303,16 +259,6 @@ def _without(
     for plates, terms in tree.items():
         out.setdefault(plates - letters, []).extend(terms)
     return out
-
-
-def _broadcast(index: list[tuple[Tensor, str]], letters: list[str]) -> tuple[Tensor, ...]:
-    """Index tensors with the named dims, aligned to the dims ``letters``."""
-    return tuple(
-        tensor.permute([names.index(d) for d in letters if d in names])[
-            tuple(slice(None) if d in names else None for d in letters)
-        ]
-        for tensor, names in index
-    )
 
 
 def _packed_scale(scale: Any, letters: Mapping[int, str]) -> Any:

@@ -4,21 +4,21 @@ A model is run on all its data twice with different seeds. What differs between 
 (names, shapes, supports) cannot be fitted and is refused here, by name.
 """
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import MaskedDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine import Trace, trace
 from torch import Tensor
 
 from vitools.errors import DataError, ModelError, VitoolsError
+from vitools.fitness import refuse_unfit_latent
 from vitools.isolation import ParamState, full_plates, isolated, seeded, snapshot
 from vitools.observations import refuse_bad_data, refuse_nan_density
+from vitools.program import Program, first_words
 from vitools.rules import ReadingRules
 from vitools.sites import (
     Plate,
@@ -29,32 +29,9 @@ from vitools.sites import (
     is_factor,
     is_subsample,
 )
-from vitools.supports import bounds, from_reals
+from vitools.supports import bounds
 
 BatchDims = dict[str, dict[int, str]]
-
-
-@dataclass(frozen=True)
-class Program:
-    """A model with its arguments."""
-
-    model: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    name: str
-
-    @property
-    def title(self) -> str:
-        return f"model '{self.name}'"
-
-    def arguments(self) -> dict[str, Any]:
-        """The arguments by name, defaults filled in."""
-        try:
-            bound = inspect.signature(self.model).bind(*self.args, **self.kwargs)
-        except (TypeError, ValueError):
-            return {f"argument {i}": a for i, a in enumerate(self.args)} | dict(self.kwargs)
-        bound.apply_defaults()
-        return dict(bound.arguments)
 
 
 @dataclass(frozen=True)
@@ -94,7 +71,7 @@ def inspect_model(program: Program) -> ModelStructure:
     observed = {k: s for k, s in given.items() if k not in deterministic | factors}
     _refuse_nothing_observed(program, latents, bool(observed or factors))
     for name, site in latents.items():
-        _refuse_unfit_latent(site, nodes[name]["fn"])
+        refuse_unfit_latent(site, nodes[name]["fn"])
     # data outside U(0, θ) at one draw of θ have density 0 there, which is no mistake
     moving = {k for k in observed if _bounds(sites[k]) != _bounds(again[k])}
     for name in observed:
@@ -142,11 +119,6 @@ def _run(program: Program, *, seed: int, whole: bool = True) -> tuple[Trace, Par
         raise
     except Exception as error:
         raise _failed(program, error) from error
-
-
-def first_words(error: Exception) -> str:
-    """An error's message on one line, without the table of shapes that Pyro appends."""
-    return " ".join(str(error).partition("Trace Shapes:")[0].split())[:300] or "no message"
 
 
 def _failed(program: Program, error: Exception) -> VitoolsError:
@@ -288,53 +260,3 @@ def _refuse_unstable(first: dict[str, Site], second: dict[str, Site], title: str
 
 def _bounds(site: Site) -> tuple[Any, ...]:
     return tuple(b.tolist() if isinstance(b, Tensor) else b for b in bounds(site.support))
-
-
-def _refuse_unfit_latent(site: Site, fn: Any) -> None:
-    layer = fn
-    while hasattr(layer, "base_dist"):
-        if isinstance(layer, MaskedDistribution):
-            raise ModelError(
-                f"site '{site.name}' is a latent with a mask inside its distribution, which leaves "
-                "the masked entries without a density. Mask the observations that use it instead."
-            )
-        layer = layer.base_dist
-    if site.is_discrete:
-        _refuse_unenumerable(site, fn)
-        return
-    try:
-        from_reals(site.support)
-    except NotImplementedError:
-        raise ModelError(
-            f"site '{site.name}' ({site.distribution}) has support {site.support}, to which no map "
-            "from the reals is known. Build it from latents on simpler supports."
-        ) from None
-
-
-def _refuse_unenumerable(site: Site, fn: Any) -> None:
-    title = f"site '{site.name}' ({site.distribution})"
-    base = base_distribution(fn)
-    if not base.has_enumerate_support:
-        raise ModelError(
-            f"{title} is a discrete latent with unbounded support, which "
-            "cannot be enumerated. Use a bounded one (Categorical over a truncated range, Binomial), "
-            "or integrate it out by hand (e.g. Gamma-Poisson is NegativeBinomial)."
-        )
-    if site.event_dim > base.event_dim:
-        raise ModelError(
-            f"{title} is a discrete latent made one event by to_event, so its entries would have to "
-            "be enumerated jointly. Put it in a pyro.plate instead."
-        )
-    outside = [size for p, size in zip(site.plates, site.batch_shape, strict=True) if p is None]
-    if any(size > 1 for size in outside):
-        raise ModelError(
-            f"{title} is a discrete latent of batch shape {tuple(site.batch_shape)} outside any "
-            "plate, so nothing says that its entries are independent. Put it in a pyro.plate."
-        )
-    try:
-        fn.enumerate_support(expand=False)
-    except NotImplementedError as error:
-        raise ModelError(
-            f"{title} is a discrete latent whose entries differ in support, which cannot be "
-            f"enumerated ({error}). Give all the largest support."
-        ) from error

@@ -154,4 +154,4 @@ def full_plates() -> Iterator[None]:
 
 
 def _replace(function: Callable[..., Any]) -> None:
-    SubsampleMessenger._subsample = staticmethod(function)  # type: ignore[method-assign]
+    SubsampleMessenger._subsample = staticmethod(function)

@@ -1,7 +1,6 @@
 """A Pyro model bound to its data: what every engine and every diagnostic works from."""
 
 import copy
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,18 +10,22 @@ from typing import Any
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
-from vitools.discrete import draw_sites, index_in_support, site_marginal, support_size
-from vitools.enumeration import FactorGraph, SiteFactor
+from vitools.agreement import refuse_disagreement
+from vitools.discrete import draw_sites, site_marginal, support_size
+from vitools.enumeration import FactorGraph
 from vitools.errors import ModelError, NotSupportedError, OptionError, VitoolsError
 from vitools.forward import run_forward
-from vitools.inspection import Program, first_words, inspect_model
+from vitools.inspection import inspect_model
 from vitools.isolation import ParamState, full_plates, isolated, seeded
+from vitools.program import Program, fingerprint, first_words, name_of
 from vitools.rules import ReadingRules
 from vitools.sites import Plate, Site, nearest
-from vitools.supports import base_support, bounds, from_reals
-from vitools.vectorise import DrawMapper, split_draws
+from vitools.supports import from_reals
+from vitools.units import unit_components, unit_log_likelihood
+from vitools.values import checked_draws, latent_site, out_of_bounds
+from vitools.vectorise import DrawMapper
 
 __all__ = ["Plate", "Problem", "Site", "support_size"]
 
@@ -65,7 +68,7 @@ class Problem:
         if not callable(model):
             raise OptionError(f"expected a Pyro model (a callable), got {type(model).__name__}.")
         self.model, self.args, self.kwargs = model, args, kwargs
-        self.name = _title(model)
+        self.name = name_of(model)
         self._program = Program(model, args, kwargs, self.name)
         structure = inspect_model(self._program)
         self.latents = structure.latents
@@ -116,19 +119,8 @@ class Problem:
     @property
     def fingerprint(self) -> str:
         """A digest of sites, data and tensor arguments, by which a saved fit knows its problem."""
-        digest = hashlib.sha256()
-        for site in (*self.latents.values(), *self.observed.values()):
-            described = (site.name, site.distribution, tuple(site.shape), site.is_observed)
-            digest.update(repr(described).encode())
-        data = [site.value for site in self.observed.values()]
-        for leaf in (*data, *tree_leaves((self.args, dict(self.kwargs)))):
-            if isinstance(leaf, Tensor):
-                content = leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-                digest.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
-                digest.update(content.numpy().tobytes())
-            elif isinstance(leaf, str | int | float | bool | None):
-                digest.update(repr(leaf).encode())
-        return digest.hexdigest()[:16]
+        sites = (*self.latents.values(), *self.observed.values())
+        return fingerprint(sites, (self.args, dict(self.kwargs)))
 
     def call(self) -> Any:
         """Run the model on its data, inside whatever Pyro handlers are active."""
@@ -177,7 +169,7 @@ class Problem:
         flat, sample_shape = self.checked_draws(values)
         log_joint = self._map(lambda draw: self.factors(draw).log_density(), flat)
         for name, value in flat.items():
-            outside = _outside(self.latents[name], value)
+            outside = out_of_bounds(self.latents[name], value)
             if outside is not None:
                 log_joint = torch.where(outside, -torch.inf, log_joint)
         return log_joint.reshape(sample_shape)
@@ -202,17 +194,8 @@ class Problem:
 
         def once(draw: Mapping[str, Tensor]) -> dict[str, Tensor]:
             graph = self.factors(draw)
-            result = {}
-            for members in graph.components():
-                name = _joined(members, self.observed)
-                if name:
-                    plates = self._common_plates(graph, members)
-                    letters = [graph.plate_letters[p] for p in plates]
-                    tensor = graph.contract(members, frozenset(letters))
-                    order = [tensor._pyro_dims.index(d) for d in letters if d in tensor._pyro_dims]
-                    shape = [self.plates[p].size for p in plates]
-                    result[name] = tensor.permute(order).reshape(shape)
-            return result
+            units = unit_components(graph, self.observed, self.plates)
+            return {k: unit_log_likelihood(graph, *unit, self.plates) for k, unit in units.items()}
 
         out = self._map(once, flat)
         return {k: v.reshape(sample_shape + v.shape[1:]) for k, v in out.items()}
@@ -221,13 +204,8 @@ class Problem:
         """The plates, left to right, along which each log-likelihood's units lie."""
         flat, _ = self.checked_draws(values)
         graph = self.factors({k: v[0] for k, v in flat.items()})
-        named = ((_joined(members, self.observed), members) for members in graph.components())
-        return {name: self._common_plates(graph, members) for name, members in named if name}
-
-    def _common_plates(self, graph: FactorGraph, members: list[SiteFactor]) -> tuple[str, ...]:
-        common = frozenset.intersection(*(f.plates for f in members))
-        names = [name for name, letter in graph.plate_letters.items() if letter in common]
-        return tuple(sorted(names, key=lambda p: self.plates[p].dim))
+        units = unit_components(graph, self.observed, self.plates)
+        return {name: plates for name, (_, plates) in units.items()}
 
     # ---- draws -------------------------------------------------------------------------
 
@@ -327,42 +305,10 @@ class Problem:
         Args:
             complete: whether every continuous latent must have a value.
         """
-        for name, value in values.items():
-            site = self._site(name)
-            if not isinstance(value, Tensor):
-                raise OptionError(
-                    f"site '{name}': expected a tensor, got {type(value).__name__}. "
-                    "Convert it with torch.as_tensor."
-                )
-            tail = tuple(value.shape[value.dim() - len(site.shape) :])
-            if value.dim() < len(site.shape) or tail != tuple(site.shape):
-                raise OptionError(
-                    f"site '{name}': expected values of shape "
-                    f"[{', '.join(['*samples', *map(str, site.shape)])}], got {tuple(value.shape)}."
-                )
-            if site.is_discrete and bool((index_in_support(site, value) < 0).any()):
-                known = [v.tolist() for v in self.enumerated_support(name)[:6]]
-                raise OptionError(
-                    f"site '{name}': a given value is not among those it can take "
-                    f"({', '.join(map(str, known))}{', …' if support_size(site) > 6 else ''})."
-                )
-        missing = [name for name in self.continuous if name not in values]
-        if complete and missing:
-            raise OptionError(
-                f"values for {', '.join(map(repr, missing))} are missing: every continuous latent of "
-                f"model '{self.name}' needs one."
-            )
-        if not values:  # only discrete latents, all to be summed out: one empty draw
-            return {}, torch.Size()
-        return split_draws(values, {k: len(self.latents[k].shape) for k in values})
+        return checked_draws(values, self.latents, f"model '{self.name}'", complete)
 
     def _site(self, name: str) -> Site:
-        if name not in self.latents:
-            raise OptionError(
-                f"no latent site '{name}' in model '{self.name}' (latents: "
-                f"{', '.join(self.latents)}).{nearest(name, self.latents)}"
-            )
-        return self.latents[name]
+        return latent_site(self.latents, name, f"model '{self.name}'")
 
     def _map(self, function: Callable[[Any], Any], draws: Mapping[str, Tensor]) -> Any:
         """``function`` of every draw; one empty draw where ``draws`` is empty."""
@@ -405,39 +351,10 @@ class Problem:
                 "left: index with it (table[z]) or compute elementwise, count dims from the "
                 "right, and write long chains with pyro.markov."
             ) from error
-        for seed in range(2 if self.discrete else 0):
-            with seeded(seed), torch.no_grad():
-                chosen = {
-                    k: torch.randint(support_size(s), s.batch_shape, device=s.device)
-                    for k, s in self.discrete.items()
-                }
-                given = {k: self.enumerated_support(k)[i] for k, i in chosen.items()}
+
+        def given(values: Mapping[str, Tensor]) -> FactorGraph:
             with seeded(0), torch.no_grad():
-                direct = self.factors(continuous | given)
-            graph.refuse_disagreement(direct, chosen, self._program.title)
+                return self.factors({**continuous, **values})
+
+        refuse_disagreement(graph, self.discrete, given, self._program.title)
         return graph
-
-
-def _title(model: Callable[..., Any]) -> str:
-    """The model's own name; that of its module where it is just called ``model``."""
-    name = getattr(model, "__name__", type(model).__name__)
-    module = str(getattr(model, "__module__", "")).removesuffix(".model")
-    if name == "model" and module not in ("", "__main__"):
-        return module.rpartition(".")[2]
-    return name
-
-
-def _outside(site: Site, value: Tensor) -> Tensor | None:
-    """Which draws ``[n]`` lie beyond a site's bounds; ``None`` for a support without bounds.
-
-    Simplexes and matrices are not checked: rounding alone takes draws out of them.
-    """
-    if site.is_discrete or bounds(site.support) == (None, None):
-        return None
-    inside = base_support(site.support).check(value)
-    return ~inside.reshape(len(value), -1).all(-1)
-
-
-def _joined(members: list[SiteFactor], observed: Mapping[str, Site]) -> str:
-    """The name of a component's log-likelihood: its observed sites joined; empty for none."""
-    return "+".join(f.name for f in members if f.name in observed)

@@ -34,7 +34,12 @@ def model(
         noise_rate: b₀.
     """
     check_layout(features, target, "target")
-    check_positive(noise_shape=noise_shape, noise_rate=noise_rate)
+    check_positive(
+        prior_scale=prior_scale,
+        intercept_scale=intercept_scale,
+        noise_shape=noise_shape,
+        noise_rate=noise_rate,
+    )
     precision = pyro.sample(
         "precision", dist.Gamma(_like(features, noise_shape), _like(features, noise_rate))
     )
@@ -112,6 +117,7 @@ def logistic(
         prior_scale: and the rest as for :func:`model`.
     """
     check_layout(features, outcome, "outcome")
+    check_positive(prior_scale=prior_scale, intercept_scale=intercept_scale)
     logits = _linear_predictor(features, prior_scale, intercept_scale)
     with pyro.plate("rows", features.shape[0], dim=-1):
         pyro.sample("outcome", dist.Bernoulli(logits=logits), obs=_observed(features, outcome))
@@ -135,6 +141,7 @@ def poisson(
         intercept_scale: narrower than elsewhere, as η is on the log scale.
     """
     check_layout(features, counts, "counts")
+    check_positive(prior_scale=prior_scale, intercept_scale=intercept_scale)
     log_rate = _linear_predictor(features, prior_scale, intercept_scale)
     with pyro.plate("rows", features.shape[0], dim=-1):
         pyro.sample("counts", dist.Poisson(log_rate.exp()), obs=_observed(features, counts))
@@ -142,7 +149,6 @@ def poisson(
 
 def _linear_predictor(features: Tensor, prior_scale: float, intercept_scale: float) -> Tensor:
     """Sample w and b; return η = X w + b, shape [N]."""
-    check_positive(prior_scale=prior_scale, intercept_scale=intercept_scale)
     zero = features.new_zeros(())
     with pyro.plate("coefficients", features.shape[1], dim=-1):
         weights = pyro.sample("weights", dist.Normal(zero, _like(features, prior_scale)))

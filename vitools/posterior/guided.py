@@ -20,7 +20,6 @@ from vitools.supports import from_reals
 from vitools.unconstrained import UnconstrainedSpace
 from vitools.vectorise import DrawMapper
 
-
 KNOWN_GUIDES = ("vitools.guides.", "pyro.infer.autoguide.")
 """Where a guide class named in a saved file may come from."""
 

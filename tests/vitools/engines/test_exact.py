@@ -52,7 +52,7 @@ def test_two_dimensions_match_scipy():
             * stats.norm(mean, scale).pdf(data.numpy()).prod()
         )
 
-    value, error = integrate.dblquad(density, -8, 8, -15, 15, epsabs=1e-10, epsrel=1e-8)
+    value, error = integrate.dblquad(density, -8, 8, -15, 15, epsabs=1e-9, epsrel=1e-6)
     fit = exact(Problem(model))
     assert fit.log_evidence.value == pytest.approx(math.log(value), abs=1e-6 + error / value)
 

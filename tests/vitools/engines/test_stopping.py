@@ -27,11 +27,20 @@ def test_a_steady_climb_is_never_stopped():
     assert run(climb, still) == (None, None, 0)
 
 
-def test_drifting_parameters_are_never_stopped_however_flat_the_bound():
+def test_drifting_parameters_hold_a_stage_while_the_bound_is_too_noisy_to_tell():
     noise = random.Random(0)
-    flat = [noise.gauss(0, 1) for _ in range(5000)]
+    flat = [noise.gauss(0, 20) for _ in range(5000)]
     drift = [0.02 * i + noise.gauss(0, 1) for i in range(5000)]
     assert run(flat, drift) == (None, None, 0)
+
+
+def test_a_ridge_is_left_once_the_bound_is_known_to_be_flat():
+    noise = random.Random(0)
+    flat = [noise.gauss(0, 0.5) for _ in range(5000)]
+    drift = [0.02 * i + noise.gauss(0, 1) for i in range(5000)]
+    step, status, _ = run(flat, drift)
+    assert status is Status.CONVERGED
+    assert step > 2 * 3 * 400  # both stages waited for the bound's resolution
 
 
 def test_noise_without_trend_ends_after_all_stages():

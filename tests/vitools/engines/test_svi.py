@@ -164,7 +164,7 @@ def _trusted(model) -> Problem:
 def test_a_model_that_branches_on_values_falls_back_with_one_notice():
     def model():
         x = pyro.sample("x", dist.Normal(0.0, 1.0))
-        loc = x if float(x) > 0 else 2 * x
+        loc = x if bool(x > 0) else 2 * x
         pyro.sample("y", dist.Normal(loc, 1.0), obs=torch.tensor(1.0))
 
     problem = Problem(model)
