@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vitools._version import __version__
 
 if TYPE_CHECKING:
-    from vitools.engines import exact, nuts, svi
+    from vitools.engines import cavi, exact, nuts, svi
     from vitools.errors import VitoolsError
     from vitools.posterior import Estimate, History, Posterior, Status
     from vitools.problem import Problem, Site
@@ -23,6 +23,7 @@ _HOME = {
     "History": "vitools.posterior",
     "Estimate": "vitools.posterior",
     "VitoolsError": "vitools.errors",
+    "cavi": "vitools.engines",
     "exact": "vitools.engines",
     "nuts": "vitools.engines",
     "svi": "vitools.engines",
@@ -40,6 +41,7 @@ __all__ = [
     "Status",
     "VitoolsError",
     "__version__",
+    "cavi",
     "compare",
     "draw",
     "exact",

@@ -35,3 +35,7 @@ class FileError(VitoolsError):
 
 class VitoolsWarning(UserWarning):
     """Something slower or weaker than it could be, said once."""
+
+
+class NotConjugate(VitoolsError):
+    """A site has no closed-form update; names the site, the operation, and what to use instead."""

@@ -1,8 +1,9 @@
 """Engines: functions from a problem to a posterior."""
 
+from vitools.engines.cavi import cavi
 from vitools.engines.exact import exact
 from vitools.engines.hand_derived import hand_derived
 from vitools.engines.nuts import nuts
 from vitools.engines.svi import svi
 
-__all__ = ["exact", "hand_derived", "nuts", "svi"]
+__all__ = ["cavi", "exact", "hand_derived", "nuts", "svi"]

@@ -1,0 +1,93 @@
+"""Every family: moments are gradients of the log-normaliser, entropy and KL agree with torch."""
+
+import pytest
+import torch
+from pyro.distributions import InverseGamma
+from torch.distributions import (
+    Beta,
+    Categorical,
+    Dirichlet,
+    Gamma,
+    MultivariateNormal,
+    Normal,
+    Wishart,
+    kl_divergence,
+)
+
+from vitools.families import FAMILIES
+
+
+def double(x):
+    return torch.tensor(x, dtype=torch.float64)
+
+
+MATRIX = double([[2.0, 0.3], [0.3, 1.0]])
+EXAMPLES = {
+    "Normal": (Normal(double([0.3, -1.0]), double([0.7, 2.0])), Normal(double([0.0, 1.0]), 1.5)),
+    "MultivariateNormal": (
+        MultivariateNormal(double([0.3, -1.0]), MATRIX),
+        MultivariateNormal(double([0.0, 1.0]), torch.eye(2).double() * 2),
+    ),
+    "Gamma": (Gamma(double([0.5, 3.0]), double([2.0, 0.1])), Gamma(double([1.0, 1.0]), 1.0)),
+    "InverseGamma": (InverseGamma(double([2.5, 3.0]), double([2.0, 0.1])), InverseGamma(double([2.0, 4.0]), double(1.0))),
+    "Beta": (Beta(double([0.5, 3.0]), double([2.0, 0.1])), Beta(double([1.0, 1.0]), double(2.0))),
+    "Dirichlet": (Dirichlet(double([[0.5, 3.0, 1.0]])), Dirichlet(double([[1.0, 1.0, 2.0]]))),
+    "Categorical": (Categorical(logits=double([0.5, 3.0, 1.0])), Categorical(logits=double([0.0, 1.0, 0.0]))),
+    "Wishart": (Wishart(double(4.5), MATRIX), Wishart(double(3.5), torch.eye(2).double())),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_mean_parameters_are_the_gradient_of_the_log_normaliser(name):
+    family = FAMILIES[name]
+    natural = tuple(e.clone().requires_grad_() for e in family.from_distribution(EXAMPLES[name][0]))
+    gradients = torch.autograd.grad(family.log_normaliser(natural).sum(), natural)
+    for gradient, mean in zip(gradients, family.mean_parameters(natural), strict=True):
+        assert torch.allclose(gradient, mean, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_distribution_and_back(name):
+    family = FAMILIES[name]
+    natural = family.from_distribution(EXAMPLES[name][0])
+    again = family.from_distribution(family.to_distribution(natural))
+    assert all(torch.allclose(a, b) for a, b in zip(natural, again, strict=True))
+    assert bool(family.proper(natural).all())
+
+
+@pytest.mark.parametrize(
+    ("name", "natural"),
+    [
+        ("Normal", (0.0, 0.5)),
+        ("Gamma", (-1.5, -1.0)),
+        ("Gamma", (0.0, 1.0)),
+        ("InverseGamma", (0.0, -1.0)),
+        ("Beta", (-1.5, 1.0)),
+        ("Dirichlet", ([0.0, -1.5],)),
+        ("Categorical", ([0.0, float("nan")],)),
+        ("MultivariateNormal", ([0.0, 0.0], [[-1.0, 2.0], [2.0, -1.0]])),
+        ("Wishart", (-1.5, [[-1.0, 0.0], [0.0, -1.0]])),
+    ],
+)
+def test_parameters_outside_the_family_are_told(name, natural):
+    assert not bool(FAMILIES[name].proper(tuple(double(e) for e in natural)).any())
+
+
+@pytest.mark.parametrize("name", [n for n in FAMILIES if n not in ("InverseGamma",)])
+def test_entropy_and_divergence_agree_with_torch(name):
+    family, (p, q) = FAMILIES[name], EXAMPLES[name]
+    a, b = family.from_distribution(p), family.from_distribution(q)
+    b = tuple(x.expand_as(y) for x, y in zip(b, a, strict=True))
+    assert torch.allclose(family.entropy(a), p.entropy())
+    if name != "Wishart":
+        assert torch.allclose(family.kl(a, b), kl_divergence(p, q).expand_as(family.kl(a, b)))
+
+
+@pytest.mark.parametrize("name", ["Normal", "Gamma", "InverseGamma", "Beta"])
+def test_density_is_the_exponential_form(name):
+    family, (p, _) = FAMILIES[name], EXAMPLES[name]
+    natural = family.from_distribution(p)
+    x = double([0.4, 0.9])
+    statistic = {"log": x.log(), "log1m": (1 - x).log(), 1.0: x, 2.0: x**2, -1.0: 1 / x}
+    t = tuple(statistic[s] for s in family.statistics)
+    assert torch.allclose(family.inner(natural, t) - family.log_normaliser(natural), p.log_prob(x))

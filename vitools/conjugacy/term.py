@@ -1,0 +1,324 @@
+"""Terms: products of constants and statistics of the latents, with a label on every axis.
+
+Labels that stand in a term's ``out`` are its output dims; all others are summed. This file holds the
+algebra of single terms: renaming, multiplication, the merging of equal statistics, and reading an
+axis at integer positions.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_counter = itertools.count()
+
+# log 0 of a constant probability: a finite stand-in, so that 0 · log 0 is 0 and not nan.
+LOG_ZERO = -1e300
+
+
+def fresh() -> int:
+    """A label that no other axis carries."""
+    return next(_counter)
+
+
+class Unsupported(Exception):
+    """An operation has no rule in the calculus; the text says which and why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gather:
+    """An axis read at the positions ``index`` (integers), whose own axes carry ``labels``."""
+
+    index: Tensor
+    labels: tuple[int, ...]
+
+    def rename(self, names: dict[int, int]) -> Gather:
+        return Gather(self.index, tuple(names.get(label, label) for label in self.labels))
+
+    def same(self, other: Gather) -> bool:
+        if self.labels != other.labels:
+            return False
+        return self.index is other.index or torch.equal(self.index, other.index)
+
+
+Index = int | Gather
+
+
+def same_index(a: Index, b: Index) -> bool:
+    if isinstance(a, Gather) and isinstance(b, Gather):
+        return a.same(b)
+    return not isinstance(a, Gather) and not isinstance(b, Gather) and a == b
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    tensor: Tensor
+    labels: tuple[int, ...]
+    selects: bool = False
+
+    def rename(self, names: dict[int, int]) -> Constant:
+        labels = tuple(names.get(label, label) for label in self.labels)
+        return Constant(self.tensor, labels, self.selects)
+
+
+@dataclass(frozen=True, eq=False)
+class Atom:
+    """``function`` is a power (a float) or 'log', 'log1m', 'indicator', 'log_determinant'.
+
+    The last index of an indicator is the label of its support.
+    """
+
+    site: str
+    function: float | str
+    indices: tuple[Index, ...]
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        found: list[int] = []
+        for index in self.indices:
+            found.extend(index.labels if isinstance(index, Gather) else (index,))
+        return tuple(found)
+
+    def rename(self, names: dict[int, int]) -> Atom:
+        indices = tuple(
+            i.rename(names) if isinstance(i, Gather) else names.get(i, i) for i in self.indices
+        )
+        return Atom(self.site, self.function, indices)
+
+    def same_place(self, other: Atom) -> bool:
+        return (
+            self.site == other.site
+            and len(self.indices) == len(other.indices)
+            and all(same_index(a, b) for a, b in zip(self.indices, other.indices, strict=True))
+        )
+
+
+Factor = Atom | Constant
+Out = tuple[int | None, ...]
+
+
+def is_selector(factor: Factor) -> bool:
+    if isinstance(factor, Atom):
+        return factor.function == "indicator"
+    return factor.selects
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    coefficient: float
+    factors: tuple[Factor, ...]
+    out: Out
+
+    def labels(self) -> set[int]:
+        inside = {label for factor in self.factors for label in factor.labels}
+        return inside | {label for label in self.out if label is not None}
+
+    def rename(self, names: dict[int, int]) -> Term:
+        out = tuple(None if label is None else names.get(label, label) for label in self.out)
+        return Term(self.coefficient, tuple(f.rename(names) for f in self.factors), out)
+
+    def freshen(self) -> Term:
+        return self.rename({label: fresh() for label in self.labels()})
+
+    def atoms(self) -> list[Atom]:
+        return [f for f in self.factors if isinstance(f, Atom)]
+
+    def constants(self) -> list[Constant]:
+        return [f for f in self.factors if isinstance(f, Constant)]
+
+    def pad(self, rank: int) -> Term:
+        missing = rank - len(self.out)
+        return Term(self.coefficient, self.factors, (None,) * missing + self.out)
+
+    def split(self) -> tuple[list[Factor], list[Factor]]:
+        """Selectors and the factors that carry values."""
+        selectors = [f for f in self.factors if is_selector(f)]
+        return selectors, [f for f in self.factors if not is_selector(f)]
+
+
+def _merge_indicators(term: Term) -> Term:
+    """1[z=k]·1[z=j] = δ_kj·1[z=k]."""
+    seen: list[Atom] = []
+    for atom in term.atoms():
+        if atom.function != "indicator":
+            continue
+        place = Atom(atom.site, 0.0, atom.indices[:-1])
+        for other in seen:
+            if not place.same_place(Atom(other.site, 0.0, other.indices[:-1])):
+                continue
+            factors = tuple(f for f in term.factors if f is not atom)
+            mine, theirs = atom.indices[-1], other.indices[-1]
+            if same_index(mine, theirs):
+                return _merge_indicators(Term(term.coefficient, factors, term.out))
+            if isinstance(mine, Gather) or isinstance(theirs, Gather):
+                raise Unsupported("a one-hot latent read twice at different positions")
+            if mine in term.out and theirs in term.out:
+                continue
+            old, new = (theirs, mine) if mine in term.out else (mine, theirs)
+            return _merge_indicators(Term(term.coefficient, factors, term.out).rename({old: new}))
+        seen.append(atom)
+    return term
+
+
+def _merge_powers(term: Term) -> Term:
+    """x^p·x^q = x^(p+q) at the same place."""
+    groups: list[list[Atom]] = []
+    rest: list[Factor] = []
+    for factor in term.factors:
+        if not isinstance(factor, Atom) or isinstance(factor.function, str):
+            rest.append(factor)
+            continue
+        for group in groups:
+            if group[0].same_place(factor):
+                group.append(factor)
+                break
+        else:
+            groups.append([factor])
+    if all(len(group) == 1 for group in groups):
+        return term
+    for group in groups:
+        power = sum(float(atom.function) for atom in group)
+        if power:
+            rest.append(Atom(group[0].site, power, group[0].indices))
+        elif any(label not in term.out for label in group[0].labels):
+            raise Unsupported("a latent divided by itself inside a sum")
+    return drop_unused_out(Term(term.coefficient, tuple(rest), term.out))
+
+
+def _merge_selecting_constants(term: Term) -> Term | None:
+    """Multiply 0/1 constants over the same labels; None when no case can hold."""
+    groups: dict[frozenset[int], Constant] = {}
+    rest: list[Factor] = []
+    for factor in term.factors:
+        if not isinstance(factor, Constant) or not factor.selects:
+            rest.append(factor)
+            continue
+        key = frozenset(factor.labels)
+        if key not in groups:
+            groups[key] = factor
+            continue
+        kept = groups[key]
+        order = [factor.labels.index(label) for label in kept.labels]
+        product = kept.tensor.double() * factor.tensor.double().permute(order)
+        groups[key] = Constant(product, kept.labels, True)
+    if any(not bool(c.tensor.any()) for c in groups.values()):
+        return None
+    return Term(term.coefficient, (*rest, *groups.values()), term.out)
+
+
+def multiply_terms(a: Term, b: Term) -> Term:
+    """The product of two terms whose out tuples have the same length, labels unified."""
+    a, b = a.freshen(), b.freshen()
+    names = {y: x for x, y in zip(a.out, b.out, strict=True) if x is not None and y is not None}
+    b = b.rename(names)
+    out = tuple(x if x is not None else y for x, y in zip(a.out, b.out, strict=True))
+    return Term(a.coefficient * b.coefficient, a.factors + b.factors, out)
+
+
+def simplify(term: Term) -> Term | None:
+    if len(term.factors) < 2:
+        return term
+    term = _merge_powers(_merge_indicators(term))
+    if any(len(set(c.labels)) < len(c.labels) for c in term.constants()):
+        term = Term(term.coefficient, tuple(_diagonal(f) for f in term.factors), term.out)
+    if sum(isinstance(f, Constant) and f.selects for f in term.factors) > 1:
+        return _merge_selecting_constants(term)
+    return term
+
+
+def _diagonal(factor: Factor) -> Factor:
+    """A constant read at equal positions along two axes keeps one of them."""
+    if isinstance(factor, Atom):
+        return factor
+    labels = tuple(dict.fromkeys(factor.labels))
+    ids = [labels.index(label) for label in factor.labels]
+    return Constant(
+        torch.einsum(factor.tensor, ids, list(range(len(labels)))), labels, factor.selects
+    )
+
+
+def contract_constants(constants: Sequence[Constant], labels: Sequence[int]) -> Tensor:
+    """Contract constants to the given labels (in that order)."""
+    number: dict[int, int] = {}
+    arguments: list[object] = []
+    for constant in constants:
+        ids = [number.setdefault(label, len(number)) for label in constant.labels]
+        arguments += [constant.tensor.double(), ids]
+    if not arguments:
+        return torch.ones((), dtype=torch.float64)
+    return torch.einsum(*arguments, [number[label] for label in labels])
+
+
+def varies_along(tensor: Tensor, dim: int) -> bool:
+    return bool((tensor != tensor.narrow(dim, 0, 1)).any())
+
+
+def without_ones(shape: Sequence[int]) -> list[int]:
+    return [size for size in shape if size != 1]
+
+
+def substitute(term: Term, label: int, index: Tensor, labels: tuple[int, ...]) -> Term:
+    """Read ``label`` at ``index`` wherever it stands; the axes of index carry ``labels``."""
+
+    def read(tensor: Tensor, at: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
+        dim = at.index(label)
+        rest = at[:dim] + at[dim + 1 :]
+        shared = [name for name in labels if name in rest]
+        if not shared:
+            return tensor.movedim(dim, 0)[index], labels + rest
+        # The tensor varies along some of the new labels already: read it diagonally.
+        every = labels + tuple(name for name in rest if name not in labels)
+        sizes = dict(zip(rest, tensor.movedim(dim, 0).shape[1:], strict=True))
+        sizes.update(zip(labels, index.shape, strict=True))
+        where: list[Tensor] = []
+        for axis, name in enumerate(at):
+            if axis == dim:
+                where.append(index.reshape(list(index.shape) + [1] * (len(every) - len(labels))))
+            else:
+                view = [1] * len(every)
+                view[every.index(name)] = sizes[name]
+                where.append(torch.arange(sizes[name]).reshape(view))
+        return tensor[tuple(where)], every
+
+    factors: list[Factor] = []
+    for factor in term.factors:
+        if label not in factor.labels:
+            factors.append(factor)
+        elif isinstance(factor, Constant):
+            factors.append(Constant(*read(factor.tensor, factor.labels), factor.selects))
+        else:
+            indices: list[Index] = []
+            for place in factor.indices:
+                if isinstance(place, Gather):
+                    indices.append(
+                        Gather(*read(place.index, place.labels)) if label in place.labels else place
+                    )
+                else:
+                    indices.append(Gather(index, labels) if place == label else place)
+            factors.append(Atom(factor.site, factor.function, tuple(indices)))
+    return Term(term.coefficient, tuple(factors), term.out)
+
+
+def take_positions(term: Term, dim: int, position: Tensor) -> Term:
+    label = term.out[dim]
+    if label is None:
+        gap: Out = (None,) * position.dim()
+        return Term(term.coefficient, term.factors, term.out[:dim] + gap + term.out[dim + 1 :])
+    term = term.freshen()
+    label = term.out[dim]
+    assert label is not None
+    squeezed = position.reshape([s for s in position.shape if s != 1])
+    labels = tuple(fresh() for _ in squeezed.shape)
+    remaining = iter(labels)
+    gap = tuple(next(remaining) if size != 1 else None for size in position.shape)
+    moved = substitute(term, label, squeezed, labels)
+    return Term(moved.coefficient, moved.factors, term.out[:dim] + gap + term.out[dim + 1 :])
+
+
+def drop_unused_out(term: Term) -> Term:
+    used = {label for factor in term.factors for label in factor.labels}
+    return Term(term.coefficient, term.factors, tuple(o if o in used else None for o in term.out))
