@@ -53,8 +53,8 @@ MAY_IMPORT = {
 }
 """What each layer may import from vitools; ``None`` for anything."""
 
-UPWARD_CALLS = {("vitools.posterior.base", "vitools")}
-"""Posterior.to_arviz is a convenience of the lower layer that calls the lazy top level."""
+UPWARD_CALLS = {("vitools.posterior.base", "vitools"), ("vitools.problem", "vitools")}
+"""Posterior.to_arviz and Problem.explain are conveniences that call the lazy top level."""
 
 
 def may_import_library(library: str, module: str) -> bool:

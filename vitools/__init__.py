@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vitools._version import __version__
 
 if TYPE_CHECKING:
+    from vitools.conjugacy.explain import explain
     from vitools.engines import cavi, exact, nuts, svi
     from vitools.errors import VitoolsError
     from vitools.posterior import Estimate, History, Posterior, Status
@@ -25,6 +26,7 @@ _HOME = {
     "VitoolsError": "vitools.errors",
     "cavi": "vitools.engines",
     "exact": "vitools.engines",
+    "explain": "vitools.conjugacy.explain",
     "nuts": "vitools.engines",
     "svi": "vitools.engines",
     "compare": "vitools.reporting",
@@ -45,6 +47,7 @@ __all__ = [
     "compare",
     "draw",
     "exact",
+    "explain",
     "nuts",
     "svi",
     "to_arviz",

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -153,6 +154,10 @@ class Problem:
         other = copy.copy(self)
         other.coords = self.coords | {k: list(v) for k, v in coords.items()}
         return other
+
+    def explain(self) -> str:
+        """Every latent's closed-form update in mathematical words, or why it has none."""
+        return import_module("vitools").explain(self.model, self.args, self.kwargs)
 
     # ---- densities ---------------------------------------------------------------------
 

@@ -1,18 +1,38 @@
 """The commands of ``vitools``."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from typer.core import TyperGroup
 
 from vitools._version import __version__
 from vitools.atomic import check_folder
-from vitools.errors import NotSupportedError, OptionError, VitoolsError
+from vitools.errors import NotSupportedError, NumericalError, OptionError, VitoolsError
 from vitools.models import SHIPPED
+
+
+class Commands(TyperGroup):
+    """What every command does with an error the user can put right: one message, no traceback.
+
+    Exit codes: 0 fine, 1 a fit failed or was interrupted, 2 bad usage or input.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VitoolsError as error:
+            print(f"vitools: {error}", file=sys.stderr)
+            raise typer.Exit(1 if isinstance(error, NumericalError) else 2) from error
+        except KeyboardInterrupt as error:
+            print("vitools: interrupted; no file is left half-written.", file=sys.stderr)
+            raise typer.Exit(1) from error
+
 
 app = typer.Typer(
     name="vitools",
+    cls=Commands,
     help="Variational inference for Pyro models: fit, compare, draw.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -27,9 +47,13 @@ Model = Annotated[
 ]
 Data = Annotated[
     Path | None,
-    typer.Option(help="csv or npz; columns become the model's arguments by name."),
+    typer.Option(
+        metavar="FILE", help="csv, npz or parquet; columns become arguments of their name."
+    ),
 ]
-Seed = Annotated[int, typer.Option(help="Of simulated data and of every fit.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Of simulated data and of every fit.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, results only.")]
 
 
@@ -67,8 +91,17 @@ def draw(
     from vitools import draw as draw_graph
     from vitools.cli.target import open_target
 
+    check_folder(out.parent)
     draw_graph(open_target(model, data, seed).problem, out)
     print(f"written: {out}")
+
+
+@app.command(epilog="Example: vitools explain two-dice")
+def explain(model: Model, data: Data = None, seed: Seed = 0) -> None:
+    """Print every site's closed-form update in mathematical words, or why it has none."""
+    from vitools.cli.target import open_target
+
+    print(open_target(model, data, seed).problem.explain())
 
 
 @app.command(epilog="Example: vitools fit two-dice --method kumaraswamy --out fits")
@@ -89,11 +122,22 @@ def fit(
 
     if out is not None:
         check_folder(out)
+    named = find_method(method) if method else None
     target = open_target(model, data, seed)
-    name = method or default_methods(target)[0]
-    chosen = find_method(name)
-    with progress_line(chosen.label, quiet) as progress:
-        result = chosen.run(target, seed=seed, progress=progress, start=None)
+    chosen = named or find_method(default_methods(target)[0])
+    try:
+        with progress_line(chosen.label, quiet) as progress:
+            result = chosen.run(target, seed=seed, progress=progress, start=None)
+    except NotSupportedError as error:
+        others = ", ".join(default_methods(target))
+        raise NotSupportedError(
+            f"{error} For {model}, try --method with one of: {others}."
+        ) from error
+    except NumericalError as error:
+        if not hasattr(error, "posterior"):
+            raise
+        print(f"vitools: {error}", file=sys.stderr)
+        result = error.posterior
     print(result)
     if out is not None:
         from vitools.reporting import save_figure, save_netcdf, to_arviz
@@ -131,43 +175,45 @@ def compare(
     from vitools.reporting import write_report
 
     check_folder(out)
+    names = dict.fromkeys(name.strip() for name in methods.split(",") if name.strip())
+    named = [find_method(name) for name in names]
     target = open_target(model, data, seed)
-    names = [m.strip() for m in methods.split(",") if m.strip()] or default_methods(target)
-    chosen = [find_method(name) for name in names]
-    Console(highlight=False).print(f"{model}: {target.description}\n", soft_wrap=True)
+    chosen = named or [find_method(name) for name in default_methods(target)]
+    print(f"{model}: {target.description}\n")
     fits: dict[str, Posterior] = {}
-    failures: list[str] = []
+    failures: dict[str, VitoolsError] = {}
     interrupted = False
     for entry in chosen:
         try:
             with progress_line(entry.label, quiet) as progress:
                 result = entry.run(target, seed=seed, progress=progress, start=_start(fits))
+        except VitoolsError as error:  # the problem is sound: what ails one method spares the rest
+            failures[entry.label] = error
+            continue
         except KeyboardInterrupt:
             interrupted = True
-            failures.append(f"{entry.label}: interrupted before it had an answer")
             break
-        except NotSupportedError as refusal:
-            failures.append(f"{entry.label}: {refusal}")
-            continue
-        except VitoolsError as error:
-            if not hasattr(error, "posterior"):
-                raise
-            failures.append(f"{entry.label}: {error}")
-            continue
         fits[entry.label] = result
         if result.status is Status.INTERRUPTED:
             interrupted = True
             break
     if not fits:
-        raise OptionError("no method gave an answer:\n  " + "\n  ".join(failures))
+        if interrupted:
+            raise KeyboardInterrupt
+        raise _no_answer(failures)
     comparison = compare_fits(fits, seed=seed)
     print(comparison)
-    for failure in failures:
-        print(failure)
+    for label, error in failures.items():
+        print(f"{label}: no answer: {error}")
     written = write_report(comparison, out)
     print("written: " + " · ".join(str(path) for path in written))
     if interrupted:
-        print("interrupted: the report covers the fits made so far.")
+        missing = [e.label for e in chosen if e.label not in fits and e.label not in failures]
+        print(
+            f"vitools: interrupted; the report covers {', '.join(fits)}"
+            + (f", not {', '.join(missing)}." if missing else "."),
+            file=sys.stderr,
+        )
     usable = comparison.table["verdict"].isin(["trust", "use with care", "reference"]).any()
     if interrupted or not usable:
         raise typer.Exit(1)
@@ -187,3 +233,10 @@ def _start(fits: dict) -> object | None:
     """The coordinate-ascent fit with the highest bound, where later methods begin."""
     ascents = [f for f in fits.values() if f.engine.startswith("cavi")]
     return max(ascents, key=lambda f: f.bound, default=None)
+
+
+def _no_answer(failures: dict[str, VitoolsError]) -> VitoolsError:
+    reasons = "\n  ".join(f"{label}: {error}" for label, error in failures.items())
+    refused = all(isinstance(error, NotSupportedError) for error in failures.values())
+    kind = OptionError if refused else NumericalError
+    return kind(f"no method gave an answer:\n  {reasons}")

@@ -10,10 +10,11 @@ from torch.distributions import constraints
 
 from vitools import guides
 from vitools.cli.target import Target
-from vitools.engines import exact, hand_derived, nuts, svi
+from vitools.engines import cavi, exact, hand_derived, nuts, svi
 from vitools.engines.exact import MAX_DIMENSIONS
-from vitools.errors import NotSupportedError, OptionError
+from vitools.errors import NotConjugate, NotSupportedError, OptionError
 from vitools.posterior import Posterior
+from vitools.problem import Problem
 from vitools.sites import Site, nearest
 from vitools.unconstrained import UnconstrainedSpace
 
@@ -31,18 +32,36 @@ class Method:
         return self.fit(target, **options)
 
 
-def _cavi(factorisation: str | None) -> Callable[..., Posterior]:
-    def fit(target: Target, *, seed: int, **_: Any) -> Posterior:
-        options = {"restarts": 10} | ({"factorisation": factorisation} if factorisation else {})
-        derivation = getattr(target.problem.model, "hand_derived_cavi", None)
-        if derivation is not None:
-            accepted = inspect.signature(derivation).parameters
-            if factorisation and "factorisation" not in accepted:
-                raise NotSupportedError("this model's derivation has one factorisation only.")
-            options = {k: v for k, v in options.items() if k in accepted}
-        return hand_derived(target.problem, seed=seed, **options)
+RESTARTS = 10
 
-    return fit
+
+def _cavi(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
+    return cavi(target.problem, restarts=RESTARTS, seed=seed, progress=progress)
+
+
+def _cavi_joint(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
+    blocks = _joint_blocks(target.problem)
+    if not blocks:
+        raise NotSupportedError(
+            f"model '{target.problem.name}' has no two discrete latents in the same plates."
+        )
+    return cavi(target.problem, joint=blocks, restarts=RESTARTS, seed=seed, progress=progress)
+
+
+def _joint_blocks(problem: Problem) -> list[tuple[str, ...]]:
+    """Discrete latents that share their plates, which one factor may hold together."""
+    groups: dict[Any, list[str]] = {}
+    for site in problem.discrete.values():
+        groups.setdefault(site.plates, []).append(site.name)
+    return [tuple(names) for names in groups.values() if len(names) > 1]
+
+
+def _by_hand(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
+    derivation = getattr(target.problem.model, "hand_derived_cavi", None)
+    accepted = inspect.signature(derivation).parameters if derivation else {}
+    options = {"restarts": RESTARTS, "factorisation": "joint"}
+    options = {name: value for name, value in options.items() if name in accepted}
+    return hand_derived(target.problem, seed=seed, **options)
 
 
 def _svi(guide: Any) -> Callable[..., Posterior]:
@@ -63,8 +82,8 @@ def _own_guide(target: Target, *, seed: int, progress: Any, start: Any) -> Poste
 def _nuts(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
     return nuts(
         target.problem,
-        num_samples=250,
-        num_warmup=100,
+        num_samples=200,
+        num_warmup=80,
         num_chains=2,
         start=start,
         seed=seed,
@@ -78,9 +97,12 @@ def _exact(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior
 
 METHODS: dict[str, Method] = {
     "exact": Method("exact", "enumeration and quadrature, for small models", _exact),
-    "cavi": Method("CAVI (by hand)", "the model's hand-derived updates", _cavi(None)),
+    "cavi": Method("CAVI", "closed-form updates derived from the model, fully factorised", _cavi),
     "cavi-joint": Method(
-        "CAVI (by hand, joint)", "the same with a joint factor where derived", _cavi("joint")
+        "CAVI joint", "the same with discrete latents of one plate in one factor", _cavi_joint
+    ),
+    "cavi-by-hand": Method(
+        "CAVI by hand", "the model's own hand-derived updates, joint where derived", _by_hand
     ),
     "encoder": Method("SVI encoder", "the model's own amortised guide", _own_guide),
     "kumaraswamy": Method(
@@ -120,16 +142,25 @@ def default_methods(target: Target) -> list[str]:
         return ["encoder"]
     size = UnconstrainedSpace(problem).size
     names = ["exact"] if size <= min(2, MAX_DIMENSIONS) else []
-    derivation = getattr(problem.model, "hand_derived_cavi", None)
-    if derivation is not None:
+    if _is_conjugate(problem):
         names.append("cavi")
-        if "factorisation" in inspect.signature(derivation).parameters:
+        if _joint_blocks(problem):
             names.append("cavi-joint")
+    if hasattr(problem.model, "hand_derived_cavi"):
+        names.append("cavi-by-hand")
     if any(_is_bounded(site) for site in problem.continuous.values()):
         names += ["kumaraswamy", "logistic-normal"]
     elif problem.continuous:
         names += ["normal", "multivariate"]
     return names + (["nuts"] if problem.continuous and "exact" not in names else [])
+
+
+def _is_conjugate(problem: Problem) -> bool:
+    try:
+        cavi(problem, max_sweeps=1)
+    except (NotConjugate, NotSupportedError):
+        return False
+    return True
 
 
 def _is_bounded(site: Site) -> bool:

@@ -56,13 +56,7 @@ def exact(
             f"points each would need about {33.0**space.size:.1g} density evaluations (the limit is "
             f"{MAX_DIMENSIONS} dimensions). Use nuts() as the reference."
         )
-    try:
-        grid = _quadrature(space, tol, max_evaluations, seed)
-    except NotImplementedError as reason:  # Pyro's word for exponential cost
-        raise NotSupportedError(
-            f"model '{problem.name}': its discrete latents cannot be summed out in reasonable time: "
-            f"{reason}"
-        ) from reason
+    grid = _quadrature(space, tol, max_evaluations, seed)
     return GridPosterior(
         problem,
         **grid,

@@ -25,8 +25,7 @@ def check_guide(problem: Problem, guide: Any) -> None:
             f"{title} could not be called with the model's arguments ({error}): a guide takes the "
             "same arguments as its model."
         ) from error
-    replayed = poutine.replay(problem.model, trace=guide_run)
-    model_run = poutine.trace(replayed).get_trace(*args, **kwargs)
+    model_run = poutine.trace(poutine.replay(problem.call, trace=guide_run)).get_trace()
     sites = {
         name: node
         for name, node in guide_run.nodes.items()

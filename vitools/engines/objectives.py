@@ -45,7 +45,7 @@ def negative_elbo(problem: Problem, guide: Any, num_particles: int) -> Objective
             max_plate_nesting=problem.max_plate_nesting,
             strict_enumeration_warning=False,
         )
-        model = config_enumerate(problem.model, "parallel")
+        model = config_enumerate(lambda *args, **kwargs: problem.call(), "parallel")
         return Objective(lambda: elbo.differentiable_loss(model, guide, *args, **kwargs), False)
 
     def once() -> Tensor:

@@ -49,6 +49,9 @@ def svi(
     last (:class:`~vitools.engines.stopping.PlateauRule`); the answer is the average of
     the iterates of the last stage, which removes most of the optimiser's noise.
 
+    As in Pyro, a guide instance or a network in the model is trained in place, and a second
+    fit with it goes on from there; a guide class starts afresh.
+
     Args:
         guide: a Pyro guide, or a guide class to be called with the problem's model.
         num_particles: draws per step.
@@ -209,8 +212,8 @@ class _Run:
         for _ in range(20):  # the noise that broke the step is gone; a few draws find it again
             with isolated(self.state), torch.no_grad():
                 guide_run = poutine.trace(self.guide).get_trace(*args, **kwargs)
-                replayed = poutine.replay(self.problem.model, trace=guide_run)
-                model_run = poutine.trace(replayed).get_trace(*args, **kwargs)
+                replayed = poutine.replay(self.problem.call, trace=guide_run)
+                model_run = poutine.trace(replayed).get_trace()
                 guide_run.compute_log_prob()
                 model_run.compute_log_prob()
             for who, run in (("guide", guide_run), ("model", model_run)):
