@@ -115,7 +115,7 @@ def hand_derived_cavi(
         seed: of the random start.
         max_sweeps: at most so many.
         tol: see above; 0 runs all sweeps unless nothing moves at all.
-        init: start here instead of at random.
+        init: start here instead of at random; covariances across blocks are dropped.
 
     Raises:
         DataError: shapes that do not fit, or a number that is not finite.
@@ -150,7 +150,10 @@ def hand_derived_cavi(
             f"got shape {list(init.mean.shape)}."
         )
     else:
-        factors = init
+        together = torch.zeros_like(init.covariance)
+        for block in partition:
+            together[torch.tensor(block)[:, None], torch.tensor(block)] = 1.0
+        factors = init._replace(covariance=init.covariance * together)
 
     bounds: list[float] = []
     seconds: list[float] = []

@@ -364,3 +364,15 @@ def test_data_are_refused_by_name():
         regression.hand_derived_cavi(features, target[1:])
     with pytest.raises(DataError, match="features: nan in row 0, column 0"):
         regression.hand_derived_cavi(features * math.nan, target)
+
+
+def test_covariances_across_blocks_of_a_richer_start_are_dropped():
+    data = regression.simulate(60, 3, seed=2)
+    joint = regression.hand_derived_cavi(data.features, data.target)
+    options = {"factorisation": "elementwise", "tol": 1e-12}
+    from_joint = regression.hand_derived_cavi(
+        data.features, data.target, init=joint.state, **options
+    )
+    at_random = regression.hand_derived_cavi(data.features, data.target, **options)
+    assert torch.equal(from_joint.covariance, torch.diag(from_joint.covariance.diagonal()))
+    assert from_joint.elbo_history[-1] == pytest.approx(at_random.elbo_history[-1], abs=1e-9)

@@ -9,7 +9,13 @@ from typer.core import TyperGroup
 
 from vitools._version import __version__
 from vitools.atomic import check_folder
-from vitools.errors import NotSupportedError, NumericalError, OptionError, VitoolsError
+from vitools.errors import (
+    NotConjugate,
+    NotSupportedError,
+    NumericalError,
+    OptionError,
+    VitoolsError,
+)
 from vitools.models import SHIPPED
 
 
@@ -128,10 +134,10 @@ def fit(
     try:
         with progress_line(chosen.label, quiet) as progress:
             result = chosen.run(target, seed=seed, progress=progress, start=None)
-    except NotSupportedError as error:
-        others = ", ".join(default_methods(target))
-        raise NotSupportedError(
-            f"{error} For {model}, try --method with one of: {others}."
+    except (NotConjugate, NotSupportedError) as error:
+        others = [name for name in default_methods(target) if find_method(name) is not chosen]
+        raise type(error)(
+            f"{str(error).rstrip('.')}. For {model}, try --method with one of: {', '.join(others)}."
         ) from error
     except NumericalError as error:
         if not hasattr(error, "posterior"):
@@ -203,8 +209,8 @@ def compare(
         raise _no_answer(failures)
     comparison = compare_fits(fits, seed=seed)
     print(comparison)
-    for label, error in failures.items():
-        print(f"{label}: no answer: {error}")
+    for label, reason in failures.items():
+        print(f"{label}: no answer: {reason}")
     written = write_report(comparison, out)
     print("written: " + " · ".join(str(path) for path in written))
     if interrupted:
@@ -237,6 +243,8 @@ def _start(fits: dict) -> object | None:
 
 def _no_answer(failures: dict[str, VitoolsError]) -> VitoolsError:
     reasons = "\n  ".join(f"{label}: {error}" for label, error in failures.items())
-    refused = all(isinstance(error, NotSupportedError) for error in failures.values())
+    refused = all(
+        isinstance(error, NotConjugate | NotSupportedError) for error in failures.values()
+    )
     kind = OptionError if refused else NumericalError
     return kind(f"no method gave an answer:\n  {reasons}")
