@@ -11,10 +11,10 @@ demo: $(VENV)/.installed  ## the main job: compare methods on the two dice, writ
 	$(BIN)/vitools compare two-dice --out report
 
 test: $(VENV)/.installed-dev  ## the default suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-slow: $(VENV)/.installed-dev  ## what takes minutes
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 lint: $(VENV)/.installed-dev  ## style, then types against an ordinary install (mypy reads no editable one)
 	$(BIN)/ruff check .

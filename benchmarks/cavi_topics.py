@@ -36,6 +36,19 @@ def topics_model(words, documents, shape, topics):
         pyro.sample("word", dist.Categorical(phi[z]), obs=words)
 
 
+def read_corpus(path):
+    """The document-term matrix, and for each token its word and its document."""
+    stored = np.load(path)
+    shape = (len(stored["indptr"]) - 1, int(stored["indices"].max()) + 1)
+    matrix = scipy.sparse.csr_matrix(
+        (stored["counts"], stored["indices"], stored["indptr"]), shape=shape
+    )
+    owner = np.repeat(np.arange(shape[0]), np.diff(matrix.indptr))
+    documents = torch.from_numpy(np.repeat(owner, matrix.data)).long()
+    words = torch.from_numpy(np.repeat(matrix.indices, matrix.data)).long()
+    return matrix, words, documents
+
+
 def judged_bound(model, concentrations):
     """The bound with q(phi) given and everything else iterated to convergence."""
     model.block_of["phi"].restore((concentrations - 1,))
@@ -53,14 +66,7 @@ def main():
     parser.add_argument("--passes", type=int, default=30)
     parser.add_argument("--inner", type=int, default=10)
     options = parser.parse_args()
-    stored = np.load(options.corpus)
-    shape = (len(stored["indptr"]) - 1, int(stored["indices"].max()) + 1)
-    matrix = scipy.sparse.csr_matrix(
-        (stored["counts"], stored["indices"], stored["indptr"]), shape=shape
-    )
-    owner = np.repeat(np.arange(shape[0]), np.diff(matrix.indptr))
-    documents = torch.from_numpy(np.repeat(owner, matrix.data)).long()
-    words = torch.from_numpy(np.repeat(matrix.indices, matrix.data)).long()
+    matrix, words, documents = read_corpus(options.corpus)
 
     start = time.perf_counter()
     theirs = LatentDirichletAllocation(
@@ -68,7 +74,7 @@ def main():
     ).fit(matrix)
     their_seconds = time.perf_counter() - start
 
-    arguments = (words, documents, shape, options.topics)
+    arguments = (words, documents, matrix.shape, options.topics)
     start = time.perf_counter()
     model = ConjugateModel(topics_model, arguments, order=[*INNER, "phi"], inner=INNER)
     build_seconds = time.perf_counter() - start

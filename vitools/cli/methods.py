@@ -10,8 +10,8 @@ from torch.distributions import constraints
 
 from vitools import guides
 from vitools.cli.target import Target
+from vitools.conjugacy import ConjugateModel
 from vitools.engines import cavi, exact, hand_derived, nuts, svi
-from vitools.engines.exact import MAX_DIMENSIONS
 from vitools.errors import NotConjugate, NotSupportedError, OptionError
 from vitools.posterior import Posterior
 from vitools.problem import Problem
@@ -141,7 +141,7 @@ def default_methods(target: Target) -> list[str]:
     if target.guide is not None:
         return ["encoder"]
     size = UnconstrainedSpace(problem).size
-    names = ["exact"] if size <= min(2, MAX_DIMENSIONS) else []
+    names = ["exact"] if size <= 2 else []
     if _is_conjugate(problem):
         names.append("cavi")
         if _joint_blocks(problem):
@@ -157,7 +157,7 @@ def default_methods(target: Target) -> list[str]:
 
 def _is_conjugate(problem: Problem) -> bool:
     try:
-        cavi(problem, max_sweeps=1)
+        ConjugateModel(problem.model, problem.args, problem.kwargs)
     except (NotConjugate, NotSupportedError):
         return False
     return True

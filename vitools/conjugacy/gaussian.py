@@ -151,6 +151,11 @@ class GaussianBlock(Block):
         self._set_moments()
         self.changed()
 
+    def turn(self, axes: Tensor) -> None:
+        """The factor of Vᵀx, for an orthogonal V [D, D]."""
+        linear, quadratic = self.natural
+        self.restore((linear @ axes, axes.mT @ quadratic @ axes))
+
     def _improper(self) -> NumericalError:
         return NumericalError(
             f"site {self.title!r}: the update's precision matrix is not positive definite; "

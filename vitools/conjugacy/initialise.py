@@ -2,7 +2,7 @@
 
 Factors of a mixture or a factor model that start equal stay equal for ever. Gaussian means are
 therefore drawn about the prior mean, Dirichlet concentrations and discrete probabilities are
-jittered; scales start at their prior mean.
+jittered; scales start at their prior mean. Factor models are then turned to principal axes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 from vitools.conjugacy.blocks import Block, DiscreteBlock, FamilyBlock
 from vitools.conjugacy.clusters import seed_clusters
 from vitools.conjugacy.gaussian import GaussianBlock
+from vitools.conjugacy.principal_axes import turn_to_principal_axes
 from vitools.conjugacy.streamed import StreamedBlock
 from vitools.conjugacy.update import ConjugateModel
 
@@ -37,6 +38,7 @@ def initialise(model: ConjugateModel, seed: int) -> None:
                 for parent in model.blocks:
                     if parent is not block and parent not in streamed:
                         model.update(parent)
+        turn_to_principal_axes(model)
 
 
 def flat_start(model: ConjugateModel, block: Block) -> None:

@@ -9,7 +9,7 @@ coefficients of its statistics as natural parameters (Winn and Bishop 2005), and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vitools.conjugacy.blocks import Block, DiscreteBlock, Resolved, plate_names
-from vitools.conjugacy.contraction import Contractor, Node, Operand
+from vitools.conjugacy.contraction import Contractor, Operand
 from vitools.conjugacy.folding import fold
-from vitools.conjugacy.gaussian import GaussianBlock
+from vitools.conjugacy.links import Link, label_sizes, make_link, separated
 from vitools.conjugacy.plan import make_blocks
 from vitools.conjugacy.rows import DistinctRows, distinct_rows
 from vitools.conjugacy.rows import collapse as collapse_rows
 from vitools.conjugacy.streamed import StreamedBlock, can_stream
-from vitools.conjugacy.term import Atom, Constant, Unsupported, fresh
+from vitools.conjugacy.term import Atom, Unsupported
 from vitools.conjugacy.terms import (
     INSTEAD,
     ClosedTerm,
@@ -36,24 +36,6 @@ from vitools.conjugacy.trace import ModelTrace, TracedSite, trace_model
 from vitools.errors import ModelError, NotConjugate, OptionError
 from vitools.families import FAMILY_OF_PRIOR
 from vitools.families.repeated import Categorical as RepeatedCategorical
-
-
-@dataclass
-class Link:
-    """One term's message to one statistic of a block."""
-
-    key: Any
-    node: Node
-    order: tuple[int, ...]
-    view: tuple[int, ...]
-    coefficient: float
-    term: int
-
-    def value(self) -> Tensor:
-        tensor = self.node.value()
-        if len(self.order) > 1:
-            tensor = tensor.permute(self.order)
-        return tensor.reshape(self.view) * self.coefficient
 
 
 class ConjugateModel:
@@ -124,7 +106,7 @@ class ConjugateModel:
         self.term_blocks: list[list[Block]] = []
         contractor = Contractor()
         for number, term in enumerate(self.joint.terms):
-            term = self._separated(term)
+            term = separated(term, self.block_of)
             by_block: dict[Block, list[Atom]] = {}
             for atom in term.atoms:
                 by_block.setdefault(self.block_of[atom.site], []).append(atom)
@@ -140,7 +122,7 @@ class ConjugateModel:
                 except Unsupported as error:
                     raise _not_conjugate(term, block, error) from error
             term = replace(term, constants=tuple(left), selections=tuple(selections))
-            sizes = self._sizes(term, resolved)
+            sizes = label_sizes(term, resolved)
             constants = [Operand(contractor.fixed(c.tensor), c.labels) for c in term.constants]
             statistics = {
                 block: Operand(contractor.statistic(block, r.key), r.labels)
@@ -158,7 +140,9 @@ class ConjugateModel:
                 message = contractor.message(
                     [*constants, *others], term.selections, target.labels, sizes
                 )
-                self.links[block].append(_link(message, target, sizes, term.coefficient, number))
+                self.links[block].append(
+                    make_link(message, target, sizes, term.coefficient, number)
+                )
             self.term_blocks.append(list(resolved))
         for block, links in self.links.items():
             if isinstance(block, StreamedBlock):
@@ -167,37 +151,6 @@ class ConjugateModel:
                 raise ModelError(
                     f"site {block.title!r} has no density: its prior contributes nothing"
                 )
-
-    def _separated(self, term: ClosedTerm) -> ClosedTerm:
-        """Two elements of a joint Gaussian on the same label get an identity between them."""
-        seen: dict[Block, set[int]] = {}
-        atoms, constants = [], list(term.constants)
-        for atom in term.atoms:
-            block = self.block_of[atom.site]
-            if isinstance(block, GaussianBlock):
-                labels = list(atom.labels)
-                used = seen.setdefault(block, set())
-                for axis in block.joint_axes[atom.site]:
-                    if labels[axis] in used:
-                        copy = fresh()
-                        eye = torch.eye(block.shapes[atom.site][axis], dtype=torch.float64)
-                        constants.append(Constant(eye, (labels[axis], copy)))
-                        labels[axis] = copy
-                    used.add(labels[axis])
-                atom = Atom(atom.site, atom.function, tuple(labels))
-            atoms.append(atom)
-        return replace(term, atoms=tuple(atoms), constants=tuple(constants))
-
-    def _sizes(self, term: ClosedTerm, resolved: dict[Block, Resolved]) -> dict[int, int]:
-        sizes: dict[int, int] = {}
-        for constant in term.constants:
-            sizes.update(zip(constant.labels, constant.tensor.shape, strict=True))
-        for selection in term.selections:
-            sizes.update(zip(selection.labels, selection.index.shape, strict=True))
-            sizes[selection.target] = selection.size
-        for block, r in resolved.items():
-            sizes.update(zip(r.labels, block.statistic_shape(r.key), strict=True))
-        return sizes
 
     # ---- coordinate ascent ---------------------------------------------------------------
 
@@ -359,14 +312,6 @@ class ConjugateModel:
     def distributions(self) -> dict[str, Distribution]:
         """The marginal of every latent."""
         return {name: self._full(self.block_of[name]).distribution(name) for name in self.latents}
-
-
-def _link(
-    message: Operand, target: Resolved, sizes: dict[int, int], coefficient: float, term: int
-) -> Link:
-    order = tuple(message.labels.index(x) for x in target.labels if x in message.labels)
-    view = tuple(sizes[x] if x in message.labels else 1 for x in target.labels)
-    return Link(target.key, message.node, order, view, coefficient, term)
 
 
 def _check_family(site: TracedSite) -> None:

@@ -66,6 +66,9 @@ def measure_accuracy(
         doubt = (ref.sd_error / scale).square()
         error_se = ((q.mean_error**2 + ref.mean_error**2) / scale**2 + error**2 * doubt).sqrt()
         ratio_se = ((q.sd_error / scale).square() + ratio**2 * doubt).sqrt()
+        error_se, ratio_se = (
+            torch.where(torch.isinf(x), 0.0, se) for x, se in ((error, error_se), (ratio, ratio_se))
+        )
         errors[name], ratios[name] = (error, error_se), (ratio, ratio_se)
     worst_error = _worst(errors, lambda error, se: error - SURE * se)
     worst_ratio = _worst(ratios, lambda ratio, se: ratio.log().abs() - SURE * se / ratio)

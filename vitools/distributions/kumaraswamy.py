@@ -114,13 +114,19 @@ class Kumaraswamy(TorchDistribution):
 
         Each has shape ``sample_shape + batch_shape``; log f uses log(1 - v^a) = -t/b as it stands.
         """
-        log_a, log_b = self.log_a, self.log_b
-        t = standard_exponential(self._extended_shape(sample_shape), log_a)
-        log_ratio = torch.log(t) - log_b  # log(t/b)
-        loglog_v = flip(log_ratio) - log_a  # log(-log v)
-        log_v = -torch.exp(loglog_v.clamp(max=80.0))
-        log_density = log_a + log_b + torch.expm1(log_a) * log_v - (t - torch.exp(log_ratio))
-        return log_v, log1mexp_exp(loglog_v), log_density
+        t, log_ratio, loglog_v, log_v = self._rsample_parts(sample_shape)
+        return log_v, log1mexp_exp(loglog_v), self._log_density_of_parts(t, log_ratio, log_v)
+
+    def _rsample_parts(self, sample_shape: torch.Size) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """t, log(t/b), log(-log v) and log v of a draw."""
+        t = standard_exponential(self._extended_shape(sample_shape), self.log_a)
+        log_ratio = torch.log(t) - self.log_b
+        loglog_v = flip(log_ratio) - self.log_a
+        return t, log_ratio, loglog_v, -torch.exp(loglog_v.clamp(max=80.0))
+
+    def _log_density_of_parts(self, t: Tensor, log_ratio: Tensor, log_v: Tensor) -> Tensor:
+        scaled = torch.expm1(self.log_a) * log_v - (t - torch.exp(log_ratio))
+        return self.log_a + self.log_b + scaled
 
     def log_prob_logit(self, logit: Tensor) -> Tensor:
         """log f(v) (a density in v, not in its logit) at v = sigmoid(``logit``)."""
@@ -130,9 +136,13 @@ class Kumaraswamy(TorchDistribution):
         return log_a + log_b + scaled
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        log_v, log1m_v, log_density = self.rsample_log(sample_shape)
+        t, log_ratio, loglog_v, log_v = self._rsample_parts(sample_shape)
         value = into_unit_interval(torch.exp(log_v))
-        self._last_draw = LastDraw(value, log_v - log1m_v, log_density)
+        self._last_draw = LastDraw(
+            value,
+            lambda: log_v - log1mexp_exp(loglog_v),
+            lambda: self._log_density_of_parts(t, log_ratio, log_v),
+        )
         return value
 
     def log_prob(self, value: Tensor) -> Tensor:

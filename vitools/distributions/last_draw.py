@@ -5,6 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+Known = Tensor | Callable[[], Tensor]
+"""A tensor, or how to compute it from what the draw was made of, should anyone ask."""
+
 
 class LastDraw:
     """A draw, its coordinate in log-space, and its log density where that came with the draw.
@@ -12,9 +15,9 @@ class LastDraw:
     Like the cache of a torch transform it is recognised by identity: ``last.value is value``.
     """
 
-    def __init__(self, value: Tensor, coordinate: Tensor, log_density: Tensor | None = None):
+    def __init__(self, value: Tensor, coordinate: Known, log_density: Known | None = None):
         self.value = value
-        self.coordinate = coordinate
+        self._coordinate = coordinate
         self._log_density = log_density
         self._differentiable = torch.is_grad_enabled()
 
@@ -26,5 +29,12 @@ class LastDraw:
         """
         made_constant = torch.is_grad_enabled() and not self._differentiable
         if self._log_density is None or made_constant:
-            return log_density_at(self.coordinate)
-        return self._log_density
+            return log_density_at(self._evaluate(self._coordinate))
+        return self._evaluate(self._log_density)
+
+    def _evaluate(self, known: Known) -> Tensor:
+        """As it would have been at the draw: constant if that was."""
+        if isinstance(known, Tensor):
+            return known
+        with torch.set_grad_enabled(self._differentiable and torch.is_grad_enabled()):
+            return known()

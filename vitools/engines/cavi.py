@@ -112,8 +112,14 @@ def cavi(
                 ascent.warm_up()
             status, history = ascent.run(max_sweeps, progress, start)
             runs.append((ascent.bound, status, history, model.snapshot()))
-        best = max(runs, key=lambda run: run[0])
-        bound, status, history, state = best
+            if status is Status.INTERRUPTED:
+                break
+        was_interrupted = status is Status.INTERRUPTED
+        bound, status, history, state = max(runs, key=lambda run: run[0])
+        if was_interrupted:
+            if not len(history):
+                raise KeyboardInterrupt  # not one sweep was finished: there is no fit to keep
+            status = Status.INTERRUPTED
         model.reset(state)
         factors = model.factors()
     posterior = FactorisedPosterior(
@@ -123,7 +129,7 @@ def cavi(
         engine="cavi",
         status=status,
         detail=f"{history.steps[-1] if len(history) else 0} sweeps"
-        + (f", best of {restarts} starts" if restarts > 1 else ""),
+        + (f", best of {len(runs)} starts" if restarts > 1 else ""),
         history=history,
         seconds=time.perf_counter() - start,
         seed=seed,
@@ -161,6 +167,7 @@ class Ascent:
         history = History()
         last_report = time.perf_counter()
         status = Status.STOPPED_AT_LIMIT
+        whole = self.model.snapshot(), self.bound
         try:
             while self.sweeps < max_sweeps:
                 before = self.bound
@@ -171,6 +178,7 @@ class Ascent:
                     if self.accelerate and room >= 3 and self.sweeps
                     else ([self._sweep()])
                 )
+                whole = self.model.snapshot(), self.bound
                 now = time.perf_counter()
                 for i, bound in enumerate(bounds):
                     history.record(self.sweeps - len(bounds) + 1 + i, bound, now - start)
@@ -181,8 +189,10 @@ class Ascent:
                 if progress is not None and now - last_report > 0.2:
                     progress(Progress("cavi", self.sweeps, max_sweeps, self.bound, now - start))
                     last_report = now
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # back to where the bound belongs to the factors
             status = Status.INTERRUPTED
+            state, self.bound = whole
+            self.model.reset(state)
         if progress is not None:
             seconds = time.perf_counter() - start
             progress(Progress("cavi", self.sweeps, max_sweeps, self.bound, seconds))

@@ -19,6 +19,7 @@ from vitools.problem import Problem
 from vitools.unconstrained import UnconstrainedSpace
 
 MAX_DIMENSIONS = 4
+WORST_ERROR = 1e-3  # of log p(x), in nats, still called exact with that error stated
 NEGLIGIBLE = 36.0  # nats below the peak: e^-36 is float64's rounding
 
 
@@ -50,11 +51,12 @@ def exact(
     """
     start = time.perf_counter()
     space = UnconstrainedSpace(problem)
-    if space.size > MAX_DIMENSIONS or 9**space.size > max_evaluations:
+    if space.size > MAX_DIMENSIONS or 33**space.size > max_evaluations:
         raise NotSupportedError(
             f"model '{problem.name}' has {space.size} continuous dimensions; quadrature with 33 "
-            f"points each would need about {33.0**space.size:.1g} density evaluations (the limit is "
-            f"{MAX_DIMENSIONS} dimensions). Use nuts() as the reference."
+            f"points each would need about {33.0**space.size:.1g} density evaluations (the limits "
+            f"are {MAX_DIMENSIONS} dimensions and {max_evaluations} evaluations). Use nuts() as the "
+            "reference."
         )
     grid = _quadrature(space, tol, max_evaluations, seed)
     return GridPosterior(
@@ -96,7 +98,15 @@ def _quadrature(
         if done or (2 * points - 1) ** space.size > max_evaluations:
             break
         previous, points = log_evidence, 2 * points - 1
-    if not done and not error < 0.1:
+    if bool(values.isnan().any()):
+        bad = space.to_values(centre + nodes[values.isnan()][0] @ scale.mT)
+        words = ", ".join(f"{name} = {value.tolist()}" for name, value in bad.items())
+        raise NumericalError(
+            f"model '{space.problem.name}': its log density is NaN at {words}, and at "
+            f"{int(values.isnan().sum())} of {len(values)} nodes in all. Rewrite the model so that "
+            "it is finite or -inf there."
+        )
+    if not done and not error < WORST_ERROR:
         raise NotSupportedError(
             f"model '{space.problem.name}': {points} points per dimension give log p(x) only to "
             f"{error:.2g}; the next grid would need {(2 * points - 1) ** space.size} density "
@@ -157,12 +167,11 @@ def _widen(
 
     def log_density(nodes: Tensor) -> Tensor:
         with torch.no_grad():
-            values = space.log_density(centre + nodes @ scale.mT).double()
-        return values.nan_to_num(nan=-math.inf)
+            return space.log_density(centre + nodes @ scale.mT).double()
 
     for _ in range(40):
         nodes, _ = _grid(low, high, 9)
-        values = log_density(nodes).reshape((9,) * space.size)
+        values = log_density(nodes).nan_to_num(nan=-math.inf).reshape((9,) * space.size)
         peak = values.max()
         stretched = False
         for d in range(space.size):
@@ -172,8 +181,11 @@ def _widen(
             if values.select(d, 8).max() > peak - NEGLIGIBLE:
                 high, stretched = high.index_add(0, torch.tensor([d]), 0.3 * width[None]), True
         if not stretched:
-            break
-    return log_density, low, high
+            return log_density, low, high
+    raise NotSupportedError(
+        f"model '{space.problem.name}': its tails are too heavy for quadrature (the density is not "
+        "negligible at the edge of any reasonable box). Use nuts()."
+    )
 
 
 def _grid(low: Tensor, high: Tensor, points: int) -> tuple[Tensor, Tensor]:

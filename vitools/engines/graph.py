@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vitools.errors import VitoolsWarning
+from vitools.isolation import seeded
 
 
 def record(function: Callable[..., Any], example: tuple[Tensor, ...], subject: str) -> Any:
@@ -26,10 +27,9 @@ def record(function: Callable[..., Any], example: tuple[Tensor, ...], subject: s
     """
     try:
         graph = make_fx(function)(*example)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             expected = function(*example)
-            torch.manual_seed(0)
+        with seeded(0):
             got = graph(*example)
     except Exception as reason:  # tracing fails in as many ways as there are models
         _notice(subject, str(reason).splitlines()[0] if str(reason) else type(reason).__name__)

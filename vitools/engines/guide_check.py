@@ -7,6 +7,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 
 from vitools.errors import OptionError
+from vitools.posterior import Posterior
 from vitools.problem import Problem
 from vitools.sites import is_subsample, nearest
 
@@ -56,6 +57,19 @@ def check_guide(problem: Problem, guide: Any) -> None:
                 f"{title} draws '{name}' with shape {tuple(node['value'].shape)}, but the model "
                 f"expects {tuple(expected)}."
             )
+
+
+def check_start(problem: Problem, start: Posterior) -> None:
+    """Refuse a fit of other sites as the place to begin."""
+    expected, found = (
+        {name: tuple(site.shape) for name, site in made.continuous.items()}
+        for made in (problem, start.problem)
+    )
+    if expected != found:
+        raise OptionError(
+            f"start is a fit of model '{start.problem.name}' with sites {found}, expected those of "
+            f"model '{problem.name}': {expected}. Give a fit of the same model."
+        )
 
 
 def _check_minibatches(title: str, guide_run: Trace, model_run: Trace) -> None:

@@ -1,4 +1,4 @@
-"""The one loop all iterative engines share: step, record, stop, report."""
+"""The loop of a stochastic ascent: step, record, stop, report."""
 
 import time
 from collections.abc import Callable
@@ -38,7 +38,8 @@ def iterate(
 ) -> tuple[Status, History]:
     """Call ``step(i) -> elbo`` until ``stop`` says so, the limit is met, or Ctrl-C is pressed.
 
-    Ctrl-C ends the loop between two steps; what was reached is returned as INTERRUPTED.
+    Ctrl-C ends the loop; what was reached is returned as INTERRUPTED. A step cut short is not
+    recorded, and must leave a state that can be used.
     """
     history = History()
     start = time.perf_counter()

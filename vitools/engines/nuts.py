@@ -10,6 +10,7 @@ from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
 from vitools.engines.graph import record
+from vitools.engines.guide_check import check_start
 from vitools.engines.loop import Progress, ProgressCallback
 from vitools.errors import NotSupportedError, OptionError
 from vitools.isolation import seeded
@@ -19,6 +20,7 @@ from vitools.unconstrained import UnconstrainedSpace
 
 RHAT_LIMIT = 1.05
 ESS_PER_CHAIN = 50
+FEWEST_DRAWS = 4  # split R-hat needs two draws in each half
 
 
 def nuts(
@@ -53,11 +55,15 @@ def nuts(
     """
     if min(num_samples, num_warmup, num_chains) < 1:
         raise OptionError("expected num_samples, num_warmup and num_chains of at least 1.")
+    if num_samples < FEWEST_DRAWS:
+        raise OptionError(f"expected num_samples of at least {FEWEST_DRAWS}, got {num_samples}.")
     if not problem.continuous:
         raise NotSupportedError(
             f"model '{problem.name}' has only discrete latents; NUTS needs continuous ones. "
             "Use exact(problem)."
         )
+    if start is not None:
+        check_start(problem, start)
     began = time.perf_counter()
     space = _WhitenedSpace(problem, start, seed)
     potential = _potential(space)
@@ -91,8 +97,9 @@ def nuts(
         divergences=divergences,
         engine="nuts",
         status=status,
-        detail=f"R-hat {max(rhat.values()):.2f}, ESS {min(ess.values()):.0f}"
-        + (f", {divergences} divergences" if divergences else ""),
+        detail=_mixing_words(rhat, ess)
+        + (f", {divergences} divergences" if divergences else "")
+        + (f", started from {start.engine}" if start is not None else ""),
         history=History(),
         seconds=time.perf_counter() - began,
         seed=seed,
@@ -198,7 +205,7 @@ def _mixing(
     rhat, ess = {}, {}
     for name, draws in judged.items():
         flat = draws.flatten(2) if draws.dim() > 2 else draws.unsqueeze(-1)
-        varying = flat.flatten(0, 1).std(0) > 0
+        varying = flat.flatten(0, 1).std(0) != 0  # NaN varies: it must not pass for a constant
         if not bool(varying.any()):  # an entry fixed by definition, e.g. a total of one
             continue
         flat = flat[..., varying].double()
@@ -207,13 +214,20 @@ def _mixing(
     return rhat, ess
 
 
+def _mixing_words(rhat: dict[str, float], ess: dict[str, float]) -> str:
+    if not rhat:
+        return "no chain moved"
+    return f"R-hat {max(rhat.values()):.2f}, ESS {min(ess.values()):.0f}"
+
+
 def _judge(
     rhat: dict[str, float], ess: dict[str, float], divergences: int, vectors: Tensor
 ) -> Status:
     chains, draws = vectors.shape[:2]
     good = (
-        max(rhat.values()) < RHAT_LIMIT
-        and min(ess.values()) > ESS_PER_CHAIN * chains
+        bool(rhat)
+        and all(value < RHAT_LIMIT for value in rhat.values())
+        and all(value > ESS_PER_CHAIN * chains for value in ess.values())
         and divergences <= chains * draws / 100
     )
     return Status.SAMPLED if good else Status.NOT_MIXED

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from vitools.engines.graph import record
-from vitools.engines.guide_check import check_guide
+from vitools.engines.guide_check import check_guide, check_start
 from vitools.engines.loop import ProgressCallback, iterate
 from vitools.engines.objectives import negative_elbo
 from vitools.engines.stopping import PlateauRule
@@ -93,7 +93,8 @@ def svi(
         snapshot(run.state),
         engine="svi",
         status=status,
-        detail=f"{len(history)} steps",
+        detail=f"{len(history)} steps"
+        + ("" if status is Status.CONVERGED else ", the last iterate unaveraged"),
         history=history,
         seconds=time.perf_counter() - began,
         seed=seed,
@@ -115,6 +116,7 @@ class _Run:
         with isolated() as self.state:
             check_guide(problem, guide)
             if start is not None:
+                check_start(problem, start)
                 if not hasattr(guide, "initialise_from"):
                     raise OptionError(
                         f"guide {type(guide).__name__} cannot start from a fit: it has no "

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from vitools.diagnostics import Moments, measure_accuracy
+from vitools.diagnostics import Grade, Moments, measure_accuracy
+from vitools.diagnostics.verdict import reach_verdict
+from vitools.posterior import Status
 
 
 def made(mean, sd, mean_error=0.0, sd_error=0.0) -> Moments:
@@ -63,3 +65,16 @@ def test_a_fit_that_left_the_numbers_is_infinitely_wrong():
     found = measure_accuracy(q, {"a": made(3.0, 1.0), "b": made(0.0, 1.0)})
     assert found.mean_error_at == "b"
     assert found.mean_error.value == math.inf
+
+
+def test_a_fit_that_left_the_numbers_is_infinitely_wrong_without_doubt():
+    q = {"mu": made([0.0, math.nan], [1.0, math.nan], [0.0, math.nan], [0.0, math.nan])}
+    found = measure_accuracy(q, {"mu": made([0.0, 0.0], [1.0, 1.0], 0.1, 0.1)})
+    for figure, at in (
+        (found.mean_error, found.mean_error_at),
+        (found.sd_ratio, found.sd_ratio_at),
+    ):
+        assert (figure.value, figure.standard_error, at) == (math.inf, 0.0, "mu[1]")
+    verdict = reach_verdict(Status.CONVERGED, accuracy=found)
+    assert verdict.grade is Grade.REJECT
+    assert "the mean of mu[1]" in verdict.reason

@@ -9,7 +9,7 @@ import torch
 from scipy import integrate, stats
 
 from vitools import Problem, Status, exact
-from vitools.errors import NotSupportedError
+from vitools.errors import NotSupportedError, NumericalError
 from vitools.models import coin
 
 
@@ -93,4 +93,23 @@ def test_a_large_problem_is_refused_with_its_size():
         pyro.sample("y", dist.Normal(x.sum(), 1.0), obs=torch.tensor(0.0))
 
     with pytest.raises(NotSupportedError, match=r"8 continuous dimensions.*1e\+12"):
+        exact(Problem(model))
+
+
+def test_what_needs_more_than_the_limit_of_evaluations_is_refused_before_the_first():
+    def model():
+        x = pyro.sample("x", dist.Normal(torch.zeros(4), 1.0).to_event(1))
+        pyro.sample("y", dist.Normal(x.sum(), 1.0), obs=torch.tensor(0.0))
+
+    with pytest.raises(NotSupportedError, match=r"4 continuous dimensions.*300000 evaluations"):
+        exact(Problem(model))
+
+
+def test_a_density_that_is_nan_is_not_taken_for_zero():
+    def model():
+        x = pyro.sample("x", dist.Normal(0.0, 1.0))
+        scale = torch.where(x > -3.0, x, torch.nan).abs()  # NaN three sds out
+        pyro.sample("y", dist.Normal(scale, 1.0), obs=torch.tensor(1.0))
+
+    with pytest.raises(NumericalError, match=r"NaN at x = -"):
         exact(Problem(model))

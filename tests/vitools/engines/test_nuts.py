@@ -1,6 +1,7 @@
 """nuts(): against closed forms; mixing judged by R-hat and effective sample size."""
 
 import math
+from importlib import import_module
 
 import pyro
 import pyro.distributions as dist
@@ -65,6 +66,19 @@ def test_refusals():
         nuts(Problem(model))
     with pytest.raises(OptionError, match="at least 1"):
         nuts(Problem(coin.model, torch.tensor([1.0])), num_chains=0)
+    with pytest.raises(OptionError, match="num_samples of at least 4, got 3"):
+        nuts(Problem(coin.model, torch.tensor([1.0])), num_samples=3)
+
+
+@pytest.mark.parametrize("value", [0.3, math.nan])
+def test_chains_that_do_not_move_or_leave_the_numbers_are_not_mixed(monkeypatch, value):
+    def stuck(start, potential, num_samples, *_):
+        return torch.full((num_samples, len(start)), value), 0
+
+    # the function hides its module of the same name
+    monkeypatch.setattr(import_module("vitools.engines.nuts"), "_chain", stuck)
+    fit = nuts(Problem(coin.model, torch.tensor([1.0, 0.0])), num_samples=20, num_chains=2)
+    assert fit.status is Status.NOT_MIXED
 
 
 def test_draws_have_no_density():

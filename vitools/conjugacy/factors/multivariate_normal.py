@@ -4,7 +4,7 @@ import math
 
 from vitools.conjugacy.expression import Expression
 from vitools.conjugacy.factors.linear_algebra import inverse, log_determinant
-from vitools.conjugacy.operations import matmul_expressions
+from vitools.conjugacy.matrices import matmul_expressions
 
 
 def multivariate_normal(
