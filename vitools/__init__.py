@@ -10,7 +10,7 @@ from vitools._version import __version__
 
 if TYPE_CHECKING:
     from vitools.conjugacy.explain import explain
-    from vitools.engines import cavi, exact, nuts, svi
+    from vitools.engines import cavi, check_guide, exact, nuts, svi
     from vitools.errors import VitoolsError
     from vitools.posterior import Estimate, History, Posterior, Status
     from vitools.problem import Problem, Site
@@ -25,6 +25,7 @@ _HOME = {
     "Estimate": "vitools.posterior",
     "VitoolsError": "vitools.errors",
     "cavi": "vitools.engines",
+    "check_guide": "vitools.engines",
     "exact": "vitools.engines",
     "explain": "vitools.conjugacy.explain",
     "nuts": "vitools.engines",
@@ -44,6 +45,7 @@ __all__ = [
     "VitoolsError",
     "__version__",
     "cavi",
+    "check_guide",
     "compare",
     "draw",
     "exact",

@@ -2,8 +2,9 @@
 
 from vitools.engines.cavi import cavi
 from vitools.engines.exact import exact
+from vitools.engines.guide_check import check_guide
 from vitools.engines.hand_derived import hand_derived
 from vitools.engines.nuts import nuts
 from vitools.engines.svi import svi
 
-__all__ = ["cavi", "exact", "hand_derived", "nuts", "svi"]
+__all__ = ["cavi", "check_guide", "exact", "hand_derived", "nuts", "svi"]

@@ -7,16 +7,37 @@ from pyro import poutine
 from pyro.poutine import Trace
 
 from vitools.errors import OptionError
+from vitools.isolation import isolated, seeded
 from vitools.posterior import Posterior
+from vitools.posterior.guided import build_guide
 from vitools.problem import Problem
 from vitools.sites import is_subsample, nearest
 
 
 def check_guide(problem: Problem, guide: Any) -> None:
-    """Refuse a guide whose sites, shapes or minibatches disagree with the model's.
+    """Say what and where a guide disagrees with a model: sites, shapes, scales, minibatches.
 
-    Runs guide and model once inside whatever parameter store is active.
+    :func:`~vitools.svi` asks the same before its first step. Nothing is fitted or kept.
+
+    Args:
+        guide: a Pyro guide, or a guide class to be called with the problem's model.
+
+    Raises:
+        OptionError: names the site or plate, what was expected and what was got.
+
+    Example:
+        >>> import torch
+        >>> from vitools import Problem, check_guide
+        >>> from vitools.guides import AutoKumaraswamy
+        >>> from vitools.models import coin
+        >>> check_guide(Problem(coin.model, torch.tensor([1.0, 0.0])), AutoKumaraswamy)
     """
+    with seeded(0), isolated():
+        refuse_mismatch(problem, build_guide(problem, guide))
+
+
+def refuse_mismatch(problem: Problem, guide: Any) -> None:
+    """:func:`check_guide` inside whatever parameter store is active."""
     args, kwargs = problem.args, problem.kwargs
     title = f"guide {getattr(guide, '__name__', type(guide).__name__)}"
     try:
@@ -56,6 +77,14 @@ def check_guide(problem: Problem, guide: Any) -> None:
             raise OptionError(
                 f"{title} draws '{name}' with shape {tuple(node['value'].shape)}, but the model "
                 f"expects {tuple(expected)}."
+            )
+        ours, theirs = (torch.as_tensor(run.nodes[name]["scale"]) for run in (guide_run, model_run))
+        if not torch.equal(ours, theirs.to(ours)):
+            raise OptionError(
+                f"{title} weighs '{name}' by {ours.tolist():g}, the model by {theirs.tolist():g}: "
+                "give guide and model the same plates, subsample_size and poutine.scale."
+                if ours.dim() == theirs.dim() == 0
+                else f"{title} weighs '{name}' otherwise than the model: give both the same scale."
             )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from vitools.engines.graph import record
-from vitools.engines.guide_check import check_guide, check_start
+from vitools.engines.guide_check import check_start, refuse_mismatch
 from vitools.engines.loop import ProgressCallback, iterate
 from vitools.engines.objectives import negative_elbo
 from vitools.engines.stopping import PlateauRule
@@ -114,7 +114,7 @@ class _Run:
     ) -> None:
         self.problem, self.guide = problem, guide
         with isolated() as self.state:
-            check_guide(problem, guide)
+            refuse_mismatch(problem, guide)
             if start is not None:
                 check_start(problem, start)
                 if not hasattr(guide, "initialise_from"):

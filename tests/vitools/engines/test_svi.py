@@ -8,7 +8,7 @@ import pytest
 import torch
 from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 
-from vitools import Problem, Status, VitoolsError, svi
+from vitools import Problem, Status, VitoolsError, check_guide, exact, svi
 from vitools.engines.loop import Progress
 from vitools.errors import NotSupportedError, NumericalError, OptionError, VitoolsWarning
 from vitools.guides import AutoKumaraswamy
@@ -234,3 +234,28 @@ def test_minibatches_reach_the_full_data_posterior():
     exact_mean, exact_sd = float(data.sum()) / precision, precision**-0.5
     assert float(fit.mean()["mean"]) == pytest.approx(exact_mean, abs=0.5 * exact_sd)
     assert float(fit.sd()["mean"]) == pytest.approx(exact_sd, rel=0.25)
+
+
+def test_a_guide_weighted_otherwise_than_the_model_is_refused_before_any_step():
+    data = torch.arange(4.0)
+
+    def model():
+        with pyro.plate("rows", 4):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(z, 1.0), obs=data)
+
+    @pyro.poutine.scale(scale=0.5)
+    def guide():
+        loc = pyro.param("loc", torch.zeros(4))
+        with pyro.plate("rows", 4):
+            pyro.sample("z", dist.Normal(loc, 1.0))
+
+    with pytest.raises(OptionError, match=r"weighs 'z' by 0\.5, the model by 1"):
+        check_guide(Problem(model), guide)
+    assert len(pyro.get_param_store()) == 0
+
+
+def test_a_start_of_another_model_is_refused(gaussian):
+    other = exact(Problem(coin.model, torch.tensor([1.0, 0.0])))
+    with pytest.raises(OptionError, match="start is a fit of model 'coin'"):
+        svi(gaussian[0], AutoNormal, start=other)
