@@ -6,6 +6,7 @@ sites, and what the data contribute:  ``Dirichlet(1.5 + Σ_rows q(z = k) · data
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -122,6 +123,8 @@ def _parents(model: ConjugateModel, block: Block) -> list[str]:
     return [name for name in model.latents if name in found]
 
 
+ROUNDING = 1e-12  # a coefficient that small beside the others is what centring the data left
+
 Message = tuple[float, str]  # a number times an expectation; "" for the number alone
 
 
@@ -162,6 +165,8 @@ def _added(messages: list[Message], plus: float) -> str:
     """number + a·E[…] - b·E[…] …"""
     number = plus + sum(value for value, text in messages if not text)
     parts = [(value, text) for value, text in messages if text]
+    largest = max((abs(value) for value, _ in parts), default=0.0)
+    parts = [part for part in parts if abs(part[0]) > ROUNDING * largest]
     words = [f"{number:.6g}"] if number or not parts else []
     for value, text in parts:
         size = "" if abs(value) == 1 else f"{abs(value):.6g} "
@@ -175,8 +180,7 @@ def _message(model: ConjugateModel, term: ClosedTerm, block: Block) -> Message:
     own = {label for atom in term.atoms if atom.site in block.names for label in atom.labels}
     every = term.atom_labels() | term.constant_labels()
     plates = [labels[x] for x in sorted(every) if x in labels and x not in own]
-    others = [_expectation(atom) for atom in term.atoms if atom.site not in block.names]
-    words = list(dict.fromkeys(others))
+    words = _expectations([atom for atom in term.atoms if atom.site not in block.names])
     if term.constants or term.selections:
         observed = model.trace.sites.get(term.origin)
         if observed is not None and not observed.is_latent:
@@ -198,6 +202,18 @@ def _one_number(term: ClosedTerm) -> float | None:
     values = term.constants[0].tensor * term.coefficient
     first = float(values.flatten()[0])
     return first if bool((values == first).all()) else None
+
+
+def _expectations(atoms: list[Atom]) -> list[str]:
+    """One expectation a statistic; two plain atoms of a site are its outer product."""
+    plain = Counter(atom.site for atom in atoms if atom.function == 1)
+    words = [
+        f"E[{atom.site} {atom.site}ᵀ]"
+        if atom.function == 1 and plain[atom.site] == 2
+        else _expectation(atom)
+        for atom in atoms
+    ]
+    return list(dict.fromkeys(words))
 
 
 def _expectation(atom: Atom) -> str:

@@ -45,7 +45,11 @@ def write_report(
     table, stored, graph = (folder / x for x in ("comparison.csv", "posterior.nc", "graph.png"))
     comparison.to_csv(table)  # the cheapest first: a folder without leave is found out here
     chosen = comparison.fits[name]
-    save_netcdf(to_arviz(chosen, seed=comparison.seed, attrs={"fit": name}), stored)
+    attrs: dict[str, str | int | float] = {"fit": name}
+    judged = comparison.judgements[name].khat
+    if judged is not None:  # the figure of the table, not another one from the draws stored here
+        attrs["pareto_khat"] = judged.value
+    save_netcdf(to_arviz(chosen, seed=comparison.seed, attrs=attrs), stored)
     pictures = []
     for maker in (plot_bound, plot_marginals, plot_moments):
         picture = folder / f"{maker.__name__.removeprefix('plot_')}.png"
