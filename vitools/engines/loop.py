@@ -1,7 +1,7 @@
-"""The loop of a stochastic ascent: step, record, stop, report."""
+"""The loop of every iterative engine: step, record, stop, report, call back."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,33 +29,49 @@ ProgressCallback = Callable[[Progress], None]
 
 
 def iterate(
-    step: Callable[[int], float],
+    advance: Callable[[int], Sequence[float]],
     stop: StoppingRule,
     *,
     max_steps: int,
     engine: str,
     progress: ProgressCallback | None = None,
+    history: History | None = None,
+    began: float | None = None,
+    after: Callable[[int], None] | None = None,
 ) -> tuple[Status, History]:
-    """Call ``step(i) -> elbo`` until ``stop`` says so, the limit is met, or Ctrl-C is pressed.
+    """Call ``advance(done) -> bounds`` until ``stop`` says so, the limit is met, or Ctrl-C is pressed.
 
     Ctrl-C ends the loop; what was reached is returned as INTERRUPTED. A step cut short is not
     recorded, and must leave a state that can be used.
+
+    Args:
+        advance: takes at least one step after the ``done`` first ones and returns the bound after
+            each step it took (an unrolled graph or an accelerated sweep takes several at once).
+        history: what an earlier part of the run recorded; the loop goes on from its last step.
+        began: the ``time.perf_counter()`` from which seconds count; now if omitted.
+        after: called with the number of steps done after each ``advance`` that did not end the
+            run (to write checkpoints, say).
     """
-    history = History()
-    start = time.perf_counter()
-    last_report = start
+    history = History() if history is None else history
+    done = history.steps[-1] if len(history) else 0
+    earlier = history.seconds[-1] if len(history) else 0.0
+    now = time.perf_counter()
+    start = (now if began is None else began) - earlier
+    last_report = now
     status = None
     try:
-        for i in range(max_steps):
-            elbo = step(i)
+        while status is None and done < max_steps:
+            bounds = advance(done)
             now = time.perf_counter()
-            history.record(i + 1, elbo, now - start)
-            status = stop(i + 1, elbo)
+            for elbo in bounds:
+                done += 1
+                history.record(done, elbo, now - start)
+                status = stop(done, elbo) or status
             if progress is not None and (now - last_report > 0.2 or status is not None):
-                progress(Progress(engine, i + 1, max_steps, elbo, now - start))
+                progress(Progress(engine, done, max_steps, bounds[-1], now - start))
                 last_report = now
-            if status is not None:
-                break
+            if after is not None and status is None:
+                after(done)
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
     return status or Status.STOPPED_AT_LIMIT, history

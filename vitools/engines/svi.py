@@ -156,7 +156,7 @@ class _Run:
             for p, g in zip(self.parameters, gradients, strict=True)
         )
 
-    def step(self, index: int) -> float:
+    def step(self, index: int) -> list[float]:
         loss, *gradients = self.gradient()
         value = float(loss)
         if not math.isfinite(value):
@@ -168,7 +168,7 @@ class _Run:
         self.optimizer.step()
         self.averaged_steps += 1
         torch._foreach_add_(self.sums, [p.detach() for p in self.parameters])
-        return -value
+        return [-value]
 
     def _vector(self) -> Tensor:
         return torch.cat([p.detach().flatten() for p in self.parameters])
