@@ -7,7 +7,6 @@ pyplot state; the figure's unit is the inch, and an SVG or PDF keeps its text as
 
 import io
 import itertools
-import os
 import re
 from dataclasses import dataclass
 from os import PathLike
@@ -23,7 +22,8 @@ from matplotlib.path import Path
 from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
-from vitools.errors import FileError, NotSupportedError, OptionError
+from vitools.atomic import atomic_path
+from vitools.errors import NotSupportedError, OptionError
 from vitools.reporting.graph_curves import Box, leaving, part_of, points_on
 from vitools.reporting.graph_geometry import Drawing, Frame, draw_up
 from vitools.reporting.graph_layout import arrange
@@ -226,13 +226,5 @@ def save(figure: Figure, path: str | PathLike[str]) -> None:
     if suffix == ".svg":  # readers without the STIX fonts get the closest they have
         families = b"STIXGeneral, 'STIX Two Text', 'Times New Roman', Times, serif"
         data = data.replace(b"'STIXGeneral'", families)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with atomic_path(target) as temporary:
         temporary.write_bytes(data)
-        os.replace(temporary, target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise FileError(
-            f"cannot write {str(target)!r}: {error.strerror or error}. "
-            "Choose a folder that exists and that you may write to."
-        ) from error
