@@ -1,26 +1,23 @@
-"""The no-U-turn sampler as reference (Hoffman & Gelman 2014), run by Pyro."""
+"""The no-U-turn sampler as reference (Hoffman & Gelman 2014), run by nutpie or by Pyro."""
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-import torch
-from pyro.infer import MCMC, NUTS
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
-from vitools.engines.graph import record
+from vitools.engines import nuts_nutpie, nuts_pyro
+from vitools.engines.chains import FEWEST_DRAWS, Chains, LogDensity, Plan, WhitenedSpace
 from vitools.engines.guide_check import check_start
 from vitools.engines.loop import Progress, ProgressCallback
 from vitools.errors import NotSupportedError, OptionError
-from vitools.isolation import seeded
 from vitools.posterior import DrawsPosterior, History, Posterior, Status
 from vitools.problem import Problem
-from vitools.unconstrained import UnconstrainedSpace
+from vitools.sites import nearest
 
 RHAT_LIMIT = 1.05
 ESS_PER_CHAIN = 50
-FEWEST_DRAWS = 4  # split R-hat needs two draws in each half
+SAMPLERS = ("auto", "nutpie", "pyro")
 
 
 def nuts(
@@ -30,6 +27,7 @@ def nuts(
     num_warmup: int = 1000,
     num_chains: int = 4,
     start: Posterior | None = None,
+    sampler: str = "auto",
     seed: int = 0,
     progress: ProgressCallback | None = None,
 ) -> DrawsPosterior:
@@ -43,6 +41,8 @@ def nuts(
         start: a fit whose draws the chains start from and whose spread scales the space
             (as Stan does with Pathfinder): no time is lost on the way to the bulk, but
             modes that the fit does not know stay unknown. Draws from the prior if omitted.
+        sampler: ``"nutpie"`` (Rust, the extra ``vitools[nutpie]``), ``"pyro"``, or ``"auto"``: the
+            first where it is installed.
 
     Example:
         >>> import torch
@@ -64,31 +64,19 @@ def nuts(
         )
     if start is not None:
         check_start(problem, start)
+    draw_chains = _sampler(sampler)
     began = time.perf_counter()
-    space = _WhitenedSpace(problem, start, seed)
-    potential = _potential(space)
-    chains: list[Tensor] = []
-    divergences = 0
-    interrupted = False
+    space = WhitenedSpace(problem, start, seed)
+    starts = [space.start_of_chain(i, seed * 1000 + i) for i in range(num_chains)]
     total = num_chains * (num_warmup + num_samples)
-    for chain in range(num_chains):
-        done = chain * (num_warmup + num_samples)
-        hook = _hook(progress, done, total, began)
-        chain_seed = seed * 1000 + chain
-        try:
-            first = space.start_of_chain(chain, chain_seed)
-            draws, diverged = _chain(first, potential, num_samples, num_warmup, chain_seed, hook)
-        except KeyboardInterrupt:
-            if not chains:
-                raise
-            interrupted = True
-            break
-        chains.append(draws)
-        divergences += diverged
-    vectors = space.centre + space.scale * torch.stack(chains)
+    plan = Plan(num_samples, num_warmup, seed, _reporter(progress, total, began))
+    chains = draw_chains(space.recorded_log_density(), starts, plan)
+    vectors = space.centre + space.scale * chains.draws
     values = space.to_values(vectors)
     rhat, ess = _mixing(problem, values)
-    status = Status.INTERRUPTED if interrupted else _judge(rhat, ess, divergences, vectors)
+    divergences = chains.divergences
+    judged = _judge(rhat, ess, divergences, vectors)
+    status = Status.INTERRUPTED if chains.is_interrupted else judged
     return DrawsPosterior(
         problem,
         values,
@@ -106,95 +94,29 @@ def nuts(
     )
 
 
-class _WhitenedSpace(UnconstrainedSpace):
-    """u = centre + scale · v, so that a unit mass matrix suits v from the first step."""
-
-    def __init__(self, problem: Problem, start: Posterior | None, seed: int) -> None:
-        super().__init__(problem)
-        self.starts: Tensor | None = None
-        self.centre, self.scale = (
-            torch.zeros((), dtype=self.dtype),
-            torch.ones((), dtype=self.dtype),
+def _sampler(name: str) -> Callable[[LogDensity, list[Tensor], Plan], Chains]:
+    if name not in SAMPLERS:
+        raise OptionError(
+            f"sampler: expected one of {', '.join(SAMPLERS)}, got {name!r}."
+            f"{nearest(name, SAMPLERS)}"
         )
-        if start is not None:
-            draws = self.from_values(start.sample(200, seed)).to(self.dtype)
-            self.centre = draws.mean(0)
-            self.scale = draws.std(0).clamp(min=1e-6)
-            self.starts = (draws - self.centre) / self.scale
-
-    def start_of_chain(self, chain: int, seed: int) -> Tensor:
-        if self.starts is not None:
-            return self.starts[chain % len(self.starts)]
-        return self.initial_point(seed)
-
-    def log_density_at(self, vector: Tensor) -> Tensor:
-        return super().log_density_at(self.centre + self.scale * vector)
-
-
-def _potential(space: _WhitenedSpace) -> Callable[[dict[str, Tensor]], Tensor]:
-    """-log density, differentiable through a gradient recorded once as a graph."""
-
-    def value_and_gradient(vector: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            leaf = vector.detach().requires_grad_()
-            value = -space.log_density_at(leaf)
-            (gradient,) = torch.autograd.grad(value, leaf)
-        return value.detach(), gradient
-
-    example = space.start_of_chain(0, 0)
-    recorded = record(value_and_gradient, (example,), f"nuts on model '{space.problem.name}'")
-
-    class Potential(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, vector: Tensor) -> Tensor:
-            value, gradient = recorded(vector.detach())
-            ctx.save_for_backward(gradient)
-            return value
-
-        @staticmethod
-        def backward(ctx: Any, *upstream: Any) -> Any:
-            (gradient,) = ctx.saved_tensors
-            return gradient * upstream[0]
-
-    return lambda point: Potential.apply(point["u"])
-
-
-def _chain(
-    start: Tensor,
-    potential: Callable[[dict[str, Tensor]], Tensor],
-    num_samples: int,
-    num_warmup: int,
-    seed: int,
-    hook: Callable[..., None],
-) -> tuple[Tensor, int]:
-    with seeded(seed):
-        kernel = NUTS(potential_fn=potential)
-        sampler = MCMC(
-            kernel,
-            num_samples=num_samples,
-            warmup_steps=num_warmup,
-            initial_params={"u": start},
-            disable_progbar=True,
-            hook_fn=hook,
+    if name == "pyro" or (name == "auto" and not nuts_nutpie.is_installed()):
+        return nuts_pyro.sample
+    if not nuts_nutpie.is_installed():
+        raise NotSupportedError(
+            "sampler='nutpie' needs the package nutpie: pip install 'vitools[nutpie]', or leave "
+            "sampler out to use Pyro's."
         )
-        sampler.run()
-    diverged = sampler.diagnostics()["divergences"]
-    return sampler.get_samples()["u"].detach(), sum(len(v) for v in diverged.values())
+    return nuts_nutpie.sample
 
 
-def _hook(
-    progress: ProgressCallback | None, done: int, total: int, began: float
-) -> Callable[..., None]:
-    count = 0
-
-    def hook(*_: Any) -> None:
-        nonlocal count
-        count += 1
+def _reporter(progress: ProgressCallback | None, total: int, began: float) -> Callable[[int], None]:
+    def report(done: int) -> None:
         if progress is not None:
             seconds = time.perf_counter() - began
-            progress(Progress("nuts", done + count, total, float("nan"), seconds))
+            progress(Progress("nuts", done, total, float("nan"), seconds))
 
-    return hook
+    return report
 
 
 def _mixing(

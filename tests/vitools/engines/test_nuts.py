@@ -1,7 +1,6 @@
 """nuts(): against closed forms; mixing judged by R-hat and effective sample size."""
 
 import math
-from importlib import import_module
 
 import pyro
 import pyro.distributions as dist
@@ -9,19 +8,64 @@ import pytest
 import torch
 
 from vitools import Problem, Status, exact, nuts
+from vitools.engines import nuts_pyro
+from vitools.engines.chains import Chains, WhitenedSpace
+from vitools.engines.nuts_nutpie import is_installed
 from vitools.errors import NotSupportedError, OptionError
 from vitools.models import coin
 
+SAMPLERS = [
+    pytest.param("nutpie", marks=pytest.mark.skipif(not is_installed(), reason="no nutpie")),
+    "pyro",
+]
 
-def test_beta_bernoulli_moments():
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_beta_bernoulli_moments(sampler):
     flips = coin.simulate(20, seed=1)
-    fit = nuts(Problem(coin.model, flips), num_samples=400, num_warmup=200, num_chains=2, seed=0)
+    options = {"num_samples": 400, "num_warmup": 200, "num_chains": 2, "sampler": sampler}
+    fit = nuts(Problem(coin.model, flips), **options, seed=0)
     heads = float(flips.sum())
     posterior = torch.distributions.Beta(1 + heads, 21 - heads)
     error = float(posterior.stddev) / math.sqrt(fit.ess["p"])
     assert fit.status is Status.SAMPLED
     assert float(fit.mean()["p"]) == pytest.approx(float(posterior.mean), abs=4 * error)
     assert fit.draws["p"].shape == (2, 400)
+    again = nuts(Problem(coin.model, flips), **options, seed=0)
+    assert torch.equal(again.draws["p"], fit.draws["p"])
+    other = nuts(Problem(coin.model, flips), **options, seed=1)
+    assert not torch.equal(other.draws["p"], fit.draws["p"])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_interrupted_chains_are_kept_even_the_first(sampler):
+    def interrupt(progress):
+        if progress.step > 150:
+            raise KeyboardInterrupt
+
+    problem = Problem(coin.model, coin.simulate(20, seed=1))
+    options = {"num_warmup": 100, "num_chains": 2, "sampler": sampler, "progress": interrupt}
+    fit = nuts(problem, num_samples=1_000_000, **options)
+    assert fit.status is Status.INTERRUPTED
+    assert fit.draws["p"].shape[0] == 1
+    assert fit.draws["p"].shape[1] >= 4
+    with pytest.raises(KeyboardInterrupt):  # interrupted in warm-up: there is nothing to keep
+        nuts(problem, num_samples=100, **options | {"num_warmup": 1_000_000})
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_error_in_the_model_reaches_the_caller(sampler, monkeypatch):
+    problem = Problem(coin.model, torch.tensor([1.0, 0.0]))
+
+    def broken(self):
+        def density(point):
+            raise NotSupportedError("no density here")
+
+        return density
+
+    monkeypatch.setattr(WhitenedSpace, "recorded_log_density", broken)
+    with pytest.raises(NotSupportedError, match="no density here"):
+        nuts(problem, num_samples=20, num_warmup=20, num_chains=1, sampler=sampler)
 
 
 def test_discrete_latents_are_summed_out():
@@ -66,18 +110,20 @@ def test_refusals():
         nuts(Problem(model))
     with pytest.raises(OptionError, match="at least 1"):
         nuts(Problem(coin.model, torch.tensor([1.0])), num_chains=0)
+    with pytest.raises(OptionError, match=r"one of auto, nutpie, pyro, got 'nutpi'.*'nutpie'"):
+        nuts(Problem(coin.model, torch.tensor([1.0])), sampler="nutpi")
     with pytest.raises(OptionError, match="num_samples of at least 4, got 3"):
         nuts(Problem(coin.model, torch.tensor([1.0])), num_samples=3)
 
 
 @pytest.mark.parametrize("value", [0.3, math.nan])
 def test_chains_that_do_not_move_or_leave_the_numbers_are_not_mixed(monkeypatch, value):
-    def stuck(start, potential, num_samples, *_):
-        return torch.full((num_samples, len(start)), value), 0
+    def stuck(density, starts, plan):
+        return Chains(torch.full((len(starts), plan.num_samples, 1), value), 0)
 
-    # the function hides its module of the same name
-    monkeypatch.setattr(import_module("vitools.engines.nuts"), "_chain", stuck)
-    fit = nuts(Problem(coin.model, torch.tensor([1.0, 0.0])), num_samples=20, num_chains=2)
+    monkeypatch.setattr(nuts_pyro, "sample", stuck)
+    problem = Problem(coin.model, torch.tensor([1.0, 0.0]))
+    fit = nuts(problem, num_samples=20, num_chains=2, sampler="pyro")
     assert fit.status is Status.NOT_MIXED
 
 

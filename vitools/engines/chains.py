@@ -1,0 +1,84 @@
+"""What every no-U-turn sampler takes and returns, and the space they move in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vitools.engines.graph import record
+from vitools.posterior import Posterior
+from vitools.problem import Problem
+from vitools.unconstrained import UnconstrainedSpace
+
+FEWEST_DRAWS = 4  # split R-hat needs two draws in each half
+
+LogDensity = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From a point ``[P]`` to the log density there and its gradient ``[P]``."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to run: ``report`` is told the number of transitions done, warm-up included."""
+
+    num_samples: int
+    num_warmup: int
+    seed: int
+    report: Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Chains:
+    """Draws ``[chains, draws, P]`` after warm-up, from whole chains unless there is only one."""
+
+    draws: Tensor
+    divergences: int
+    is_interrupted: bool = False
+
+    @classmethod
+    def interrupted(cls, chains: list[Tensor], num_samples: int, divergences: int) -> "Chains":
+        """The whole ones of some chains ``[n, P]``; the longest if none is; else KeyboardInterrupt."""
+        kept = [chain for chain in chains if len(chain) == num_samples]
+        if not kept:
+            kept = sorted((c for c in chains if len(c) >= FEWEST_DRAWS), key=len)[-1:]
+        if not kept:
+            raise KeyboardInterrupt  # there are no draws to keep
+        return cls(torch.stack(kept), divergences, True)
+
+
+class WhitenedSpace(UnconstrainedSpace):
+    """u = centre + scale · v, so that a unit mass matrix suits v from the first step."""
+
+    def __init__(self, problem: Problem, start: Posterior | None, seed: int) -> None:
+        super().__init__(problem)
+        self.starts: Tensor | None = None
+        self.centre, self.scale = (
+            torch.zeros((), dtype=self.dtype),
+            torch.ones((), dtype=self.dtype),
+        )
+        if start is not None:
+            draws = self.from_values(start.sample(200, seed)).to(self.dtype)
+            self.centre = draws.mean(0)
+            self.scale = draws.std(0).clamp(min=1e-6)
+            self.starts = (draws - self.centre) / self.scale
+
+    def start_of_chain(self, chain: int, seed: int) -> Tensor:
+        if self.starts is not None:
+            return self.starts[chain % len(self.starts)]
+        return self.initial_point(seed)
+
+    def log_density_at(self, vector: Tensor) -> Tensor:
+        return super().log_density_at(self.centre + self.scale * vector)
+
+    def recorded_log_density(self) -> LogDensity:
+        """:meth:`log_density_at` with its gradient, recorded as a graph where that is possible."""
+
+        def value_and_gradient(vector: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.enable_grad():
+                leaf = vector.detach().requires_grad_()
+                value = self.log_density_at(leaf)
+                (gradient,) = torch.autograd.grad(value, leaf)
+            return value.detach(), gradient
+
+        example = self.start_of_chain(0, 0)
+        return record(value_and_gradient, (example,), f"nuts on model '{self.problem.name}'")
