@@ -28,6 +28,11 @@ GROUND = {
     "observations",
     "fitness",
     "inspection",
+    "dry_run",
+    "runs",
+    "shared_logits",
+    "bound_model",
+    "improper",
     "enumeration",
     "agreement",
     "discrete",
@@ -46,7 +51,7 @@ MAY_IMPORT = {
     "engines": GROUND | CORE | {"families", "conjugacy", "engines"},
     "diagnostics": GROUND | CORE | {"diagnostics"},
     "reporting": GROUND | CORE | {"diagnostics", "reporting"},
-    "guides": {"guides", "distributions", "errors", "isolation", "sites", "problem"},
+    "guides": {"guides", "distributions", "errors", "isolation", "sites", "improper", "problem"},
     "models": {"models", "distributions", "errors", "data", "isolation"},
     "cli": None,  # everything
     "": None,  # vitools/__init__.py, which loads on first use

@@ -13,9 +13,44 @@ from torch import Tensor
 
 from vitools.discrete import support_size
 from vitools.enumeration import FactorGraph
-from vitools.errors import ModelError
+from vitools.errors import ModelError, VitoolsError
+from vitools.inspection import ModelStructure
 from vitools.isolation import seeded
+from vitools.program import first_words
 from vitools.sites import Site
+
+
+def trial(
+    structure: ModelStructure, factors: Callable[[Mapping[str, Tensor]], FactorGraph], title: str
+) -> FactorGraph:
+    """The factors at the example draw, after checking that enumeration means the same.
+
+    A model too large to be run on given values is only tried, not compared.
+
+    Args:
+        factors: the model's factors given ``{site: [*shape]}``, other discrete latents enumerated.
+    """
+    discrete = {k: site for k, site in structure.latents.items() if site.is_discrete}
+    continuous = {k: v for k, v in structure.example.items() if k not in discrete}
+
+    def given(values: Mapping[str, Tensor]) -> FactorGraph:
+        with seeded(0), torch.no_grad():
+            return factors({**continuous, **values})
+
+    try:
+        graph = given({})
+    except VitoolsError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{title} runs, but not with its discrete latents ({', '.join(discrete) or 'none'}) "
+            f"enumerated: {type(error).__name__}: {first_words(error)}. An enumerated latent has a "
+            "new dim on the left: index with it (table[z]) or compute elementwise, count dims from "
+            "the right, and write long chains with pyro.markov."
+        ) from error
+    if structure.need is None:
+        refuse_disagreement(graph, discrete, given, title)
+    return graph
 
 
 def refuse_disagreement(

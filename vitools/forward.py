@@ -8,6 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from vitools.improper import refuse_improper
 from vitools.isolation import seeded
 from vitools.sites import is_factor, is_subsample
 from vitools.vectorise import DrawMapper
@@ -20,6 +21,8 @@ def run_forward(
     seed: int,
     isolation: Callable[[], AbstractContextManager[Any]],
     mapper: DrawMapper,
+    *,
+    stand_ins: bool = False,
 ) -> dict[str, Tensor]:
     """Draw every site not in ``given`` from its own distribution, observed sites included.
 
@@ -27,6 +30,8 @@ def run_forward(
         call: the model, its arguments bound.
         given: values to hold fixed, ``{site: [num_draws, *shape]}``; may be empty.
         isolation: the context to run the model in.
+        stand_ins: whether latents with an improper prior get a value of their support; they are
+            refused otherwise.
 
     Returns:
         ``{site: [num_draws, *shape]}`` for all sample sites, ``given`` ones included.
@@ -37,6 +42,9 @@ def run_forward(
         with isolation():
             model = poutine.uncondition(call)
             run = poutine.trace(poutine.condition(model, data=dict(values))).get_trace()
+        if not stand_ins:
+            for name in run.stochastic_nodes:
+                refuse_improper(name, run.nodes[name]["fn"])
         return {
             name: node["value"]
             for name, node in run.nodes.items()

@@ -1,25 +1,25 @@
-"""Running a model to learn its sites and plates, and refusing what no engine could fit.
+"""A model's sites and plates, learnt from running it, and refusals of what no engine could fit.
 
-A model is run on all its data twice with different seeds. What differs between the runs
-(names, shapes, supports) cannot be fitted and is refused here, by name.
+What differs between two runs with different seeds (names, shapes, supports) cannot be fitted and
+is refused here, by name.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyro
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from pyro.poutine import Trace, trace
+from pyro.poutine import Trace
 from torch import Tensor
 
-from vitools.errors import DataError, ModelError, VitoolsError
+from vitools.dry_run import Need
+from vitools.errors import DataError, ModelError
 from vitools.fitness import refuse_unfit_latent
-from vitools.isolation import ParamState, full_plates, isolated, seeded, snapshot
+from vitools.isolation import ParamState, snapshot
 from vitools.observations import refuse_bad_data, refuse_nan_density
-from vitools.program import Program, first_words
-from vitools.rules import ReadingRules
+from vitools.program import Program
+from vitools.runs import run_for_inspection
 from vitools.sites import (
     Plate,
     Site,
@@ -43,6 +43,8 @@ class ModelStructure:
         batch_dims: ``{site: {dim: plate name}}`` for batch dims outside every plate.
         max_plate_nesting: number of dims on the right that plates take.
         example: one draw of the latents from the prior.
+        need: the largest tensor of a run on values, where that is more than memory holds; such
+            a model is described from a dry run.
     """
 
     latents: dict[str, Site]
@@ -53,16 +55,15 @@ class ModelStructure:
     batch_dims: BatchDims
     max_plate_nesting: int
     example: dict[str, Tensor]
+    need: Need | None
 
 
 def inspect_model(program: Program) -> ModelStructure:
     """Run the model and describe it, or refuse it with a :class:`VitoolsError`."""
-    first, params = _run(program, seed=0)
-    second, _ = _run(program, seed=1)
-    minibatch, _ = _run(program, seed=0, whole=False)
-    sites, again = _describe(first), _describe(second)
+    runs = run_for_inspection(program)
+    sites, again = _describe(runs.first), _describe(runs.second)
     _refuse_unstable(sites, again, program.title)
-    nodes = {k: first.nodes[k] for k in sites}
+    nodes = {k: runs.first.nodes[k] for k in sites}
     fixed = {k for k, s in sites.items() if not s.is_observed and is_delta(nodes[k])}
     deterministic = fixed | {k for k in sites if is_deterministic(nodes[k])}
     factors = {k for k in sites if is_factor(nodes[k])}
@@ -70,22 +71,29 @@ def inspect_model(program: Program) -> ModelStructure:
     given = {k: s for k, s in sites.items() if s.is_observed}
     observed = {k: s for k, s in given.items() if k not in deterministic | factors}
     _refuse_nothing_observed(program, latents, bool(observed or factors))
-    for name, site in latents.items():
-        refuse_unfit_latent(site, nodes[name]["fn"])
+    with runs.limit:
+        for name, site in latents.items():
+            refuse_unfit_latent(site, nodes[name]["fn"])
     # data outside U(0, θ) at one draw of θ have density 0 there, which is no mistake
-    moving = {k for k in observed if _bounds(sites[k]) != _bounds(again[k])}
+    moving = {
+        k
+        for k in observed
+        if not _same_bounds(sites[k], again[k]) or runs.is_unknown(*bounds(sites[k].support))
+    }
     for name in observed:
         refuse_bad_data(name, nodes[name], check_support=name not in moving)
-    checked = [k for k in given if k in factors or (k in observed and k not in moving)]
-    refuse_nan_density(first, checked, program.arguments(), program.title)
+    if runs.need is None:
+        checked = [k for k in given if k in factors or (k in observed and k not in moving)]
+        refuse_nan_density(runs.first, checked, program.arguments(), program.title)
     unnamed = {
         k: _dims_outside_plates(s) for k, s in sites.items() if k not in deterministic - fixed
     }
+    with runs.limit:
+        values = {k: _support_values(s, nodes[k]) for k, s in sites.items()}
     described = {
-        k: _with_plates(replace(s, support_values=_support_values(s, nodes[k])), unnamed)
-        for k, s in sites.items()
+        k: _with_plates(replace(s, support_values=values[k]), unnamed) for k, s in sites.items()
     }
-    plates = _plates(first, minibatch)
+    plates = _plates(runs.first, runs.minibatch)
     for name, dims in unnamed.items():
         for dim, plate in dims.items():
             size = sites[name].batch_shape[dim]
@@ -95,49 +103,11 @@ def inspect_model(program: Program) -> ModelStructure:
         observed={k: described[k] for k in observed},
         deterministics={k: s for k, s in sites.items() if k in deterministic},
         plates=plates,
-        params=snapshot(params),
+        params=snapshot(runs.params),
         batch_dims={k: dims for k, dims in unnamed.items() if dims},
         max_plate_nesting=max((-p.dim for p in plates.values()), default=0),
         example={k: nodes[k]["value"].detach() for k in latents},
-    )
-
-
-def _run(program: Program, *, seed: int, whole: bool = True) -> tuple[Trace, ParamState]:
-    def run() -> Trace:
-        with ReadingRules({}, fill_masked=False):
-            return trace(program.model, graph_type="flat").get_trace(
-                *program.args, **program.kwargs
-            )
-
-    try:
-        with seeded(seed), isolated(None, program.model) as params, pyro.validation_enabled(True):
-            if whole:
-                with full_plates():
-                    return run(), params
-            return run(), params
-    except (VitoolsError, Warning):
-        raise
-    except Exception as error:
-        raise _failed(program, error) from error
-
-
-def _failed(program: Program, error: Exception) -> VitoolsError:
-    reason = first_words(error)
-    suspects = [
-        name
-        for name, value in program.arguments().items()
-        if isinstance(value, Tensor)
-        and value.is_floating_point()
-        and not bool(torch.isfinite(value).all())
-    ]
-    if suspects:
-        return DataError(
-            f"argument {', '.join(map(repr, suspects))} of {program.title} holds NaN or infinity, "
-            f"and the model raised {type(error).__name__}: {reason}. Clean it, or mask the entries."
-        )
-    return ModelError(
-        f"{program.title} raised {type(error).__name__} when run on its data: {reason}. "
-        "Run the model by itself, outside vitools, to find the line."
+        need=runs.need,
     )
 
 
@@ -244,7 +214,7 @@ def _refuse_unstable(first: dict[str, Site], second: dict[str, Site], title: str
                 f"site '{name}' changes shape from run to run ({tuple(site.shape)}, then "
                 f"{tuple(other.shape)}). Give it a fixed shape and mask the unused entries."
             )
-        if site.is_observed or _bounds(site) == _bounds(other):
+        if site.is_observed or _same_bounds(site, other):
             continue
         raise ModelError(
             f"site '{name}': its support depends on other latents ({_bounds(site)}, then "
@@ -260,3 +230,11 @@ def _refuse_unstable(first: dict[str, Site], second: dict[str, Site], title: str
 
 def _bounds(site: Site) -> tuple[Any, ...]:
     return tuple(b.tolist() if isinstance(b, Tensor) else b for b in bounds(site.support))
+
+
+def _same_bounds(first: Site, second: Site) -> bool:
+    pairs = zip(bounds(first.support), bounds(second.support), strict=True)
+    return all(
+        torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
+        for a, b in pairs
+    )

@@ -1,9 +1,8 @@
 """A Pyro model bound to its data: what every engine and every diagnostic works from."""
 
-import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -13,16 +12,15 @@ from pyro import poutine
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from vitools.agreement import refuse_disagreement
+from vitools.agreement import trial
+from vitools.bound_model import BoundModel
 from vitools.discrete import draw_sites, site_marginal, support_size
+from vitools.dry_run import DryRun, MemoryLimit, Need, room
 from vitools.enumeration import FactorGraph
-from vitools.errors import ModelError, NotSupportedError, OptionError, VitoolsError
+from vitools.errors import OptionError
 from vitools.forward import run_forward
-from vitools.inspection import inspect_model
-from vitools.isolation import ParamState, full_plates, isolated, seeded
-from vitools.program import Program, fingerprint, first_words, name_of
-from vitools.rules import ReadingRules
-from vitools.sites import Plate, Site, nearest
+from vitools.isolation import seeded
+from vitools.sites import Plate, Site
 from vitools.supports import from_reals
 from vitools.units import unit_components, unit_log_likelihood
 from vitools.values import checked_draws, latent_site, out_of_bounds
@@ -31,7 +29,7 @@ from vitools.vectorise import DrawMapper
 __all__ = ["Plate", "Problem", "Site", "support_size"]
 
 
-class Problem:
+class Problem(BoundModel):
     """A model and its data, run once and known by name.
 
     Args:
@@ -66,98 +64,20 @@ class Problem:
     """
 
     def __init__(self, model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        if not callable(model):
-            raise OptionError(f"expected a Pyro model (a callable), got {type(model).__name__}.")
-        self.model, self.args, self.kwargs = model, args, kwargs
-        self.name = name_of(model)
-        self._program = Program(model, args, kwargs, self.name)
-        structure = inspect_model(self._program)
-        self.latents = structure.latents
-        self.observed = structure.observed
-        self.deterministics = structure.deterministics
-        self.plates = structure.plates
-        self.params: ParamState = structure.params
-        self.max_plate_nesting = structure.max_plate_nesting
-        self._batch_dims = structure.batch_dims
-        self.coords: dict[str, list[Any]] = {}
-        self.invariants: Callable[..., dict[str, Tensor]] | None = getattr(
-            model, "invariants", None
-        )
-        graph = self._trial(structure.example)
+        super().__init__(model, *args, **kwargs)
+        with DryRun() if self.is_large else nullcontext():
+            graph = trial(self._structure, self._graph, self._program.title)
         bytes_per_draw = sum(f.log_density.nbytes for f in graph.factors)
         self.mapper = DrawMapper(self._program.title, bytes_per_draw)
         # one for each set of given sites: a seed's draws must not depend on earlier calls
         self._forward_mappers = defaultdict[frozenset[str], DrawMapper](
             partial(DrawMapper, None, bytes_per_draw)
         )
-
-    def __repr__(self) -> str:
-        def words(sites: Mapping[str, Site]) -> str:
-            return ", ".join(name + self._plate_words(site) for name, site in sites.items())
-
-        latents, observed = words(self.latents) or "none", words(self.observed) or "factors only"
-        return f"Problem({self.name}: latents {latents}; observed {observed})"
-
-    def _plate_words(self, site: Site) -> str:
-        names = [f"{p} {self.plates[p].size}" for p in site.plates if p]
-        return f" [{' × '.join(names)}]" if names else ""
-
-    @property
-    def continuous(self) -> dict[str, Site]:
-        """The latents that are not discrete."""
-        return {k: s for k, s in self.latents.items() if not s.is_discrete}
-
-    @property
-    def discrete(self) -> dict[str, Site]:
-        """The discrete latents, each with a finite support."""
-        return {k: s for k, s in self.latents.items() if s.is_discrete}
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The model's arguments by name (defaults filled in)."""
-        return self._program.arguments()
-
-    @property
-    def fingerprint(self) -> str:
-        """A digest of sites, data and tensor arguments, by which a saved fit knows its problem."""
-        sites = (*self.latents.values(), *self.observed.values())
-        return fingerprint(sites, (self.args, dict(self.kwargs)))
-
-    def call(self) -> Any:
-        """Run the model on its data, inside whatever Pyro handlers are active."""
-        with ReadingRules(self._batch_dims):
-            return self.model(*self.args, **self.kwargs)
-
-    @contextmanager
-    def _isolated(self) -> Iterator[None]:
-        with isolated(self.params, self.model), full_plates():
-            yield
-
-    def with_params(self, params: ParamState) -> "Problem":
-        """The same problem with ``pyro.param`` values (fitted ones, say) put in place."""
-        other = copy.copy(self)
-        other.params = params
-        return other
-
-    def with_coords(self, **coords: Any) -> "Problem":
-        """The same problem with labels for the elements of its plates."""
-        for plate, labels in coords.items():
-            if plate not in self.plates:
-                raise OptionError(
-                    f"no plate '{plate}' in model '{self.name}' (plates: "
-                    f"{', '.join(self.plates) or 'none'}).{nearest(plate, self.plates)}"
-                )
-            if len(labels) != self.plates[plate].size:
-                raise OptionError(
-                    f"plate '{plate}': expected {self.plates[plate].size} labels, got {len(labels)}."
-                )
-        other = copy.copy(self)
-        other.coords = self.coords | {k: list(v) for k, v in coords.items()}
-        return other
+        self._needs: dict[frozenset[str], Need | None] = {}
 
     def explain(self) -> str:
         """Every latent's closed-form update in mathematical words, or why it has none."""
-        return import_module("vitools").explain(self.model, self.args, self.kwargs)
+        return import_module("vitools").explain(self.model, self.args, self.kwargs, self.params)
 
     # ---- densities ---------------------------------------------------------------------
 
@@ -181,9 +101,28 @@ class Problem:
 
     def factors(self, values: Mapping[str, Tensor]) -> FactorGraph:
         """The model's factors at one draw, for whoever needs more than their sum."""
+        if self.is_large:
+            self._refuse_beyond_memory(frozenset(values))
+        return self._graph(values)
+
+    def _graph(
+        self, values: Mapping[str, Tensor], handler: Callable[..., Any] = lambda run: run
+    ) -> FactorGraph:
+        """The factors; ``handler`` goes around the model."""
         with self._isolated():
-            conditioned = poutine.condition(self.call, data=dict(values))
+            conditioned = poutine.condition(handler(self.call), data=dict(values))
             return FactorGraph(conditioned, self.max_plate_nesting)
+
+    def _refuse_beyond_memory(self, given: frozenset[str]) -> None:
+        """Raise where densities with these sites given would need more memory than there is."""
+        if given not in self._needs:
+            example = {name: self._structure.example[name] for name in given}
+            with seeded(0), DryRun() as sizes:
+                self._graph(example, sizes.watch())
+            self._needs[given] = sizes.need
+        need = self._needs[given]
+        if need is not None and need.exceeds_memory:
+            raise need.refusal(f"the density of {self._program.title}")
 
     def pointwise_log_likelihood(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """log p(x_n | θ) of each independent unit of data, local discrete latents summed out.
@@ -216,8 +155,11 @@ class Problem:
 
     def prior(self, num_draws: int, seed: int = 0) -> dict[str, Tensor]:
         """Draws of all latents from the prior, ``{site: [num_draws, *shape]}``."""
-        drawn = self._forward({}, num_draws, seed)
-        return {name: drawn[name] for name in self.latents}
+        return self._forward({}, num_draws, seed, self.latents)
+
+    def starting_draws(self, num_draws: int, seed: int = 0) -> dict[str, Tensor]:
+        """Like :meth:`prior`, with any value of the support where the prior is improper."""
+        return self._forward({}, num_draws, seed, self.latents, stand_ins=True)
 
     def predictive(
         self, samples: Mapping[str, Tensor], seed: int = 0, *, num_draws: int = 1
@@ -234,16 +176,35 @@ class Problem:
         flat, sample_shape = self.checked_draws(samples, complete=False)
         if not flat:
             sample_shape = torch.Size([num_draws])
-        drawn = self._forward(flat, sample_shape.numel(), seed)
         wanted = (*self.observed, *self.deterministics)
-        return {k: drawn[k].reshape(sample_shape + drawn[k].shape[1:]) for k in wanted}
+        drawn = self._forward(flat, sample_shape.numel(), seed, wanted)
+        return {k: v.reshape(sample_shape + v.shape[1:]) for k, v in drawn.items()}
 
-    def _forward(self, given: Mapping[str, Tensor], count: int, seed: int) -> dict[str, Tensor]:
+    def _forward(
+        self,
+        given: Mapping[str, Tensor],
+        count: int,
+        seed: int,
+        wanted: Iterable[str],
+        *,
+        stand_ins: bool = False,
+    ) -> dict[str, Tensor]:
         if not isinstance(count, int) or count < 1:
             raise OptionError(f"expected a positive number of draws, got {count!r}.")
-        with self._explained():
-            mapper = self._forward_mappers[frozenset(given)]
-            return run_forward(self.call, given, count, seed, self._isolated, mapper)
+        mapper = self._forward_mappers[frozenset(given)]
+        # what a large model makes on the way need not be drawn
+        sizes = MemoryLimit(room(), placeholder=True) if self.is_large else None
+        call = self.call if sizes is None else sizes.watch()(self.call)
+        with self._explained(), sizes or nullcontext():
+            drawn = run_forward(
+                call, given, count, seed, self._isolated, mapper, stand_ins=stand_ins
+            )
+        found = {name: drawn[name] for name in wanted}
+        if sizes is not None and sizes.need is not None:
+            for name, value in found.items():
+                if sizes.is_placeholder(value):
+                    raise sizes.need.refusal(f"drawing '{name}' of {self._program.title}")
+        return found
 
     def sample_discrete(
         self, values: Mapping[str, Tensor], seed: int = 0, *, num_draws: int | None = None
@@ -321,45 +282,3 @@ class Problem:
             if draws:
                 return self.mapper(function, draws)
             return tree_map(lambda leaf: leaf.unsqueeze(0), function({}))
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turns what a model or an elimination raises into an error that says whose it is."""
-        try:
-            yield
-        except (VitoolsError, Warning):
-            raise
-        except NotImplementedError as error:
-            raise NotSupportedError(
-                f"{self._program.title}: its discrete latents cannot be summed out exactly "
-                f"({first_words(error)})."
-            ) from error
-        except Exception as error:
-            raise ModelError(
-                f"{self._program.title} raised {type(error).__name__} at the given values: "
-                f"{first_words(error)}."
-            ) from error
-
-    def _trial(self, example: dict[str, Tensor]) -> FactorGraph:
-        """The factors at a draw from the prior, after checking that enumeration means the same."""
-        continuous = {k: v for k, v in example.items() if k in self.continuous}
-        try:
-            with seeded(0), torch.no_grad():
-                graph = self.factors(continuous)
-        except VitoolsError:
-            raise
-        except Exception as error:
-            raise ModelError(
-                f"{self._program.title} runs, but not with its discrete latents "
-                f"({', '.join(self.discrete) or 'none'}) enumerated: {type(error).__name__}: "
-                f"{first_words(error)}. An enumerated latent has a new dim on the "
-                "left: index with it (table[z]) or compute elementwise, count dims from the "
-                "right, and write long chains with pyro.markov."
-            ) from error
-
-        def given(values: Mapping[str, Tensor]) -> FactorGraph:
-            with seeded(0), torch.no_grad():
-                return self.factors({**continuous, **values})
-
-        refuse_disagreement(graph, self.discrete, given, self._program.title)
-        return graph

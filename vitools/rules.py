@@ -9,6 +9,7 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 
 from vitools.errors import ModelError
+from vitools.shared_logits import share_logits
 from vitools.sites import is_subsample
 
 
@@ -46,6 +47,7 @@ class ReadingRules(Messenger):
         self._seen.add(name)
         if is_subsample(msg):
             return
+        share_logits(msg["fn"])
         if not msg["is_observed"]:
             msg["mask"] = None
         elif self.fill_masked:

@@ -1,6 +1,6 @@
 """Maps from the whole real line to a support, for the supports of latent sites.
 
-``torch.distributions.biject_to`` has most of them. Missing are Cholesky factors and positive
+torch and :mod:`vitools.distributions.simplex_map` have most of them. Missing are Cholesky factors and positive
 definite matrices, whose D(D+1)/2 free entries do not have the shape of the matrix:
 
     L = strict lower triangle of u, exp(u) on the diagonal,   log |∂L/∂u| = Σ_d u_dd
@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to, constraints
+from torch.distributions import constraints
 from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
+
+from vitools.distributions.simplex_map import onto
 
 _POSITIVE_DEFINITE = (
     type(constraints.positive_definite),
@@ -54,7 +56,7 @@ def from_reals(support: Any) -> Transform:
         return LowerCholeskyFromVector()
     if isinstance(support, _POSITIVE_DEFINITE):
         return ComposeTransform([LowerCholeskyFromVector(), OuterSquare()])
-    return biject_to(support)
+    return onto(support)
 
 
 class LowerCholeskyFromVector(Transform):

@@ -77,7 +77,7 @@ class UnconstrainedSpace:
 
     def initial_point(self, seed: int) -> Tensor:
         """A point of finite density: a draw from the prior, pulled in where that overflows."""
-        draws = self.from_values(self.problem.prior(8, seed)).to(self.dtype)
+        draws = self.from_values(self.problem.starting_draws(8, seed)).to(self.dtype)
         for shrink in (1.0, 0.5, 0.1, 0.0):
             candidates = (draws * shrink).clamp(-10.0, 10.0)
             good = torch.isfinite(self.log_density(candidates))

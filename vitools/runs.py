@@ -1,0 +1,140 @@
+"""The runs that a model is inspected from: twice on all its data, and once on a minibatch.
+
+A run on values is not tried where it needs more memory than there is: the model is then run dry
+(:mod:`vitools.dry_run`), without validation, because there are no values to validate.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro.poutine import Trace, trace
+from torch import Tensor
+
+from vitools.dry_run import DryRun, MemoryLimit, Need, TooLarge, room
+from vitools.errors import DataError, ModelError, VitoolsError
+from vitools.improper import StandIns
+from vitools.isolation import ParamState, full_plates, isolated, seeded
+from vitools.program import Program, first_words
+from vitools.rules import ReadingRules
+
+WORTH_ASKING = 2**26
+"""Bytes of a tensor before which the model is run dry, to see what else it needs.
+
+Below it the answer is known: a tensor is made as a matter of course, and a small problem is built
+as fast as if nobody had asked.
+"""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Traces of the model.
+
+    Attributes:
+        first, second: on all data, with different seeds.
+        minibatch: as the model subsamples; ``first`` itself where it does not.
+        params: the parameter store after the first run.
+        sizes: the limit they ran under, ``None`` for none.
+    """
+
+    first: Trace
+    second: Trace
+    minibatch: Trace
+    params: ParamState
+    sizes: MemoryLimit | None
+
+    @property
+    def limit(self) -> AbstractContextManager[Any]:
+        """The context in which what was not computed stays known as such."""
+        return nullcontext() if self.sizes is None else self.sizes
+
+    @property
+    def need(self) -> Need | None:
+        """The largest tensor of a run that is too large for values; ``None`` if it is not."""
+        return self.sizes.need if self.sizes is not None else None
+
+    def is_unknown(self, *values: Any) -> bool:
+        """Whether one of the values was not computed."""
+        return self.sizes is not None and any(
+            isinstance(value, Tensor) and self.sizes.is_placeholder(value) for value in values
+        )
+
+
+def run_for_inspection(program: Program) -> Runs:
+    """Run the model as its size allows."""
+    sizes = None
+    try:
+        first, minibatch, params = _first_runs(program, MemoryLimit(WORTH_ASKING))
+    except TooLarge:
+        sizes = _limit(program)
+        first, minibatch, params = _first_runs(program, sizes)
+    second, _ = _run(program, 1, sizes)
+    return Runs(first, second, minibatch, params, sizes)
+
+
+def _limit(program: Program) -> MemoryLimit:
+    """A dry run where the model needs too much memory, else a guard against what was not foreseen."""
+    sizes = DryRun()
+    try:
+        _run(program, 0, sizes)
+    except VitoolsError:  # what it does depends on values; if it is at fault, it will be said soon
+        return MemoryLimit(room())
+    too_much = sizes.need is not None and sizes.need.exceeds_memory
+    return DryRun() if too_much else MemoryLimit(room())
+
+
+def _first_runs(program: Program, sizes: MemoryLimit | None) -> tuple[Trace, Trace, ParamState]:
+    """A run on all data and one on a minibatch, which are one where the model does not subsample."""
+    minibatch, params = _run(program, 0, sizes, whole=False)
+    frames = (f for node in minibatch.nodes.values() for f in node.get("cond_indep_stack", ()))
+    if all(frame.full_size in (None, frame.size) for frame in frames):
+        return minibatch, minibatch, params
+    first, params = _run(program, 0, sizes)
+    return first, minibatch, params
+
+
+def _run(
+    program: Program, seed: int, sizes: MemoryLimit | None, *, whole: bool = True
+) -> tuple[Trace, ParamState]:
+    values = sizes is None or not sizes.placeholder
+    limit, watch = (sizes, sizes.watch()) if sizes is not None else (nullcontext(), nullcontext())
+    plates = full_plates() if whole else nullcontext()
+    try:
+        with (
+            seeded(seed),
+            isolated(None, program.model) as params,
+            pyro.validation_enabled(values),
+            plates,
+            limit,
+            watch,
+            StandIns((program.args, program.kwargs)),
+            ReadingRules({}, fill_masked=False),
+        ):
+            run = trace(program.model, graph_type="flat")
+            return run.get_trace(*program.args, **program.kwargs), params
+    except (VitoolsError, Warning):
+        raise
+    except Exception as error:
+        raise _failed(program, error) from error
+
+
+def _failed(program: Program, error: Exception) -> VitoolsError:
+    reason = first_words(error)
+    suspects = [
+        name
+        for name, value in program.arguments().items()
+        if isinstance(value, Tensor)
+        and value.is_floating_point()
+        and not bool(torch.isfinite(value).all())
+    ]
+    if suspects:
+        return DataError(
+            f"argument {', '.join(map(repr, suspects))} of {program.title} holds NaN or infinity, "
+            f"and the model raised {type(error).__name__}: {reason}. Clean it, or mask the entries."
+        )
+    return ModelError(
+        f"{program.title} raised {type(error).__name__} when run on its data: {reason}. "
+        "Run the model by itself, outside vitools, to find the line."
+    )
