@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
-from torch.distributions import biject_to, constraints
+from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
+
+from vitools.distributions.simplex_map import onto
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,11 @@ class LatentSite:
     @property
     def transform(self) -> Transform:
         """From the reals onto the support; remembers the pair it computed last."""
-        return biject_to(self.support).with_cache(1)
+        return onto(self.support).with_cache(1)
 
     def to_reals(self, value: Tensor) -> Tensor:
         """The unconstrained value, rounded boundary points moved inside the support first."""
-        return biject_to(self.support).inv(interior(value, self.support))
+        return onto(self.support).inv(interior(value, self.support))
 
     @property
     def unconstrained_event_dim(self) -> int:

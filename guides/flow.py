@@ -120,6 +120,8 @@ class AutoFlow(JointGuide):
     ['a', 'b']
     """
 
+    learning_rate = 0.01
+
     def __init__(
         self,
         model: Callable,

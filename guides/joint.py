@@ -2,9 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
+import pyro
+import pyro.distributions as dist
 import torch
+from pyro.distributions.util import sum_rightmost
 from pyro.infer.autoguide import AutoContinuous
 from torch import Tensor
 
@@ -55,6 +59,26 @@ class JointGuide(AutoContinuous, PriorCentredGuide):
 
     def _init_loc(self) -> Tensor:
         return _flat(site.location for site in self._latent_sites.values())
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Sample every site; returns ``{site: value}``. Takes the model's arguments."""
+        if self.prototype_trace is None:
+            self._setup_prototype(*args, **kwargs)
+        vector = self.sample_latent(*args, **kwargs)
+        plates = self._create_plates(*args, **kwargs)
+        result = {}
+        for node, unconstrained in self._unpack_latent(vector):
+            name, event_dim = node["name"], node["fn"].event_dim
+            transform = self._latent_sites[name].transform
+            value = transform(unconstrained)
+            log_det = transform.log_abs_det_jacobian(unconstrained, value)
+            log_det = sum_rightmost(log_det, log_det.dim() - value.dim() + event_dim)
+            with ExitStack() as stack:
+                for frame in node["cond_indep_stack"]:
+                    stack.enter_context(plates[frame.name])
+                delta = dist.Delta(value, log_density=-log_det, event_dim=event_dim)
+                result[name] = pyro.sample(name, delta)
+        return result
 
     def _start_at(self, draws: Mapping[str, Tensor], sites: Mapping[str, LatentSite]) -> None:
         order = self._latent_sites

@@ -8,13 +8,17 @@ from vitools.distributions import MVKumaraswamy
 from vitools.guides.beta_start import dirichlet_start
 from vitools.guides.family import Family, LatentSite, Parameter, is_simplex
 
+_LARGEST_MEAN = 3.0  # of the α: larger ones take q away from the Dirichlet of the same α
+
 
 class MVKumaraswamyFamily(Family):
     """Parameter ``log_concentration`` of the shape of the value.
 
-    Its concentrations are those of Dirichlets only when small (K(50, 50) is 59 nats from
-    Beta(50, 50)), so it suits sparse and moderate simplices. For K > 6 the ELBO that a guide
-    with it reports is a lower bound of its own ELBO.
+    The family cannot concentrate: K(α, α) moves towards 1 as α grows, so that the average over
+    orders has a mode near each corner instead of one in the middle. At its best it is .7 nats from
+    Dirichlet(10, 10), 17 from Dirichlet(100, 100) and 118 from five entries of 100, with every α
+    between 2 and 4. It suits sparse and moderate simplices. For K > 6 the ELBO that a guide with
+    it reports is a lower bound of its own ELBO.
     """
 
     name = "mv_kumaraswamy"
@@ -24,6 +28,8 @@ class MVKumaraswamyFamily(Family):
 
     def start(self, site: LatentSite, init_scale: float | None) -> dict[str, Parameter]:
         concentration = dirichlet_start(site, init_scale)
+        mean = concentration.mean(-1, keepdim=True)
+        concentration = concentration * (_LARGEST_MEAN / mean).clamp(max=1.0)
         return {"log_concentration": Parameter(concentration.log(), site.event_dim)}
 
     def distribution(

@@ -7,13 +7,16 @@ import torch
 from pyro import poutine
 from pyro.infer.autoguide.initialization import InitMessenger
 from pyro.ops.tensor_utils import periodic_repeat
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import biject_to, constraints
+from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
+from vitools.distributions.simplex_map import onto
 from vitools.errors import ModelError
 from vitools.guides.family import LatentSite, innermost, interior, is_simplex, is_unit_interval
+from vitools.improper import float_dtype, is_improper, stand_in
 from vitools.isolation import seeded
 
 _MAX_DRAWN = 1_000_000  # numbers drawn from one site's prior
@@ -48,10 +51,18 @@ class Prototype:
         self.seed = seed
         self.jitter = jitter
         self._moments: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        self._note_given_rows = _GivenRows()
+        self._dtype = torch.get_default_dtype()
+
+    @property
+    def plates_with_given_rows(self) -> set[str]:
+        """Plates that take a minibatch which the model itself chooses (``subsample=…``)."""
+        return self._note_given_rows.plates
 
     def run(self, model: Callable, *args: Any, **kwargs: Any) -> poutine.Trace:
         """A trace of the sites that belong in a guide; outer handlers see nothing of it."""
-        centred = InitMessenger(self._centre)(model)
+        self._dtype = float_dtype((args, kwargs))
+        centred = InitMessenger(self._centre)(self._note_given_rows(model))
         with seeded(self.seed), torch.no_grad():
             tracer = poutine.trace(poutine.block(centred, hide_fn=is_left_to_the_elbo))
             trace = poutine.block(tracer.get_trace)(*args, **kwargs)
@@ -87,19 +98,13 @@ class Prototype:
                 "give it a bounded support, or sum it out of the model by hand"
             )
         try:
-            transform = biject_to(fn.support)
+            transform = onto(fn.support)
         except NotImplementedError as error:
             raise ModelError(
                 f"site {name!r} has support {fn.support}, to which no map from the reals is known: "
                 "reparameterise it (pyro.infer.reparam) or leave it out with poutine.block"
             ) from error
-        try:
-            draws = interior(fn.sample((min(255, draws_per_site(fn)),)), fn.support)
-        except NotImplementedError as error:
-            raise ModelError(
-                f"site {name!r} has a prior that cannot be drawn from ({type(fn).__name__}), and "
-                "so no centre to start at: give it a proper prior"
-            ) from error
+        draws = interior(self._draws(name, fn, min(255, draws_per_site(fn))), fn.support)
         mean, variance = _moments(fn, draws)
         location, scale = _unconstrained_moments(fn.support, transform, mean, variance, draws)
         location = torch.lerp(location, transform.inv(draws[0]), self.jitter)
@@ -109,6 +114,30 @@ class Prototype:
             mean = transform(location)
         self._moments[name] = mean, variance, location, scale
         return mean.clone()
+
+    def _draws(self, name: str, fn: Any, count: int) -> Tensor:
+        if is_improper(fn):
+            return stand_in(fn, self._dtype, (count,))
+        try:
+            return fn.sample((count,))
+        except NotImplementedError as error:
+            raise ModelError(
+                f"site {name!r} has a prior that cannot be drawn from ({type(fn).__name__}), and "
+                "so no centre to start at: give it a proper prior"
+            ) from error
+
+
+class _GivenRows(Messenger):
+    """Notes the plates that arrive with their rows, before any handler may put others there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plates: set[str] = set()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        given = msg["value"] if poutine.util.site_is_subsample(msg) else None
+        if given is not None and len(given) < msg["fn"].size:
+            self.plates.add(msg["name"])
 
 
 def _moments(fn: Any, draws: Tensor) -> tuple[Tensor, Tensor]:

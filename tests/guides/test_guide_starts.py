@@ -11,10 +11,12 @@ from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from vitools.errors import ModelError, OptionError
+from vitools import Problem
+from vitools.errors import ModelError, NumericalError, OptionError
 from vitools.guides import (
     Amortized,
     AutoDirichlet,
+    AutoFlow,
     AutoKumaraswamy,
     AutoLogisticNormal,
     AutoMultivariate,
@@ -268,3 +270,80 @@ def test_encoder_refuses_what_it_cannot_serve() -> None:
 
     with pytest.raises(ModelError, match="site 'z' is in the plates"):
         set_up(Amortized(nested, plate="rows", features=lambda x: x), VIEWS)
+
+
+# -- starting from a search -----------------------------------------------------------------------
+
+
+def far_away(x: Tensor) -> None:
+    level = pyro.sample("level", dist.Normal(x.new_zeros(()), 100.0))
+    pyro.sample("weights", dist.Dirichlet(x.new_full((4,), 0.05)))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("x", dist.Normal(level, 1.0), obs=x)
+
+
+@pytest.mark.parametrize(
+    "guide_class", [AutoLogisticNormal, AutoKumaraswamy, AutoDirichlet, AutoMultivariate, AutoFlow]
+)
+def test_search_starts_at_the_posterior_of_a_wide_prior(guide_class: type) -> None:
+    """level | x ~ N(Σx / (n + 10⁻⁴), 1 / (n + 10⁻⁴)), however far it is from the prior's centre."""
+    x = 250.0 + noise(25)
+    guide = guide_class(far_away)
+    state = torch.random.get_rng_state()
+    guide.initialise_near_mode(Problem(far_away, x))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    draws = torch.stack([guide(x)["level"].detach() for _ in range(500)])
+    assert abs(draws.mean() - x.sum() / 25.0001) < 0.1
+    assert abs((draws.std() * 5).log()) < 0.2
+
+
+def test_search_stays_off_the_infinite_density_of_a_hierarchy() -> None:
+    """At τ → 0 the joint density of eight equal schools grows without limit; no draw may be there."""
+
+    def schools(y: Tensor) -> None:
+        tau = pyro.sample("tau", dist.HalfCauchy(y.new_ones(())))
+        with pyro.plate("schools", 8):
+            theta = pyro.sample("theta", dist.Normal(0.0, tau))
+            pyro.sample("y", dist.Normal(theta, 1.0), obs=y)
+
+    y = torch.zeros(8, dtype=torch.float64)
+    problem = Problem(schools, y)
+    at = [problem.log_joint({"tau": y[0] + t, "theta": y}) for t in (1e-2, 1e-4, 1e-6)]
+    assert at[0] < at[1] < at[2]
+    guide = AutoLogisticNormal(schools)
+    guide.initialise_near_mode(problem)
+    draws = guide.marginal("tau").sample((1000,))
+    assert (draws > 1e-2).all()
+
+
+def test_search_says_when_there_is_no_density_anywhere() -> None:
+    def nowhere(x: Tensor) -> None:
+        level = pyro.sample("level", dist.Normal(x.new_zeros(()), 1.0))
+        pyro.sample("x", dist.Normal(level, 1.0), obs=x)
+
+    guide = AutoLogisticNormal(nowhere)
+    problem = SimpleNamespace(
+        name="nowhere",
+        args=(torch.zeros((), dtype=torch.float64),),
+        kwargs={},
+        log_joint=lambda values: torch.full_like(values["level"], -torch.inf),
+    )
+    with pytest.raises(NumericalError, match="model 'nowhere': no start of finite posterior"):
+        guide.initialise_near_mode(problem)
+
+
+@pytest.mark.parametrize("guide_class", [AutoMultivariate, AutoFlow])
+def test_joint_guides_fit_a_sparse_simplex_in_single_precision(guide_class: type) -> None:
+    """Entries far below the rounding error of 1 must not reach the density as zeros."""
+
+    def sparse() -> None:
+        alpha = torch.full((50,), 0.02, dtype=torch.float32)
+        pi = pyro.sample("pi", dist.Dirichlet(alpha, validate_args=False))
+        counts = 10.0 * torch.nn.functional.one_hot(torch.tensor(3), 50)
+        pyro.sample("x", dist.Multinomial(10, pi, validate_args=False), obs=counts)
+
+    guide = guide_class(sparse)
+    svi = SVI(sparse, guide, pyro.optim.Adam({"lr": guide.learning_rate}), Trace_ELBO())
+    losses = torch.tensor([svi.step() for _ in range(150)])
+    assert losses.isfinite().all()
+    assert losses[-20:].mean() < losses[:20].mean()

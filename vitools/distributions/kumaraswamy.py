@@ -34,6 +34,7 @@ from vitools.distributions.log_space import (
     logit_from_loglog,
     standard_exponential,
 )
+from vitools.distributions.newton import minimise_pairs
 
 
 class Kumaraswamy(TorchDistribution):
@@ -130,10 +131,9 @@ class Kumaraswamy(TorchDistribution):
 
     def log_prob_logit(self, logit: Tensor) -> Tensor:
         """log f(v) (a density in v, not in its logit) at v = sigmoid(``logit``)."""
-        log_a, log_b = self.log_a, self.log_b
-        log_complement = log1mexp_exp(log_a + log_softplus(-logit))  # log(1 - v^a)
-        scaled = torch.expm1(log_a) * logsigmoid(logit) + torch.expm1(log_b) * log_complement
-        return log_a + log_b + scaled
+        scaled = torch.expm1(self.log_a) * logsigmoid(logit)
+        scaled = scaled + torch.expm1(self.log_b) * self._log_complement(logit)
+        return self.log_a + self.log_b + scaled
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         t, log_ratio, loglog_v, log_v = self._rsample_parts(sample_shape)
@@ -153,12 +153,12 @@ class Kumaraswamy(TorchDistribution):
             self._validate_sample(value)
         return self.log_prob_logit(logit(value))
 
-    def _loglog_complement(self, value: Tensor) -> Tensor:
-        """log(1 - v^a)."""
-        return log1mexp_exp(self.log_a + log_softplus(-logit(value)))
+    def _log_complement(self, logit: Tensor) -> Tensor:
+        """log(1 - v^a) at v = sigmoid(``logit``)."""
+        return log1mexp_exp(self.log_a + log_softplus(-logit))
 
     def cdf(self, value: Tensor) -> Tensor:
-        inside = -torch.expm1(self.concentration0 * self._loglog_complement(value))
+        inside = -torch.expm1(self.concentration0 * self._log_complement(logit(value)))
         return torch.where(value <= 0, 0.0, torch.where(value >= 1, 1.0, inside))
 
     def icdf(self, value: Tensor) -> Tensor:
@@ -255,51 +255,19 @@ class Kumaraswamy(TorchDistribution):
         The KL is 0 where α = 1 or β = 1, at most .014 nats on [1, 10]² and .056 on [.3, 100]².
         The result is constant with respect to α and β: no gradient flows through the fit.
         """
-        with torch.no_grad():
-            target = Beta(
-                beta.concentration1.detach().double(),
-                beta.concentration0.detach().double(),
-                validate_args=False,
-            )
-            fitted = _newton_fit(target, num_steps)
-            divergence = _kl_kumaraswamy_beta(fitted, target)
-        dtype = beta.concentration1.dtype
-        return cls(fitted.log_a.to(dtype), fitted.log_b.to(dtype)), divergence.to(dtype)
+        target = Beta(
+            beta.concentration1.detach().double(),
+            beta.concentration0.detach().double(),
+            validate_args=False,
+        )
 
+        def divergence(x: Tensor) -> Tensor:
+            return _kl_kumaraswamy_beta(cls(x[0], x[1], validate_args=False), target)
 
-def _newton_fit(target: Beta, num_steps: int) -> Kumaraswamy:
-    """Damped Newton on (log a, log b), all elements at once."""
-
-    def divergence(x: Tensor) -> Tensor:
-        return _kl_kumaraswamy_beta(Kumaraswamy(x[0], x[1], validate_args=False), target)
-
-    start = Kumaraswamy.near(target)
-    x = torch.stack([start.log_a, start.log_b])
-    damping = torch.full_like(x[0], 1e-2)
-    with torch.enable_grad():
-        for _ in range(num_steps):
-            point = x.detach().requires_grad_(True)
-            value = divergence(point)
-            (gradient,) = torch.autograd.grad(value.sum(), point, create_graph=True)
-            rows = [torch.autograd.grad(g.sum(), point, retain_graph=True)[0] for g in gradient]
-            hessian, gradient = torch.stack(rows).detach(), gradient.detach()
-            if gradient.abs().max() < 1e-10:
-                break
-            haa, hbb, hab = hessian[0, 0], hessian[1, 1], hessian[0, 1]
-            # The smallest shift that makes the 2×2 Hessian positive definite, plus the damping.
-            smallest = (haa + hbb) / 2 - ((haa - hbb).square() / 4 + hab.square()).sqrt()
-            shift = damping + (-smallest).clamp(min=0.0)
-            haa, hbb = haa + shift, hbb + shift
-            determinant = haa * hbb - hab * hab
-            step = -torch.stack(
-                [hbb * gradient[0] - hab * gradient[1], haa * gradient[1] - hab * gradient[0]]
-            )
-            step = (step / determinant).clamp(-1.0, 1.0)
-            with torch.no_grad():
-                better = divergence(x + step) <= value
-            x = torch.where(better, x + step, x)
-            damping = torch.where(better, damping * 0.2, (damping * 10).clamp(max=1e6))
-    return Kumaraswamy(x[0], x[1], validate_args=False)
+        near = cls.near(target)
+        least = minimise_pairs(divergence, torch.stack([near.log_a, near.log_b]), num_steps)
+        log_a, log_b = least.to(beta.concentration1.dtype)
+        return cls(log_a, log_b, validate_args=False), divergence(least).to(log_a.dtype)
 
 
 @register_kl(Kumaraswamy, Beta)

@@ -1,28 +1,33 @@
 """Stable elementary functions for distributions whose samples crowd against 0 and 1.
 
-Each switches between forms that are accurate in their own region. Branches that would be infinite
-outside their region see arguments clamped into it, so that values *and* gradients stay finite where
-a branch is not taken (a NaN times the zero of ``torch.where`` is still a NaN). They use few
-operations, because guides call them in every step.
+Where one form does not serve every argument, each sees arguments clamped into its own region, so
+that values *and* gradients stay finite (a NaN times the zero of ``torch.where`` is still a NaN).
+They use few operations and hardly any ``torch.where``, which costs as much as two logarithms,
+because guides call them in every step.
 """
-
-import math
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-_LOWEST = -80.0  # exp of it is a normal float32, and below it log(1 + exp(x)) = exp(x) exactly
-_LARGEST = 80.0
-_LOG_2 = math.log(2.0)
 EULER_GAMMA = 0.57721566490153286
 
 
-def _log1mexp(x: Tensor) -> Tensor:
-    """log(1 - exp(-x)) for x in (0, ∞)."""
-    near_zero = torch.log(-torch.expm1(-x))
-    elsewhere = torch.log1p(-torch.exp(-x.clamp(min=0.5)))
-    return torch.where(x < _LOG_2, near_zero, elsewhere)
+_LEAST = -40.0  # log(1 - exp(-exp(s))) = s to the last digit below it
+_FAR = 3.5  # 1 - exp(-x) = 1 to the last digit above exp of it
+_LARGEST = 40.0  # above it nothing changes but an overflow; squares of exp of it are finite
+
+
+def _complement(s: Tensor) -> tuple[Tensor, Tensor]:
+    """(c, d) with -log(1 - exp(-exp(s))) = c exp(-d).
+
+    For x = e^s, -log(1 - e^{-x}) = log1p(1 / expm1(x)), one form that is accurate both for small
+    and for large x. It is never less than -s, which stands in for it where x underflows; for large
+    x, where expm1(x) would overflow, it falls as e^{-x}, and that factor is split off.
+    """
+    near = torch.exp(s.clamp(_LEAST, _FAR))
+    complement = torch.maximum(torch.log1p(torch.expm1(near).reciprocal()), -s)
+    return complement, torch.exp(s.clamp(max=_LARGEST)) - near
 
 
 def log1mexp_exp(s: Tensor) -> Tensor:
@@ -30,20 +35,19 @@ def log1mexp_exp(s: Tensor) -> Tensor:
 
     With s = log(-log p) this is log(1 - p), accurate however close p is to 0 or 1.
     """
-    return torch.where(s < _LOWEST, s, _log1mexp(torch.exp(s.clamp(_LOWEST, _LARGEST))))
+    complement, decay = _complement(s)
+    return -complement * torch.exp(-decay)
 
 
 def flip(s: Tensor) -> Tensor:
     """log(-log(1 - exp(-exp(s)))): an involution that takes log(-log p) to log(-log(1 - p))."""
-    x = torch.exp(s.clamp(_LOWEST, _LARGEST))
-    far = x > 40.0  # there log(1 - exp(-x)) = -exp(-x) to the last digit, and underflows soon
-    log_complement = torch.where(s < _LOWEST, s, _log1mexp(x.clamp(max=40.0)))
-    return torch.where(far, -x, torch.log(-log_complement))
+    complement, decay = _complement(s)
+    return torch.log(complement) - decay
 
 
 def log_softplus(x: Tensor) -> Tensor:
     """log(log(1 + exp(x))), which tends to x as x → -∞; takes -logit p to log(-log p)."""
-    return torch.where(x < _LOWEST, x, torch.log(softplus(x.clamp(min=_LOWEST), threshold=40.0)))
+    return torch.where(x < _LEAST, x, torch.log(softplus(x.clamp(min=_LEAST), threshold=40.0)))
 
 
 def logit_from_loglog(s: Tensor) -> Tensor:

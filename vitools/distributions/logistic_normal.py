@@ -12,6 +12,7 @@ J. Aitchison and S. M. Shen (1980), "Logistic-normal distributions", Biometrika 
 ``torch.distributions.LogisticNormal`` is another law, by stick-breaking.
 """
 
+import math
 from typing import ClassVar
 
 import torch
@@ -148,6 +149,38 @@ class LogisticNormal(TorchDistribution):
 
     def mean_and_error(self, num_samples: int = 4096) -> tuple[Tensor, Tensor]:
         """E θ by ``num_samples`` antithetic pairs, and its standard error; same draws every time."""
+        pairs = torch.softmax(self._antithetic_logits(num_samples), -1).mean(0)
+        return pairs.mean(0), pairs.std(0) / num_samples**0.5
+
+    @property
+    def mean(self) -> Tensor:
+        """E θ, by :meth:`mean_and_error`."""
+        return self.mean_and_error()[0]
+
+    def entropy_and_error(self, num_samples: int = 4096) -> tuple[Tensor, Tensor]:
+        """H = H(log-ratios) + Σ_k E x_k - K E log Σ_k e^{x_k}, and its standard error.
+
+        Only the last expectation has no closed form: by quadrature for K = 2 (error 0), otherwise
+        by ``num_samples`` antithetic pairs, the same every time.
+        """
+        size = self.event_shape[0]
+        ratios = self.log_ratios
+        if size == 2:
+            # With r = x₁ - x₂: Σ_k log θ_k = r - 2 log(1 + e^r).
+            mean_softplus = _mean_softplus(ratios.mean, ratios.variance.sqrt()).squeeze(-1)
+            value = ratios.entropy() + ratios.mean.squeeze(-1) - 2 * mean_softplus
+            return value, torch.zeros_like(value)
+        pairs = self._antithetic_logits(num_samples).logsumexp(-1).mean(0)
+        location = self.gaussian.mean.sum(-1)  # a reference logit adds 0
+        value = ratios.entropy() + location - size * pairs.mean(0)
+        return value, size * pairs.std(0) / num_samples**0.5
+
+    def entropy(self) -> Tensor:
+        """H, by :meth:`entropy_and_error`."""
+        return self.entropy_and_error()[0]
+
+    def _antithetic_logits(self, num_samples: int) -> Tensor:
+        """Draws of the K logits and their mirror images, ``(2, num_samples) + batch + (K,)``."""
         generator = torch.Generator(device="cpu").manual_seed(0)
         location = self.gaussian.mean
         factors = getattr(self.gaussian, "cov_factor", location).shape[-1]
@@ -157,18 +190,8 @@ class LogisticNormal(TorchDistribution):
             return torch.randn(shape, generator=generator, dtype=torch.float64).to(location)
 
         step = deviation(self.gaussian, noise(location.shape[-1]), noise(factors))
-        pairs = 0.5 * (self._softmax(location + step) + self._softmax(location - step))
-        return pairs.mean(0), pairs.std(0) / num_samples**0.5
-
-    def _softmax(self, logits: Tensor) -> Tensor:
-        if self.reference:
-            logits = torch.nn.functional.pad(logits, (0, 1))
-        return torch.softmax(logits, -1)
-
-    @property
-    def mean(self) -> Tensor:
-        """E θ, by :meth:`mean_and_error`."""
-        return self.mean_and_error()[0]
+        logits = torch.stack([location + step, location - step])
+        return torch.nn.functional.pad(logits, (0, 1)) if self.reference else logits
 
     # -- relation to the Dirichlet --------------------------------------------------------------
 
@@ -226,7 +249,19 @@ def _diagonal_log_density(normal: Normal, log_value: Tensor) -> Tensor:
     residual = residual - (weight * residual).sum(-1, keepdim=True) / total
     log_determinant = 2 * normal.scale.log().sum(-1) + total.squeeze(-1).log()
     quadratic = (weight * residual.square()).sum(-1)
-    return -0.5 * ((size - 1) * 1.8378770664093453 + log_determinant + quadratic)
+    return -0.5 * ((size - 1) * math.log(2 * math.pi) + log_determinant + quadratic)
+
+
+def _mean_softplus(mean: Tensor, scale: Tensor) -> Tensor:
+    """E log(1 + e^r), r ~ N(mean, scale²), by the trapezoid rule on ± 9 standard deviations.
+
+    The poles of the integrand are π / scale off the real line, so the error falls as
+    exp(-2π² / (scale · step)): below 10⁻¹⁰ of the scale up to scale 90.
+    """
+    nodes = torch.linspace(-9.0, 9.0, 2001, dtype=torch.float64, device=mean.device)
+    weights = torch.softmax(-nodes.square() / 2, -1)
+    argument = mean.double().unsqueeze(-1) + scale.double().unsqueeze(-1) * nodes
+    return (torch.nn.functional.softplus(argument) * weights).sum(-1).to(mean.dtype)
 
 
 def _as_full(gaussian: Distribution) -> MultivariateNormal:

@@ -1,17 +1,19 @@
 """Does this guide fit this problem? Asked before the first step, answered by name."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
 
-from vitools.errors import OptionError
+from vitools.errors import NotSupportedError, OptionError
 from vitools.isolation import isolated, seeded
 from vitools.posterior import Posterior
 from vitools.posterior.guided import build_guide
 from vitools.problem import Problem
-from vitools.sites import is_subsample, nearest
+from vitools.sites import is_delta, is_subsample, nearest
 
 
 def check_guide(problem: Problem, guide: Any) -> None:
@@ -24,6 +26,7 @@ def check_guide(problem: Problem, guide: Any) -> None:
 
     Raises:
         OptionError: names the site or plate, what was expected and what was got.
+        NotSupportedError: names the sites of which the guide is a point estimate.
 
     Example:
         >>> import torch
@@ -47,38 +50,21 @@ def refuse_mismatch(problem: Problem, guide: Any) -> None:
             f"{title} could not be called with the model's arguments ({error}): a guide takes the "
             "same arguments as its model."
         ) from error
-    model_run = poutine.trace(poutine.replay(problem.call, trace=guide_run)).get_trace()
-    sites = {
+    drawn = {
         name: node
         for name, node in guide_run.nodes.items()
         if node["type"] == "sample"
         and not is_subsample(node)
         and not node["infer"].get("is_auxiliary")
     }
-    for name in sites:
-        if name not in problem.latents:
-            raise OptionError(
-                f"{title} draws '{name}', which is no latent of model '{problem.name}' (latents: "
-                f"{', '.join(problem.latents)}).{nearest(name, problem.latents)} Mark helper "
-                "variables infer={'is_auxiliary': True}."
-            )
-    missing = [name for name in problem.continuous if name not in sites]
-    if missing:
-        raise OptionError(
-            f"{title} does not draw {', '.join(missing)}: every continuous latent of model "
-            f"'{problem.name}' needs a draw, or its prior would silently be used instead."
-        )
+    _check_names(title, drawn, problem)
+    continuous = {name: node for name, node in drawn.items() if name not in problem.discrete}
+    _refuse_points(title, continuous, guide, guide_run, problem)
+    with poutine.replay(trace=guide_run), _Agreement(title, guide_run, continuous):
+        model_run = poutine.trace(problem.call).get_trace()
     _check_minibatches(title, guide_run, model_run)
-    for name, node in sites.items():
-        if name in problem.discrete:
-            continue
-        expected = model_run.nodes[name]["fn"].shape()
-        if node["value"].shape != expected:
-            raise OptionError(
-                f"{title} draws '{name}' with shape {tuple(node['value'].shape)}, but the model "
-                f"expects {tuple(expected)}."
-            )
-        ours, theirs = (torch.as_tensor(run.nodes[name]["scale"]) for run in (guide_run, model_run))
+    for name, node in continuous.items():
+        ours, theirs = (torch.as_tensor(n["scale"]) for n in (node, model_run.nodes[name]))
         if not torch.equal(ours, theirs.to(ours)):
             raise OptionError(
                 f"{title} weighs '{name}' by {ours.tolist():g}, the model by {theirs.tolist():g}: "
@@ -101,25 +87,100 @@ def check_start(problem: Problem, start: Posterior) -> None:
         )
 
 
-def _check_minibatches(title: str, guide_run: Trace, model_run: Trace) -> None:
-    """The minibatch a plate chose in the guide must be the one the model used."""
-    for name, node in model_run.nodes.items():
-        if node["type"] != "sample" or not is_subsample(node):
-            continue
-        chosen = guide_run.nodes.get(name)
-        fn = node["fn"]
-        is_minibatch = fn.subsample_size is not None and fn.subsample_size < fn.size
-        drawn_by_guide = any(
-            n["type"] == "sample"
-            and other != name
-            and other in guide_run.nodes
-            and any(f.name == name for f in n["cond_indep_stack"])
-            for other, n in model_run.nodes.items()
+class _Agreement(Messenger):
+    """Compares each site the model reaches with the guide's, just before it takes its value.
+
+    The model would otherwise fail somewhere behind a value of another shape, or go on with the
+    guide's rows of a plate where its own code has taken other rows of the data.
+    """
+
+    def __init__(self, title: str, guide_run: Trace, drawn: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.title, self.guide_run, self.drawn = title, guide_run, drawn
+
+    def _pyro_sample(self, msg: Any) -> None:
+        name = msg["name"]
+        if is_subsample(msg):
+            if name in self.guide_run:
+                self._compare_plates(name, msg, self.guide_run.nodes[name])
+        elif name in self.drawn and self.drawn[name]["value"].shape != msg["fn"].shape():
+            raise OptionError(
+                f"{self.title} draws '{name}' with shape "
+                f"{tuple(self.drawn[name]['value'].shape)}, but the model expects "
+                f"{tuple(msg['fn'].shape())}."
+            )
+
+    def _compare_plates(self, name: str, model: Any, guide: Any) -> None:
+        given, size = model["value"], model["fn"].size
+        rows = size if given is None else len(given)
+        if given is None and model["fn"].subsample_size is not None:
+            rows = min(size, model["fn"].subsample_size)
+        if not is_subsample(guide) or (len(guide["value"]), guide["fn"].size) != (rows, size):
+            found = (
+                f"{len(guide['value'])} of {guide['fn'].size}" if is_subsample(guide) else "none"
+            )
+            raise OptionError(
+                f"{self.title} takes {found} rows in plate '{name}', the model {rows} of {size}: "
+                "use a plate of the same size and subsample_size in both."
+            )
+        if given is not None and not torch.equal(given, guide["value"].to(given)):
+            raise OptionError(
+                f"the model says which rows plate '{name}' takes (subsample=…), but {self.title} "
+                "takes others, which would silently replace them. Give the guide the same rows; "
+                f"an automatic guide by create_plates, a function of the model's arguments that "
+                f"returns pyro.plate('{name}', {size}, subsample=…, dim=…)."
+            )
+
+
+def _check_names(title: str, drawn: Mapping[str, Any], problem: Problem) -> None:
+    for name in drawn:
+        if name not in problem.latents:
+            raise OptionError(
+                f"{title} draws '{name}', which is no latent of model '{problem.name}' (latents: "
+                f"{', '.join(problem.latents)}).{nearest(name, problem.latents)} Mark helper "
+                "variables infer={'is_auxiliary': True}."
+            )
+    missing = [name for name in problem.continuous if name not in drawn]
+    if missing:
+        raise OptionError(
+            f"{title} does not draw {', '.join(missing)}: every continuous latent of model "
+            f"'{problem.name}' needs a draw, or its prior would silently be used instead."
         )
-        if (
-            is_minibatch
-            and drawn_by_guide
-            and (chosen is None or not torch.equal(chosen["value"], node["value"]))
+
+
+def _refuse_points(
+    title: str, drawn: Mapping[str, Any], guide: Any, guide_run: Trace, problem: Problem
+) -> None:
+    """A Delta is a function of other draws, as in Pyro's joint guides, or a point estimate."""
+    deltas = [name for name, node in drawn.items() if is_delta(node)]
+    if not deltas:
+        return
+    rows = {
+        name: node["value"]
+        for name, node in guide_run.nodes.items()
+        if node["type"] == "sample" and is_subsample(node)
+    }
+    again = poutine.trace(poutine.condition(guide, data=rows))
+    nodes = again.get_trace(*problem.args, **problem.kwargs).nodes
+    points = [name for name in deltas if torch.equal(nodes[name]["value"], drawn[name]["value"])]
+    if points:
+        raise NotSupportedError(
+            f"{title} is a point estimate of {', '.join(points)}: a point has no density to compare "
+            "or trust. Draw these sites from a distribution with spread, or use a guide such as "
+            "AutoLogisticNormal or AutoNormal."
+        )
+
+
+def _check_minibatches(title: str, guide_run: Trace, model_run: Trace) -> None:
+    """A minibatch of latents that the guide draws must be chosen in a plate of the guide."""
+    for name, node in model_run.nodes.items():
+        if node["type"] != "sample" or not is_subsample(node) or name in guide_run:
+            continue
+        if len(node["value"]) < node["fn"].size and any(
+            n["type"] == "sample"
+            and other in guide_run
+            and any(frame.name == name for frame in n["cond_indep_stack"])
+            for other, n in model_run.nodes.items()
         ):
             raise OptionError(
                 f"{title} chooses its own minibatch of plate '{name}', not the model's: use a plate "

@@ -8,7 +8,7 @@ import pytest
 import scipy.optimize
 import scipy.special
 import torch
-from torch.distributions import Beta, kl_divergence
+from torch.distributions import Beta, Distribution, kl_divergence
 
 from vitools.distributions import Kumaraswamy, StickBreaking
 
@@ -50,12 +50,48 @@ def test_values_and_gradients_are_finite_at_the_extremes(dtype: torch.dtype) -> 
         "variance": q.variance,
         "mean_log": q.mean_log,
         "mean_log1m": q.mean_log1m,
-        "KL": kl_divergence(q, Beta(torch.tensor(0.5, dtype=dtype), torch.tensor(3.0))),
+        "cdf": q.cdf(value.detach()),
+        "cdf at the ends": q.cdf(ends[:, None]),
+        "icdf": q.icdf(torch.linspace(0, 1, 101, dtype=dtype)[:, None]),
+        "second moment": q.log_moment(2.0),
+        "KL to a Beta": kl_divergence(q, Beta(torch.tensor(0.5, dtype=dtype), torch.tensor(3.0))),
+        "KL to its like": kl_divergence(q, Kumaraswamy(log_a.flip(0), 0.1 * log_b)),
     }
     for name, output in outputs.items():
         assert output.isfinite().all(), name
         gradients = torch.autograd.grad(output.sum(), [log_a, log_b], retain_graph=True)
         assert all(gradient.isfinite().all() for gradient in gradients), name
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_second_derivatives_are_those_of_finite_differences(count: int) -> None:
+    """Of the draw at fixed noise, of its density, and of the density at a given value."""
+    leaves = [torch.tensor([x, 0.3, 0.0]).double().requires_grad_() for x in (-0.6, 0.8)]
+
+    def outputs(log_a: torch.Tensor, log_b: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        q = Kumaraswamy(log_a, log_b)
+        torch.manual_seed(count)
+        return *q.rsample_log(), q.log_prob(torch.tensor([0.02, 0.5, 0.97]).double())
+
+    assert torch.autograd.gradcheck(outputs, leaves)
+    assert torch.autograd.gradgradcheck(outputs, leaves)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
+def test_draws_can_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The compiler switches validation off for good.
+    monkeypatch.setattr(Distribution, "_validate_args", Distribution._validate_args)
+
+    def draw(log_a: torch.Tensor, log_b: torch.Tensor) -> torch.Tensor:
+        return Kumaraswamy(log_a, log_b, validate_args=False).rsample((3,))
+
+    leaves = [torch.tensor([x, 0.3]).double().requires_grad_() for x in (-0.6, 0.8)]
+    results = []
+    for function in (draw, torch.compile(draw, backend="aot_eager", fullgraph=True)):
+        torch.manual_seed(0)
+        value = function(*leaves)
+        results.append((value, *torch.autograd.grad(value.sum(), leaves)))
+    torch.testing.assert_close(*results)
 
 
 def test_float32_scores_agree_with_float64() -> None:

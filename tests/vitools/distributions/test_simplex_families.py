@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import scipy.integrate
 import scipy.special
 import torch
 
@@ -107,6 +108,29 @@ def test_kl_on_the_simplex_is_below_that_of_the_logits() -> None:
     on_logits = torch.distributions.kl_divergence(p.gaussian, q.gaussian)
     on_simplex = torch.distributions.kl_divergence(p, q)
     assert 0 < on_simplex < on_logits - 0.1
+
+
+@pytest.mark.parametrize(("mean", "scale"), [(0.4, 0.05), (-1.5, 2.0), (30.0, 3.0), (5.0, 60.0)])
+@pytest.mark.parametrize("reference", [False, True])
+def test_entropy_of_two_entries_is_exact(mean: float, scale: float, reference: bool) -> None:
+    """E log(θ₁ θ₂) = E[r - 2 log(1 + e^r)], r the log-ratio, by scipy's adaptive quadrature."""
+
+    def integrand(z: float) -> float:
+        r = mean + scale * z
+        softplus = max(r, 0.0) + math.log1p(math.exp(-abs(r)))
+        return (r - 2 * softplus) * math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+    kink = min(max(-mean / scale, -11.0), 11.0)
+    pieces = [scipy.integrate.quad(integrand, *ends)[0] for ends in ((-12, kink), (kink, 12))]
+    truth = 0.5 * math.log(2 * math.pi * math.e * scale**2) + sum(pieces)
+    if reference:
+        loc, spread = torch.tensor([mean]).double(), torch.tensor([scale]).double()
+    else:
+        loc = torch.tensor([mean + 1.0, 1.0]).double()
+        spread = torch.tensor([0.6, 0.8]).double() * scale
+    value, error = LogisticNormal(loc, spread, reference=reference).entropy_and_error()
+    assert value.item() == pytest.approx(truth, rel=1e-8)
+    assert error == 0
 
 
 def test_logistic_normal_needs_one_covariance() -> None:
