@@ -46,6 +46,14 @@ def full(y):
         pyro.sample("y", dist.MultivariateNormal(mean[z], precision_matrix=precision[z]), obs=y)
 
 
+def mixture_data(rows, spread=3.0):
+    """Ten unit Gaussians whose centres have the standard deviation ``spread``."""
+    generator = torch.Generator().manual_seed(0)
+    centres = spread * torch.randn(K, D, generator=generator, dtype=torch.float64)
+    picked = torch.randint(K, (rows,), generator=generator)
+    return centres[picked] + torch.randn(rows, D, generator=generator, dtype=torch.float64)
+
+
 def scikit_learn_seconds(data, covariance):
     """Seconds an iteration: the difference between fits of 1 and of 6 iterations."""
 
@@ -71,10 +79,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     rows = parser.parse_args().rows
-    generator = torch.Generator().manual_seed(0)
-    centres = 3 * torch.randn(K, D, generator=generator, dtype=torch.float64)
-    picked = torch.randint(K, (rows,), generator=generator)
-    y = centres[picked] + torch.randn(rows, D, generator=generator, dtype=torch.float64)
+    y = mixture_data(rows)
     table = []
     for name, model, covariance in (("diagonal", diagonal, "diag"), ("full", full, "full")):
         before = peak_megabytes()

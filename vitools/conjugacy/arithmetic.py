@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vitools.conjugacy.discrete import Discrete
 from vitools.conjugacy.expression import Expression
+from vitools.conjugacy.products import Product, product
 from vitools.conjugacy.rules import RULES, Node, as_discrete, expression, rule, table_only
 from vitools.conjugacy.term import Unsupported
 
@@ -125,6 +126,15 @@ def log1p(input: Node) -> Node:
     return log(add(input, 1.0))
 
 
+@rule("exp")
+def exp(input: Node) -> Node:
+    if isinstance(input, Discrete):
+        return input.apply(lambda table: table.double().exp())
+    if isinstance(input, Product):
+        raise Unsupported("the exponential of a product")
+    return product(input, "exp")
+
+
 @rule("logical_not", "bitwise_not", "invert")
 def logical_not(input: Node) -> Node:
     return table_only(input, "logical_not").apply(torch.logical_not)
@@ -149,7 +159,7 @@ def _elementwise_on_tables() -> None:
     RULES.update(
         {"and": RULES["logical_and"], "or": RULES["logical_or"], "mod": RULES["remainder"]}
     )
-    for name in ("abs", "exp", "sigmoid", "floor", "ceil", "round", "sign", "lgamma", "tanh"):
+    for name in ("abs", "sigmoid", "floor", "ceil", "round", "sign", "lgamma", "tanh"):
         function = getattr(torch, name)
 
         def map_table(

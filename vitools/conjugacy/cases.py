@@ -6,13 +6,11 @@ a logarithm acts on each case by itself, because exactly one selector is one.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from vitools.conjugacy.term import (
-    LOG_ZERO,
     Atom,
     Constant,
     Factor,
@@ -20,7 +18,6 @@ from vitools.conjugacy.term import (
     Term,
     Unsupported,
     contract_constants,
-    drop_unused_out,
     fresh,
     is_selector,
 )
@@ -105,58 +102,10 @@ def power_of_case(term: Term, exponent: float) -> list[Term]:
     return [Term(term.coefficient**exponent, (*selectors, *powers), term.out)]
 
 
-def log_of_monomial(term: Term) -> list[Term]:
-    selectors, values = term.split()
-    if term.coefficient <= 0:
-        raise Unsupported("logarithm of a negative quantity")
-    logs: list[Term] = []
-    if term.coefficient != 1:
-        logs.append(Term(math.log(term.coefficient), tuple(selectors), term.out))
-    for value in values:
-        if isinstance(value, Constant):
-            log: Factor = Constant(value.tensor.log().clamp(min=LOG_ZERO), value.labels)
-            logs.append(Term(1.0, (*selectors, log), term.out))
-        elif isinstance(value.function, str):
-            raise Unsupported("logarithm of a logarithm")
-        else:
-            atom = Atom(value.site, "log", value.indices)
-            logs.append(Term(value.function, (*selectors, atom), term.out))
-    return [drop_unused_out(log_term) for log_term in logs]
-
-
-def case_signature(term: Term) -> tuple[object, ...]:
-    """What tells one term's selectors from another's, whatever their labels; () without any."""
-    roles: dict[int, object] = {
-        label: ("out", i) for i, label in enumerate(term.out) if label is not None
-    }
-    for atom in term.atoms():
-        if atom.function == "indicator" and isinstance(atom.indices[-1], int):
-            roles.setdefault(atom.indices[-1], ("support", atom.site))
-    parts: list[object] = []
-    for factor in term.split()[0]:
-        places = tuple(roles.get(label, ("inner", label)) for label in factor.labels)
-        if isinstance(factor, Atom):
-            parts.append((factor.site, str(places)))
-        else:
-            parts.append((str(factor.tensor.double().tolist()), str(places)))
-    return tuple(sorted(parts, key=str))
-
-
-def log_of_case(case: Term, terms: Sequence[Term]) -> list[Term]:
-    number = 0.0
-    others: list[Term] = []
-    for term in terms:
-        if term.split()[1]:
-            others.append(term)
-        else:
-            number += term.coefficient
-    if not others and number > 0:
-        return [Term(math.log(number), case.factors, case.out)]
-    if len(others) == 1 and number == 0:
-        return log_of_monomial(without_inner_sums(others[0], "logarithm"))
-    if len(others) == 1 and number == 1 and others[0].coefficient == -1:
-        selectors, values = others[0].split()
-        if len(values) == 1 and isinstance(values[0], Atom) and values[0].function == 1.0:
-            atom = Atom(values[0].site, "log1m", values[0].indices)
-            return [Term(1.0, (*selectors, atom), others[0].out)]
-    raise Unsupported("logarithm of a sum")
+def by_cases(
+    terms: Sequence[Term], function: Callable[[Term], list[Term]], what: str
+) -> list[Term]:
+    """Apply a function to each case; refuse when the terms are not cases of one another."""
+    if not cases_cover(terms):
+        raise Unsupported(f"{what} of a sum")
+    return [new for term in terms for new in function(without_inner_sums(term, what))]

@@ -6,9 +6,12 @@ parameters like any other (Arthur and Vassilvitskii 2007, "k-means++").
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from vitools.conjugacy.blocks import DiscreteBlock
 from vitools.conjugacy.streamed import StreamedBlock
 
 SAMPLE = 5000
@@ -18,7 +21,10 @@ SHARPNESS = 2.0
 
 def seed_clusters(block: StreamedBlock, generator: torch.Generator) -> tuple[Tensor, ...] | None:
     """Natural parameters of a starting partition; None where the block is not a plain mixture."""
-    if len(block.names) > 1 or block.count < block.cases:
+    if not isinstance(block.dense, DiscreteBlock) or len(block.names) > 1:
+        return None
+    cases = block.dense.cases
+    if block.row.batch_shape.count(1) < len(block.row.batch_shape) or block.count < cases:
         return None
     rows = torch.randperm(block.count, generator=generator)[:SAMPLE]
     columns = _columns(block, rows)
@@ -28,17 +34,18 @@ def seed_clusters(block: StreamedBlock, generator: torch.Generator) -> tuple[Ten
     mean, spread = data.mean(0), data.std(0)
     spread = torch.where(spread > 0, spread, torch.ones_like(spread))
     scaled = (data - mean) / spread
-    if len(torch.unique(scaled, dim=0)) < block.cases:
+    if len(torch.unique(scaled, dim=0)) < cases:
         return None
-    centres = _lloyd(scaled, _plus_plus(scaled, block.cases, generator))
+    centres = _lloyd(scaled, _plus_plus(scaled, cases, generator))
     return _natural(block, columns, centres, mean, spread)
 
 
 def _columns(block: StreamedBlock, rows: Tensor) -> list[tuple[int, Tensor]]:
     """Features that are data themselves: no products, no squares of others, no constants."""
     found: list[tuple[int, Tensor]] = []
-    for key, feature in block.features.items():
-        if feature.index is not None or len(feature.factors) != 1:
+    for key, statistic in block.statistics.items():
+        feature = statistic.feature
+        if statistic.along or feature.index is not None or len(feature.factors) != 1:
             continue
         data = feature.factors[0][rows].reshape(len(rows), -1)
         if bool((data.std(0) > 0).any()):
@@ -56,14 +63,23 @@ def _columns(block: StreamedBlock, rows: Tensor) -> list[tuple[int, Tensor]]:
 
 
 def _plus_plus(data: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Seeds drawn with probability proportional to the squared distance to the nearest one."""
+    """Seeds drawn with probability proportional to the squared distance to the nearest one.
+
+    Of a few draws the one that brings the data nearest is kept: the greedy variant, without which
+    two seeds often share a cluster.
+    """
     first = torch.randint(len(data), (1,), generator=generator)
     centres = data[first]
     distance = ((data - centres) ** 2).sum(1)
+    draws = 2 + int(math.log(count))
     for _ in range(count - 1):
-        chosen = torch.multinomial(distance.clamp(min=1e-300), 1, generator=generator)
-        centres = torch.cat([centres, data[chosen]])
-        distance = torch.minimum(distance, ((data - data[chosen]) ** 2).sum(1))
+        chosen = torch.multinomial(
+            distance.clamp(min=1e-300), draws, replacement=True, generator=generator
+        )
+        nearer = torch.minimum(distance, torch.cdist(data[chosen], data) ** 2)
+        best = int(nearer.sum(1).argmin())
+        centres = torch.cat([centres, data[chosen[best : best + 1]]])
+        distance = nearer[best]
     return centres
 
 
@@ -88,14 +104,13 @@ def _natural(
     natural = {
         key: torch.zeros(block.statistic_shape(key), dtype=torch.float64) for key in block.features
     }
-    constant = [key for key, f in block.features.items() if not f.shape and f.index is None]
-    ones = [k for k in constant if bool((block.features[k].factors[0] == 1).all())]
+    ones = [key for key, feature in block.features.items() if feature.is_constant]
     if not ones:
         return None
-    natural[ones[0]] = offsets
+    natural[ones[0]] = offsets.reshape(block.statistic_shape(ones[0]))
     start = 0
     for key, data in columns:
-        part = slopes[:, start : start + data.shape[1]]
+        part = slopes[:, start : start + data.shape[1]].T
         natural[key] = part.reshape(block.statistic_shape(key))
         start += data.shape[1]
     return tuple(natural[key] for key in block.features)

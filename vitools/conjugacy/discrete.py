@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vitools.conjugacy.expression import Expression
+from vitools.conjugacy.positions import substitute
 from vitools.conjugacy.term import (
     Atom,
     Constant,
@@ -24,7 +25,6 @@ from vitools.conjugacy.term import (
     fresh,
     multiply_terms,
     simplify,
-    substitute,
 )
 
 

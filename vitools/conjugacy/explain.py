@@ -1,29 +1,43 @@
-"""Say in words what a model's coordinate updates are, or why a site has none.
-
-Every message is a sum of terms; each is printed as plates to sum over, expectations of the other
-sites, and what the data contribute:  ``Dirichlet(1.5 + Σ_rows q(z = k) · data(x))``.
-"""
+"""Say in words what a model's coordinate updates are, or why a site has none."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
+from textwrap import wrap
 from typing import Any
 
-from vitools.conjugacy.blocks import Block, FamilyBlock
-from vitools.conjugacy.gaussian import GaussianBlock
+from vitools.conjugacy.block import Block
+from vitools.conjugacy.naming import DataNames
 from vitools.conjugacy.symbolic import Refusal
-from vitools.conjugacy.term import Atom, Unsupported
-from vitools.conjugacy.terms import ClosedTerm, log_density
-from vitools.conjugacy.trace import trace_model
+from vitools.conjugacy.term import Unsupported
+from vitools.conjugacy.terms import advice, expected_log_joint, log_density
+from vitools.conjugacy.trace import ModelTrace, TracedSite, trace_model
 from vitools.conjugacy.update import ConjugateModel
+from vitools.conjugacy.wording import family, update
 from vitools.errors import NotConjugate
+from vitools.families import FAMILY_OF_PRIOR
+from vitools.isolation import ParamState, full_plates, isolated, seeded
+from vitools.program import Program, name_of
+
+Row = tuple[str, str, str, str]
+WIDTH = 100
+"""Columns that a reason may take before it is broken."""
 
 
 def explain(
-    model: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    model: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    kwargs: dict[str, Any] | None = None,
+    params: ParamState | None = None,
 ) -> str:
     """A table of the latents: family of q, parents, closed-form update (or the reason for none).
+
+    ``q(z)`` are the probabilities of a discrete latent, ``1[x]`` the indicators of a category in the
+    data; sums run over plates; what depends on data alone is written with the names of observed
+    sites and arguments.
+
+    Args:
+        params: values of the model's ``pyro.param`` statements; their initial ones if omitted.
 
     Example:
         >>> import pyro, torch
@@ -37,32 +51,37 @@ def explain(
         p     Beta    -        Beta(3, 2)
         1 of 1 latents have closed-form updates.
     """
-    try:
-        conjugate = ConjugateModel(model, args, kwargs)
-    except NotConjugate as error:
-        return _explain_refusal(model, args, kwargs or {}, error)
-    rows = []
-    for block in conjugate.blocks:
-        title = ", ".join(block.names)
-        parents = _parents(conjugate, block)
-        rows.append((title, _family(block), ", ".join(parents) or "-", _update(conjugate, block)))
+    program = Program(model, args, kwargs or {}, name_of(model))
+    with seeded(0), isolated(params, model), full_plates():
+        try:
+            conjugate = ConjugateModel(model, args, dict(program.kwargs))
+        except NotConjugate as error:
+            return _refusal(program, error)
+    stated = expected_log_joint(conjugate.trace)
+    names = DataNames(conjugate.trace, program.arguments())
+    rows = [
+        (
+            ", ".join(block.names),
+            family(block),
+            _listed(_parents(conjugate.trace, block)),
+            update(block, stated, names),
+        )
+        for block in conjugate.blocks
+    ]
     count = len(conjugate.latents)
-    lines = [_table(rows), f"{count} of {count} latents have closed-form updates."]
-    for plate, distinct in conjugate.rows.items():
-        few, many = len(distinct.multiplicity), len(distinct.inverse)
-        lines[-1] += f" Data enter as {few} distinct rows of {many} ({plate})."
-    return "\n".join(lines)
+    enter = [
+        f"; data enter as {len(distinct.multiplicity)} distinct rows of {len(distinct.inverse)} "
+        f"({plate})"
+        for plate, distinct in conjugate.rows.items()
+    ]
+    summary = f"{count} of {count} latents have closed-form updates{''.join(enter)}."
+    return "\n".join([_table(rows), *names.legend(), summary])
 
 
-def _explain_refusal(
-    model: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    error: NotConjugate,
-) -> str:
+def _refusal(program: Program, error: NotConjugate) -> str:
     """Which sites are at fault: those whose density, or a parent's use, has no rule."""
     try:
-        trace = trace_model(model, args, kwargs)
+        trace = trace_model(program.model, program.args, dict(program.kwargs))
     except NotConjugate as raised:
         return f"no latent has a closed-form update: {raised}"
     simplex = frozenset(n for n, s in trace.sites.items() if s.distribution == "Dirichlet")
@@ -71,12 +90,7 @@ def _explain_refusal(
         try:
             log_density(site, simplex)
         except (NotConjugate, Unsupported) as raised:
-            involved = {site.name} if site.is_latent else set()
-            for argument in site.arguments.values():
-                if isinstance(argument, Refusal):
-                    involved |= argument.sites
-                elif hasattr(argument, "sites"):
-                    involved |= argument.sites()
+            involved = {site.name} if site.is_latent else _sites_in(site)
             for name in involved:
                 faults.setdefault(name, str(raised))
     latents = [site for site in trace.sites.values() if site.is_latent]
@@ -84,143 +98,57 @@ def _explain_refusal(
         faults = {s.name: str(error) for s in latents if repr(s.name) in str(error)}
     rows = [
         (
-            s.name,
-            s.distribution,
-            "",
-            f"none: {faults[s.name]}" if s.name in faults else "closed form",
+            site.name,
+            site.distribution,
+            _listed(n for n in _sites_in(site) if n in trace.sites),
+            _reason(site, trace, faults[site.name]) if site.name in faults else "closed form",
         )
-        for s in latents
+        for site in latents
     ]
-    good = len(latents) - sum(s.name in faults for s in latents)
+    good = sum(site.name not in faults for site in latents)
     return f"{_table(rows)}\n{good} of {len(latents)} latents have closed-form updates."
 
 
-def _table(rows: list[tuple[str, str, str, str]]) -> str:
+def _reason(site: TracedSite, trace: ModelTrace, fault: str) -> str:
+    """Why there is no update, and on a line of its own what to use instead."""
+    why, _, instead = fault.removeprefix(f"site {site.name!r}: ").rpartition("; ")
+    if site.distribution not in FAMILY_OF_PRIOR:
+        children = [
+            f"{child.distribution} {child.name!r}"
+            for child in trace.sites.values()
+            if site.name in _sites_in(child)
+        ]
+        why = f"{site.distribution} is not conjugate to {', '.join(children) or 'anything'}"
+        instead = f"{advice(site)}; or {instead}"
+    lines = wrap(f"none: {why}", WIDTH, subsequent_indent="      ")
+    return "\n".join([*lines, f"      {instead}"])
+
+
+def _parents(trace: ModelTrace, block: Block) -> set[str]:
+    found = {name for site in block.names for name in _sites_in(trace.sites[site])}
+    return found - set(block.names)
+
+
+def _sites_in(site: TracedSite) -> set[str]:
+    """The latents that a site's distribution depends on."""
+    found: set[str] = set()
+    for argument in site.arguments.values():
+        if isinstance(argument, Refusal):
+            found |= argument.sites
+        elif hasattr(argument, "sites"):
+            found |= argument.sites()
+    return found
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(names)) or "-"
+
+
+def _table(rows: list[Row]) -> str:
     cells = [("site", "family", "parents", "update"), *rows]
     widths = [max(len(row[i]) for row in cells) for i in range(3)]
-    return "\n".join(
-        "  ".join([*(text.ljust(w) for text, w in zip(row, widths, strict=False)), row[3]]).rstrip()
-        for row in cells
-    )
-
-
-def _family(block: Block) -> str:
-    if isinstance(block, GaussianBlock):
-        return "Normal, element by element" if block.elementwise else "MultivariateNormal"
-    if isinstance(block, FamilyBlock):
-        return block.family.name
-    return "Categorical" if len(block.names) == 1 else "joint Categorical"
-
-
-def _parents(model: ConjugateModel, block: Block) -> list[str]:
-    found = {
-        atom.site
-        for term in model.joint.terms
-        if term.origin in block.names
-        for atom in term.atoms
-        if atom.site not in block.names
-    }
-    return [name for name in model.latents if name in found]
-
-
-ROUNDING = 1e-12  # a coefficient that small beside the others is what centring the data left
-
-Message = tuple[float, str]  # a number times an expectation; "" for the number alone
-
-
-def _update(model: ConjugateModel, block: Block) -> str:
-    """The optimal factor, its parameters written as sums of messages."""
-    sums: dict[Any, list[Message]] = {}
-    for term in model.joint.terms:
-        mine = [atom for atom in term.atoms if atom.site in block.names]
-        if mine:
-            key: Any = "outer" if len(mine) > 1 else mine[0].function
-            message = _message(model, term, block)
-            if message not in sums.setdefault(key, []) or not message[1]:
-                sums[key].append(message)
-
-    def total(*keys: Any, scale: float = 1.0, plus: float = 0.0) -> str:
-        messages = [m for key in keys for m in sums.get(key, [])]
-        return _added([(scale * number, text) for number, text in messages], plus)
-
-    name = _family(block)
-    if name == "Beta":
-        return f"Beta({total('log', plus=1)}, {total('log1m', plus=1)})"
-    if name == "Dirichlet":
-        return f"Dirichlet({total('log', plus=1)})"
-    if name == "Gamma":
-        return f"Gamma({total('log', plus=1)}, {total(1.0, scale=-1)})"
-    if name == "InverseGamma":
-        return f"InverseGamma({total('log', scale=-1, plus=-1)}, {total(-1.0, scale=-1)})"
-    if name == "Wishart":
-        degrees = total("log_determinant", scale=2)
-        return f"Wishart(ν = D + 1 + {degrees}, V⁻¹ = {total(1.0, scale=-2)})"
-    if "Categorical" in name:
-        return f"softmax({total('indicator')})"
-    precision = total(2.0, "outer", scale=-2)
-    return f"Normal with precision P = {precision} and mean P⁻¹({total(1.0)})"
-
-
-def _added(messages: list[Message], plus: float) -> str:
-    """number + a·E[…] - b·E[…] …"""
-    number = plus + sum(value for value, text in messages if not text)
-    parts = [(value, text) for value, text in messages if text]
-    largest = max((abs(value) for value, _ in parts), default=0.0)
-    parts = [part for part in parts if abs(part[0]) > ROUNDING * largest]
-    words = [f"{number:.6g}"] if number or not parts else []
-    for value, text in parts:
-        size = "" if abs(value) == 1 else f"{abs(value):.6g} "
-        sign = ("- " if value < 0 else "+ ") if words else ("-" if value < 0 else "")
-        words.append(f"{sign}{size}{text}")
-    return " ".join(words)
-
-
-def _message(model: ConjugateModel, term: ClosedTerm, block: Block) -> Message:
-    labels = {number: name for name, number in model.joint.plate_labels.items()}
-    own = {label for atom in term.atoms if atom.site in block.names for label in atom.labels}
-    every = term.atom_labels() | term.constant_labels()
-    plates = [labels[x] for x in sorted(every) if x in labels and x not in own]
-    words = _expectations([atom for atom in term.atoms if atom.site not in block.names])
-    if term.constants or term.selections:
-        observed = model.trace.sites.get(term.origin)
-        if observed is not None and not observed.is_latent:
-            words.append(f"data({term.origin})")
-        else:
-            number = _one_number(term)
-            if number is not None:
-                return number, "".join(f"Σ_{plate} " for plate in plates) + " · ".join(words)
-            if not words:
-                words.append(f"prior({term.origin})")
-    summed = "".join(f"Σ_{plate} " for plate in plates)
-    return term.coefficient, summed + " · ".join(words)
-
-
-def _one_number(term: ClosedTerm) -> float | None:
-    """The value of a term's only constant where all its elements agree."""
-    if len(term.constants) != 1 or term.selections:
-        return None
-    values = term.constants[0].tensor * term.coefficient
-    first = float(values.flatten()[0])
-    return first if bool((values == first).all()) else None
-
-
-def _expectations(atoms: list[Atom]) -> list[str]:
-    """One expectation a statistic; two plain atoms of a site are its outer product."""
-    plain = Counter(atom.site for atom in atoms if atom.function == 1)
-    words = [
-        f"E[{atom.site} {atom.site}ᵀ]"
-        if atom.function == 1 and plain[atom.site] == 2
-        else _expectation(atom)
-        for atom in atoms
-    ]
-    return list(dict.fromkeys(words))
-
-
-def _expectation(atom: Atom) -> str:
-    name = atom.site
-    if atom.function == "indicator":
-        return f"q({name})"
-    words = {"log": f"log {name}", "log1m": f"log(1-{name})", "log_determinant": f"log|{name}|"}
-    if isinstance(atom.function, str):
-        return f"E[{words[atom.function]}]"
-    return f"E[{name}]" if atom.function == 1 else f"E[{name}^{atom.function:g}]"
+    lines = []
+    for row in cells:
+        start = "  ".join(text.ljust(w) for text, w in zip(row[:3], widths, strict=True)) + "  "
+        lines.append(start + row[3].replace("\n", "\n" + " " * len(start)))
+    return "\n".join(line.rstrip() for text in lines for line in text.split("\n"))

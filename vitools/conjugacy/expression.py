@@ -18,19 +18,14 @@ goes past selectors: log Σ_k 1[z=k] f_k = Σ_k 1[z=k] log f_k.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from vitools.conjugacy.cases import (
-    case_signature,
-    cases_cover,
-    log_of_case,
-    log_of_monomial,
-    power_of_case,
-    without_inner_sums,
-)
+from vitools.conjugacy.cases import by_cases, power_of_case
+from vitools.conjugacy.logarithm import log_terms
+from vitools.conjugacy.positions import read_together, take_positions, without_ones
 from vitools.conjugacy.term import (
     LOG_ZERO,
     Atom,
@@ -39,16 +34,11 @@ from vitools.conjugacy.term import (
     Out,
     Term,
     Unsupported,
-    contract_constants,
-    drop_unused_out,
+    constant_value,
     fresh,
     is_selector,
     multiply_terms,
     simplify,
-    substitute,
-    take_positions,
-    varies_along,
-    without_ones,
 )
 
 
@@ -113,15 +103,7 @@ class Expression:
 
     def value(self) -> Tensor:
         """The tensor itself, of an expression without latents."""
-        total = torch.zeros(self.shape, dtype=torch.float64)
-        for term in self.terms:
-            labels = [label for label in term.out if label is not None]
-            part = contract_constants(term.constants(), labels) * term.coefficient
-            view = [
-                1 if label is None else n for label, n in zip(term.out, self.shape, strict=True)
-            ]
-            total = total + part.reshape(view)
-        return total
+        return constant_value(self.terms, self.shape)
 
     def folded(self) -> Expression:
         """The same expression with its constant terms added up into one."""
@@ -188,7 +170,10 @@ class Expression:
         if self.is_constant:
             return Expression.constant(self.value() ** exponent)
         try:
-            return self._by_cases(lambda term: power_of_case(term, exponent), f"power {exponent:g}")
+            terms = by_cases(
+                self.folded().terms, lambda t: power_of_case(t, exponent), f"power {exponent:g}"
+            )
+            return Expression(terms, self.shape)
         except Unsupported:
             if exponent == 2:
                 return self.square()
@@ -199,66 +184,7 @@ class Expression:
     def log(self) -> Expression:
         if self.is_constant:
             return Expression.constant(self.value().log().clamp(min=LOG_ZERO))
-        folded = self.folded()
-        complement = folded._log_complement()
-        if complement is not None:
-            return complement
-        try:
-            return folded._by_cases(log_of_monomial, "logarithm")
-        except Unsupported:
-            if not any(is_selector(f) for term in self.terms for f in term.factors):
-                raise
-            return folded._log_by_groups()
-
-    def _by_cases(self, function: Callable[[Term], list[Term]], what: str) -> Expression:
-        """Apply a function to each case; refuse when the terms are not cases of one another."""
-        expression = self.folded()
-        if not cases_cover(expression.terms):
-            raise Unsupported(f"{what} of a sum")
-        terms = [
-            new for term in expression.terms for new in function(without_inner_sums(term, what))
-        ]
-        return Expression(terms, self.shape)
-
-    def _log_complement(self) -> Expression | None:
-        """log(1 - Σ_k s_k x_k) = Σ_k s_k log(1 - x_k) for exclusive selectors s_k; else None."""
-        constant = [term for term in self.terms if not term.atoms()]
-        rest = [term for term in self.terms if term.atoms()]
-        if not constant or not bool((Expression(constant, self.shape).value() == 1).all()):
-            return None
-        if any(term.coefficient != -1 or len(term.split()[1]) != 1 for term in rest):
-            return None
-        terms = []
-        for term in rest:
-            selectors, (value,) = term.split()
-            if not isinstance(value, Atom) or value.function != 1.0:
-                return None
-            new = Atom(value.site, "log1m", value.indices)
-            terms.append(Term(1.0, (*selectors, new), term.out))
-        if len(rest) > 1 and not cases_cover(rest):
-            return None
-        return Expression(terms, self.shape)
-
-    def _log_by_groups(self) -> Expression:
-        """The logarithm where several terms share a case: log Σ_i s_i (c_i + x_i), s_i exclusive.
-
-        Terms without selectors belong to every case. Each case must then be a number, a monomial,
-        or one minus a latent.
-        """
-        plain: list[Term] = []
-        groups: dict[object, list[Term]] = {}
-        for term in self.terms:
-            signature = case_signature(term)
-            (groups.setdefault(signature, []) if signature else plain).append(term)
-        cases = [
-            drop_unused_out(Term(1.0, tuple(g[0].split()[0]), g[0].out)) for g in groups.values()
-        ]
-        if not cases_cover(cases):
-            raise Unsupported("logarithm of a sum")
-        terms: list[Term] = []
-        for case, group in zip(cases, groups.values(), strict=True):
-            terms += log_of_case(case, [*group, *(multiply_terms(p, case) for p in plain)])
-        return Expression(terms, self.shape)
+        return Expression(log_terms(self.folded().terms, self.shape), self.shape)
 
     # ---- shape -------------------------------------------------------------------------
 
@@ -338,23 +264,4 @@ class Expression:
 
     def take_together(self, positions: Sequence[Tensor], shape: Sequence[int]) -> Expression:
         """Read every dim at once: result[m] = self[positions[0][m], positions[1][m], …]."""
-        terms = []
-        for term in self.terms:
-            term = term.freshen()
-            result = tuple(fresh() if size > 1 else None for size in shape)
-            for label, position in zip(term.out, positions, strict=True):
-                if label is None:
-                    continue
-                varying = [i for i, size in enumerate(shape) if size > 1]
-                keep = [i for i in varying if varies_along(position, i)]
-                picked = position
-                for i in range(len(shape)):
-                    if i not in keep:
-                        picked = picked.narrow(i, 0, 1)
-                picked = picked.reshape([shape[i] for i in keep])
-                labels = tuple(label_ for i in keep if (label_ := result[i]) is not None)
-                term = substitute(term, label, picked, labels)
-            used = {label for factor in term.factors for label in factor.labels}
-            out = tuple(label if label in used else None for label in result)
-            terms.append(Term(term.coefficient, term.factors, out))
-        return Expression(terms, shape)
+        return Expression([read_together(t, positions, shape) for t in self.terms], shape)

@@ -28,7 +28,7 @@ def fold(joint: ExpectedLogJoint) -> ExpectedLogJoint:
     total = joint.constant
     folded: list[ClosedTerm] = []
     for term in joint.terms:
-        term = _fold_term(term, joint.sizes)
+        term = fold_term(term, joint.sizes)
         if term.atoms:
             folded.append(term)
         else:
@@ -38,17 +38,12 @@ def fold(joint: ExpectedLogJoint) -> ExpectedLogJoint:
     return replace(joint, terms=merged, constant=total)
 
 
-def _fold_term(term: ClosedTerm, sizes: dict[int, int]) -> ClosedTerm:
+def fold_term(term: ClosedTerm, sizes: dict[int, int]) -> ClosedTerm:
+    """The term with its constants summed over the labels that no atom carries."""
     kept = term.atom_labels()
-    groups: list[list[Constant | Selection]] = []
-    for operand in term.operands:
-        inner = _labels(operand) - kept
-        touching = [g for g in groups if any(inner & _labels(other) for other in g)]
-        groups = [g for g in groups if g not in touching]
-        groups.append([operand, *(other for g in touching for other in g)])
     constants: list[Constant] = []
     selections: list[Selection] = []
-    for group in groups:
+    for group in connected(term):
         result = _contract(group, kept, sizes)
         for operand in result:
             if isinstance(operand, Selection):
@@ -70,7 +65,19 @@ def _fold_term(term: ClosedTerm, sizes: dict[int, int]) -> ClosedTerm:
     )
 
 
-def _labels(operand: Constant | Selection) -> set[int]:
+def connected(term: ClosedTerm) -> list[list[Constant | Selection]]:
+    """The constants of a term in groups that share labels which no atom carries."""
+    kept = term.atom_labels()
+    groups: list[list[Constant | Selection]] = []
+    for operand in term.operands:
+        inner = operand_labels(operand) - kept
+        touching = [g for g in groups if any(inner & operand_labels(other) for other in g)]
+        groups = [g for g in groups if g not in touching]
+        groups.append([operand, *(other for g in touching for other in g)])
+    return groups
+
+
+def operand_labels(operand: Constant | Selection) -> set[int]:
     if isinstance(operand, Selection):
         return {*operand.labels, operand.target}
     return set(operand.labels)
@@ -95,7 +102,7 @@ def _contract(
     group: list[Constant | Selection], kept: set[int], sizes: dict[int, int]
 ) -> list[Constant | Selection]:
     """Sum a connected group of constants over the labels that no atom carries."""
-    every = {label for operand in group for label in _labels(operand)}
+    every = {label for operand in group for label in operand_labels(operand)}
     if not every - kept:
         return group
     result = sorted(every & kept)

@@ -9,22 +9,32 @@ all at once is not coordinate ascent and can diverge.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, MultivariateNormal
+from torch.distributions import Distribution, MultivariateNormal, Normal
+from torch.nn.functional import pad
 
-from vitools.conjugacy.blocks import Block, Resolved, describe, plate_names, with_event
+from vitools.conjugacy.block import (
+    DenseBlock,
+    Resolved,
+    batch_mask,
+    describe,
+    plate_names,
+    stand_in,
+    with_event,
+)
 from vitools.conjugacy.term import Atom, Unsupported
 from vitools.conjugacy.trace import TracedSite
 from vitools.errors import NotSupportedError, NumericalError
 from vitools.families import FAMILIES
 from vitools.families.joint_normal import JointNormal
+from vitools.families.multivariate_normal import MultivariateNormalFamily
 
 
-class GaussianBlock(Block):
+class GaussianBlock(DenseBlock):
     """η = (h, P): linear coefficients [batch, D] and precision [batch, D, D]."""
 
     def __init__(
@@ -34,6 +44,7 @@ class GaussianBlock(Block):
         elementwise: bool = False,
     ):
         super().__init__(sites)
+        self.family: MultivariateNormalFamily = MultivariateNormalFamily()
         self.elementwise = elementwise
         self.joint_axes = {site.name: tuple(sorted(joint_axes[site.name])) for site in sites}
         self.shapes = {site.name: site.shape for site in sites}
@@ -41,16 +52,13 @@ class GaussianBlock(Block):
             name: tuple(i for i in range(len(shape)) if i not in self.joint_axes[name])
             for name, shape in self.shapes.items()
         }
-        if any(site.mask is not None for site in sites):
-            raise NotSupportedError(
-                f"sites {self.names}: a masked Gaussian with coupled elements is not supported"
-            )
         batches = {tuple(self.shapes[n][i] for i in rest) for n, rest in self.rest.items()}
         if len(batches) != 1:
             raise NotSupportedError(f"sites {self.names} do not share the plates of a joint factor")
         (self.batch_shape,) = batches
         first = self.sites[0]
         self.batch_plates = tuple(plate_names(first)[i] for i in self.rest[first.name])
+        self.mask = self._common_mask()
         self.offsets: dict[str, tuple[int, int]] = {}
         start = 0
         for name in self.names:
@@ -60,6 +68,23 @@ class GaussianBlock(Block):
         self.size = start
         self.mean = torch.empty(0)
         self.covariance = torch.empty(0)
+
+    def _common_mask(self) -> Tensor | None:
+        """Which members the mask keeps, of the batch shape."""
+        if all(site.mask is None for site in self.sites):
+            return None
+        site, *others = self.sites
+        mask = batch_mask(site, site.shape)
+        if others or mask is None:
+            raise NotSupportedError(f"sites {self.names}: a masked site cannot share a factor")
+        order = (*self.rest[site.name], *self.joint_axes[site.name])
+        flat = mask.permute(order).reshape((*self.batch_shape, -1))
+        if bool((flat != flat[..., :1]).any()):
+            raise NotSupportedError(
+                f"site {site.name!r}: its mask removes some elements of one normal factor and keeps "
+                "others; mask whole rows of them"
+            )
+        return flat[..., 0]
 
     def _joint_shape(self, name: str) -> tuple[int, ...]:
         return tuple(self.shapes[name][i] for i in self.joint_axes[name])
@@ -92,92 +117,103 @@ class GaussianBlock(Block):
             raise Unsupported(f"different elements of {self.names} along a plate kept independent")
         return Resolved(("product", first.site, second.site), (*rest, *joint, *other_joint))
 
+    def statistics(self) -> Iterable[Any]:
+        for i, name in enumerate(self.names):
+            yield from (("x", name), ("square", name))
+            yield from (("product", name, other) for other in self.names[i:])
+
     def statistic_shape(self, key: Any) -> tuple[int, ...]:
         shape = self.batch_shape
         for name in key[1:]:
             shape += self._joint_shape(name)
         return shape
 
+    def component_shape(self, component: int) -> tuple[int, ...]:
+        return (*self.batch_shape, *(self.size,) * (component + 1))
+
+    def component(self, key: Any) -> int:
+        return 0 if key[0] == "x" else 1
+
+    def embed(self, key: Any, message: Tensor) -> Tensor:
+        lead = message.shape[: message.dim() - len(self.statistic_shape(key))]
+        sizes = [math.prod(self._joint_shape(name)) for name in key[1:]]
+        full = message.reshape((*lead, *self.batch_shape, *sizes))
+        rows = self._margins(key[1])
+        if key[0] == "x":
+            return pad(full, rows)
+        if key[0] == "square":
+            return torch.diag_embed(pad(full, rows))
+        half = 0.5 * pad(full, self._margins(key[2]) + rows)
+        return half + half.mT
+
+    def extract(self, key: Any, mean: Tensor) -> Tensor:
+        rows = slice(*self.offsets[key[1]])
+        if key[0] == "product":
+            part = mean[..., rows, slice(*self.offsets[key[2]])]
+            joint = self._joint_shape(key[1]) + self._joint_shape(key[2])
+            return part.reshape((*part.shape[:-2], *joint))
+        whole = mean if key[0] == "x" else mean.diagonal(dim1=-2, dim2=-1)
+        part = whole[..., rows]
+        return part.reshape((*part.shape[:-1], *self._joint_shape(key[1])))
+
+    def _margins(self, name: str) -> list[int]:
+        start, stop = self.offsets[name]
+        return [start, self.size - stop]
+
     # ---- the update ------------------------------------------------------------------------
 
     def update(self, messages: dict[Any, Tensor]) -> None:
-        linear = torch.zeros(*self.batch_shape, self.size, dtype=torch.float64)
-        precision = torch.zeros(*self.batch_shape, self.size, self.size, dtype=torch.float64)
-        for key, message in messages.items():
-            sizes = [self.offsets[n][1] - self.offsets[n][0] for n in key[1:]]
-            full = message.expand(self.statistic_shape(key)).reshape(*self.batch_shape, *sizes)
-            rows = slice(*self.offsets[key[1]])
-            if key[0] == "x":
-                linear[..., rows] += full
-            elif key[0] == "square":
-                precision.diagonal(dim1=-2, dim2=-1)[..., rows] -= 2 * full
-            else:
-                columns = slice(*self.offsets[key[2]])
-                precision[..., rows, columns] -= full
-                precision[..., columns, rows] -= full.mT
+        natural = self.gathered(messages)
         if self.elementwise:
-            self._update_elements(linear, precision)
-        else:
-            self.restore((linear, -0.5 * precision))
+            natural = self._element_by_element(*natural)
+        self.restore(natural)
 
-    def _update_elements(self, linear: Tensor, precision: Tensor) -> None:
+    def _element_by_element(self, linear: Tensor, quadratic: Tensor) -> tuple[Tensor, ...]:
         """m_i ← (h_i - Σ_{j≠i} P_ij m_j) / P_ii, one element after another."""
-        mean = self.mean.clone()
+        mean, precision = self.mean, -2 * quadratic
         diagonal = precision.diagonal(dim1=-2, dim2=-1)
-        for i in range(self.size):
+        for i, place in enumerate(torch.eye(self.size, dtype=torch.bool)):
             pull = (precision[..., i, :] * mean).sum(-1) - diagonal[..., i] * mean[..., i]
-            mean[..., i] = (linear[..., i] - pull) / diagonal[..., i]
-        self.restore((diagonal * mean, -0.5 * diagonal))
+            value = (linear[..., i] - pull) / diagonal[..., i]
+            mean = torch.where(place, value.unsqueeze(-1), mean)
+        return diagonal * mean, -0.5 * diagonal
 
-    def restore(self, natural: tuple[Tensor, ...]) -> None:
+    def set_factor(self, natural: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """From (h, -P/2); elementwise, from the diagonal of it."""
+        if self.elementwise and self.mask is not None:
+            natural = stand_in(natural, self.mask.unsqueeze(-1), FAMILIES["Normal"])
+        elif self.mask is not None:
+            natural = stand_in(natural, self.mask, self.family)
         linear, quadratic = natural
+        entropy_of_one = 0.5 * math.log(2 * math.pi * math.e)
         if self.elementwise:
-            if not bool((quadratic < 0).all()):
-                raise self._improper()
             variance = -0.5 / quadratic
             self.mean = linear * variance
             self.covariance = torch.diag_embed(variance)
-            self._entropies = 0.5 * (2 * math.pi * math.e * variance).log().sum(-1)
+            self._entropies = (entropy_of_one + 0.5 * variance.log()).sum(-1)
         else:
-            root, info = torch.linalg.cholesky_ex(-2 * quadratic)
-            if bool(info.any()):
-                raise self._improper()
-            self.covariance = torch.cholesky_inverse(root)
-            self.mean = (self.covariance @ linear.unsqueeze(-1)).squeeze(-1)
-            log_root = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-            self._entropies = 0.5 * self.size * math.log(2 * math.pi * math.e) - log_root
+            self.mean, self.covariance, log_root = self.family.mean_and_covariance(natural)
+            self._entropies = entropy_of_one * self.size - log_root
         self.natural = natural
-        self._set_moments()
-        self.changed()
+        outer = self.mean.unsqueeze(-1) * self.mean.unsqueeze(-2)
+        return self.mean, self.covariance + outer
+
+    def check(self) -> None:
+        if self.elementwise:
+            linear, diagonal = self.natural
+            proper = self.family.proper((linear, torch.diag_embed(diagonal)))
+        else:
+            proper = self.family.proper(self.natural)
+        if not bool(proper.all()):
+            raise NumericalError(
+                f"site {self.title!r}: the update's precision matrix is not positive definite; "
+                "the prior may be improper or the elements collinear"
+            )
 
     def turn(self, axes: Tensor) -> None:
         """The factor of Vᵀx, for an orthogonal V [D, D]."""
         linear, quadratic = self.natural
         self.restore((linear @ axes, axes.mT @ quadratic @ axes))
-
-    def _improper(self) -> NumericalError:
-        return NumericalError(
-            f"site {self.title!r}: the update's precision matrix is not positive definite; "
-            "the prior may be improper or the elements collinear"
-        )
-
-    def _set_moments(self) -> None:
-        second = self.covariance + self.mean.unsqueeze(-1) * self.mean.unsqueeze(-2)
-        self.moments = {}
-        for name in self.names:
-            rows = slice(*self.offsets[name])
-            layout = (*self.batch_shape, *self._joint_shape(name))
-            self.moments[("x", name)] = self.mean[..., rows].reshape(layout)
-            diagonal = second.diagonal(dim1=-2, dim2=-1)[..., rows]
-            self.moments[("square", name)] = diagonal.reshape(layout)
-            for other in self.names[self.names.index(name) :]:
-                columns = slice(*self.offsets[other])
-                pair = (*layout, *self._joint_shape(other))
-                self.moments[("product", name, other)] = second[..., rows, columns].reshape(pair)
-
-    def entropies(self) -> Tensor:
-        return self._entropies
 
     def joint_distribution(self) -> Distribution:
         """A normal over the sites' values flattened and concatenated."""
@@ -198,14 +234,13 @@ class GaussianBlock(Block):
         mean = torch.zeros(start, dtype=torch.float64)
         covariance = torch.zeros(start, start, dtype=torch.float64)
         mean[index] = self.mean.reshape(rows, -1)
-        blocks = self.covariance.reshape(rows, self.size, self.size)
+        blocks = self.covariance.expand(*self.batch_shape, self.size, self.size)
+        blocks = blocks.reshape(rows, self.size, self.size)
         covariance[index.unsqueeze(-1), index.unsqueeze(-2)] = blocks
         return MultivariateNormal(mean, covariance_matrix=covariance, validate_args=False)
 
-    def spread(self, axis: int, index: Tensor, sites: Sequence[TracedSite]) -> Block:
-        full = GaussianBlock(sites, self.joint_axes, self.elementwise)
-        full.restore(tuple(eta.index_select(axis, index) for eta in self.natural))
-        return full
+    def made_of(self, sites: Sequence[TracedSite]) -> DenseBlock:
+        return GaussianBlock(sites, self.joint_axes, self.elementwise)
 
     def distribution(self, name: str) -> Distribution:
         site = next(site for site in self.sites if site.name == name)
@@ -213,15 +248,20 @@ class GaussianBlock(Block):
         mean, covariance = self.mean[..., rows], self.covariance[..., rows, rows]
         axes, rank = self.joint_axes[name], len(site.shape)
         if self.elementwise or not axes:
-            variance = covariance.diagonal(dim1=-2, dim2=-1)
+            variance = covariance.diagonal(dim1=-2, dim2=-1).expand(mean.shape)
             order = (*self.rest[name], *axes)
             layout = [site.shape[i] for i in order]
             back = [order.index(i) for i in range(rank)]
-            family = FAMILIES["Normal"]
-            linear, quadratic = mean / variance, -0.5 / variance
-            shaped = [t.reshape(layout).permute(back) for t in (linear, quadratic)]
-            return with_event(family.to_distribution((shaped[0], shaped[1])), site)
+            loc, scale = (t.reshape(layout).permute(back) for t in (mean, variance.sqrt()))
+            return with_event(
+                Normal(loc, scale, validate_args=False), site, batch_mask(site, site.shape)
+            )
+        root = torch.linalg.cholesky(covariance)  # one for all members where they share it
         if axes == (rank - 1,):
-            plain = MultivariateNormal(mean, covariance_matrix=covariance, validate_args=False)
-            return with_event(plain, site)
-        return JointNormal(mean, covariance, site.shape, axes)
+            plain = MultivariateNormal(mean, scale_tril=root, validate_args=False)
+            return with_event(plain, site, self.mask)
+        if self.mask is not None:
+            raise NotSupportedError(
+                f"site {name!r}: masked, and joint along an axis that is not its last"
+            )
+        return JointNormal(mean, root, site.shape, axes)

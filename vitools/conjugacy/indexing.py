@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitools.conjugacy.discrete import Discrete, take_discrete
 from vitools.conjugacy.expression import Expression
+from vitools.conjugacy.products import Product
 from vitools.conjugacy.rules import Node, rule
 from vitools.conjugacy.term import Unsupported
 
@@ -27,6 +28,8 @@ def getitem(input: Any, key: Any) -> Node:
         if any(isinstance(k, Discrete) for k in keys):
             raise Unsupported("indexing one discrete latent by another")
         return input.restructured(lambda e: _getitem(e, keys))
+    if isinstance(input, Product):
+        return input.map_log(lambda log: _getitem(log, keys))
     return _getitem(input, keys)
 
 

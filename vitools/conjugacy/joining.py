@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vitools.conjugacy.discrete import Discrete
 from vitools.conjugacy.expression import Expression
+from vitools.conjugacy.products import Product, product
 from vitools.conjugacy.rules import Node, as_discrete, expression, rule, table_only
-from vitools.conjugacy.term import Unsupported
+from vitools.conjugacy.term import LOG_ZERO, Unsupported
 
 
 @rule("where")
@@ -55,18 +58,62 @@ def stack(tensors: Sequence[object], dim: int = 0) -> Node:
 def cat(tensors: Sequence[object], dim: int = 0) -> Node:
     parts = [expression(tensor) for tensor in tensors]
     dim %= parts[0].dim
+    if any(isinstance(part, Product) for part in parts):
+        return product(expression(cat([part.log() for part in parts], dim)), "cat")
     total_size = sum(part.shape[dim] for part in parts)
     total = Expression.constant(0.0)
     start = 0
     for part in parts:
-        size = part.shape[dim]
-        place = torch.arange(total_size) - start
-        inside = (place >= 0) & (place < size)
-        moved = part.take(place.clamp(0, size - 1), dim)
-        view = inside.double().reshape([-1] + [1] * (part.dim - 1 - dim))
-        total = total + Expression.constant(view, selects=True) * moved
-        start += size
+        total = total + placed(part, dim, start, total_size)
+        start += part.shape[dim]
     return total
+
+
+def placed(part: Expression, dim: int, start: int, size: int) -> Expression:
+    """The part's elements at ``start`` along an axis of ``size``, zero elsewhere."""
+    place = torch.arange(size) - start
+    length = part.shape[dim]
+    moved = part.take(place.clamp(0, length - 1), dim)
+    view = ((place >= 0) & (place < length)).double()
+    return Expression.constant(_along(view, part.dim - dim), selects=True) * moved
+
+
+def _along(vector: Tensor, dims: int) -> Tensor:
+    """A vector as an axis with ``dims - 1`` dims behind it."""
+    return vector.reshape([-1] + [1] * (dims - 1))
+
+
+@rule("pad")
+def pad(
+    input: Node, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> Node:
+    result, fill = expression(input), float(value or 0.0)
+    if mode != "constant":
+        raise Unsupported(f"padding in mode {mode!r}")
+    if isinstance(result, Product):
+        if fill < 0:
+            raise Unsupported("padding a product with a negative number")
+        log = math.log(fill) if fill else LOG_ZERO
+        return product(expression(padded(result.log(), pad, log)), result.origin)
+    return padded(result, pad, fill)
+
+
+def padded(result: Expression, widths: Sequence[int], fill: float) -> Expression:
+    """Torch's padding: pairs (before, after) from the last dim on."""
+    if any(width < 0 for width in widths):
+        raise Unsupported("padding by a negative number of elements")
+    for i in range(len(widths) // 2):
+        before, after = widths[2 * i], widths[2 * i + 1]
+        dim = result.dim - 1 - i
+        length = result.shape[dim]
+        outside = torch.ones(before + length + after, dtype=torch.float64)
+        outside[before : before + length] = 0
+        inner = placed(result, dim, before, len(outside))
+        if fill and bool(outside.any()):
+            edge = Expression.constant(_along(outside, result.dim - dim), selects=True)
+            inner = inner + edge * fill
+        result = inner
+    return result
 
 
 @rule("one_hot")

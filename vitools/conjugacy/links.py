@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitools.conjugacy.blocks import Block, Resolved
+from vitools.conjugacy.block import Block, Resolved
 from vitools.conjugacy.contraction import Node, Operand
 from vitools.conjugacy.gaussian import GaussianBlock
 from vitools.conjugacy.term import Atom, Constant, fresh

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from vitools.conjugacy.expression import Expression
+from vitools.conjugacy.products import product
 from vitools.conjugacy.rules import RULES, Node, dims_of, expression, rule
 from vitools.conjugacy.shapes import move
 from vitools.conjugacy.term import Unsupported
@@ -43,6 +44,20 @@ def cumsum(input: Node, dim: int, **_: object) -> Node:
     lower = torch.ones(size, size, dtype=torch.float64).tril()
     moved = move(value, dim, -1)
     return move(matmul_expressions(moved, Expression.constant(lower.T)), -1, dim)
+
+
+@rule("cumprod")
+def cumprod(input: Node, dim: int, **_: object) -> Node:
+    value = expression(input)
+    if value.is_constant:
+        return Expression.constant(value.value().cumprod(dim))
+    return product(expression(cumsum(value.log(), dim)), "cumprod")
+
+
+@rule("prod")
+def prod(input: Node, dim: int, keepdim: bool = False, **_: object) -> Node:
+    value = expression(input)
+    return product(expression(sum_(value.log(), dim, keepdim)), "prod")
 
 
 @rule("matmul", "mv", "mm", "bmm", "dot", "inner_product")

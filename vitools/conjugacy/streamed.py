@@ -1,58 +1,73 @@
-"""Discrete latents of one plate, swept in chunks and never stored.
+"""Latents of one long plate, swept in chunks and never stored.
 
-Where everything else in the plate is data, the elements of a discrete block are independent given
-the globals, and other blocks need only sums over the plate:
+Where everything else in the plate is data, the rows of a block are independent given the globals,
+and other blocks need only sums over the plate. For a family with statistics t, log-normaliser A
+and multiplicities m,
 
-    logits_nk = Σ_f F_nf η_fk          statistics_fk = Σ_n m_n softmax(logits_n)_k F_nf
+    η_n = Σ_f F_nf η_f        μ_n = ∇A(η_n)        T_f = Σ_n m_n F_nf μ_n        Σ_n m_n A(η_n)
 
-with features F made of data alone (1, y, y⊗y, one-hot counts) and multiplicities m. These are two
-matrix products per chunk of rows; memory does not grow with the plate beyond the data. The sums
-are this block's statistics: to the other blocks it looks like one of a handful of numbers.
+with features F made of data alone (1, y, y⊗y, counts). The first and the third are matrix products
+per chunk of rows; memory does not grow with the plate beyond the data. The sums T are this block's
+statistics: to the other blocks it looks like one of a handful of numbers, and its entropy is
+Σ_n m_n A(η_n) - Σ_f η_f·T_f.
 
-An axis that is too long to write out as one-hot columns (a vocabulary) is read and added to by
-position instead.
+A component of η without data in it is the same for all rows (the precision of a factor model): it
+is formed once. An axis that is too long to write out as one-hot columns (a vocabulary) is read and
+added to by position.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vitools.conjugacy.blocks import Block, DiscreteBlock, Resolved
+from vitools.conjugacy.block import Block, DenseBlock, Resolved, stand_in
+from vitools.conjugacy.blocks import DiscreteBlock
+from vitools.conjugacy.components import Component, Statistic
 from vitools.conjugacy.features import Feature, read_feature
+from vitools.conjugacy.links import separated
 from vitools.conjugacy.term import Atom, Constant
 from vitools.conjugacy.terms import ClosedTerm, Selection
 from vitools.conjugacy.trace import TracedSite
 from vitools.errors import NumericalError
 
-CHUNK_BYTES = 2 << 20  # features and responsibilities of one chunk stay in the cache
-KEEP_FEATURES = 256 << 20  # bytes of features written out once rather than in every sweep
+CHUNK_BYTES = 2 << 20  # features and statistics of one chunk stay in the cache
 
 
 class StreamedBlock(Block):
-    """One or several discrete sites whose only common plate is streamed."""
+    """A factor over one plate of which only sums over the plate are kept.
 
-    def __init__(self, sites: Sequence[TracedSite], label: int, multiplicity: Tensor | None):
-        super().__init__(sites)
-        self.dense = DiscreteBlock(sites)
-        self.label = label
-        axis = next(i for i, size in enumerate(self.dense.batch_shape) if size > 1)
-        self.count = self.dense.batch_shape[axis]
+    ``dense`` is the block whose rows are streamed, ``row`` one row of it.
+    """
+
+    def __init__(self, dense: DenseBlock, plate: str, multiplicity: Tensor | None):
+        super().__init__(dense.sites)
+        self.dense = dense
+        self.family = dense.family
+        self.axis = dense.batch_plates.index(plate)
+        self.count = dense.batch_shape[self.axis]
+        self.row = dense.made_of([_one_row(site, plate) for site in dense.sites])
         self.batch_plates = ()
-        self.batch_shape: tuple[int, ...] = ()
-        self.supports = self.dense.supports
-        self.cases = math.prod(self.supports)
+        self.batch_shape = ()
         self.multiplicity = multiplicity
-        self.mask = None
-        self.features: dict[Any, Feature] = {}
-        self._names: dict[Any, int] = {}
-        self._written: Tensor | None = None
+        self.rows_mask = None if dense.mask is None else dense.mask.movedim(self.axis, 0)
+        self.statistics: dict[int, Statistic] = {}
+        self._numbers: dict[Any, int] = {}
+        self._components: list[Component] = []
         self._entropy = torch.zeros((), dtype=torch.float64)
+
+    @property
+    def is_discrete(self) -> bool:
+        return isinstance(self.dense, DiscreteBlock)
+
+    @property
+    def features(self) -> dict[int, Feature]:
+        return {number: s.feature for number, s in self.statistics.items()}
 
     # ---- statistics ------------------------------------------------------------------------
 
@@ -63,32 +78,46 @@ class StreamedBlock(Block):
         self, term: ClosedTerm, atoms: Sequence[Atom]
     ) -> tuple[Resolved, list[Constant], list[Selection]]:
         """The statistic of a term, and the constants and selections that are not part of it."""
-        plain = self.dense.resolve(atoms)
-        batch = len(self.dense.batch_shape)
-        single = set(plain.labels[:batch]) - {self.label}
-        supports = plain.labels[batch:]
+        mine = replace(term, atoms=tuple(atoms))
+        mine = separated(mine, dict.fromkeys(self.names, self.dense))
+        plain = self.dense.resolve(mine.atoms)
+        shape = self.dense.statistic_shape(plain.key)
+        label = plain.labels[self.axis]
+        own = tuple(x for x in plain.labels if x != label)
+        single = {x for x, size in zip(plain.labels, shape, strict=True) if size == 1}
         local: list[Constant] = []
         rest: list[Constant] = []
-        for constant in term.constants:
+        for constant in mine.constants:
             kept = [i for i, x in enumerate(constant.labels) if x not in single]
             squeezed = Constant(
                 constant.tensor.reshape([constant.tensor.shape[i] for i in kept]),
                 tuple(constant.labels[i] for i in kept),
             )
-            (local if self.label in squeezed.labels else rest).append(squeezed)
-        selected = [s for s in term.selections if self.label in s.labels]
-        others = [s for s in term.selections if self.label not in s.labels]
-        feature, labels, name = read_feature(
-            plain.key, self.label, self.count, local, selected, supports
-        )
-        number = self._names.setdefault(name, len(self._names))
-        self.features.setdefault(number, feature)
-        return Resolved(number, (*supports, *labels)), rest, others
+            (local if label in squeezed.labels else rest).append(squeezed)
+        selected = [s for s in term.selections if label in s.labels]
+        others = [s for s in term.selections if label not in s.labels]
+        reading = read_feature(label, self.count, local, selected, own)
+        name = (plain.key, reading.name, reading.along)
+        number = self._numbers.setdefault(name, len(self._numbers))
+        component = self.dense.component(plain.key)
+        found = Statistic(plain.key, component, reading.feature, reading.along, reading.name)
+        self.statistics.setdefault(number, found)
+        return Resolved(number, (*reading.outer, *own)), rest, others
 
     def statistic_shape(self, key: Any) -> tuple[int, ...]:
-        feature = self.features[key]
-        sizes = dict(zip(self.names, self.supports, strict=True))
-        return (*(sizes[name] for name in feature.key), *feature.shape)
+        statistic = self.statistics[key]
+        own = list(self.dense.statistic_shape(statistic.key))
+        del own[self.axis]
+        return (*statistic.outer_shape, *own)
+
+    def write_features(self) -> None:
+        """Lay out the components of η, with features written out where they fit beside the data."""
+        self._components = [
+            Component(i, self.row, self.axis, self.count, self.statistics)
+            for i in range(len(self.family.statistics))
+        ]
+        for component in self._components:
+            component.write_once()
 
     # ---- the pass over the plate --------------------------------------------------------------
 
@@ -97,213 +126,92 @@ class StreamedBlock(Block):
             messages[key].expand(self.statistic_shape(key))
             if key in messages
             else torch.zeros(self.statistic_shape(key), dtype=torch.float64)
-            for key in self.features
+            for key in self.statistics
         )
         self.restore(tuple(natural), idle)
 
     def restore(self, natural: tuple[Tensor, ...], idle: frozenset[Any] = frozenset()) -> None:
-        """One pass: responsibilities from the natural parameters, chunk by chunk, and their sums.
+        """One pass: mean parameters from the natural parameters, chunk by chunk, and their sums.
 
         Sums over the long axes in ``idle`` are left out; a full pass must follow before the bound
         or a block that needs them is asked for.
         """
         self.natural = natural
-        weights = self._weights(natural)
-        sums = torch.zeros_like(weights)
-        positions = self._position_tables(natural)
-        keys = [key for key, feature in self.features.items() if feature.index is not None]
-        added = [torch.zeros_like(table) for table in positions]
-        log_normaliser = torch.zeros((), dtype=torch.float64)
-        step = self._chunk()
-        for start in range(0, self.count, step):
-            stop = min(start + step, self.count)
-            rows = self._rows(start, stop)
-            logits = self._logits(rows, weights, positions, start, stop)
-            top = logits.max(1, keepdim=True).values
-            table = logits.sub_(top).exp_()
-            total = table.sum(1, keepdim=True)
-            table.div_(total)
-            log_total = top.add_(total.log_()).squeeze(1)
-            if self.multiplicity is None:
-                log_normaliser += log_total.sum()
+        passes = [component.loaded(natural, idle) for component in self._components]
+        shared = [p.shared if self.rows_mask is None else None for p in passes]
+        normalised = self.family.normalised_with(shared)
+        total = torch.zeros((), dtype=torch.float64)
+        for start, stop in self._chunks():
+            eta = tuple(p.natural(start, stop) for p in passes)
+            mask = None if self.rows_mask is None else self.rows_mask[start:stop]
+            log_normaliser, mean = normalised(stand_in(eta, mask, self.family))
+            weight = self._weight(start, stop)
+            if weight is None:
+                repeats = (stop - start) // len(log_normaliser)
+                total = total + log_normaliser.sum() * repeats
             else:
-                count = self.multiplicity[start:stop]
-                log_normaliser += (log_total * count).sum()
-                table.mul_(count.unsqueeze(1))
-            if rows is not None:
-                sums.addmm_(rows.T, table)
-            for key, feature, target in zip(keys, self._positioned(), added, strict=True):
-                assert feature.index is not None
-                if key in idle:
-                    continue
-                weighted = table
-                if feature.weight is not None:
-                    weighted = table * feature.weight[start:stop].unsqueeze(1)
-                target.index_add_(0, feature.index[start:stop], weighted)
-        if not bool(log_normaliser.isfinite()):
-            raise NumericalError(f"site {self.title!r}: the probabilities became nan")
-        energy = (sums * weights).sum()
-        for table, target in zip(positions, added, strict=True):
-            energy = energy + (table * target).sum()
-        self._entropy = log_normaliser - energy
-        self._set_sums(sums, added)
+                while weight.dim() < log_normaliser.dim():
+                    weight = weight.unsqueeze(-1)
+                total = total + (log_normaliser * weight).sum()
+            for p, part in zip(passes, mean, strict=True):
+                p.add(start, stop, part, weight)
+        self.moments = {}
+        for p in passes:
+            moments, energy = p.finished()
+            self.moments.update(moments)
+            total = total - energy
+        self._entropy = total
         self.changed()
 
-    def _dense_features(self) -> list[Feature]:
-        return [feature for feature in self.features.values() if feature.index is None]
+    def _chunks(self) -> list[tuple[int, int]]:
+        width = sum(component.cells for component in self._components)
+        step = min(max(CHUNK_BYTES // (8 * width), 512), 1 << 16)
+        return [(start, min(start + step, self.count)) for start in range(0, self.count, step)]
 
-    def _positioned(self) -> list[Feature]:
-        return [f for f in self.features.values() if f.index is not None]
-
-    def _chunk(self) -> int:
-        width = sum(feature.width for feature in self._dense_features()) + 2 * self.cases
-        return min(max(CHUNK_BYTES // (8 * width), 512), 1 << 16)
-
-    def _rows(self, start: int, stop: int) -> Tensor | None:
-        """All written-out features of a chunk, side by side."""
-        if self._written is not None:
-            return self._written[start:stop]
-        features = self._dense_features()
-        if not features:
-            return None
-        width = sum(feature.width for feature in features)
-        rows = torch.empty(stop - start, width, dtype=torch.float64)
-        column = 0
-        for feature in features:
-            feature.write(start, stop, rows[:, column : column + feature.width])
-            column += feature.width
-        return rows
-
-    def write_features(self) -> None:
-        """Write the features out once where they fit beside the data."""
-        width = sum(feature.width for feature in self._dense_features())
-        if width and 8 * width * self.count <= KEEP_FEATURES:
-            self._written = None
-            self._written = self._rows(0, self.count)
-
-    def _weights(self, natural: tuple[Tensor, ...]) -> Tensor:
-        """η as a matrix [features, cases]."""
-        parts = []
-        for (_, feature), eta in zip(self.features.items(), natural, strict=True):
-            if feature.index is None:
-                full = self._over_cases(feature, eta)
-                if feature.symmetric:
-                    size = feature.shape[0]
-                    i, j = torch.triu_indices(size, size)
-                    half = torch.where(i == j, 0.5, 1.0).to(torch.float64)
-                    square = full.reshape(self.cases, size, size)
-                    full = (square[:, i, j] + square[:, j, i]) * half
-                parts.append(full.reshape(self.cases, -1).T)
-        return torch.cat(parts) if parts else torch.zeros(0, self.cases, dtype=torch.float64)
-
-    def _over_cases(self, feature: Feature, eta: Tensor) -> Tensor:
-        """Spread a message about some of the sites over all joint cases: [cases, width]."""
-        view = [
-            size if name in feature.key else 1
-            for name, size in zip(self.names, self.supports, strict=True)
-        ]
-        spread = eta.reshape(*view, *feature.shape).expand(*self.supports, *feature.shape)
-        return spread.reshape(self.cases, -1)
-
-    def _position_tables(self, natural: tuple[Tensor, ...]) -> list[Tensor]:
-        """η of long axes as [positions, cases]."""
-        return [
-            self._over_cases(feature, eta).T.contiguous()
-            for feature, eta in zip(self.features.values(), natural, strict=True)
-            if feature.index is not None
-        ]
-
-    def _logits(
-        self,
-        rows: Tensor | None,
-        weights: Tensor,
-        positions: list[Tensor],
-        start: int,
-        stop: int,
-    ) -> Tensor:
-        logits = None if rows is None else rows @ weights
-        for feature, table in zip(self._positioned(), positions, strict=True):
-            assert feature.index is not None
-            part = table.index_select(0, feature.index[start:stop])
-            if feature.weight is not None:
-                part = part * feature.weight[start:stop].unsqueeze(1)
-            logits = part if logits is None else logits.add_(part)
-        assert logits is not None
-        return logits
-
-    def _set_sums(self, sums: Tensor, added: list[Tensor]) -> None:
-        self.moments = {}
-        start = 0
-        positioned = iter(added)
-        for key, feature in self.features.items():
-            if feature.index is not None:
-                full = next(positioned).T
-            else:
-                part = sums[start : start + feature.width].T
-                start += feature.width
-                full = self._mirrored(part, feature.shape[0]) if feature.symmetric else part
-            table = full.reshape(*self.supports, *feature.shape)
-            away = [i for i, name in enumerate(self.names) if name not in feature.key]
-            self.moments[key] = table.sum(away) if away else table
-
-    def _mirrored(self, part: Tensor, size: int) -> Tensor:
-        i, j = torch.triu_indices(size, size)
-        full = torch.zeros(self.cases, size, size, dtype=torch.float64)
-        full[:, i, j] = part
-        full[:, j, i] = part
-        return full
+    def _weight(self, start: int, stop: int) -> Tensor | None:
+        """Multiplicities of a chunk's rows, zero for masked elements; None where all are one."""
+        if self.rows_mask is None:
+            return None if self.multiplicity is None else self.multiplicity[start:stop]
+        mask = self.rows_mask[start:stop].double()
+        if self.multiplicity is None:
+            return mask
+        return mask * self.multiplicity[start:stop].reshape(-1, *(1,) * (mask.dim() - 1))
 
     # ---- the factor -----------------------------------------------------------------------------
 
     def entropies(self) -> Tensor:
         return self._entropy
 
-    def materialised(self) -> DiscreteBlock:
-        """The factor of every element, stored: for the posterior, after the fit."""
-        logits = torch.empty(self.count, self.cases, dtype=torch.float64)
-        weights, positions = self._weights(self.natural), self._position_tables(self.natural)
-        step = self._chunk()
-        for start in range(0, self.count, step):
-            stop = min(start + step, self.count)
-            rows = self._rows(start, stop)
-            logits[start:stop] = self._logits(rows, weights, positions, start, stop)
-        block = DiscreteBlock(self.sites)
-        block.restore((logits.reshape(*block.batch_shape, *self.supports),))
+    def check(self) -> None:
+        if not bool(self._entropy.isfinite()):
+            raise NumericalError(
+                f"site {self.title!r}: an update is not a proper {self.family.name}; the prior may "
+                "be improper or the data too badly scaled for float64"
+            )
+
+    def materialised(self) -> DenseBlock:
+        """The factor of every row, stored: for the posterior, after the fit."""
+        passes = [component.loaded(self.natural, frozenset()) for component in self._components]
+        parts = [[p.natural(*chunk) for p in passes] for chunk in self._chunks()]
+        natural = []
+        dims = self.family.event_dims
+        for p, rows, event in zip(passes, zip(*parts, strict=True), dims, strict=True):
+            whole = rows[0] if p.component.is_shared else torch.cat(rows)
+            if event < 2:  # matrices that all rows share stay one
+                whole = whole.expand(self.count, *whole.shape[1:])
+            natural.append(whole.movedim(0, self.axis))
+        block = self.dense.made_of(self.sites)
+        block.set_factor(tuple(natural))
         return block
 
     def distribution(self, name: str) -> Distribution:
         return self.materialised().distribution(name)
 
 
-def can_stream(
-    block: Block, label: int, plate: str, terms: Sequence[ClosedTerm], local_sites: set[str]
-) -> bool:
-    """Whether the block's elements along the plate are independent given everything else.
+def _one_row(site: TracedSite, plate: str) -> TracedSite:
+    (axis,) = (dim for dim, p in site.plates.items() if p.name == plate)
 
-    ``local_sites`` are all latents inside the plate. A term may then hold no other latent of the
-    plate beside the block, and the block must be read along the plate alone.
-    """
-    if not isinstance(block, DiscreteBlock) or block.mask is not None:
-        return False
-    wide = [i for i, size in enumerate(block.batch_shape) if size > 1]
-    if len(wide) != 1 or block.batch_plates[wide[0]] != plate:
-        return False
-    for term in terms:
-        mine = [a for a in term.atoms if a.site in block.names]
-        if not mine:
-            continue
-        others = [a for a in term.atoms if a.site not in block.names]
-        if any(a.site in local_sites or label in a.labels for a in others):
-            return False
-        if any(a.labels[wide[0]] != label for a in mine):
-            return False
-        supports = {a.labels[-1] for a in mine}
-        selected = [s for s in term.selections if label in s.labels]
-        if any(s.labels != (label,) for s in selected) or len(selected) > 1:
-            return False
-        along = [c for c in term.constants if label in c.labels]
-        if any(set(c.labels) & supports for c in along):
-            return False
-        if selected and any(len(c.labels) > 1 for c in along):
-            return False
-    return True
+    def short(shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape[:axis], 1, *shape[axis + 1 :])
+
+    return replace(site, shape=short(site.shape), batch_shape=short(site.batch_shape), mask=None)

@@ -1,8 +1,7 @@
 """Terms: products of constants and statistics of the latents, with a label on every axis.
 
 Labels that stand in a term's ``out`` are its output dims; all others are summed. This file holds the
-algebra of single terms: renaming, multiplication, the merging of equal statistics, and reading an
-axis at integer positions.
+algebra of single terms: renaming, multiplication and the merging of equal statistics.
 """
 
 from __future__ import annotations
@@ -253,70 +252,15 @@ def contract_constants(constants: Sequence[Constant], labels: Sequence[int]) -> 
     return torch.einsum(*arguments, [number[label] for label in labels])
 
 
-def varies_along(tensor: Tensor, dim: int) -> bool:
-    return bool((tensor != tensor.narrow(dim, 0, 1)).any())
-
-
-def without_ones(shape: Sequence[int]) -> list[int]:
-    return [size for size in shape if size != 1]
-
-
-def substitute(term: Term, label: int, index: Tensor, labels: tuple[int, ...]) -> Term:
-    """Read ``label`` at ``index`` wherever it stands; the axes of index carry ``labels``."""
-
-    def read(tensor: Tensor, at: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
-        dim = at.index(label)
-        rest = at[:dim] + at[dim + 1 :]
-        shared = [name for name in labels if name in rest]
-        if not shared:
-            return tensor.movedim(dim, 0)[index], labels + rest
-        # The tensor varies along some of the new labels already: read it diagonally.
-        every = labels + tuple(name for name in rest if name not in labels)
-        sizes = dict(zip(rest, tensor.movedim(dim, 0).shape[1:], strict=True))
-        sizes.update(zip(labels, index.shape, strict=True))
-        where: list[Tensor] = []
-        for axis, name in enumerate(at):
-            if axis == dim:
-                where.append(index.reshape(list(index.shape) + [1] * (len(every) - len(labels))))
-            else:
-                view = [1] * len(every)
-                view[every.index(name)] = sizes[name]
-                where.append(torch.arange(sizes[name]).reshape(view))
-        return tensor[tuple(where)], every
-
-    factors: list[Factor] = []
-    for factor in term.factors:
-        if label not in factor.labels:
-            factors.append(factor)
-        elif isinstance(factor, Constant):
-            factors.append(Constant(*read(factor.tensor, factor.labels), factor.selects))
-        else:
-            indices: list[Index] = []
-            for place in factor.indices:
-                if isinstance(place, Gather):
-                    indices.append(
-                        Gather(*read(place.index, place.labels)) if label in place.labels else place
-                    )
-                else:
-                    indices.append(Gather(index, labels) if place == label else place)
-            factors.append(Atom(factor.site, factor.function, tuple(indices)))
-    return Term(term.coefficient, tuple(factors), term.out)
-
-
-def take_positions(term: Term, dim: int, position: Tensor) -> Term:
-    label = term.out[dim]
-    if label is None:
-        gap: Out = (None,) * position.dim()
-        return Term(term.coefficient, term.factors, term.out[:dim] + gap + term.out[dim + 1 :])
-    term = term.freshen()
-    label = term.out[dim]
-    assert label is not None
-    squeezed = position.reshape([s for s in position.shape if s != 1])
-    labels = tuple(fresh() for _ in squeezed.shape)
-    remaining = iter(labels)
-    gap = tuple(next(remaining) if size != 1 else None for size in position.shape)
-    moved = substitute(term, label, squeezed, labels)
-    return Term(moved.coefficient, moved.factors, term.out[:dim] + gap + term.out[dim + 1 :])
+def constant_value(terms: Sequence[Term], shape: Sequence[int]) -> Tensor:
+    """The tensor that a sum of terms without latents is."""
+    total = torch.zeros(tuple(shape), dtype=torch.float64)
+    for term in terms:
+        labels = [label for label in term.out if label is not None]
+        part = contract_constants(term.constants(), labels) * term.coefficient
+        view = [1 if label is None else n for label, n in zip(term.out, shape, strict=True)]
+        total = total + part.reshape(view)
+    return total
 
 
 def drop_unused_out(term: Term) -> Term:

@@ -52,7 +52,7 @@ class TracedSite:
     observed: Tensor | None
     value: Expression | Discrete | None
     mask: Tensor | None
-    scale: float
+    scale: float | Tensor  # aligned with the batch shape
     support_size: int = 0
     fn: Any = field(default=None, repr=False)
 
@@ -197,10 +197,10 @@ class Recorder(Messenger):
             context = context.reshape(tuple(context.shape) + (1,) * (rank - outer))
         mask = _both(mask, context)
         scale = msg["scale"]
-        if isinstance(scale, Tensor) and scale.numel() > 1:
-            raise NotSupportedError(
-                f"site {name!r} has a scale that varies over its elements; cavi() takes one number"
-            )
+        if isinstance(scale, Tensor):
+            scale = scale.reshape(tuple(scale.shape) + (1,) * (rank - outer))
+        else:
+            scale = float(scale)
         node = value.node if isinstance(value, SymbolicTensor) else None
         self.trace.sites[name] = TracedSite(
             name=name,
@@ -214,7 +214,7 @@ class Recorder(Messenger):
             observed=observed,
             value=node if isinstance(node, Expression | Discrete) else None,
             mask=mask if isinstance(mask, Tensor) else None,
-            scale=0.0 if mask is False else float(scale),
+            scale=0.0 if mask is False else scale,
             support_size=_support_size(base, kind) if observed is None else 0,
             fn=base,
         )

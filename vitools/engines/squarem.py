@@ -16,25 +16,15 @@ from torch import Tensor
 Point = list[Tensor]
 
 
-def step_length(first: Point, second: Point, third: Point, limit: float) -> float:
-    """α = -‖r‖/‖v‖, kept within [-limit, -1]; -1 is no extrapolation at all."""
+def extrapolate(first: Point, second: Point, third: Point, longest: Tensor) -> tuple[Point, Tensor]:
+    """θ₀ - 2αr + α²v, and -α, which is kept within [1, longest]; at 1 the jump ends at θ₂."""
     r = [b - a for a, b in zip(first, second, strict=True)]
     v = [(c - b) - d for b, c, d in zip(second, third, r, strict=True)]
-    curvature = _norm(v)
-    if curvature == 0:
-        return -1.0
-    return max(-limit, min(-1.0, -_norm(r) / curvature))
+    # Where nothing moved, 0/0 is no number and the jump is none.
+    length = torch.minimum((_norm(r) / _norm(v)).nan_to_num(1.0, 1.0).clamp(min=1.0), longest)
+    jumped = [a + 2 * length * s + length**2 * w for a, s, w in zip(first, r, v, strict=True)]
+    return jumped, length
 
 
-def extrapolate(first: Point, second: Point, third: Point, alpha: float) -> Point:
-    """θ₀ - 2αr + α²v."""
-    jumped = []
-    for a, b, c in zip(first, second, third, strict=True):
-        r = b - a
-        v = (c - b) - r
-        jumped.append(a - 2 * alpha * r + alpha**2 * v)
-    return jumped
-
-
-def _norm(parts: Sequence[Tensor]) -> float:
-    return float(torch.stack([(part**2).sum() for part in parts]).sum().sqrt())
+def _norm(parts: Sequence[Tensor]) -> Tensor:
+    return torch.stack([torch.linalg.vector_norm(part) for part in parts]).norm()

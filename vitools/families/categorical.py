@@ -19,6 +19,13 @@ class CategoricalFamily(Family):
     def mean_parameters(self, natural: Natural) -> Natural:
         return (torch.softmax(natural[0], -1),)
 
+    def normalised(self, natural: Natural) -> tuple[Tensor, Natural]:
+        (logits,) = natural
+        top = logits.amax(-1, keepdim=True)
+        table = (logits - top).exp_()
+        total = table.sum(-1, keepdim=True)
+        return (top + total.log()).squeeze(-1), (table.div_(total),)
+
     def to_distribution(self, natural: Natural) -> Distribution:
         return Categorical(logits=natural[0], validate_args=False)
 

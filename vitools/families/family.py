@@ -13,6 +13,7 @@ conjugacy calculus use: a power such as ``1.0``, ``"log"``, ``"log1m"``, ``"indi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -53,6 +54,19 @@ class Family(ABC):
     @abstractmethod
     def proper(self, natural: Natural) -> Tensor:
         """Where the natural parameters give a density (booleans of the batch shape)."""
+
+    def normalised(self, natural: Natural) -> tuple[Tensor, Natural]:
+        """A(η), nan where η gives no density, and ∇A(η); overridden where both share work."""
+        log_normaliser = self.log_normaliser(natural)
+        nan = torch.full((), torch.nan, dtype=log_normaliser.dtype)
+        proper = torch.where(self.proper(natural), log_normaliser, nan)
+        return proper, self.mean_parameters(natural)
+
+    def normalised_with(
+        self, shared: Sequence[Tensor | None]
+    ) -> Callable[[Natural], tuple[Tensor, Natural]]:
+        """:meth:`normalised` for many batches whose components in ``shared`` are always these."""
+        return self.normalised
 
     def inner(self, natural: Natural, mean: Natural) -> Tensor:
         """η·μ, of the batch shape."""

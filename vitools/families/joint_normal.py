@@ -11,25 +11,51 @@ from torch.distributions import Distribution, MultivariateNormal, constraints
 
 
 class JointNormal(Distribution):
-    """x of shape ``shape``, jointly normal along ``axes``, independent along the other axes.
+    """x of shape ``value_shape``, jointly normal along ``joint_axes``, independent along the others.
 
-    ``mean`` has shape [rest…, D] and ``covariance`` [rest…, D, D], where rest are the sizes of the
-    other axes in order and D is the number of elements along ``axes``.
+    Args:
+        loc: [rest…, D], where rest are the sizes of the other axes in order and D is the number of
+            elements along ``joint_axes``.
+        scale_tril: [rest…, D, D], the Cholesky factor of each covariance.
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
     support = constraints.real
     has_rsample = True
 
-    def __init__(self, mean: Tensor, covariance: Tensor, shape: Sequence[int], axes: Sequence[int]):
-        self.vector = MultivariateNormal(mean, covariance_matrix=covariance, validate_args=False)
-        self._axes = tuple(axes)
+    def __init__(
+        self,
+        loc: Tensor,
+        scale_tril: Tensor,
+        value_shape: Sequence[int] | Tensor,
+        joint_axes: Sequence[int] | Tensor,
+        validate_args: bool | None = None,
+    ):
+        self.vector = MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
+        shape = tuple(int(size) for size in value_shape)
+        self._axes = tuple(int(axis) for axis in joint_axes)
         self._rest = tuple(i for i in range(len(shape)) if i not in self._axes)
         order = (*self._rest, *self._axes)
         self._layout = tuple(shape[i] for i in order)
         self._back = tuple(order.index(i) for i in range(len(shape)))
         self._order = order
         super().__init__(torch.Size(), torch.Size(shape), validate_args=False)
+
+    @property
+    def loc(self) -> Tensor:
+        return self.vector.loc
+
+    @property
+    def scale_tril(self) -> Tensor:
+        return self.vector.scale_tril
+
+    @property
+    def value_shape(self) -> Tensor:
+        return torch.tensor(self.event_shape)
+
+    @property
+    def joint_axes(self) -> Tensor:
+        return torch.tensor(self._axes)
 
     def _to_site(self, vector: Tensor) -> Tensor:
         lead = vector.dim() - len(self._rest) - 1

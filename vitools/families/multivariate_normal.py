@@ -1,6 +1,7 @@
 """Multivariate normal: t = (x, xxᵀ), η = (Pμ, -P/2), A = ½ μᵀPμ - ½ log|P| + D/2 log 2π."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,25 +17,54 @@ class MultivariateNormalFamily(Family):
     support = constraints.real_vector
 
     def log_normaliser(self, natural: Natural) -> Tensor:
-        linear, quadratic = natural
-        root = torch.linalg.cholesky(-2 * quadratic)
-        mean = torch.cholesky_solve(linear.unsqueeze(-1), root).squeeze(-1)
-        log_root = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        size = linear.shape[-1]
-        return 0.5 * (linear * mean).sum(-1) - log_root + 0.5 * size * math.log(2 * math.pi)
+        return self.normalised(natural)[0]
 
     def mean_parameters(self, natural: Natural) -> Natural:
+        return self.normalised(natural)[1]
+
+    def normalised(self, natural: Natural) -> tuple[Tensor, Natural]:
         linear, quadratic = natural
-        root = torch.linalg.cholesky(-2 * quadratic)
-        covariance = torch.cholesky_inverse(root)
-        mean = (covariance @ linear.unsqueeze(-1)).squeeze(-1)
-        return mean, covariance + mean.unsqueeze(-1) * mean.unsqueeze(-2)
+        return self._completed(linear, *self._inverse(quadratic))
+
+    def normalised_with(
+        self, shared: Sequence[Tensor | None]
+    ) -> Callable[[Natural], tuple[Tensor, Natural]]:
+        """One precision matrix is inverted once."""
+        if shared[1] is None:
+            return self.normalised
+        inverse = self._inverse(shared[1])
+        return lambda natural: self._completed(natural[0], *inverse)
+
+    def mean_and_covariance(self, natural: Natural) -> tuple[Tensor, Tensor, Tensor]:
+        """μ, Σ and ½ log|P|; one Σ for all members where they share P."""
+        linear, quadratic = natural
+        covariance, log_root = self._inverse(quadratic)
+        return self._mean(linear, covariance), covariance, log_root
+
+    @staticmethod
+    def _inverse(quadratic: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ = P⁻¹ and ½ log|P|, nan where P is not positive definite."""
+        root, info = torch.linalg.cholesky_ex(-2 * quadratic)
+        covariance = torch.cholesky_inverse(root).mT  # symmetric; this view is contiguous
+        log_root = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return covariance, torch.where(info == 0, log_root, torch.full_like(log_root, torch.nan))
+
+    @staticmethod
+    def _mean(linear: Tensor, covariance: Tensor) -> Tensor:
+        if math.prod(covariance.shape[:-2]) == 1:
+            return linear @ covariance.reshape(covariance.shape[-2:])
+        return (covariance @ linear.unsqueeze(-1)).squeeze(-1)
+
+    def _completed(
+        self, linear: Tensor, covariance: Tensor, log_root: Tensor
+    ) -> tuple[Tensor, Natural]:
+        mean = self._mean(linear, covariance)
+        inner = 0.5 * (linear * mean).sum(-1)
+        log_normaliser = inner - log_root + 0.5 * linear.shape[-1] * math.log(2 * math.pi)
+        return log_normaliser, (mean, covariance + mean.unsqueeze(-1) * mean.unsqueeze(-2))
 
     def to_distribution(self, natural: Natural) -> Distribution:
-        linear, quadratic = natural
-        root = torch.linalg.cholesky(-2 * quadratic)
-        covariance = torch.cholesky_inverse(root)
-        mean = (covariance @ linear.unsqueeze(-1)).squeeze(-1)
+        mean, covariance, _ = self.mean_and_covariance(natural)
         scale_tril = torch.linalg.cholesky(covariance)
         return MultivariateNormal(mean, scale_tril=scale_tril, validate_args=False)
 

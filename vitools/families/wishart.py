@@ -22,18 +22,25 @@ class WishartFamily(Family):
         return 2 * natural[0] + size + 1, -2 * natural[1], size
 
     def log_normaliser(self, natural: Natural) -> Tensor:
-        nu, inverse_scale, size = self._parameters(natural)
-        log_det = -2 * torch.linalg.cholesky(inverse_scale).diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return 0.5 * nu * (size * math.log(2) + log_det) + torch.mvlgamma(nu / 2, size)
+        return self.normalised(natural)[0]
 
     def mean_parameters(self, natural: Natural) -> Natural:
+        return self.normalised(natural)[1]
+
+    def normalised(self, natural: Natural) -> tuple[Tensor, Natural]:
         nu, inverse_scale, size = self._parameters(natural)
-        root = torch.linalg.cholesky(inverse_scale)
+        root, info = torch.linalg.cholesky_ex(inverse_scale)
         log_det = -2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        log_det = torch.where(
+            (info == 0) & (nu > size - 1), log_det, torch.full_like(log_det, torch.nan)
+        )
         steps = torch.arange(size, dtype=nu.dtype, device=nu.device)
-        digammas = torch.digamma((nu.unsqueeze(-1) - steps) / 2).sum(-1)
-        scale = torch.cholesky_inverse(root)
-        return digammas + size * math.log(2) + log_det, nu[..., None, None] * scale
+        halves = (nu.unsqueeze(-1) - steps) / 2
+        # log Γ_D(ν/2), written out so that ν out of range gives no error but a value to refuse.
+        log_gamma = torch.lgamma(halves).sum(-1) + size * (size - 1) / 4 * math.log(math.pi)
+        log_normaliser = 0.5 * nu * (size * math.log(2) + log_det) + log_gamma
+        mean_log = torch.digamma(halves).sum(-1) + size * math.log(2) + log_det
+        return log_normaliser, (mean_log, nu[..., None, None] * torch.cholesky_inverse(root))
 
     def to_distribution(self, natural: Natural) -> Distribution:
         nu, inverse_scale, _ = self._parameters(natural)

@@ -1,8 +1,9 @@
-"""What every engine returns: a :class:`Posterior` of one of four kinds."""
+"""What every engine returns: a :class:`Posterior` of one of five kinds."""
 
 from vitools.posterior.base import Posterior
 from vitools.posterior.draws import DrawsPosterior
 from vitools.posterior.factorised import Factor, FactorisedPosterior
+from vitools.posterior.gaussian import GaussianPosterior
 from vitools.posterior.grid import GridPosterior
 from vitools.posterior.guided import GuidePosterior
 from vitools.posterior.results import Estimate, History, Status
@@ -12,6 +13,7 @@ __all__ = [
     "Estimate",
     "Factor",
     "FactorisedPosterior",
+    "GaussianPosterior",
     "GridPosterior",
     "GuidePosterior",
     "History",

@@ -17,7 +17,7 @@ from vitools.problem import Problem
 from vitools.sites import nearest
 
 DRAWS_FOR_MOMENTS = 4000
-WIDTH, MAX_ROWS = 100, 20
+WIDTH, MAX_ROWS = 80, 20
 """What fits on a screen when a posterior is printed."""
 
 
@@ -221,7 +221,7 @@ def check_count(n: int) -> None:
         raise OptionError(f"expected a positive number of draws, got {n!r}.")
 
 
-def shorten(name: str, limit: int = 60) -> str:
+def shorten(name: str, limit: int = 56) -> str:
     """``name`` with its middle left out where it is long."""
     half = limit // 2 - 1
     return name if len(name) <= limit else f"{name[:half]}…{name[-half:]}"

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch import distributions as td
 
 from vitools.errors import NotSupportedError
+from vitools.families.joint_normal import JointNormal
 from vitools.isolation import seeded
 from vitools.posterior.base import Posterior, check_count
 from vitools.posterior.results import Estimate
@@ -24,6 +25,7 @@ STORED_PARAMETERS: dict[str, tuple[str, ...]] = {
     "Exponential": ("rate",),
     "Gamma": ("concentration", "rate"),
     "InverseGamma": ("concentration", "rate"),
+    "JointNormal": ("loc", "scale_tril", "value_shape", "joint_axes"),
     "MultivariateNormal": ("loc", "scale_tril"),
     "Normal": ("loc", "scale"),
     "OneHotCategorical": ("logits",),
@@ -57,6 +59,8 @@ class FactorisedPosterior(Posterior):
         factors: ``{site or (site, …): torch distribution}`` covering every latent;
             see :class:`Factor` for what a block's distribution means.
         bound: the engine's final ELBO, discrete factors included.
+        restart_bounds: the ELBO that each start reached, where several were tried; also an
+            attribute. ``bound`` is the best of them.
     """
 
     def __init__(
@@ -64,10 +68,12 @@ class FactorisedPosterior(Posterior):
         problem: Problem,
         factors: Mapping[str | tuple[str, ...], Any],
         bound: float,
+        restart_bounds: Sequence[float] = (),
         **common: Any,
     ) -> None:
         super().__init__(problem, **common)
         self.bound = bound
+        self.restart_bounds = list(restart_bounds)
         self.factors = [
             Factor((sites,) if isinstance(sites, str) else tuple(sites), distribution)
             for sites, distribution in factors.items()
@@ -180,6 +186,9 @@ class FactorisedPosterior(Posterior):
             base, event_dims = factor.distribution, 0
             if isinstance(base, td.Independent):
                 base, event_dims = base.base_dist, base.reinterpreted_batch_ndims
+            if isinstance(base, dist.MaskedDistribution):
+                tensors[f"{i}.mask"] = torch.as_tensor(base._mask)
+                base = base.base_dist
             kind = type(base).__name__
             if kind not in STORED_PARAMETERS:
                 raise NotSupportedError(
@@ -189,7 +198,8 @@ class FactorisedPosterior(Posterior):
             for parameter in STORED_PARAMETERS[kind]:
                 tensors[f"{i}.{parameter}"] = getattr(base, parameter)
             described.append({"sites": factor.sites, "kind": kind, "event_dims": event_dims})
-        return tensors, {"factors": described, "bound": self.bound}
+        bounds = {"bound": self.bound, "restart_bounds": self.restart_bounds}
+        return tensors, {"factors": described, **bounds}
 
     @classmethod
     def _restore(
@@ -204,12 +214,14 @@ class FactorisedPosterior(Posterior):
         for i, described in enumerate(meta["factors"]):
             kind, sites = described["kind"], described["sites"]
             parameters = {p: tensors[f"{i}.{p}"] for p in STORED_PARAMETERS[kind]}
-            distribution = getattr(td, kind, None) or getattr(dist, kind)
+            distribution: Any = getattr(td, kind, None) or getattr(dist, kind, JointNormal)
             made = distribution(**parameters, validate_args=False)
+            if f"{i}.mask" in tensors:
+                made = dist.MaskedDistribution(made, tensors[f"{i}.mask"])
             if described["event_dims"]:
                 made = td.Independent(made, described["event_dims"])
             factors[tuple(sites) if len(sites) > 1 else sites[0]] = made
-        return cls(problem, factors, meta["bound"], **common)
+        return cls(problem, factors, meta["bound"], meta.get("restart_bounds", ()), **common)
 
 
 def _flatten(value: Tensor, shape: Sequence[int]) -> Tensor:

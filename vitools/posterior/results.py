@@ -47,7 +47,7 @@ class Estimate:
 class Status(Enum):
     """How a fit ended. ``status.advice`` says in one sentence what to make of it."""
 
-    CONVERGED = ("converged", "The stopping rule was met; check the verdict before you use it.")
+    CONVERGED = ("converged", "The stopping rule was met; compare() says whether to trust the fit.")
     STOPPED_AT_LIMIT = (
         "stopped at limit",
         "The step limit came before convergence; raise it, or treat the numbers as provisional.",

@@ -164,19 +164,21 @@ def test_latent_dirichlet_allocation():
     assert_equal(our_bounds(model, (torch.as_tensor(text),), order, start), theirs)
 
 
-def test_linear_gaussian_factor_model():
+@pytest.mark.parametrize("missing", [0.0, 0.4])
+def test_linear_gaussian_factor_model(missing):
     generator = np.random.default_rng(3)
     rows, columns, size = 7, 40, 3
     y = generator.normal(size=(rows, 2)) @ generator.normal(size=(2, columns))
     y += 0.3 * generator.normal(size=y.shape)
     loadings = generator.normal(size=(rows, size))
+    seen = generator.random(size=y.shape) >= missing
 
     alpha = nodes.Gamma(0.01, 0.01, plates=(size,), name="alpha")
     w = nodes.GaussianARD(0, alpha, shape=(size,), plates=(rows, 1), name="w")
     x = nodes.GaussianARD(0, 1, shape=(size,), plates=(1, columns), name="x")
     tau = nodes.Gamma(0.01, 0.01, name="tau")
     observed = nodes.GaussianARD(nodes.SumMultiply("d,d->", w, x), tau, name="y")
-    observed.observe(y)
+    observed.observe(y, mask=seen)
     alpha.initialize_from_parameters(2.0, 1.0)
     w.initialize_from_parameters(loadings[:, None, :], 10.0)
     tau.initialize_from_parameters(3.0, 1.5)
@@ -192,7 +194,8 @@ def test_linear_gaussian_factor_model():
             with pyro.plate("columns", columns, dim=-2):
                 x = pyro.sample("x", dist.Normal(double(0.0), double(1.0)))
         with pyro.plate("rows_of_y", rows, dim=-2), pyro.plate("columns_of_y", columns, dim=-1):
-            pyro.sample("y", dist.Normal(w @ x.T, tau.rsqrt()), obs=y)
+            likelihood = dist.Normal(w @ x.T, tau.rsqrt())
+            pyro.sample("y", likelihood.mask(torch.as_tensor(seen)), obs=y)
 
     eye = torch.eye(size, dtype=torch.float64)
     start = {

@@ -5,6 +5,7 @@ import torch
 from test_conjugate_models import CASES
 
 import vitools.conjugacy.folding as folding
+import vitools.conjugacy.streaming as streaming
 import vitools.conjugacy.update as update
 from vitools.conjugacy.blocks import DiscreteBlock
 from vitools.conjugacy.streamed import StreamedBlock
@@ -62,7 +63,7 @@ def test_without_folding(name, monkeypatch):
         monkeypatch.setattr(
             folding, "_contract", lambda g, kept, sizes: g if kept else contract(g, kept, sizes)
         )
-        monkeypatch.setattr(update, "can_stream", lambda *_: False)
+        monkeypatch.setattr(streaming, "can_stream", lambda *_: False)
 
     plain, other = compared(name, unfold)
     assert other == pytest.approx(plain, rel=1e-9)
@@ -71,7 +72,7 @@ def test_without_folding(name, monkeypatch):
 @pytest.mark.parametrize("name", MODELS)
 def test_without_streaming(name, monkeypatch):
     plain, other = compared(
-        name, lambda: monkeypatch.setattr(update, "can_stream", lambda *_: False)
+        name, lambda: monkeypatch.setattr(streaming, "can_stream", lambda *_: False)
     )
     assert other == pytest.approx(plain, rel=1e-9)
 

@@ -70,7 +70,22 @@ def test_distribution_and_back(name):
     ],
 )
 def test_parameters_outside_the_family_are_told(name, natural):
-    assert not bool(FAMILIES[name].proper(tuple(double(e) for e in natural)).any())
+    family, parameters = FAMILIES[name], tuple(double(e) for e in natural)
+    assert not bool(family.proper(parameters).any())
+    assert bool(family.normalised(parameters)[0].isnan().all())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_both_at_once(name):
+    """The log-normaliser and its gradient together, also for parts known beforehand."""
+    family = FAMILIES[name]
+    natural = family.from_distribution(EXAMPLES[name][0])
+    quadratic = natural[-1] if name == "MultivariateNormal" else None
+    shared = [None] * (len(natural) - 1) + [quadratic]
+    for both in (family.normalised(natural), family.normalised_with(shared)(natural)):
+        torch.testing.assert_close(both[0], family.log_normaliser(natural))
+        for a, b in zip(both[1], family.mean_parameters(natural), strict=True):
+            torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("name", [n for n in FAMILIES if n not in ("InverseGamma",)])

@@ -110,7 +110,8 @@ def test_a_printed_posterior_in_full():
     )
     assert str(fit).splitlines() == [
         "cavi fit of model 'normal_mean' in 0.0 s",
-        "status: converged. The stopping rule was met; check the verdict before you use it.",
+        "status: converged. The stopping rule was met; compare() says whether to trust",
+        "  the fit.",
         f"bound:  {float(evidence):.2f} (exact)",
         "site        mean        sd",
         "mu          0.75       0.5",

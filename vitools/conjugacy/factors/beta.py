@@ -6,10 +6,22 @@ from vitools.conjugacy.term import Unsupported
 
 
 def beta(x: Expression, concentration1: Expression, concentration0: Expression) -> Expression:
-    a = constant(concentration1, "concentration")
-    b = constant(concentration0, "concentration")
-    kernel = Expression.constant(a - 1) * x.log() + Expression.constant(b - 1) * (1 - x).log()
-    return kernel + log_gamma(a + b) - log_gamma(a) - log_gamma(b)
+    """With a = 1 (or b = 1), 1 / B(a, b) is b (or a), which may then be a latent."""
+    a, b = concentration1, concentration0
+    if a.is_constant and b.is_constant:
+        both = a.value() + b.value()
+        normaliser = log_gamma(both) - log_gamma(a.value()) - log_gamma(b.value())
+    elif a.is_constant and bool((a.value() == 1).all()):
+        normaliser = b.log()
+    elif b.is_constant and bool((b.value() == 1).all()):
+        normaliser = a.log()
+    else:
+        latent = "concentration1" if b.is_constant else "concentration0"
+        raise Unsupported(
+            f"a {latent} that depends on a latent, unless the other concentration is 1"
+        )
+    powers = (a - 1).folded() * x.log() + (b - 1).folded() * (1 - x).log()
+    return powers + normaliser
 
 
 def uniform(x: Expression, low: Expression, high: Expression) -> Expression:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vitools.conjugacy.expression import Expression
+from vitools.conjugacy.products import Product, adds_to_one
 from vitools.conjugacy.term import Atom, Term, Unsupported
 
 
@@ -27,11 +28,17 @@ def log_probabilities(
     """log p over the last dim, of probabilities that sum to one (constants are normalised)."""
     if probs is None:
         assert logits is not None
+        if not logits.is_constant and adds_to_one(logits, simplex_sites):
+            return logits
         return Expression.constant(torch.log_softmax(constant(logits, "logits parameter"), -1))
     if probs.is_constant:
         value = probs.value()
         return Expression.constant(value / value.sum(-1, keepdim=True)).log()
-    if not sums_to_one(probs, simplex_sites):
+    if isinstance(probs, Product):
+        certified = adds_to_one(probs.log(), simplex_sites)
+    else:
+        certified = sums_to_one(probs, simplex_sites)
+    if not certified:
         raise Unsupported("probabilities that are not known to sum to one")
     return probs.log()
 

@@ -28,6 +28,8 @@ def log_determinant(matrix: Expression) -> Expression:
     """log |M| over the last two dims."""
     if matrix.is_constant:
         return Expression.constant(torch.linalg.slogdet(matrix.value()).logabsdet)
+    if matrix.shape[-1] == 1:
+        return matrix.squeeze(-1).squeeze(-1).log()
     return _by_cases(matrix, _log_determinant, "log determinant")
 
 

@@ -1,0 +1,149 @@
+"""Unobserved entries drop out exactly, also where elements of a Gaussian are coupled."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from conjugacy_checks import (
+    assert_bound_matches_monte_carlo,
+    assert_never_falls,
+    assert_updates_are_optimal,
+    fitted,
+)
+from pyro import poutine, sample
+
+from vitools.conjugacy import ConjugateModel
+from vitools.conjugacy.gaussian import GaussianBlock
+from vitools.errors import NotSupportedError
+
+_generator = torch.Generator().manual_seed(0)
+D, N = 6, 8
+Y = torch.randn(D, N, generator=_generator, dtype=torch.float64)
+SEEN = torch.rand(D, N, generator=_generator) < 0.7
+KNOWN = torch.randn(D, 2, generator=_generator, dtype=torch.float64)
+ROWS = torch.arange(N) < 5
+DATA = torch.where(SEEN, Y, torch.tensor(50.0, dtype=torch.float64))
+
+
+def factors(x_mask=True):
+    with pyro.plate("n", N), poutine.mask(mask=x_mask):
+        return sample("x", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+
+
+def test_bound_is_the_evidence_of_what_was_seen():
+    """y_n ~ N(0, WWᵀ + ¼I) over the seen entries alone; what hides behind the mask may be nan."""
+
+    def model():
+        x = factors()
+        y = dist.Normal(x @ KNOWN.T, 0.5).mask(SEEN.T).to_event(1)
+        sample("y", y, obs=torch.where(SEEN, Y, torch.nan).T)
+
+    covariance = KNOWN @ KNOWN.T + 0.25 * torch.eye(D)
+    evidence = 0.0
+    for n in range(N):
+        seen = SEEN[:, n]
+        c, y = covariance[seen][:, seen], Y[seen, n]
+        fit = y @ torch.linalg.solve(c, y) + torch.linalg.slogdet(c).logabsdet
+        evidence -= 0.5 * float(fit + len(y) * math.log(2 * math.pi))
+    with pyro.validation_enabled(False):
+        _, bounds = fitted(model, sweeps=1)
+    assert bounds[0] == pytest.approx(evidence, rel=1e-12)
+
+
+def bayesian_pca():
+    """Both factors unknown, relevances of the components, a mask on the data."""
+    relevance = sample("relevance", dist.Gamma(torch.ones(2), 1.0).to_event(1))
+    tau = sample("tau", dist.Gamma(1.0, 1.0))
+    with pyro.plate("d", D, dim=-2):
+        w = sample("w", dist.Normal(torch.zeros(1, 2), relevance.rsqrt()).to_event(1))
+    with pyro.plate("n", N, dim=-1):
+        x = sample("x", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    with pyro.plate("d2", D, dim=-2), pyro.plate("n2", N, dim=-1):
+        sample("y", dist.Normal((w * x).sum(-1), tau.rsqrt()).mask(SEEN), obs=DATA)
+
+
+def padded_rows():
+    """Whole rows are masked, their factors among them."""
+    tau = sample("tau", dist.Gamma(1.0, 1.0))
+    w = sample("w", dist.Normal(torch.zeros(D, 2), 1.0).to_event(2))
+    x = factors(ROWS)
+    with pyro.plate("rows", N), poutine.mask(mask=ROWS):
+        sample("y", dist.Normal(x @ w.T, tau.rsqrt()).to_event(1), obs=Y.T)
+
+
+def imputed():
+    """Unseen entries are latents of their own."""
+    tau = sample("tau", dist.Gamma(1.0, 1.0))
+    with pyro.plate("d", D, dim=-2):
+        w = sample("w", dist.Normal(torch.zeros(1, 2), 1.0).to_event(1))
+    with pyro.plate("n", N, dim=-1):
+        x = sample("x", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        with pyro.plate("entries", D, dim=-2):
+            sample("y", dist.Normal((w * x).sum(-1), tau.rsqrt()), obs=Y, obs_mask=SEEN)
+
+
+@pytest.mark.parametrize("model", [bayesian_pca, padded_rows, imputed])
+def test_coupled_factors(model):
+    conjugate, bounds = fitted(model)
+    assert isinstance(conjugate.block_of["w"], GaussianBlock)
+    assert isinstance(conjugate.block_of["x"], GaussianBlock)
+    assert_never_falls(bounds)
+    assert_updates_are_optimal(conjugate)
+    assert_bound_matches_monte_carlo(conjugate, model, ())
+
+
+def test_padded_rows_change_nothing():
+    """The bound of the padded model is that of the rows alone."""
+
+    def rows_alone():
+        tau = sample("tau", dist.Gamma(1.0, 1.0))
+        w = sample("w", dist.Normal(torch.zeros(D, 2), 1.0).to_event(2))
+        with pyro.plate("n", 5):
+            x = sample("x", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            sample("y", dist.Normal(x @ w.T, tau.rsqrt()).to_event(1), obs=Y.T[:5])
+
+    padded, plain = ConjugateModel(padded_rows), ConjugateModel(rows_alone)
+    plain.initialise(0)
+    for name in ("tau", "w"):
+        padded.block_of[name].restore(plain.block_of[name].natural)
+    for model in (padded, plain):
+        model.update(model.block_of["x"])
+        model.sweep()
+    assert padded.elbo() == pytest.approx(plain.elbo(), rel=1e-12)
+
+
+def test_a_mask_inside_one_factor_is_refused():
+    def model():
+        mask = torch.tensor([True, False])
+        with poutine.mask(mask=mask):
+            x = sample("x", dist.Normal(torch.zeros(2), 1.0))
+        sample("y", dist.Normal(KNOWN @ x, 1.0).to_event(1), obs=Y[:, 0])
+
+    with pytest.raises(NotSupportedError, match=r"'x': its mask removes some elements"):
+        ConjugateModel(model)
+
+
+def test_a_wishart_of_one_dimension_is_a_gamma():
+    """Wishart(ν, V) = Gamma(ν/2, 1/(2V))."""
+
+    def wishart():
+        precision = sample(
+            "tau", dist.Wishart(torch.tensor(5.0), covariance_matrix=2 * torch.eye(1))
+        )
+        mean = sample("mean", dist.MultivariateNormal(torch.zeros(1), torch.eye(1)))
+        with pyro.plate("n", N):
+            y = dist.MultivariateNormal(mean, precision_matrix=precision)
+            sample("y", y, obs=Y[0].unsqueeze(-1))
+
+    def gamma():
+        tau = sample("tau", dist.Gamma(2.5, 0.25))
+        mean = sample("mean", dist.Normal(0.0, 1.0))
+        with pyro.plate("n", N):
+            sample("y", dist.Normal(mean, tau.rsqrt()), obs=Y[0])
+
+    matrix, number = fitted(wishart, sweeps=30)[0], fitted(gamma, sweeps=30)[0]
+    assert matrix.elbo() == pytest.approx(number.elbo(), rel=1e-10)
+    mean = matrix.distributions()["tau"].mean.squeeze()
+    assert float(mean) == pytest.approx(float(number.distributions()["tau"].mean), rel=1e-6)

@@ -1,0 +1,77 @@
+"""A Gaussian on the problem's unconstrained space, N(m, LLᵀ) pushed through θ = T(u)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from vitools.isolation import seeded
+from vitools.posterior.base import Posterior, check_count
+from vitools.problem import Problem
+from vitools.supports import base_support
+from vitools.unconstrained import UnconstrainedSpace
+
+
+class GaussianPosterior(Posterior):
+    """u ~ N(m, LLᵀ) with θ = T(u), T as in :class:`~vitools.unconstrained.UnconstrainedSpace`.
+
+    Args:
+        location: m, ``[P]``.
+        scale_tril: L, ``[P, P]``; diagonal for a mean field.
+        location_error: ``[P]``, standard errors of m from the fit's own Monte Carlo; zeros if it
+            used none.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        location: Tensor,
+        scale_tril: Tensor,
+        location_error: Tensor,
+        **common: Any,
+    ) -> None:
+        super().__init__(problem, **common)
+        self.location, self.scale_tril = location, scale_tril
+        self.location_error = location_error
+        self._space = UnconstrainedSpace(problem)
+        self._gaussian = MultivariateNormal(location, scale_tril=scale_tril, validate_args=False)
+
+    def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+        check_count(n)
+        with seeded(seed), torch.no_grad():
+            vectors = self._gaussian.sample(torch.Size((n,)))
+            log_q = self._gaussian.log_prob(vectors) - self._space.log_jacobian(vectors)
+            return self._space.to_values(vectors), log_q
+
+    def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
+        flat, sample_shape = self.problem.checked_draws(values)
+        with torch.no_grad():
+            vectors = self._space.from_values(flat)
+            log_q = self._gaussian.log_prob(vectors) - self._space.log_jacobian(vectors)
+        return log_q.reshape(sample_shape)
+
+    def _moments(self, name: str) -> tuple[Tensor, Tensor]:
+        site = self.problem.latents[name]
+        if base_support(site.support) is not torch.distributions.constraints.real:
+            return super()._moments(name)
+        own = self._space.slices[name]
+        sd = self.scale_tril[own].square().sum(-1).sqrt()
+        return self.location[own].reshape(site.shape), sd.reshape(site.shape)
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        names = ("location", "scale_tril", "location_error")
+        return {name: getattr(self, name) for name in names}, {}
+
+    @classmethod
+    def _restore(
+        cls,
+        problem: Problem,
+        tensors: dict[str, Tensor],
+        meta: dict[str, Any],
+        common: dict[str, Any],
+        guide: Any,
+    ) -> "GaussianPosterior":
+        return cls(problem, **tensors, **common)
