@@ -8,7 +8,7 @@ SOURCES := pyproject.toml constraints.txt
 .PHONY: demo test test-slow lint docs clean
 
 demo: $(VENV)/.installed  ## the main job: compare methods on the two dice, write report/
-	$(BIN)/vitools compare two-dice --out report
+	$(BIN)/vitools compare two-dice --report report
 
 test: $(VENV)/.installed-dev  ## the default suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

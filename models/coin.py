@@ -37,6 +37,9 @@ def exact_log_evidence(flips: Tensor, a: float = 1.0, b: float = 1.0) -> float:
     return log_beta(a + heads, b + len(flips) - heads) - log_beta(a, b)
 
 
+model.exact_log_evidence = exact_log_evidence  # type: ignore[attr-defined]
+
+
 def example(seed: int) -> Example:
     """Twenty flips of a coin with bias 0.7."""
     return Example(model, (simulate(20, seed=seed),), "20 flips (simulated)")

@@ -95,5 +95,6 @@ def is_delta(node: Mapping[str, Any]) -> bool:
 
 def nearest(word: str, known: Any) -> str:
     """A hint for a mistyped name: ``" Did you mean 'rho'?"`` or nothing."""
-    match = get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
-    return f" Did you mean '{match[0]}'?" if match else ""
+    names = {str(name).casefold(): str(name) for name in known}
+    match = get_close_matches(str(word).casefold(), names, n=1, cutoff=0.5)
+    return f" Did you mean '{names[match[0]]}'?" if match else ""

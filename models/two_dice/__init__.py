@@ -85,6 +85,7 @@ __all__ = [
 # What Problem and hand_derived() look for on a model.
 model.invariants = invariants  # type: ignore[attr-defined]
 model.hand_derived_cavi = hand_derived_cavi  # type: ignore[attr-defined]
+model.exact_log_evidence = exact_log_evidence  # type: ignore[attr-defined]
 
 
 def example(seed: int) -> Example:

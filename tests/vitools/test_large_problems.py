@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vitools import Posterior, Problem, cavi, dry_run, runs
-from vitools.errors import DataError, NotSupportedError
+from vitools.errors import DataError, ModelError, NotSupportedError
 
 AP = Path(__file__).resolve().parents[3] / "shared" / "data" / "topic_ap" / "bow.npz"
 
@@ -42,7 +42,7 @@ def little_memory(monkeypatch):
     """A machine of two megabytes."""
     monkeypatch.setattr(dry_run, "_memory", lambda device: 2e6)
     monkeypatch.setattr(dry_run, "SMALL", 2**14)
-    monkeypatch.setattr(runs, "WORTH_ASKING", 2**16)
+    monkeypatch.setattr(runs, "LARGE", 2**16)
 
 
 def log_likelihood(words, documents, phi, theta):
@@ -175,9 +175,45 @@ def test_a_density_that_no_enumeration_makes_small_is_refused(little_memory):
     assert problem.prior(3)["w"].shape == (3, 1000)
 
 
-def test_a_problem_that_fits_is_run_on_values():
-    problem = Problem(topics_model, *tokens(3000, (5, 4000)), (5, 4000), 3)  # φ[z] takes 96 MB
+def test_a_problem_that_makes_no_large_tensor_is_run_on_values():
+    problem = Problem(topics_model, *tokens(3000, (5, 400)), (5, 400), 3)  # φ[z] takes 10 MB
     assert not problem.is_large
+
+
+def test_what_a_small_problem_refuses_a_large_one_refuses_before_its_first_density(monkeypatch):
+    """A latent used outside its plate: the enumerated sum runs over the wrong thing."""
+
+    def model(x):
+        with pyro.plate("n", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(torch.full((), 0.3, dtype=torch.float64)))
+        level = pyro.sample("level", dist.Normal(torch.zeros((), dtype=torch.float64), 1.0))
+        with pyro.plate("m", len(x)):
+            pyro.sample("x", dist.Normal(level + z.sum(-1, keepdim=True), 1.0), obs=x)
+
+    data = torch.zeros(6, dtype=torch.float64)
+    with pytest.raises(ModelError, match="changes when the discrete latents"):
+        Problem(model, data)
+    monkeypatch.setattr(runs, "LARGE", 64)
+    monkeypatch.setattr("vitools.problem.LARGE", 64)
+    problem = Problem(model, data)
+    with pytest.raises(ModelError, match="changes when the discrete latents"):
+        problem.log_joint({"level": torch.zeros((), dtype=torch.float64)})
+
+
+def test_matrices_are_factorised_without_values(monkeypatch):
+    def model(x):
+        eye = torch.eye(2, dtype=torch.float64)
+        with pyro.plate("k", 3):
+            tau = pyro.sample("tau", dist.Gamma(eye[0] + 2, eye[0] + 1).to_event(1))
+        precision = tau.unsqueeze(-1) * eye
+        with pyro.plate("n", len(x)):
+            z = pyro.sample("z", dist.Categorical(torch.ones(3, dtype=torch.float64)))
+            normal = dist.MultivariateNormal(eye[0], precision_matrix=precision[z])
+            pyro.sample("x", normal, obs=x)
+
+    problem = Problem(model, torch.zeros(2_000_000, 2, dtype=torch.float64))  # precision[z]: 64 MB
+    assert problem.is_large
+    assert problem.observed["x"].shape == (2_000_000, 2)
 
 
 # ---- a real corpus ------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""The commands of ``vitools``."""
+"""The commands of ``vitools``: the application, and those that fit nothing."""
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,13 +10,10 @@ from typer.core import TyperGroup
 
 from vitools._version import __version__
 from vitools.atomic import check_folder
-from vitools.errors import (
-    NotConjugate,
-    NotSupportedError,
-    NumericalError,
-    OptionError,
-    VitoolsError,
-)
+from vitools.cli import fitting
+from vitools.cli.methods import METHODS
+from vitools.cli.options import Data, Model, Seed
+from vitools.errors import NumericalError, VitoolsError, VitoolsWarning
 from vitools.models import SHIPPED
 
 
@@ -27,7 +25,10 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", VitoolsWarning)
+                warnings.showwarning = _note_or(warnings.showwarning)
+                return super().invoke(ctx)
         except VitoolsError as error:
             print(f"vitools: {error}", file=sys.stderr)
             raise typer.Exit(1 if isinstance(error, NumericalError) else 2) from error
@@ -36,31 +37,37 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from error
 
 
+def _note_or(show: Any) -> Any:
+    """Our own warnings as one line; whatever else Python wants to show as it does."""
+
+    def note(message: Any, category: Any, *where: Any, **more: Any) -> None:
+        if issubclass(category, VitoolsWarning):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            show(message, category, *where, **more)
+
+    return note
+
+
+def examples(*lines: str) -> str:
+    """An epilog with a line for each example."""
+    return "\n\n".join(["Examples:", *lines])
+
+
 app = typer.Typer(
     name="vitools",
     cls=Commands,
-    help="Variational inference for Pyro models: fit, compare, draw.",
+    help="Variational inference for Pyro models: fit, compare, explain, draw.",
+    epilog=examples(
+        "vitools compare two-dice",
+        "vitools compare mymodel.py:model --data my.csv --report out",
+        "vitools explain mymodel.py:model --data my.csv",
+        "vitools --install-completion",
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL", help="A shipped name (see 'vitools list') or path/to/file.py:function."
-    ),
-]
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", help="csv, npz or parquet; columns become arguments of their name."
-    ),
-]
-Seed = Annotated[
-    int, typer.Option(min=0, max=2**32 - 1, help="Of simulated data and of every fit.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, results only.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -72,21 +79,49 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it and end."),
     ] = False,
 ) -> None:
-    """Variational inference for Pyro models: fit, compare, draw."""
+    """Variational inference for Pyro models: fit, compare, explain, draw."""
 
 
-@app.command("list")
+@app.command("list", epilog=examples("vitools list"))
 def list_models() -> None:
     """List the shipped models."""
-    width = max(map(len, SHIPPED))
-    for name, shipped in SHIPPED.items():
-        print(f"{name:<{width}}  {shipped.summary}")
+    _print_table({name: shipped.summary for name, shipped in SHIPPED.items()})
 
 
-@app.command(epilog="Example: vitools draw two-dice --out two_dice.svg")
+@app.command("methods", epilog=examples("vitools methods"))
+def list_methods() -> None:
+    """List the methods a model can be fitted by."""
+    _print_table({name: method.summary for name, method in METHODS.items()})
+
+
+def _print_table(rows: dict[str, str]) -> None:
+    width = max(map(len, rows))
+    for name, summary in rows.items():
+        print(f"{name:<{width}}  {summary}")
+
+
+@app.command(
+    epilog=examples(
+        "vitools explain two-dice", "vitools explain mymodel.py:model --data measurements.parquet"
+    )
+)
+def explain(model: Model, data: Data = None, seed: Seed = 0) -> None:
+    """Print every site's closed-form update in mathematical words, or why it has none."""
+    from vitools.cli.target import open_target
+
+    print(open_target(model, data, seed).problem.explain())
+
+
+@app.command(
+    epilog=examples(
+        "vitools draw two-dice --out two_dice.svg",
+        "vitools draw mymodel.py:model --data my.npz --out graph.pdf",
+    )
+)
 def draw(
     model: Model,
     out: Annotated[Path, typer.Option(help="Where to; .svg, .png or .pdf.")] = Path("graph.svg"),
@@ -102,149 +137,17 @@ def draw(
     print(f"written: {out}")
 
 
-@app.command(epilog="Example: vitools explain two-dice")
-def explain(model: Model, data: Data = None, seed: Seed = 0) -> None:
-    """Print every site's closed-form update in mathematical words, or why it has none."""
-    from vitools.cli.target import open_target
-
-    print(open_target(model, data, seed).problem.explain())
-
-
-@app.command(epilog="Example: vitools fit two-dice --method kumaraswamy --out fits")
-def fit(
-    model: Model,
-    method: Annotated[str, typer.Option(help="One of 'vitools methods'.")] = "",
-    data: Data = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for fit.safetensors and posterior.nc.")
-    ] = None,
-    seed: Seed = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Fit a model by one method and print the posterior."""
-    from vitools.cli.methods import default_methods, find_method
-    from vitools.cli.progress import progress_line
-    from vitools.cli.target import open_target
-
-    if out is not None:
-        check_folder(out)
-    named = find_method(method) if method else None
-    target = open_target(model, data, seed)
-    chosen = named or find_method(default_methods(target)[0])
-    try:
-        with progress_line(chosen.label, quiet) as progress:
-            result = chosen.run(target, seed=seed, progress=progress, start=None)
-    except (NotConjugate, NotSupportedError) as error:
-        others = [name for name in default_methods(target) if find_method(name) is not chosen]
-        raise type(error)(
-            f"{str(error).rstrip('.')}. For {model}, try --method with one of: {', '.join(others)}."
-        ) from error
-    except NumericalError as error:
-        if not hasattr(error, "posterior"):
-            raise
-        print(f"vitools: {error}", file=sys.stderr)
-        result = error.posterior
-    print(result)
-    if out is not None:
-        from vitools.reporting import save_figure, save_netcdf, to_arviz
-
-        result.save(out / "fit.safetensors")
-        save_netcdf(to_arviz(result, seed=seed), out / "posterior.nc")
-        written = [out / "fit.safetensors", out / "posterior.nc"]
-        for stem, figure in (target.pictures() if target.pictures else {}).items():
-            written.append(out / f"{stem}.png")
-            save_figure(figure, written[-1])
-        print("written: " + " · ".join(map(str, written)))
-    if not result.status.is_good:
-        raise typer.Exit(1)
-
-
-@app.command(epilog="Example: vitools compare two-dice --out report")
-def compare(
-    model: Model,
-    methods: Annotated[
-        str, typer.Option(help="Comma-separated, see 'vitools methods'; all that apply if omitted.")
-    ] = "",
-    data: Data = None,
-    out: Annotated[Path, typer.Option(help="Folder for table, pictures and posterior.")] = Path(
-        "report"
-    ),
-    seed: Seed = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Fit a model by several methods, judge them side by side, and write a report."""
-    from vitools import compare as compare_fits
-    from vitools.cli.methods import default_methods, find_method
-    from vitools.cli.progress import progress_line
-    from vitools.cli.target import open_target
-    from vitools.posterior import Posterior, Status
-    from vitools.reporting import write_report
-
-    check_folder(out)
-    names = dict.fromkeys(name.strip() for name in methods.split(",") if name.strip())
-    named = [find_method(name) for name in names]
-    target = open_target(model, data, seed)
-    chosen = named or [find_method(name) for name in default_methods(target)]
-    print(f"{model}: {target.description}\n")
-    fits: dict[str, Posterior] = {}
-    failures: dict[str, VitoolsError] = {}
-    interrupted = False
-    for entry in chosen:
-        try:
-            with progress_line(entry.label, quiet) as progress:
-                result = entry.run(target, seed=seed, progress=progress, start=_start(fits))
-        except VitoolsError as error:  # the problem is sound: what ails one method spares the rest
-            failures[entry.label] = error
-            continue
-        except KeyboardInterrupt:
-            interrupted = True
-            break
-        fits[entry.label] = result
-        if result.status is Status.INTERRUPTED:
-            interrupted = True
-            break
-    if not fits:
-        if interrupted:
-            raise KeyboardInterrupt
-        raise _no_answer(failures)
-    comparison = compare_fits(fits, seed=seed)
-    print(comparison)
-    for label, reason in failures.items():
-        print(f"{label}: no answer: {reason}")
-    written = write_report(comparison, out)
-    print("written: " + " · ".join(str(path) for path in written))
-    if interrupted:
-        missing = [e.label for e in chosen if e.label not in fits and e.label not in failures]
-        print(
-            f"vitools: interrupted; the report covers {', '.join(fits)}"
-            + (f", not {', '.join(missing)}." if missing else "."),
-            file=sys.stderr,
-        )
-    usable = comparison.table["verdict"].isin(["trust", "use with care", "reference"]).any()
-    if interrupted or not usable:
-        raise typer.Exit(1)
-
-
-@app.command("methods")
-def list_methods() -> None:
-    """List the methods a model can be fitted by."""
-    from vitools.cli.methods import METHODS
-
-    width = max(map(len, METHODS))
-    for name, method in METHODS.items():
-        print(f"{name:<{width}}  {method.summary}")
-
-
-def _start(fits: dict) -> object | None:
-    """The coordinate-ascent fit with the highest bound, where later methods begin."""
-    ascents = [f for f in fits.values() if f.engine.startswith("cavi")]
-    return max(ascents, key=lambda f: f.bound, default=None)
-
-
-def _no_answer(failures: dict[str, VitoolsError]) -> VitoolsError:
-    reasons = "\n  ".join(f"{label}: {error}" for label, error in failures.items())
-    refused = all(
-        isinstance(error, NotConjugate | NotSupportedError) for error in failures.values()
+app.command(
+    epilog=examples(
+        "vitools fit two-dice --method kumaraswamy --out fits",
+        "vitools fit mymodel.py:model --data my.csv --method nuts",
+        "vitools fit mymodel.py:model --data my.csv --guide mymodel.py:guide",
     )
-    kind = OptionError if refused else NumericalError
-    return kind(f"no method gave an answer:\n  {reasons}")
+)(fitting.fit)
+app.command(
+    epilog=examples(
+        "vitools compare two-dice",
+        "vitools compare regression --methods cavi,multivariate,nuts --seed 3",
+        "vitools compare mymodel.py:model --data my.csv --report out",
+    )
+)(fitting.compare)

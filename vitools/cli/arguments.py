@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from vitools.sites import nearest
 def bind(function: Callable[..., Any], data: Path | None, model: str) -> Problem:
     """The problem of ``function`` on the columns of ``data``.
 
-    A csv file says nothing of integers. Its numbers are given as float64; a model that refuses
-    those gets the columns of whole numbers as int64, so that it can index with them.
+    A csv file says nothing of types. Its numbers are given as float64; a model that refuses those
+    gets the columns of whole numbers as int64, so that it can index with them, and the others in
+    torch's default dtype, so that they meet tensors the model itself makes.
     """
     if data is None:
         needed = _required(function)
@@ -34,15 +35,30 @@ def bind(function: Callable[..., Any], data: Path | None, model: str) -> Problem
     try:
         return Problem(function, **arguments)
     except VitoolsError as error:
-        integers = {name: _as_integers(value) for name, value in arguments.items()}
-        if any(integers[name] is not value for name, value in arguments.items()):
+        for others in _other_types(arguments):
             with contextlib.suppress(VitoolsError):
-                return Problem(function, **integers)
+                return Problem(function, **others)
         given = ", ".join(
             f"{name} ({str(value.dtype).removeprefix('torch.')} {list(value.shape)})"
             for name, value in arguments.items()
         )
         raise type(error)(f"{error} From '{data}' the model was given {given}.") from error
+
+
+def _other_types(arguments: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """The same values in other types, as far as they differ from those and from each other."""
+    integers = {name: _as_integers(value) for name, value in arguments.items()}
+    tried = [arguments]
+    for found in (integers, _in_default_dtype(arguments), _in_default_dtype(integers)):
+        types = [value.dtype for value in found.values()]
+        if all(types != [value.dtype for value in other.values()] for other in tried):
+            tried.append(found)
+            yield found
+
+
+def _in_default_dtype(arguments: dict[str, Tensor]) -> dict[str, Tensor]:
+    dtype = torch.get_default_dtype()
+    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in arguments.items()}
 
 
 def _arguments(

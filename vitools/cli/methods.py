@@ -1,22 +1,21 @@
-"""The methods the command line offers by name, each a thin call of an engine."""
+"""The methods the command line offers by name, each a thin call of an engine.
+
+The names are known to shell completion and ``vitools methods``, which should not wait for torch:
+engines and guides are imported when a method runs.
+"""
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.distributions import constraints
-
-from vitools import guides
-from vitools.cli.target import Target
-from vitools.conjugacy import ConjugateModel
-from vitools.engines import cavi, exact, hand_derived, nuts, svi
 from vitools.errors import NotConjugate, NotSupportedError, OptionError
-from vitools.posterior import Posterior
-from vitools.problem import Problem
-from vitools.sites import Site, nearest
-from vitools.unconstrained import UnconstrainedSpace
+
+if TYPE_CHECKING:
+    from vitools.cli.target import Target
+    from vitools.posterior import Posterior
+    from vitools.problem import Problem
+    from vitools.sites import Site
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,9 @@ class Method:
 
     label: str
     summary: str
-    fit: Callable[..., Posterior]
+    fit: Callable[..., "Posterior"]
 
-    def run(self, target: Target, **options: Any) -> Posterior:
+    def run(self, target: "Target", **options: Any) -> "Posterior":
         """Fit ``target``; options are seed, progress and start."""
         return self.fit(target, **options)
 
@@ -35,11 +34,15 @@ class Method:
 RESTARTS = 10
 
 
-def _cavi(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
+def _cavi(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
+    from vitools.engines import cavi
+
     return cavi(target.problem, restarts=RESTARTS, seed=seed, progress=progress)
 
 
-def _cavi_joint(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
+def _cavi_joint(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
+    from vitools.engines import cavi
+
     blocks = _joint_blocks(target.problem)
     if not blocks:
         raise NotSupportedError(
@@ -48,7 +51,7 @@ def _cavi_joint(target: Target, *, seed: int, progress: Any, start: Any) -> Post
     return cavi(target.problem, joint=blocks, restarts=RESTARTS, seed=seed, progress=progress)
 
 
-def _joint_blocks(problem: Problem) -> list[tuple[str, ...]]:
+def _joint_blocks(problem: "Problem") -> list[tuple[str, ...]]:
     """Discrete latents that share their plates, which one factor may hold together."""
     groups: dict[Any, list[str]] = {}
     for site in problem.discrete.values():
@@ -56,7 +59,9 @@ def _joint_blocks(problem: Problem) -> list[tuple[str, ...]]:
     return [tuple(names) for names in groups.values() if len(names) > 1]
 
 
-def _by_hand(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
+def _by_hand(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
+    from vitools.engines import hand_derived
+
     derivation = getattr(target.problem.model, "hand_derived_cavi", None)
     accepted = inspect.signature(derivation).parameters if derivation else {}
     options = {"restarts": RESTARTS, "factorisation": "joint"}
@@ -64,22 +69,47 @@ def _by_hand(target: Target, *, seed: int, progress: Any, start: Any) -> Posteri
     return hand_derived(target.problem, seed=seed, **options)
 
 
-def _svi(guide: Any) -> Callable[..., Posterior]:
-    def fit(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
-        return svi(target.problem, guide, seed=seed, progress=progress, start=start)
+def _svi(guide: str) -> Callable[..., "Posterior"]:
+    def fit(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
+        from vitools import guides
+        from vitools.engines import svi
+
+        chosen = getattr(guides, guide)
+        return svi(target.problem, chosen, seed=seed, progress=progress, start=start)
 
     return fit
 
 
-def _own_guide(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
+def _own_guide(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
+    from vitools.engines import svi
+
     if target.guide is None:
-        raise NotSupportedError(f"model '{target.problem.name}' brings no guide of its own.")
-    rate = target.learning_rate
-    optimizer = None if rate is None else lambda parameters: torch.optim.Adam(parameters, lr=rate)
-    return svi(target.problem, target.guide, optimizer=optimizer, seed=seed, progress=progress)
+        raise NotSupportedError(
+            f"model '{target.problem.name}' brings no guide of its own. Give one with "
+            "--guide path/to/file.py:guide."
+        )
+    if not target.is_amortised:
+        from vitools.cli.own_guide import try_guide
+
+        try_guide(target.problem, target.guide)
+    return svi(
+        target.problem,
+        target.guide,
+        learning_rate=target.learning_rate,
+        seed=seed,
+        progress=progress,
+    )
 
 
-def _nuts(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
+def _dadvi(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
+    from vitools.engines import dadvi
+
+    return dadvi(target.problem, covariance="linear_response", seed=seed, progress=progress)
+
+
+def _nuts(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
+    from vitools.engines import nuts
+
     return nuts(
         target.problem,
         num_samples=200,
@@ -91,7 +121,9 @@ def _nuts(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
     )
 
 
-def _exact(target: Target, *, seed: int, progress: Any, start: Any) -> Posterior:
+def _exact(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
+    from vitools.engines import exact
+
     return exact(target.problem, seed=seed, progress=progress)
 
 
@@ -104,23 +136,26 @@ METHODS: dict[str, Method] = {
     "cavi-by-hand": Method(
         "CAVI by hand", "the model's own hand-derived updates, joint where derived", _by_hand
     ),
-    "encoder": Method("SVI encoder", "the model's own amortised guide", _own_guide),
+    "own-guide": Method(
+        "SVI own guide", "the guide the model brings, or that of --guide", _own_guide
+    ),
     "kumaraswamy": Method(
-        "SVI Kumaraswamy", "Kumaraswamy sticks and intervals", _svi(guides.AutoKumaraswamy)
+        "SVI Kumaraswamy", "Kumaraswamy sticks and intervals", _svi("AutoKumaraswamy")
     ),
     "logistic-normal": Method(
-        "SVI logistic normal", "softmax-Gaussian on simplexes", _svi(guides.AutoLogisticNormal)
+        "SVI logistic normal", "softmax-Gaussian on simplexes", _svi("AutoLogisticNormal")
     ),
     "dirichlet": Method(
-        "SVI Dirichlet", "Dirichlet and Beta, implicit gradients", _svi(guides.AutoDirichlet)
+        "SVI Dirichlet", "Dirichlet and Beta, implicit gradients", _svi("AutoDirichlet")
     ),
-    "normal": Method(
-        "SVI normal", "independent Gaussians, transformed", _svi(guides.AutoMeanField)
-    ),
+    "normal": Method("SVI normal", "independent Gaussians, transformed", _svi("AutoMeanField")),
     "multivariate": Method(
         "SVI multivariate",
         "one Gaussian with full covariance, transformed",
-        _svi(guides.AutoMultivariate),
+        _svi("AutoMultivariate"),
+    ),
+    "dadvi": Method(
+        "DADVI", "a Gaussian on fixed draws, linear-response covariance, transformed", _dadvi
     ),
     "nuts": Method("NUTS", "the no-U-turn sampler", _nuts),
 }
@@ -128,6 +163,8 @@ METHODS: dict[str, Method] = {
 
 def find_method(name: str) -> Method:
     """A method by name, or an error that lists them."""
+    from vitools.sites import nearest
+
     if name not in METHODS:
         raise OptionError(
             f"no method '{name}' (methods: {', '.join(METHODS)}).{nearest(name, METHODS)}"
@@ -135,11 +172,13 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
-def default_methods(target: Target) -> list[str]:
+def default_methods(target: "Target") -> list[str]:
     """The methods worth comparing on this model, cheapest first, the reference last."""
+    from vitools.unconstrained import UnconstrainedSpace
+
     problem = target.problem
-    if target.guide is not None:
-        return ["encoder"]
+    if target.is_amortised:
+        return ["own-guide"]
     size = UnconstrainedSpace(problem).size
     names = ["exact"] if size <= 2 else []
     if _is_conjugate(problem):
@@ -152,10 +191,14 @@ def default_methods(target: Target) -> list[str]:
         names += ["kumaraswamy", "logistic-normal"]
     elif problem.continuous:
         names += ["normal", "multivariate"]
+    if target.guide is not None:
+        names.append("own-guide")
     return names + (["nuts"] if problem.continuous and "exact" not in names else [])
 
 
-def _is_conjugate(problem: Problem) -> bool:
+def _is_conjugate(problem: "Problem") -> bool:
+    from vitools.conjugacy import ConjugateModel
+
     try:
         ConjugateModel(problem.model, problem.args, problem.kwargs)
     except (NotConjugate, NotSupportedError):
@@ -163,7 +206,9 @@ def _is_conjugate(problem: Problem) -> bool:
     return True
 
 
-def _is_bounded(site: Site) -> bool:
+def _is_bounded(site: "Site") -> bool:
+    from torch.distributions import constraints
+
     support = site.support
     while hasattr(support, "base_constraint"):
         support = support.base_constraint

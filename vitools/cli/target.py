@@ -18,51 +18,69 @@ from vitools.sites import nearest
 
 @dataclass(frozen=True)
 class Target:
-    """What a command works on; what a model brings along is said at ``vitools.models.Example``."""
+    """What a command works on; what a model brings along is said at ``vitools.models.Example``.
+
+    ``is_amortised``: the model comes with a guide without which it is of no use (an encoder).
+    """
 
     problem: Problem
     description: str
     guide: Any = None
     learning_rate: float | None = None
+    is_amortised: bool = False
     pictures: Callable[[], dict[str, Any]] | None = None
 
 
-def open_target(model: str, data: Path | None, seed: int) -> Target:
-    """A shipped model by name, or ``path/to/file.py:function`` with ``--data``."""
-    description = f"data from {data}"
+def open_target(model: str, data: Path | None, seed: int, guide: str = "") -> Target:
+    """A shipped model by name, or ``path/to/file.py:function`` with ``--data`` and ``--guide``."""
+    modules: dict[Path, ModuleType] = {}  # a guide in the model's file shares its modules
+    own = _load_function(guide, modules, "--guide ") if guide else None
+    described = "no data file" if data is None else f"data from {data}"
     if ":" in model or model.endswith(".py"):
-        problem = bind(_load_function(model), data, model)
-        return Target(problem, description if data is not None else "no data file")
+        return Target(bind(_load_function(model, modules), data, model), described, own)
     if model not in SHIPPED:
         raise OptionError(
             f"no shipped model '{model}' (shipped: {', '.join(SHIPPED)}).{nearest(model, SHIPPED)} "
             "For your own, give path/to/file.py:function."
         )
     example = SHIPPED[model].build(seed)
-    if data is not None:
-        problem = bind(example.model, data, model)
-        return Target(problem, description, example.guide, example.learning_rate)
-    problem = Problem(example.model, *example.args, **example.kwargs)
+    problem, pictures = None, None
+    if data is None:
+        problem = Problem(example.model, *example.args, **example.kwargs)
+        described, pictures = example.description, example.pictures
+    problem = problem or bind(example.model, data, model)
+    if own is not None:
+        return Target(problem, described, own)
     return Target(
-        problem, example.description, example.guide, example.learning_rate, example.pictures
+        problem,
+        described,
+        example.guide,
+        example.learning_rate,
+        is_amortised=example.guide is not None,
+        pictures=pictures,
     )
 
 
-def _load_function(model: str) -> Callable[..., Any]:
+def _load_function(
+    model: str, modules: dict[Path, ModuleType], option: str = ""
+) -> Callable[..., Any]:
+    """The function of ``path:name``; a guide may be a class, which is called with the model."""
     path_text, _, name = model.rpartition(":")
     if not path_text or not name:
         example = f"{model}:model" if model.endswith(".py") else "mymodel.py:model"
-        raise OptionError(f"'{model}': expected path/to/file.py:function, e.g. {example}.")
+        raise OptionError(f"{option}'{model}': expected path/to/file.py:function, e.g. {example}.")
     path = Path(path_text)
     if not path.is_file():
         neighbours = [str(other) for other in path.parent.glob("*.py")]
         raise FileError(
-            f"no file '{path}'; expected the Python file with the model."
+            f"no file '{path}'; expected the Python file with the {'guide' if option else 'model'}."
             f"{nearest(str(path), neighbours)}"
         )
-    module = _import(path)
+    if path not in modules:
+        modules[path] = _import(path)
+    module = modules[path]
     function = getattr(module, name, None)
-    if inspect.isclass(function):
+    if inspect.isclass(function) and not option:
         raise OptionError(
             f"'{name}' in '{path}' is a class; expected a function or an instance. "
             f"Add a line such as `model = {name}()` and give {path}:model."

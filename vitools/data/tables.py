@@ -11,6 +11,7 @@ import zlib
 from array import array
 from collections import Counter
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -143,8 +144,13 @@ def _is_number(cell: str) -> bool:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as stream:  # numpy leaves a damaged file open
+        return _read_archive(path, stream)
+
+
+def _read_archive(path: Path, stream: BinaryIO) -> dict[str, np.ndarray]:
     try:
-        archive = np.load(path, allow_pickle=False)
+        archive = np.load(stream, allow_pickle=False)
     except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
         raise DataError(f"{path} is not an npz archive: write it with numpy.savez") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):

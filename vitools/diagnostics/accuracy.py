@@ -16,6 +16,9 @@ from vitools.posterior import Estimate
 SURE = 2.0
 """Standard errors by which a deviation has to clear a limit before it counts."""
 
+Figures = dict[str, tuple[Tensor, Tensor]]
+"""Values and their standard errors, ``{name: ([*shape], [*shape])}``; NaN for constants."""
+
 NEGLIGIBLE = 1e-10  # an sd this small relative to its mean is a constant, not an unknown
 
 
@@ -54,12 +57,12 @@ def measure_accuracy(
         >>> print(accuracy.sd_ratio, accuracy.sd_ratio_at)
         0.25 (exact) mu[1]
     """
-    errors: dict[str, tuple[Tensor, Tensor]] = {}
-    ratios: dict[str, tuple[Tensor, Tensor]] = {}
+    errors: Figures = {}
+    ratios: Figures = {}
     for name, ref in reference.items():
         q = found[name]
-        varies = ref.sd > NEGLIGIBLE * (1.0 + ref.mean.abs())
-        scale = torch.where(varies, ref.sd, torch.nan)
+        scale = varying_scale(ref.mean, ref.sd)
+        varies = ~torch.isnan(scale)
         error, ratio = (q.mean - ref.mean).abs() / scale, q.sd / scale
         # A fit that left the numbers is infinitely wrong, not unknown.
         error, ratio = (torch.where(varies, x.nan_to_num(nan=torch.inf), x) for x in (error, ratio))
@@ -70,6 +73,16 @@ def measure_accuracy(
             torch.where(torch.isinf(x), 0.0, se) for x, se in ((error, error_se), (ratio, ratio_se))
         )
         errors[name], ratios[name] = (error, error_se), (ratio, ratio_se)
+    return summarise(errors, ratios)
+
+
+def varying_scale(mean: Tensor, sd: Tensor) -> Tensor:
+    """``sd``, NaN where the entry is a constant."""
+    return torch.where(sd > NEGLIGIBLE * (1.0 + mean.abs()), sd, torch.nan)
+
+
+def summarise(errors: Figures, ratios: Figures) -> Accuracy | None:
+    """The worst entries of both kinds, and all; ``None`` where nothing varies."""
     worst_error = _worst(errors, lambda error, se: error - SURE * se)
     worst_ratio = _worst(ratios, lambda ratio, se: ratio.log().abs() - SURE * se / ratio)
     if worst_error is None or worst_ratio is None:

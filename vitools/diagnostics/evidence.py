@@ -1,4 +1,4 @@
-"""Bounds on log p(x), on one scale for every fit.
+"""Lower bounds on log p(x), on one scale for every fit.
 
 With log weights log w_i = log p(x, θ_i) - log q(θ_i) at draws θ_i from q, discrete latents
 summed out of p:

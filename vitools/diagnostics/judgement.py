@@ -1,17 +1,29 @@
 """All figures on one fit, from one set of draws."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from vitools.diagnostics.accuracy import Accuracy, measure_accuracy
+from vitools.diagnostics.convergence import Trend, trend
+from vitools.diagnostics.correction import measure_correction, psis_moments
+from vitools.diagnostics.distance import Distance, measure_distance
 from vitools.diagnostics.evidence import bound
-from vitools.diagnostics.khat import khat_estimate, khat_threshold
+from vitools.diagnostics.evidence_bounds import Evidence, evidence_of, exact_log_evidence
+from vitools.diagnostics.khat import khat_threshold
 from vitools.diagnostics.moments import Moments, moments, quantities
-from vitools.diagnostics.verdict import Verdict, reach_verdict
+from vitools.diagnostics.psis import SmoothedWeights, smooth
+from vitools.diagnostics.remedy import suggest
+from vitools.diagnostics.site_khat import SiteKhat, site_khats
+from vitools.diagnostics.verdict import LIGHT_SHARE, RICHER, Verdict, reach_verdict
+from vitools.diagnostics.wasserstein_bounds import ErrorBounds, error_bounds
 from vitools.posterior import DrawsPosterior, Estimate, GridPosterior, Posterior
+
+CLEAR_KHAT = 0.4
+"""A latent whose own k̂ is below this is not blamed by name."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,16 @@ class Judgement:
         verdict: grade, reason and advice.
         draws: the judged quantities at the draws used, ``{name: [n, *shape]}``, on the CPU.
         moments: their moments, exact where the fit gives them.
+        evidence: bounds on log p(x) for as many K as the draws allow; ``None`` without density.
+        weights: smoothed importance weights of the draws; ``None`` where undefined.
+        site_khats: the worst entry of each latent, ``{site: SiteKhat}``; empty where undefined.
+        psis_moments: the posterior's moments as the weights have them, where k̂ is below its
+            threshold (or the weights are all but equal); else empty.
+        correction: the fit's moments against those; ``None`` where there are none.
+        error_bounds: guaranteed limits to the errors of means and sds; ``None`` where k̂ ≥ 1/2.
+        distance: from the reference's draws; ``None`` where none were given.
+        trend: what the end of the fit's record says; of an engine that does not iterate, that there
+            is none.
     """
 
     bound: Estimate | None
@@ -32,6 +54,14 @@ class Judgement:
     verdict: Verdict
     draws: dict[str, Tensor]
     moments: dict[str, Moments]
+    evidence: Evidence | None = None
+    weights: SmoothedWeights | None = None
+    site_khats: dict[str, SiteKhat] = field(default_factory=dict)
+    psis_moments: dict[str, Moments] = field(default_factory=dict)
+    correction: Accuracy | None = None
+    error_bounds: ErrorBounds | None = None
+    distance: Distance | None = None
+    trend: Trend | None = None
 
 
 def judge(
@@ -40,43 +70,100 @@ def judge(
     *,
     num_samples: int = 1000,
     seed: int = 0,
+    reference_draws: Mapping[str, Tensor] | None = None,
+    least_evidence: Estimate | None = None,
 ) -> Judgement:
     """Draw once from a fit and compute everything the verdict rests on.
 
     Args:
         reference: moments to compare with, from :func:`~vitools.diagnostics.moments.moments`.
         num_samples: draws from a fit with a density; a sampler's own draws are all used.
+        reference_draws: draws of the same quantities ``{name: [n, *shape]}``, e.g. another
+            judgement's ``draws``, for :class:`~vitools.diagnostics.distance.Distance`.
+        least_evidence: a lower bound on log p(x) from elsewhere (the bound of another fit). A fit
+            that cannot account for half of it misses a mode. Not applied where the model's sites
+            are not identified (``problem.invariants``): one of several equal modes is enough there.
     """
     problem = posterior.problem
-    lower: Estimate | None = None
-    khat: Estimate | None = None
     with torch.no_grad():
         if isinstance(posterior, DrawsPosterior):
-            values = posterior.pooled()
+            values, log_weights = posterior.pooled(), None
         else:
             values, log_q = posterior.sample_with_log_prob(num_samples, seed)
-            if isinstance(posterior, GridPosterior):
-                lower, khat = posterior.log_evidence, Estimate(0.0)
-            else:
-                lower, khat = _evidence(problem.log_joint(values) - log_q, num_samples)
+            # without continuous latents there is one value for all draws, hence expand
+            log_weights = (problem.log_joint(values) - log_q).expand(num_samples)
         judged = quantities(problem, values) if values else {}
-        draws = {name: value.cpu() for name, value in judged.items()}
+        draws = {name: value.detach().cpu() for name, value in judged.items()}
         found = moments(posterior, draws)
     accuracy = None if reference is None else measure_accuracy(found, reference)
+    distance = None if reference_draws is None else measure_distance(draws, reference_draws)
+    record = trend(posterior.history)
+    if log_weights is None or isinstance(posterior, GridPosterior):
+        lower = posterior.log_evidence if isinstance(posterior, GridPosterior) else None
+        khat = None if lower is None else Estimate(0.0)
+        verdict = reach_verdict(
+            posterior.status, detail=posterior.detail, bound=lower, khat=khat, accuracy=accuracy
+        )
+        known = None if lower is None else Evidence({1: lower}, {}, lower, lower)
+        return Judgement(
+            lower, khat, accuracy, verdict, draws, found, known, distance=distance, trend=record
+        )
+    lower = bound(log_weights)
+    known = evidence_of(log_weights, exact_log_evidence(problem))
+    if not bool(torch.isfinite(log_weights).all()):
+        verdict = reach_verdict(
+            posterior.status, detail=posterior.detail, bound=lower, accuracy=accuracy
+        )
+        return Judgement(
+            lower, None, accuracy, verdict, draws, found, known, distance=distance, trend=record
+        )
+    weights, khats = smooth(log_weights), site_khats(problem, values, log_weights)
+    threshold = khat_threshold(num_samples)
+    share = weights.effective_size / num_samples
+    is_usable = weights.khat.value <= threshold or share >= LIGHT_SHARE
+    correction = measure_correction(draws, weights) if draws and is_usable else None
     verdict = reach_verdict(
         posterior.status,
         detail=posterior.detail,
         bound=lower,
-        khat=khat,
-        threshold=khat_threshold(num_samples),
+        khat=weights.khat,
+        threshold=threshold,
         accuracy=accuracy,
+        correction=correction,
+        effective_share=share,
+        culprit=_culprit(khats),
+        missing=_missing(posterior, log_weights, known.exact or least_evidence),
+        remedy=suggest(posterior, values, weights, khats, correction) if values else RICHER,
     )
-    return Judgement(lower, khat, accuracy, verdict, draws, found)
+    return Judgement(
+        lower,
+        weights.khat,
+        accuracy,
+        verdict,
+        draws,
+        found,
+        known,
+        weights,
+        khats,
+        psis_moments(draws, weights) if is_usable else {},
+        correction,
+        error_bounds(values, log_weights) if values else None,
+        distance,
+        record,
+    )
 
 
-def _evidence(log_weights: Tensor, num_samples: int) -> tuple[Estimate, Estimate | None]:
-    """Bound and k̂; the second is left out where a weight is undefined, which the verdict says."""
-    log_weights = log_weights.expand(num_samples)  # without continuous latents there is one value
-    lower = bound(log_weights)
-    usable = bool(torch.isfinite(log_weights).all())
-    return lower, khat_estimate(log_weights) if usable else None
+def _culprit(khats: Mapping[str, SiteKhat]) -> str:
+    """The latent that makes the weights heavy, where one can be told from the rest."""
+    worst = max(khats.values(), key=lambda found: found.value, default=None)
+    return f"{worst.at} ({worst.value:.2f})" if worst and worst.value > CLEAR_KHAT else ""
+
+
+def _missing(posterior: Posterior, log_weights: Tensor, known: Estimate | None) -> Estimate | None:
+    """What the fit's draws leave of the evidence that is known to be there, in nats."""
+    if known is None or posterior.problem.invariants is not None:
+        return None
+    log_weights = log_weights.detach().double()
+    level = log_weights.logsumexp(0) - math.log(len(log_weights))
+    error = float((log_weights - level).exp().std()) / math.sqrt(len(log_weights))
+    return Estimate(known.value - float(level), math.hypot(error, known.standard_error))

@@ -57,16 +57,7 @@ def khat_estimate(log_weights: Tensor) -> Estimate:
 
     The fit's prior shrinks the error by M / (M + 10). For k < -1/2 the true error is smaller.
     """
-    num_draws = log_weights.numel()
-    if num_draws < MIN_DRAWS:
-        raise OptionError(f"k̂ needs at least {MIN_DRAWS} draws, got {num_draws}.")
-    log_weights = log_weights.detach().cpu()
-    bad = int((torch.isnan(log_weights) | (log_weights == math.inf)).sum())
-    if bad or bool((log_weights == -math.inf).all()):
-        raise NumericalError(
-            f"{bad} of {num_draws} log weights are NaN or infinite, or all weights are zero: k̂ "
-            "says nothing about them. Check the fit's status."
-        )
+    log_weights = checked_log_weights(log_weights)
     if is_constant(log_weights):
         return Estimate(0.0)
     tail = _tail(log_weights.double())
@@ -77,10 +68,30 @@ def khat_estimate(log_weights: Tensor) -> Estimate:
     return Estimate(khat, standard_error)
 
 
+def checked_log_weights(log_weights: Tensor) -> Tensor:
+    """``[n]`` on the CPU; refused where there are too few, or some are undefined."""
+    num_draws = log_weights.numel()
+    if num_draws < MIN_DRAWS:
+        raise OptionError(f"k̂ needs at least {MIN_DRAWS} draws, got {num_draws}.")
+    log_weights = log_weights.detach().cpu()
+    bad = int((torch.isnan(log_weights) | (log_weights == math.inf)).sum())
+    if bad or bool((log_weights == -math.inf).all()):
+        raise NumericalError(
+            f"{bad} of {num_draws} log weights are NaN or infinite, or all weights are zero: k̂ "
+            "says nothing about them. Check the fit's status."
+        )
+    return log_weights
+
+
+def tail_above(log_weights: Tensor) -> tuple[float, Tensor]:
+    """The tail's cutoff and the indices of the log weights above it, the largest being 0."""
+    length = math.ceil(min(len(log_weights) / 5, 3 * math.sqrt(len(log_weights))))
+    cutoff = max(float(log_weights.sort().values[-length - 1]), LOG_SMALLEST)
+    return cutoff, (log_weights > cutoff).nonzero().squeeze(-1)
+
+
 def _tail(log_weights: Tensor) -> Tensor:
     """Excesses of the largest weights over the cutoff, the largest weight being 1: ``[M]``."""
-    log_weights = (log_weights - log_weights.max()).sort().values
-    length = math.ceil(min(len(log_weights) / 5, 3 * math.sqrt(len(log_weights))))
-    cutoff = max(float(log_weights[-length - 1]), LOG_SMALLEST)
-    above = log_weights[log_weights > cutoff]
-    return math.exp(cutoff) * torch.expm1(above - cutoff)
+    log_weights = log_weights - log_weights.max()
+    cutoff, above = tail_above(log_weights)
+    return math.exp(cutoff) * torch.expm1(log_weights[above].sort().values - cutoff)

@@ -1,5 +1,8 @@
 """Names for the dimensions of a site's values: plates where there are some."""
 
+import math
+
+import numpy as np
 from torch import Tensor
 
 from vitools.problem import Problem
@@ -9,6 +12,15 @@ SAMPLE_DIMS = ("chain", "draw")
 
 NamedShape = tuple[tuple[str, ...], tuple[int, ...]]
 """Names of dimensions and their sizes."""
+
+
+def over_draws(
+    shape: tuple[int, ...], dims: tuple[str, ...], sizes: tuple[int, ...], value: Tensor
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """``value`` ``[chains · draws, *sizes]`` as a named array over ``shape`` = (chains, draws)."""
+    # Without continuous latents there is one value for all draws, hence expand.
+    flat = value.reshape((-1, *sizes)).expand((math.prod(shape), *sizes))
+    return SAMPLE_DIMS + dims, flat.reshape(shape + sizes).detach().cpu().numpy()
 
 
 def plate_dim(plate: str) -> str:

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from vitools._version import __version__
 from vitools.diagnostics.khat import MIN_DRAWS, pareto_khat
+from vitools.diagnostics.site_khat import site_khats
 from vitools.errors import OptionError
 from vitools.posterior import DrawsPosterior, Posterior
 from vitools.posterior.base import check_count
 from vitools.problem import Problem
-from vitools.reporting.arviz_dims import SAMPLE_DIMS, argument_dims, plate_dim, site_dims
+from vitools.reporting.arviz_dims import argument_dims, over_draws, plate_dim, site_dims
 from vitools.reporting.arviz_groups import Groups, Variable, assemble
+from vitools.reporting.arviz_prior import has_prior, prior_groups, unexpanded
 from vitools.sites import Site, nearest
 
 DEFAULT_DRAWS = 1000
@@ -26,9 +28,13 @@ GROUPS = (
     "posterior_predictive",
     "log_likelihood",
     "sample_stats",
+    "prior",
+    "prior_predictive",
     "observed_data",
     "constant_data",
+    "optimization_history",
 )
+MOST_PRIOR_DRAWS = 1000
 
 
 def to_arviz(
@@ -48,7 +54,10 @@ def to_arviz(
     - ``posterior_predictive``: replicated data; a replicated row draws new discrete latents;
     - ``log_likelihood``: of each independent unit of data, discrete latents summed out;
     - ``sample_stats``: ``log_p``, the log joint density of each draw, and ``log_q``, the fit's own
-      (what ``arviz.loo_approximate_posterior`` asks for);
+      (what ``arviz.loo_approximate_posterior`` asks for); ``pareto_khat`` of their difference, and
+      ``site_khat``, that of each latent;
+    - ``prior`` and ``prior_predictive``, at most 1000 draws; left out where a prior is improper;
+    - ``optimization_history``: ``elbo`` and ``seconds`` over ``optimization_step``, where the engine iterates;
     - ``observed_data``, and ``constant_data``: the model's other arguments that are arrays.
 
     Dims carry the names of plates, labelled by ``problem.with_coords``; dims without a plate are
@@ -90,22 +99,27 @@ def build_groups(
     wanted = _checked(include)
     draws = _Draws(posterior, num_samples, seed)
     attrs = _attrs(posterior)
+    problem = posterior.problem
     makers: dict[str, Callable[[], dict[str, Variable]]] = {
         "posterior": draws.posterior_group,
         "posterior_predictive": draws.predictive_group,
         "log_likelihood": draws.log_likelihood_group,
         "sample_stats": draws.sample_stats_group,
-        "observed_data": lambda: _observed_data(posterior.problem),
-        "constant_data": lambda: _constant_data(posterior.problem),
+        "prior": lambda: draws.prior_groups["prior"],
+        "prior_predictive": lambda: draws.prior_groups["prior_predictive"],
+        "observed_data": lambda: _observed_data(problem),
+        "constant_data": lambda: _constant_data(problem),
+        "optimization_history": lambda: _history(posterior),
     }
     with torch.no_grad():
         made = {name: makers[name]() for name in GROUPS if name in wanted}
+    coords = {plate_dim(k): np.asarray(labels) for k, labels in problem.coords.items()}
     stats = made.get("sample_stats", {})
-    if "log_q" in stats:
-        log_weights = torch.from_numpy(stats["log_p"][1] - stats["log_q"][1]).flatten()
-        if len(log_weights) >= MIN_DRAWS and bool(torch.isfinite(log_weights).all()):
-            attrs["pareto_khat"] = pareto_khat(log_weights)
-    coords = {plate_dim(k): np.asarray(labels) for k, labels in posterior.problem.coords.items()}
+    if "pareto_khat" in stats:
+        attrs["pareto_khat"] = float(stats["pareto_khat"][1])
+        coords["khat_site"] = np.asarray(list(problem.continuous))
+    if "optimization_history" in made:
+        coords["optimization_step"] = np.asarray(posterior.history.steps)
     return Groups({name: group for name, group in made.items() if group}, coords, attrs)
 
 
@@ -140,7 +154,7 @@ class _Draws:
         if self.problem.deterministics:
             derived = self.problem.predictive(drawn, self.seed + 2)
             for name, site in self.problem.deterministics.items():
-                group[name] = self._of_site(site, _unexpanded(site, derived[name]))
+                group[name] = self._of_site(site, unexpanded(site, derived[name]))
         return group
 
     def predictive_group(self) -> dict[str, Variable]:
@@ -165,10 +179,25 @@ class _Draws:
         }
 
     def sample_stats_group(self) -> dict[str, Variable]:
-        group = {"log_p": self._over_draws((), (), self.problem.log_joint(self.values))}
-        if self.log_q is not None:
-            group["log_q"] = self._over_draws((), (), self.log_q)
+        log_p = self.problem.log_joint(self.values)
+        group = {"log_p": self._over_draws((), (), log_p)}
+        if self.log_q is None:
+            return group
+        group["log_q"] = self._over_draws((), (), self.log_q)
+        log_weights = (log_p - self.log_q).expand(self.count)
+        if len(log_weights) < MIN_DRAWS or not bool(log_weights.isfinite().all()):
+            return group
+        group["pareto_khat"] = (), np.asarray(pareto_khat(log_weights))
+        if self.values:
+            found = site_khats(self.problem, self.values, log_weights)
+            group["site_khat"] = ("khat_site",), np.asarray([k.value for k in found.values()])
         return group
+
+    @cached_property
+    def prior_groups(self) -> dict[str, dict[str, Variable]]:
+        if not has_prior(self.problem):
+            return {"prior": {}, "prior_predictive": {}}
+        return prior_groups(self.problem, min(self.count, MOST_PRIOR_DRAWS), self.seed + 4)
 
     def _latents(self) -> Iterable[tuple[str, Site]]:
         return (self.problem.continuous | self.problem.discrete).items()
@@ -177,17 +206,7 @@ class _Draws:
         return self._over_draws(*site_dims(site, tuple(value.shape[1:])), value)
 
     def _over_draws(self, dims: tuple[str, ...], sizes: tuple[int, ...], value: Tensor) -> Variable:
-        # Without continuous latents there is one value for all draws, hence expand.
-        flat = value.reshape((-1, *sizes)).expand((self.count, *sizes))
-        return SAMPLE_DIMS + dims, _numpy(flat.reshape(self.shape + sizes))
-
-
-def _unexpanded(site: Site, value: Tensor) -> Tensor:
-    """One of the equal copies that a plate makes of ``pyro.deterministic``'s value."""
-    assert site.value is not None
-    while value.dim() - 1 > site.value.dim():
-        value = value[:, 0]
-    return value
+        return over_draws(self.shape, dims, sizes, value)
 
 
 def _thinned(draws: dict[str, Tensor], num_samples: int | None) -> dict[str, Tensor]:
@@ -207,6 +226,16 @@ def _observed_data(problem: Problem) -> dict[str, Variable]:
         dims, sizes = site_dims(site, tuple(value.shape))
         group[name] = dims, _numpy(value.reshape(sizes))
     return group
+
+
+def _history(posterior: Posterior) -> dict[str, Variable]:
+    history = posterior.history
+    if not len(history):
+        return {}
+    return {
+        "elbo": (("optimization_step",), np.asarray(history.elbo)),
+        "seconds": (("optimization_step",), np.asarray(history.seconds)),
+    }
 
 
 def _constant_data(problem: Problem) -> dict[str, Variable]:

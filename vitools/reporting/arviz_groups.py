@@ -60,13 +60,22 @@ def save_netcdf(tree: Any, path: str | Path) -> None:
     ``arviz.from_netcdf(path)`` reads it back.
     """
     with atomic_path(path) as temporary:
-        try:
-            tree.to_netcdf(str(temporary), engine="h5netcdf")
-        except (TypeError, ValueError) as error:
-            raise FileError(
-                f"cannot write '{path}' as netCDF: {error}. Labels of a plate must be all numbers "
-                "or all strings; see Problem.with_coords."
-            ) from error
+        temporary.write_bytes(_netcdf(tree, path))
+
+
+def _netcdf(tree: Any, path: str | Path) -> memoryview:
+    """The file in memory first: HDF5 brings the process down where a disk fills up under it."""
+    if not isinstance(tree, xarray.DataTree):
+        groups = {f"/{name}": tree[name] for name in tree.groups()}
+        root = xarray.Dataset(attrs=tree.attrs)
+        tree = xarray.DataTree.from_dict({"/": root} | groups)
+    try:
+        return tree.to_netcdf(None, engine="h5netcdf")
+    except (TypeError, ValueError) as error:
+        raise FileError(
+            f"cannot write '{path}' as netCDF: {error}. Labels of a plate must be all numbers "
+            "or all strings; see Problem.with_coords."
+        ) from error
 
 
 def _dataset(groups: Groups, group: str) -> xarray.Dataset:

@@ -1,5 +1,6 @@
 """Fits of one problem side by side: one judge, one table."""
 
+import json
 import math
 import zlib
 from collections.abc import Mapping
@@ -13,10 +14,13 @@ from vitools.atomic import atomic_path
 from vitools.diagnostics import Grade, Judgement, judge
 from vitools.errors import OptionError
 from vitools.posterior import DrawsPosterior, Estimate, GridPosterior, Posterior, Status
-from vitools.reporting.terminal import Cell, estimate_words, layout, paragraph, seconds_words
+from vitools.reporting.comparison_json import comparison_record
+from vitools.reporting.comparison_text import comparison_text
 from vitools.sites import nearest
 
 FEWEST_DRAWS = 100
+NEGLIGIBLE_GAP = 0.1
+"""Nats below the best bound at which no fit can be said to miss a mode."""
 
 
 def compare(
@@ -57,19 +61,41 @@ def compare(
     _check(fits, reference, num_samples)
     chosen = reference if reference is not None else _default_reference(fits)
     judgements: dict[str, Judgement] = {}
-    truth = None
+    truth, true_draws = None, None
     if chosen is not None:
         judgements[chosen] = judge(
             fits[chosen], num_samples=num_samples, seed=draw_seed(seed, chosen)
         )
-        truth = judgements[chosen].moments
+        truth, true_draws = judgements[chosen].moments, judgements[chosen].draws
     for name, fit in fits.items():
         if name != chosen:
             judgements[name] = judge(
-                fit, truth, num_samples=num_samples, seed=draw_seed(seed, name)
+                fit,
+                truth,
+                num_samples=num_samples,
+                seed=draw_seed(seed, name),
+                reference_draws=true_draws,
+            )
+    least = _least_evidence(judgements)
+    for name, judgement in judgements.items():
+        lower, is_rejected = judgement.bound, judgement.verdict.grade is Grade.REJECT
+        if least and lower and not is_rejected and least.value - lower.value > NEGLIGIBLE_GAP:
+            judgements[name] = judge(
+                fits[name],
+                truth if name != chosen else None,
+                num_samples=num_samples,
+                seed=draw_seed(seed, name),
+                reference_draws=true_draws if name != chosen else None,
+                least_evidence=least,
             )
     ordered = {name: judgements[name] for name in fits}
     return Comparison(dict(fits), ordered, chosen, num_samples, seed)
+
+
+def _least_evidence(judgements: Mapping[str, Judgement]) -> Estimate | None:
+    """The best bound: log p(x) is at least that, whatever a fit's own draws can see of it."""
+    bounds = [j.bound for j in judgements.values() if j.bound and math.isfinite(j.bound.value)]
+    return max(bounds, key=lambda bound: bound.value, default=None)
 
 
 @dataclass(frozen=True)
@@ -136,7 +162,7 @@ class Comparison:
                 "seconds": fit.seconds,
                 "status": fit.status.label,
                 "detail": fit.detail,
-                "verdict": self._verdict_words(name),
+                "verdict": self.verdict_words(name),
                 "reason": judgement.verdict.reason,
                 "advice": judgement.verdict.advice,
             }
@@ -149,86 +175,20 @@ class Comparison:
         with atomic_path(path) as temporary:
             table.to_csv(temporary)
 
-    def __str__(self) -> str:
-        header: list[Cell] = ["fit", "bound", "k̂", "mean error", "sd ratio", "seconds", "verdict"]
-        rows: list[list[Cell]] = []
-        for name, judgement in self.judgements.items():
-            accuracy = judgement.accuracy
-            rows.append(
-                [
-                    name,
-                    estimate_words(judgement.bound),
-                    estimate_words(judgement.khat),
-                    estimate_words(accuracy.mean_error if accuracy else None),
-                    estimate_words(accuracy.sd_ratio if accuracy else None),
-                    seconds_words(self.fits[name].seconds),
-                    self._verdict_words(name),
-                ]
-            )
-        blank = [i for i in range(len(header)) if all(row[i] == ("", "") for row in rows)]
-        shown = [[cell for i, cell in enumerate(r) if i not in blank] for r in (header, *rows)]
-        return "\n".join([*layout(shown), "", *self._notes()])
+    def to_json(self, path: str | Path) -> None:
+        """Write :func:`~vitools.reporting.comparison_json.comparison_record`, as :meth:`to_csv`."""
+        text = json.dumps(comparison_record(self), indent=2, ensure_ascii=False, allow_nan=False)
+        with atomic_path(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
 
-    def _verdict_words(self, name: str) -> str:
+    def __str__(self) -> str:
+        return comparison_text(self)
+
+    def verdict_words(self, name: str) -> str:
+        """The grade of a fit, or ``"reference"`` for a sound reference."""
         verdict = self.judgements[name].verdict
         is_sound_reference = name == self.reference and verdict.grade is not Grade.REJECT
         return "reference" if is_sound_reference else verdict.grade.value
-
-    def _notes(self) -> list[str]:
-        lines = []
-        problem = next(iter(self.fits.values())).problem
-        if any(j.bound for j in self.judgements.values()):
-            summed = f", {', '.join(problem.discrete)} summed out" if problem.discrete else ""
-            sites = ", ".join([*problem.observed, *problem.continuous])
-            inside = f" - log q({', '.join(problem.continuous)})" if problem.continuous else ""
-            lines += paragraph(
-                f"bound: E[log p({sites}){inside}]{summed}, {self.num_samples} draws of each fit"
-            )
-        lines += self._evidence_note()
-        if self.reference is None:
-            lines += paragraph(
-                "no reference: no fit is exact or has well-mixed chains, so moments go unchecked; "
-                "add exact(problem) or nuts(problem)"
-            )
-        else:
-            fit = self.fits[self.reference]
-            judged = "invariants" if problem.invariants else "sites"
-            lines += paragraph(
-                f"reference: {self.reference} ({fit.detail or fit.status.label}); mean error, in its "
-                f"sds, and sd ratio at the worst entry of the {judged}{self._worst_entries()}"
-            )
-        for name, judgement in self.judgements.items():
-            verdict = judgement.verdict
-            if verdict.grade is not Grade.TRUST:
-                advice = (
-                    f". {verdict.advice[0].upper()}{verdict.advice[1:]}" if verdict.advice else ""
-                )
-                lines += paragraph(f"{name}: {verdict}: {verdict.reason}{advice}")
-        return lines
-
-    def _evidence_note(self) -> list[str]:
-        evidence = self.log_evidence
-        if evidence is None:
-            return []
-        gaps = [
-            f"{name} {evidence.value - judgement.bound.value:.2f}"
-            for name, judgement in self.judgements.items()
-            if judgement.bound and not isinstance(self.fits[name], GridPosterior)
-        ]
-        said = f"log evidence: {evidence}"
-        if gaps:
-            said += f"; gap of each bound, KL(q ‖ posterior): {', '.join(gaps)}"
-        return paragraph(said)
-
-    def _worst_entries(self) -> str:
-        worst = []
-        for name, judgement in self.judgements.items():
-            accuracy = judgement.accuracy
-            if accuracy is not None and accuracy.mean_error_at == accuracy.sd_ratio_at:
-                worst.append(f"{name} {accuracy.mean_error_at}")
-            elif accuracy is not None:
-                worst.append(f"{name} {accuracy.mean_error_at} and {accuracy.sd_ratio_at}")
-        return f" ({'; '.join(worst)})" if worst else ""
 
 
 def draw_seed(seed: int, name: str) -> int:
@@ -272,7 +232,7 @@ def _have_equal_densities(one: Posterior, other: Posterior) -> bool:
     first, second = one.problem, other.problem
     if first is second or first.params["params"] or second.params["params"]:
         return True
-    point = {k: v[0] for k, v in first.prior(1).items() if k in first.continuous}
+    point = {k: v[0] for k, v in first.starting_draws(1).items() if k in first.continuous}
     with torch.no_grad():
         values = [float(problem.log_joint(point)) for problem in (first, second)]
     return math.isclose(*values, rel_tol=1e-4, abs_tol=1e-4) or not all(map(math.isfinite, values))

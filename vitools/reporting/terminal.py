@@ -1,4 +1,4 @@
-"""Plain text for a terminal of 100 columns."""
+"""Plain text for a terminal of 80 columns."""
 
 import math
 import textwrap
@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from vitools.posterior import Estimate
 
-WIDTH = 100
+WIDTH = 80
 GAP = "  "
+NARROWEST = 8
 
 
 def estimate_words(estimate: Estimate | None) -> tuple[str, str]:
@@ -39,23 +40,30 @@ def seconds_words(seconds: float) -> str:
 Cell = str | tuple[str, str]
 
 
-def layout(rows: Sequence[Sequence[Cell]]) -> list[str]:
-    """Columns of text, the first and the last aligned left, the others right.
+def layout(rows: Sequence[Sequence[Cell]], names: Sequence[int] = (0,)) -> list[str]:
+    """Columns of text, names and the last aligned left, the others right.
 
     A cell of two strings is a number and its error: numbers end, and errors begin, below each
-    other. The first column gives way where a line would pass :data:`WIDTH`.
+    other. Where a line would pass :data:`WIDTH`, the widest column of ``names`` gives way.
     """
     table = [_aligned(column) for column in zip(*rows, strict=True)]
     widths = [max(map(columns, column)) for column in table]
-    excess = sum(widths) + len(GAP) * (len(widths) - 1) - WIDTH
-    widths[0] = max(8, widths[0] - max(0, excess))
+    while sum(widths) + len(GAP) * (len(widths) - 1) > WIDTH:
+        widest = max(names, key=lambda i: widths[i])
+        if widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
+    for i in names:
+        table[i] = [shorten(cell, widths[i]) for cell in table[i]]
+    left = {*names, len(table) - 1}
     lines = []
-    for first, *middle, last in zip(*table, strict=True):
-        cells = [_shorten(first, widths[0]), *middle, last]
-        padding = [" " * (w - columns(cell)) for w, cell in zip(widths, cells, strict=True)]
-        padded = [cells[0] + padding[0]]
-        padded += [space + cell for space, cell in zip(padding[1:-1], middle, strict=True)]
-        lines.append(GAP.join([*padded, last]).rstrip())
+    for cells in zip(*table, strict=True):
+        padding = [" " * (width - columns(cell)) for width, cell in zip(widths, cells, strict=True)]
+        padded = [
+            cell + space if i in left else space + cell
+            for i, (cell, space) in enumerate(zip(cells, padding, strict=True))
+        ]
+        lines.append(GAP.join(padded).rstrip())
     return lines
 
 
@@ -81,5 +89,13 @@ def columns(text: str) -> int:
     return sum(not unicodedata.combining(character) for character in text)
 
 
-def _shorten(text: str, width: int) -> str:
-    return text if columns(text) <= width else text[: width - 1] + "…"
+def shorten(text: str, width: int) -> str:
+    """``text`` with its middle left out where it takes more than ``width`` columns.
+
+    >>> shorten("a_long_name_of_a_site[12]", 16)
+    'a_long_…site[12]'
+    """
+    if columns(text) <= width:
+        return text
+    start = (width - 1) // 2
+    return f"{text[:start]}…{text[len(text) - (width - 1 - start) :]}"

@@ -14,11 +14,14 @@ import arviz
 import pandas
 import pytest
 import torch
+import typer
 from matplotlib.figure import Figure
 from scipy import stats
+from typer.testing import CliRunner
 
 import vitools.cli
 from vitools import Posterior, Problem, Status, svi
+from vitools.cli.app import app
 from vitools.cli.methods import METHODS, find_method
 from vitools.errors import NumericalError
 from vitools.guides import AutoKumaraswamy
@@ -28,7 +31,9 @@ from vitools.posterior import FactorisedPosterior
 FLIPS = coin.simulate(20, seed=0)
 TRUTH = stats.beta(1 + FLIPS.sum().item(), 1 + 20 - FLIPS.sum().item())
 REPORT = {
+    "index.html",
     "comparison.csv",
+    "comparison.json",
     "posterior.nc",
     "bound.png",
     "marginals.png",
@@ -52,6 +57,13 @@ def five_steps(target, *, seed, **_):
     return svi(target.problem, AutoKumaraswamy, max_steps=5, seed=seed)
 
 
+def far_off(target, *, seed, **_):
+    q = torch.distributions.Beta(torch.tensor(2.0), torch.tensor(200.0))
+    return FactorisedPosterior(
+        target.problem, {"p": q}, -99.0, engine="guess", status=Status.CONVERGED
+    )
+
+
 def lose(*_, **__):
     raise NumericalError("no mode of finite density.")
 
@@ -69,10 +81,11 @@ def printed_moments(output, entry):
 # ---- starting up -----------------------------------------------------------------------
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize("command", ["--help", "compare --help", "list", "methods"])
+def test_help_imports_nothing_heavy(command):
     program = (
         "import sys, vitools.cli\n"
-        "sys.argv = ['vitools', '--help']\n"
+        f"sys.argv = ['vitools', *{command.split()!r}]\n"
         "try:\n"
         "    vitools.cli.main()\n"
         "finally:\n"
@@ -83,8 +96,43 @@ def test_help_imports_nothing_heavy():
         [sys.executable, "-c", program], capture_output=True, text=True, encoding="utf-8"
     )
     assert run.returncode == 0, run.stderr
-    assert "compare" in run.stdout
+    assert len(run.stdout) > 200
     assert run.stdout.rstrip().endswith("loaded:")
+
+
+@pytest.mark.parametrize(
+    "command", ["", *(c.name for c in typer.main.get_command(app).commands.values())]
+)
+def test_every_help_has_worked_examples(vitools, command):
+    """Each example is a command the parser knows, with options that command has."""
+    result = vitools(*command.split(), "--help")
+    assert result.exit_code == 0
+    _, _, text = result.stdout.partition("Examples:")
+    examples = [line.split() for line in text.splitlines() if line.strip().startswith("vitools ")]
+    assert examples
+    group = typer.main.get_command(app)
+    for _, name, *words in examples:
+        known = group if name.startswith("-") else group.commands[name]
+        options = {o for parameter in known.params for o in parameter.opts}
+        given = {word for word in [name, *words] if word.startswith("-")}
+        assert given <= options
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("compare two", ["two-dice"]),
+        ("fit coin --method nu", ["nuts"]),
+        ("compare coin --methods cavi,nu", ["cavi,nuts"]),
+    ],
+)
+def test_the_shell_completes_models_and_methods(vitools, monkeypatch, typed, offered):
+    # what the line that --install-completion adds to ~/.bashrc asks
+    monkeypatch.setenv("_VITOOLS_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"vitools {typed}")
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
+    result = CliRunner().invoke(app, [], prog_name="vitools")
+    assert result.stdout.split() == offered
 
 
 @pytest.mark.parametrize(
@@ -162,13 +210,31 @@ def test_fit_out_can_be_loaded_by_vitools_and_by_arviz(vitools, folder):
     assert result.exit_code == 0, result.output
     assert sorted(os.listdir("new/fits")) == ["fit.safetensors", "posterior.nc"]
     path = Path("new/fits")
-    assert f"written: {path / 'fit.safetensors'} · {path / 'posterior.nc'}" in result.stdout
+    assert f"written to {path}: fit.safetensors · posterior.nc\n" in result.stdout
     loaded = Posterior.load(path / "fit.safetensors", Problem(coin.model, FLIPS))
     assert loaded.mean()["p"].item() == pytest.approx(TRUTH.mean(), rel=1e-6)
     stored = arviz.from_netcdf(path / "posterior.nc")
     draws = stored.posterior["p"].values.ravel()
     assert abs(draws.mean() - TRUTH.mean()) < 4 * TRUTH.std() / math.sqrt(draws.size)
     assert stored.observed_data["heads"].values.tolist() == FLIPS.tolist()
+
+
+def test_fit_ends_with_a_verdict(vitools):
+    result = vitools("fit", "coin", "--method", "exact")
+    assert result.stdout.splitlines()[-1].startswith("verdict: trust: ")
+
+
+def test_fit_of_a_wrong_answer_says_so_and_ends_with_1(vitools, replace_fit):
+    replace_fit("kumaraswamy", far_off)
+    result = vitools("fit", "coin", "--method", "kumaraswamy")
+    assert result.exit_code == 1
+    assert "verdict: do not use: " in result.stdout
+    assert " Next: " in " ".join(result.stdout.split())
+
+
+def test_draws_asked_for_are_stored(vitools):
+    vitools("fit", "coin", "--method", "exact", "--out", "fits", "--draws", "30")
+    assert arviz.from_netcdf("fits/posterior.nc").posterior["p"].shape == (1, 30)
 
 
 def test_the_seed_decides_the_simulated_data(vitools):
@@ -219,7 +285,7 @@ def test_an_unknown_method_is_refused_with_the_nearest_before_the_model_is_opene
 
 
 def test_a_method_that_does_not_apply_is_refused_with_those_that_do(refused):
-    message = refused("fit", "coin", "--method", "encoder")
+    message = refused("fit", "coin", "--method", "own-guide")
     assert "model 'coin' brings no guide of its own" in message
     assert re.search(r"For coin, try --method with one of: exact, .*kumaraswamy", message)
 
@@ -248,8 +314,8 @@ def test_compare_prints_a_table_and_writes_a_report(vitools, folder):
     }
     assert "reference" in rows["exact"]
     assert set(os.listdir("report")) == REPORT
-    written = result.stdout.splitlines()[-1].removeprefix("written: ").split(" · ")
-    assert {Path(path).name for path in written} == REPORT
+    written = result.stdout.partition("written to report: ")[2]
+    assert set(re.split(r"[\s·]+", written.strip())) == REPORT
     table = pandas.read_csv("report/comparison.csv", index_col="fit")
     assert list(table.index) == labels
     evidence = coin.exact_log_evidence(FLIPS)
@@ -270,32 +336,26 @@ def test_compare_spares_the_other_methods_one_that_fails(vitools, replace_fit):
         lose()
 
     replace_fit("normal", lose_and_count)
-    result = vitools("compare", "coin", "--methods", "encoder,normal,exact,normal")
+    result = vitools("compare", "coin", "--methods", "own-guide,normal,exact,normal")
     assert result.exit_code == 0, result.output
-    for name, reason in (("encoder", "model 'coin' brings no guide"), ("normal", "no mode of")):
+    for name, reason in (("own-guide", "model 'coin' brings no guide"), ("normal", "no mode of")):
         assert f"{find_method(name).label}: no answer: {reason}" in result.stdout
     assert list(pandas.read_csv("report/comparison.csv")["fit"]) == ["exact"]
     assert calls == ["normal"]  # a method named twice runs once
 
 
 def test_compare_without_any_answer_writes_nothing(refused, folder, replace_fit):
-    message = refused("compare", "coin", "--methods", "encoder")
+    message = refused("compare", "coin", "--methods", "own-guide")
     assert message.startswith("no method gave an answer:\n  ")
     assert "model 'coin' brings no guide of its own" in message
 
     replace_fit("exact", lose)
-    message = refused("compare", "coin", "--methods", "encoder,exact", code=1)
+    message = refused("compare", "coin", "--methods", "own-guide,exact", code=1)
     assert message.endswith("exact: no mode of finite density.")
     assert os.listdir(folder) == []
 
 
 def test_compare_ends_with_1_when_no_fit_can_be_used(vitools, replace_fit):
-    def far_off(target, *, seed, **_):
-        q = torch.distributions.Beta(torch.tensor(2.0), torch.tensor(200.0))
-        return FactorisedPosterior(
-            target.problem, {"p": q}, -99.0, engine="guess", status=Status.CONVERGED
-        )
-
     replace_fit("kumaraswamy", far_off)
     result = vitools("compare", "coin", "--methods", "kumaraswamy")
     assert result.exit_code == 1
@@ -343,7 +403,7 @@ def test_ctrl_c_in_a_compare_reports_the_fits_made_so_far(vitools, replace_fit):
     replace_fit("normal", press_ctrl_c)
     result = vitools("compare", "coin", "--methods", "exact,normal,nuts")
     assert result.exit_code == 1
-    assert "written: " in result.stdout
+    assert "written to report: " in result.stdout
     assert result.stderr == (
         "vitools: interrupted; the report covers exact, "
         f"not {find_method('normal').label}, {find_method('nuts').label}.\n"
@@ -361,14 +421,19 @@ def test_ctrl_c_before_the_first_fit_writes_nothing(refused, folder, replace_fit
 
 
 def test_ctrl_c_while_a_picture_is_written_leaves_whole_files_only(refused, monkeypatch):
-    def half(figure, path, **_):
-        Path(path).write_bytes(PNG)
+    whole_figure = Figure.savefig
+
+    def half(figure, path, **options):
+        if not isinstance(path, Path):  # the page's graph, drawn in memory
+            return whole_figure(figure, path, **options)
+        path.write_bytes(PNG)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Figure, "savefig", half)
     message = refused("compare", "coin", "--methods", "exact", code=1)
     assert message == "interrupted; no file is left half-written."
-    assert set(os.listdir("report")) == {"comparison.csv", "posterior.nc"}
+    whole = {"index.html", "comparison.csv", "comparison.json", "posterior.nc"}
+    assert set(os.listdir("report")) == whole
 
 
 def test_ctrl_c_in_an_engine_keeps_the_state_it_reached(vitools, folder, monkeypatch):

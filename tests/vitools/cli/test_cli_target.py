@@ -143,6 +143,23 @@ def test_whole_numbers_of_a_csv_serve_as_indices(vitools, models):
     assert fit(vitools, "groups", "data.csv") == expected
 
 
+@pytest.mark.usefixtures("float32_by_default")
+def test_numbers_of_a_csv_meet_tensors_the_model_makes(models):
+    (models / "mixed.py").write_text(
+        "import pyro, torch, pyro.distributions as dist\n"
+        "def model(x, group, y):\n"
+        "    w = pyro.sample('w', dist.Normal(torch.zeros(2), 1.0).to_event(1))\n"
+        "    with pyro.plate('rows', len(y)):\n"
+        "        pyro.sample('obs', dist.Normal(torch.stack([x, x * x], -1) @ w + w[group], 1.0),"
+        " obs=y)\n"
+    )
+    (models / "data.csv").write_text("x,group,y\n1.5,0,1\n2.5,1,2\n3.5,1,3\n")
+    arguments = open_target("mixed.py:model", models / "data.csv", 0).problem.kwargs
+    types = {name: value.dtype for name, value in arguments.items()}
+    assert types["x"] is torch.float32
+    assert types["group"] is torch.int64
+
+
 def test_a_shipped_model_takes_data_of_ones_own(models):
     (models / "rolls.csv").write_text("first,second\n0,5\n3,2\n1,1\n")
     problem = open_target("two-dice", models / "rolls.csv", 0).problem
@@ -298,3 +315,30 @@ def test_columns_of_the_wrong_dtype_or_shape_are_told(refused, models):
     message = refused("fit", "mymodels.py:coin", "--data", "table.csv")
     assert "expects observations of shape (3,), got (3, 2)" in message
     assert message.endswith("the model was given heads (float64 [3, 2]).")
+
+
+# ---- guides of the user's own ------------------------------------------------------------
+
+
+def test_a_guide_of_ones_own_is_fitted(vitools, models):
+    (models / "guides.py").write_text(
+        "import pyro, torch, pyro.distributions as dist\n"
+        "from mymodels import coin\n"
+        "def guide(heads):\n"
+        "    positive = dist.constraints.positive\n"
+        "    a = pyro.param('a', torch.tensor(2.0), constraint=positive)\n"
+        "    b = pyro.param('b', torch.tensor(2.0), constraint=positive)\n"
+        "    pyro.sample('p', dist.Beta(a, b))\n"
+    )
+    (models / "flips.csv").write_text("heads\n1\n0\n1\n")
+    arguments = ("guides.py:coin", "--data", "flips.csv", "--guide", "guides.py:guide")
+    result = vitools("fit", *arguments)
+    assert result.exit_code == 0, result.output
+    (line,) = re.findall(r"^p +(\S+) +(\S+)$", result.stdout, re.MULTILINE)
+    # the guide holds the posterior Beta(3, 2), to which stochastic steps come within a few percent
+    assert float(line[0]) == pytest.approx(3 / 5, abs=0.03)
+    assert "verdict: trust" in result.stdout
+    result = vitools("compare", *arguments, "--methods", "exact,own-guide", "--report", "out")
+    assert result.exit_code == 0, result.output
+    page = (models / "out" / "index.html").read_text("utf-8")
+    assert "--guide guides.py:guide" in page

@@ -20,19 +20,24 @@ TRUST, CARE, REJECT = Grade
 RULES = [
     (TRUST, Status.CONVERGED, 0.3, None, "no reference"),
     (TRUST, Status.CONVERGED, 0.3, accuracy(0.2, 0.9), "within 0.20 sd"),
-    (CARE, Status.CONVERGED, 0.55, None, "between 0.5 and its threshold 0.70"),
+    (CARE, Status.CONVERGED, 0.55, None, "nothing confirms the moments"),
     (REJECT, Status.CONVERGED, 0.71, None, "above its threshold"),
     (REJECT, Status.CONVERGED, math.inf, None, "above its threshold"),
     (CARE, Status.CONVERGED, 0.9, accuracy(0.1, 1.1), "agree with the reference"),
     (CARE, Status.CONVERGED, 0.3, accuracy(0.5), r"mean of rho\[4,2\] is 0.50 sd"),
     (REJECT, Status.CONVERGED, 0.3, accuracy(1.5), r"mean of rho\[4,2\] is 1.50 sd"),
-    (TRUST, Status.CONVERGED, 0.3, accuracy(1.5, error_se=0.7), "within"),
+    (CARE, Status.CONVERGED, 0.3, accuracy(0.22), r"0.22 sd from the reference$"),
+    (CARE, Status.CONVERGED, 0.3, accuracy(1.5, error_se=0.7), r"1.50 sd from the reference"),
+    (CARE, Status.CONVERGED, 0.3, accuracy(0.4, error_se=0.3), "too few draws to tell"),
     (CARE, Status.CONVERGED, 0.3, accuracy(ratio=0.5), r"mu\[0\] is too narrow"),
     (CARE, Status.CONVERGED, 0.3, accuracy(ratio=2.0), "too wide"),
+    (CARE, Status.CONVERGED, 0.3, accuracy(ratio=0.74), "too narrow: 0.74"),
+    (TRUST, Status.CONVERGED, 0.3, accuracy(ratio=0.76), "within"),
+    (CARE, Status.CONVERGED, 0.3, accuracy(ratio=1.26), "too wide"),
     (REJECT, Status.CONVERGED, 0.3, accuracy(ratio=0.2), "too narrow: 0.20"),
     (REJECT, Status.CONVERGED, 0.3, accuracy(ratio=0.0), "too narrow"),
     (REJECT, Status.CONVERGED, 0.9, accuracy(2.0), "mean of"),
-    (TRUST, Status.CONVERGED, 0.3, accuracy(ratio=2.0, ratio_se=0.8), "within"),
+    (CARE, Status.CONVERGED, 0.3, accuracy(ratio=4.0, ratio_se=1.0), "too wide"),
     (CARE, Status.STOPPED_AT_LIMIT, 0.3, None, "stopped at limit"),
     (CARE, Status.INTERRUPTED, 0.3, None, "interrupted"),
     (REJECT, Status.STOPPED_AT_LIMIT, 0.9, None, "above"),
@@ -51,6 +56,68 @@ def test_rule(grade, status, khat, found, reason):
     assert verdict.grade is grade
     assert re.search(reason, verdict.reason)
     assert bool(verdict.advice) is (grade is not TRUST)
+
+
+WEIGHTS = [
+    (TRUST, 0.3, accuracy(0.17, 0.81), "reweighting moves means by at most 0.17 sd"),
+    (CARE, 0.3, accuracy(0.18), "the mean of rho[4,2] is 0.18 sd from where its weights put it"),
+    (
+        CARE,
+        0.3,
+        accuracy(ratio=0.79),
+        "the sd of mu[0] is too narrow: 0.79 of what its weights say",
+    ),
+    (CARE, 0.3, accuracy(ratio=1.21), "too wide"),
+    (TRUST, 0.6, accuracy(0.08, 0.91), "k̂ 0.60 of at most 0.70"),
+    (CARE, 0.6, accuracy(0.09), "0.09 sd"),
+    (CARE, 0.6, accuracy(ratio=0.89), "too narrow: 0.89"),
+    (REJECT, 0.3, accuracy(1.5, error_se=0.1), "1.50 sd"),
+    (REJECT, 0.3, accuracy(ratio=0.2), "too narrow"),
+    (REJECT, 0.8, accuracy(), "k̂ 0.80 is above its threshold 0.70, on account of tau"),
+]
+
+
+@pytest.mark.parametrize(("grade", "khat", "correction", "reason"), WEIGHTS)
+def test_rule_without_a_reference(grade, khat, correction, reason):
+    verdict = reach_verdict(
+        Status.CONVERGED, khat=Estimate(khat, 0.1), correction=correction, culprit="tau"
+    )
+    assert verdict.grade is grade
+    assert reason in verdict.reason
+
+
+def test_weights_that_all_but_agree_are_not_rejected_for_their_tail():
+    def verdict(share, correction):
+        return reach_verdict(
+            Status.CONVERGED, khat=Estimate(1.4, 0.2), effective_share=share, correction=correction
+        )
+
+    assert verdict(0.94, None).grade is REJECT
+    found = verdict(0.96, accuracy(0.05, 1.05))
+    assert found.grade is TRUST
+    assert "weights all but equal (effective size 96 %)" in found.reason
+    assert verdict(0.96, accuracy(0.1)).grade is CARE
+    assert verdict(0.96, None).grade is CARE
+
+
+def test_a_reference_outranks_the_weights():
+    verdict = reach_verdict(
+        Status.CONVERGED, khat=Estimate(0.3, 0.1), correction=accuracy(0.5), accuracy=accuracy()
+    )
+    assert verdict.grade is TRUST
+
+
+def test_evidence_that_is_missing():
+    def verdict(nats, error=0.0):
+        return reach_verdict(
+            Status.CONVERGED, khat=Estimate(0.2, 0.1), missing=Estimate(nats, error)
+        )
+
+    assert verdict(0.05).grade is TRUST
+    found = verdict(math.log(2))
+    assert found.grade is REJECT
+    assert "0.5 of the evidence" in found.reason
+    assert verdict(math.log(2), 0.4).grade is TRUST
 
 
 def test_undefined_density_is_rejected():

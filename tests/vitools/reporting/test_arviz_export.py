@@ -14,11 +14,13 @@ import torch
 from torch import distributions as td
 
 from vitools import Problem, to_arviz
-from vitools.engines import exact
+from vitools.engines import cavi, exact, nuts, svi
 from vitools.errors import OptionError
+from vitools.guides import AutoKumaraswamy
+from vitools.models import coin
 from vitools.posterior import DrawsPosterior, FactorisedPosterior, Status
 from vitools.reporting.arviz_export import GROUPS, build_groups
-from vitools.reporting.arviz_groups import import_arviz
+from vitools.reporting.arviz_groups import import_arviz, save_netcdf
 
 HERE = Path(__file__).parent
 ROWS, COLUMNS = 5, 4
@@ -80,7 +82,22 @@ def test_dims_come_from_plates(fit):
         },
         "posterior_predictive": {"counts": (*BOTH, "rows", "columns")},
         "log_likelihood": {"counts": (*BOTH, "rows")},
-        "sample_stats": {"log_p": BOTH, "log_q": BOTH},
+        "sample_stats": {
+            "log_p": BOTH,
+            "log_q": BOTH,
+            "pareto_khat": (),
+            "site_khat": ("khat_site",),
+        },
+        "prior": {
+            "centre": (*BOTH, "centre_dim_0"),
+            "loose": (*BOTH, "loose_dim_0"),
+            "a": (*BOTH, "rows"),
+            "v": (*BOTH, "columns", "v_dim_0"),
+            "z": (*BOTH, "rows"),
+            "doubled": (*BOTH, "doubled_dim_0"),
+            "switched": (*BOTH, "rows"),
+        },
+        "prior_predictive": {"counts": (*BOTH, "rows", "columns")},
         "observed_data": {"counts": ("rows", "columns")},
         "constant_data": {"exposure": ("rows",), "rows_scale": ("rows_scale_dim_0",)},
     }
@@ -153,11 +170,72 @@ def test_chains_are_kept_and_thinned_on_request(problem):
 
 def test_only_what_is_asked_for(fit):
     assert set(build_groups(fit, 10, include=["observed_data"]).variables) == {"observed_data"}
-    with pytest.raises(OptionError, match=r"no group 'prior' .*groups: posterior"):
-        build_groups(fit, 10, include=["posterior", "prior"])
+    with pytest.raises(OptionError, match=r"no group 'priors' .*Did you mean 'prior'"):
+        build_groups(fit, 10, include=["posterior", "priors"])
     with pytest.raises(OptionError, match="positive number of draws"):
         build_groups(fit, 0)
-    assert len(GROUPS) == 6
+    assert len(GROUPS) == 9
+
+
+def test_prior_groups_are_draws_from_the_prior(fit):
+    groups = build_groups(fit, 1000).variables
+    z, a = groups["prior"]["z"][1], groups["prior"]["a"][1]
+    assert abs(z.mean() - 0.3) < 4 * math.sqrt(0.21 / z.size)
+    assert abs(a.mean()) < 4 / math.sqrt(a.size)
+    np.testing.assert_allclose(groups["prior"]["switched"][1], a * z)
+    # counts = a + 3 z + v_0 + Σ centre + Σ loose + 1 + noise: mean 3 · .3 + .5 + 1
+    counts = groups["prior_predictive"]["counts"][1][0].mean((1, 2))
+    assert abs(counts.mean() - 2.4) < 4 * counts.std() / math.sqrt(len(counts))
+
+
+def test_improper_priors_have_no_draws():
+    def model(x):
+        mu = pyro.sample("mu", dist.ImproperUniform(torch.distributions.constraints.real, (), ()))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Normal(mu, 1.0), obs=x)
+
+    q = td.Normal(torch.tensor(1.0), 0.5)
+    problem = Problem(model, torch.arange(3.0))
+    fit = FactorisedPosterior(problem, {"mu": q}, 0.0, engine="test", status=Status.CONVERGED)
+    asked = ("posterior", "prior", "prior_predictive")
+    assert set(build_groups(fit, 30, include=asked).variables) == {"posterior"}
+
+
+ENGINES = {
+    "cavi": lambda problem: cavi(problem),
+    "svi": lambda problem: svi(problem, AutoKumaraswamy, max_steps=300),
+    "nuts": lambda problem: nuts(problem, num_samples=60, num_warmup=60, num_chains=2),
+    "exact": lambda problem: exact(problem),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_and_netcdf_loses_nothing(engine, tmp_path):
+    problem = Problem(coin.model, coin.simulate(20)).with_coords(
+        flips=[f"flip {i}" for i in range(20)]
+    )
+    fit = ENGINES[engine](problem)
+    groups = build_groups(fit, 120)
+    expected = set(GROUPS) - ({"optimization_history"} if not len(fit.history) else set())
+    assert set(groups.variables) == expected - {"constant_data"} | (
+        {"constant_data"} & set(groups.variables)
+    )
+    assert groups.attrs["engine"] == fit.engine
+    assert ("log_q" in groups.variables["sample_stats"]) is (engine != "nuts")
+    save_netcdf(to_arviz(fit, 120), tmp_path / "fit.nc")
+    read = import_arviz().from_netcdf(str(tmp_path / "fit.nc"))
+    for group, variables in groups.variables.items():
+        for name, (dims, array) in variables.items():
+            assert read[group][name].dims == dims
+            assert read[group][name].dtype == array.dtype
+            np.testing.assert_array_equal(read[group][name].values, array)
+        assert read[group].attrs == groups.attrs
+    labels = read["posterior_predictive"]["heads"].coords["flips"].values
+    assert list(labels[:2]) == ["flip 0", "flip 1"]
+    if len(fit.history):
+        found = read["optimization_history"]["elbo"]
+        assert list(found.coords["optimization_step"].values) == fit.history.steps
+        np.testing.assert_array_equal(found.values, fit.history.elbo)
 
 
 def test_names_that_arviz_keeps_for_itself():

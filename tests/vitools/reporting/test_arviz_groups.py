@@ -36,11 +36,22 @@ def groups() -> Groups:
             "sample_stats": {
                 "log_p": (both, log_likelihood.sum(-1)),
                 "log_q": (both, -0.5 * (beta - beta.mean((0, 1))) ** 2 @ np.ones(2) / 0.19**2),
+                "pareto_khat": ((), np.asarray(0.31)),
+                "site_khat": (("khat_site",), np.asarray([0.2, 0.3])),
+            },
+            "prior": {"beta": ((*both, "terms"), rng.normal(size=(1, 50, 2)))},
+            "optimization_history": {
+                "elbo": (("optimization_step",), np.linspace(-90.0, -60.0, 7)),
+                "seconds": (("optimization_step",), np.linspace(0.0, 1.0, 7)),
             },
             "observed_data": {"y": (("rows",), y)},
             "constant_data": {"x": (("rows", "x_dim_0"), x)},
         },
-        coords={"terms": np.array(["left", "right"])},
+        coords={
+            "terms": np.array(["left", "right"]),
+            "khat_site": np.array(["beta", "z"]),
+            "optimization_step": np.arange(0, 70, 10),
+        },
         attrs={"engine": "svi", "seed": 3, "seconds": 0.25},
     )
 

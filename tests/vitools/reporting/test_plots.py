@@ -11,7 +11,7 @@ from torch.distributions import Normal
 from vitools import Problem, compare
 from vitools.posterior import DrawsPosterior, FactorisedPosterior, History, Status
 from vitools.reporting import plot_bound, plot_marginals, plot_moments
-from vitools.reporting.plots import _density
+from vitools.reporting.curves import density
 
 NUM_SITES = 30
 
@@ -95,9 +95,9 @@ def test_any_set_of_fits_can_be_drawn(fits, names, tmp_path):
 
 def test_density_integrates_to_one_and_does_not_leak_over_a_boundary():
     draws = torch.empty(5000).exponential_(generator=torch.Generator().manual_seed(0)).numpy()
-    points, density = _density(draws)
-    assert np.trapezoid(density, points) == pytest.approx(1.0, abs=0.02)
-    assert density[0] == pytest.approx(1.0, abs=0.15)  # without reflection it would be near 1/2
+    points, heights = density(draws)
+    assert np.trapezoid(heights, points) == pytest.approx(1.0, abs=0.02)
+    assert heights[0] == pytest.approx(1.0, abs=0.15)  # without reflection it would be near 1/2
 
 
 def test_copies_of_an_entry_are_shown_once(fits):

@@ -1,18 +1,25 @@
 """The folder: complete, readable, each file whole."""
 
+import warnings
+from pathlib import Path
+
 import pandas
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from matplotlib.figure import Figure
 
 from vitools import Problem, compare
-from vitools.errors import FileError, OptionError
+from vitools.errors import FileError, OptionError, VitoolsWarning
 from vitools.models import coin
 from vitools.posterior import FactorisedPosterior, Status
 from vitools.reporting import write_report
 from vitools.reporting.arviz_groups import import_arviz
+from vitools.reporting.report import save_posterior
 
-FILES = ["comparison.csv", "posterior.nc", "bound.png", "marginals.png", "moments.png", "graph.png"]
+FILES = ["index.html", "comparison.csv", "comparison.json", "posterior.nc"]
+FILES += ["bound.png", "marginals.png", "moments.png", "graph.png"]
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +37,17 @@ def test_all_files_are_written(comparison, tmp_path):
     paths = write_report(comparison, tmp_path / "report")
     assert [path.name for path in paths] == FILES
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(FILES)
-    assert pandas.read_csv(paths[0]).shape[0] == 2
-    for path in paths[2:]:
+    assert pandas.read_csv(paths[1]).shape[0] == 2
+    for path in paths[4:]:
         assert path.read_bytes().startswith(b"\x89PNG")
-    stored = import_arviz().from_netcdf(str(paths[1]))
+    stored = import_arviz().from_netcdf(str(paths[3]))
     assert stored.attrs["fit"] == comparison.best == "near"
     assert stored["posterior"]["p"].shape == (1, 1000)
 
 
 def test_a_chosen_fit_is_stored(comparison, tmp_path):
     paths = write_report(comparison, tmp_path, fit="off")
-    assert import_arviz().from_netcdf(str(paths[1])).attrs["fit"] == "off"
+    assert import_arviz().from_netcdf(str(paths[3])).attrs["fit"] == "off"
     with pytest.raises(OptionError, match=r"no fit 'of'.*Did you mean 'off'"):
         write_report(comparison, tmp_path, fit="of")
 
@@ -53,11 +60,70 @@ def test_unwritable_folder_is_found_out_before_any_work(comparison, tmp_path, mo
 
 
 def test_a_failed_write_leaves_no_half_file(comparison, tmp_path, monkeypatch):
+    whole_figure = Figure.savefig
+
     def fail(self, target, **options):
+        if not isinstance(target, Path):  # the page's graph, drawn in memory
+            return whole_figure(self, target, **options)
         target.write_bytes(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(FileError, match="disk full"):
         write_report(comparison, tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["comparison.csv", "posterior.nc"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(FILES[:4])
+
+
+def large_problem(rows):
+    def model(y):
+        with pyro.plate("rows", rows):
+            loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+
+    return Problem(model, torch.zeros(rows))
+
+
+# 8 bytes × 1000 draws × rows for each of loc, y's log density, y replicated, loc and y of the
+# prior, in that order, against 8 MB; below 100 draws it does not go
+@pytest.mark.parametrize(
+    ("rows", "draws", "left_out"),
+    [
+        (200, 1000, []),
+        (300, 1000, ["prior", "prior_predictive"]),
+        (600, 1000, ["log_likelihood", "posterior_predictive", "prior", "prior_predictive"]),
+        (4000, 250, ["log_likelihood", "posterior_predictive", "prior", "prior_predictive"]),
+        (11_000, 100, ["log_likelihood", "posterior_predictive", "prior", "prior_predictive"]),
+    ],
+)
+def test_a_large_posterior_is_thinned_and_that_is_said(tmp_path, rows, draws, left_out):
+    q = torch.distributions.Normal(torch.zeros(rows), torch.ones(rows))
+    fit = FactorisedPosterior(
+        large_problem(rows), {"loc": q}, 0.0, engine="test", status=Status.CONVERGED
+    )
+    path = tmp_path / "posterior.nc"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", VitoolsWarning)
+        save_posterior(fit, path)
+    notes = [str(w.message) for w in caught if w.category is VitoolsWarning]
+    assert path.stat().st_size < 17_000_000
+    stored = import_arviz().from_netcdf(str(path))
+    assert stored["posterior"]["loc"].shape == (1, draws, rows)
+    assert not set(left_out) & set(stored.groups())
+    assert len(notes) == bool(left_out)
+    if notes:
+        assert f"without {', '.join(left_out)}: all would take" in notes[0]
+        assert (f"posterior.nc: {draws} of 1000 draws, " in notes[0]) == (draws < 1000)
+    if rows == 600:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            save_posterior(fit, path, num_draws=50)
+        stored = import_arviz().from_netcdf(str(path))
+        assert stored["posterior_predictive"]["y"].shape == (1, 50, rows)
+
+
+def test_a_model_too_large_to_draw_still_has_its_report(comparison, tmp_path, monkeypatch):
+    monkeypatch.setattr("vitools.reporting.graph_drawing.MOST", 1)
+    with pytest.warns(VitoolsWarning, match="no graph.png: the model has 2 nodes"):
+        paths = write_report(comparison, tmp_path)
+    assert [path.name for path in paths] == FILES[:-1]
+    assert "No graph: the model has 2 nodes" in paths[0].read_text("utf-8")

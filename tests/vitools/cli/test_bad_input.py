@@ -1,0 +1,105 @@
+"""Whatever is wrong with the input: exit code 2, one message, nothing half-written."""
+
+import os
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+from bad_inputs import CASES
+from bad_models import MODELS
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_runs():
+    """Inputs are refused before any fit begins; one that is not is fitted for a moment only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vitools.cli.methods.RESTARTS", 1)
+        yield
+
+
+def contents(folder):
+    """Every file of a folder with its bytes, and every folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+        if "__pycache__" not in path.parts
+    }
+
+
+def test_the_table_is_long_enough():
+    assert len(CASES) >= 60
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_refused_in_one_message(vitools, folder, name):
+    arguments, given, words = CASES[name]
+    (folder / "m.py").write_text(MODELS)
+    files = given if isinstance(given, dict) else {"d.csv": given}
+    for file, content in files.items():
+        if file.endswith("/"):
+            (folder / file).mkdir()
+        else:
+            (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = contents(folder)
+
+    result = vitools(*arguments)
+
+    assert result.exit_code == 2, result.output
+    message = " ".join(result.stderr.replace("│", " ").split())
+    assert message.count("vitools: ") + message.count("─ Error ─") == 1
+    assert "Traceback" not in message
+    assert 'File "' not in message
+    for word in words:
+        assert word in message
+    assert len(message) < 900, "a message, not a treatise"
+    assert contents(folder) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
+@pytest.mark.parametrize(
+    "command", ["fit coin --out f", "compare coin --report f", "draw coin --out f/g.svg"]
+)
+def test_a_read_only_folder_is_refused(refused, folder, command):
+    (folder / "f").mkdir(mode=0o500)
+    assert "no leave" in refused(*command.split())
+    assert os.listdir("f") == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable to root")
+def test_an_unreadable_file_is_refused(refused, folder):
+    (folder / "m.py").write_text(MODELS)
+    (folder / "d.csv").touch(mode=0)
+    assert "cannot be read" in refused("fit", "m.py:coin", "--data", "d.csv")
+
+
+@pytest.fixture
+def full_disk():
+    """A limit of 6 kB on every file written: the system's own refusal in the middle of a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize(
+    ("command", "lost", "whole"),
+    [
+        (
+            "compare coin --methods exact --report out",
+            "index.html",
+            {"comparison.csv", "comparison.json"},
+        ),
+        ("fit coin --method exact --out out", "posterior.nc", {"fit.safetensors"}),
+        ("draw coin --out out/coin.png", "coin.png", set()),
+    ],
+)
+def test_a_disk_that_fills_up_leaves_whole_files_only(
+    refused, folder, full_disk, command, lost, whole
+):
+    message = refused(*command.split())
+    assert f"cannot write 'out/{lost}'" in message
+    assert set(os.listdir("out")) == whole
+    assert all(Path("out", name).stat().st_size < 6000 for name in whole)

@@ -1,0 +1,64 @@
+"""The options that several commands share, and what the shell completes them with."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitools.cli.methods import METHODS
+from vitools.models import SHIPPED
+
+Completions = list[tuple[str, str]]
+
+
+def complete_model(incomplete: str) -> Completions:
+    """Shipped models; files are the shell's own business."""
+    return _starting(incomplete, ((name, shipped.summary) for name, shipped in SHIPPED.items()))
+
+
+def complete_method(incomplete: str) -> Completions:
+    """Methods by name."""
+    return _starting(incomplete, ((name, method.summary) for name, method in METHODS.items()))
+
+
+def complete_methods(incomplete: str) -> Completions:
+    """The last of several names, those before it kept."""
+    done, comma, last = incomplete.rpartition(",")
+    return [(f"{done}{comma}{name}", words) for name, words in complete_method(last)]
+
+
+def _starting(incomplete: str, offered: Iterable[tuple[str, str]]) -> Completions:
+    return [(name, words) for name, words in offered if name.startswith(incomplete)]
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A shipped name (see 'vitools list') or path/to/file.py:function.",
+        autocompletion=complete_model,
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="csv, npz or parquet; columns become arguments of their name."
+    ),
+]
+Guide = Annotated[
+    str, typer.Option(metavar="FILE.py:NAME", help="A Pyro guide of your own, for own-guide.")
+]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Of simulated data and of every fit.")
+]
+Draws = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1_000_000,
+        help="Draws in posterior.nc, with all groups; if omitted, what a few MB hold.",
+        show_default=False,
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, results only.")]
