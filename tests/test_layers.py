@@ -22,6 +22,7 @@ GROUND = {
     "vectorise",
     "draws",
     "atomic",
+    "archive",
     "supports",
     "sites",
     "rules",

@@ -10,7 +10,17 @@ from vitools._version import __version__
 
 if TYPE_CHECKING:
     from vitools.conjugacy.explain import explain
-    from vitools.engines import cavi, check_guide, exact, nuts, svi
+    from vitools.engines import (
+        Elbo,
+        ImportanceWeighted,
+        ScoreFunction,
+        cavi,
+        check_guide,
+        dadvi,
+        exact,
+        nuts,
+        svi,
+    )
     from vitools.errors import VitoolsError
     from vitools.posterior import Estimate, History, Posterior, Status
     from vitools.problem import Problem, Site
@@ -24,8 +34,12 @@ _HOME = {
     "History": "vitools.posterior",
     "Estimate": "vitools.posterior",
     "VitoolsError": "vitools.errors",
+    "Elbo": "vitools.engines",
+    "ImportanceWeighted": "vitools.engines",
+    "ScoreFunction": "vitools.engines",
     "cavi": "vitools.engines",
     "check_guide": "vitools.engines",
+    "dadvi": "vitools.engines",
     "exact": "vitools.engines",
     "explain": "vitools.conjugacy.explain",
     "nuts": "vitools.engines",
@@ -36,10 +50,13 @@ _HOME = {
 }
 
 __all__ = [
+    "Elbo",
     "Estimate",
     "History",
+    "ImportanceWeighted",
     "Posterior",
     "Problem",
+    "ScoreFunction",
     "Site",
     "Status",
     "VitoolsError",
@@ -47,6 +64,7 @@ __all__ = [
     "cavi",
     "check_guide",
     "compare",
+    "dadvi",
     "draw",
     "exact",
     "explain",

@@ -21,14 +21,16 @@ from vitools.sites import Site
 
 
 def trial(
-    structure: ModelStructure, factors: Callable[[Mapping[str, Tensor]], FactorGraph], title: str
+    structure: ModelStructure,
+    factors: Callable[[Mapping[str, Tensor]], FactorGraph],
+    title: str,
+    is_compared: bool,
 ) -> FactorGraph:
     """The factors at the example draw, after checking that enumeration means the same.
 
-    A model too large to be run on given values is only tried, not compared.
-
     Args:
         factors: the model's factors given ``{site: [*shape]}``, other discrete latents enumerated.
+        is_compared: whether the model is run on given values too, which a large one cannot be.
     """
     discrete = {k: site for k, site in structure.latents.items() if site.is_discrete}
     continuous = {k: v for k, v in structure.example.items() if k not in discrete}
@@ -48,7 +50,7 @@ def trial(
             "new dim on the left: index with it (table[z]) or compute elementwise, count dims from "
             "the right, and write long chains with pyro.markov."
         ) from error
-    if structure.need is None:
+    if is_compared:
         refuse_disagreement(graph, discrete, given, title)
     return graph
 

@@ -55,12 +55,18 @@ class BoundModel:
 
     @property
     def is_large(self) -> bool:
-        """Whether running the model on values needs more memory than there is.
+        """Whether running the model on values makes a large tensor on the way.
 
         It is then read from a dry run: sites, plates, supports and the checks of the data are
-        as ever; checks that need values of latents are left out.
+        as ever; checks that need values of latents wait for the first density, or are left out.
         """
         return self._structure.need is not None
+
+    def refuse_beyond_memory(self, subject: str) -> None:
+        """Raise for what runs the model on values, where there is no memory for that."""
+        need = self._structure.need
+        if need is not None and need.exceeds_memory:
+            raise need.refusal(f"{subject} runs {self._program.title} on values")
 
     @property
     def continuous(self) -> dict[str, Site]:

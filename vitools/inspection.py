@@ -43,8 +43,8 @@ class ModelStructure:
         batch_dims: ``{site: {dim: plate name}}`` for batch dims outside every plate.
         max_plate_nesting: number of dims on the right that plates take.
         example: one draw of the latents from the prior.
-        need: the largest tensor of a run on values, where that is more than memory holds; such
-            a model is described from a dry run.
+        need: the largest tensor of a run on values, where that is large; such a model is described
+            from a dry run.
     """
 
     latents: dict[str, Site]

@@ -1,5 +1,6 @@
 """A Pyro model bound to its data: what every engine and every diagnostic works from."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -15,11 +16,12 @@ from torch.utils._pytree import tree_map
 from vitools.agreement import trial
 from vitools.bound_model import BoundModel
 from vitools.discrete import draw_sites, site_marginal, support_size
-from vitools.dry_run import DryRun, MemoryLimit, Need, room
+from vitools.dry_run import WIDEST, DryRun, MemoryLimit, Need, room
 from vitools.enumeration import FactorGraph
 from vitools.errors import OptionError
 from vitools.forward import run_forward
 from vitools.isolation import seeded
+from vitools.runs import LARGE
 from vitools.sites import Plate, Site
 from vitools.supports import from_reals
 from vitools.units import unit_components, unit_log_likelihood
@@ -27,6 +29,10 @@ from vitools.values import checked_draws, latent_site, out_of_bounds
 from vitools.vectorise import DrawMapper
 
 __all__ = ["Plate", "Problem", "Site", "support_size"]
+
+
+COMPARED = 2**30
+"""Bytes of a tensor up to which a large model is run on values to compare enumeration with it."""
 
 
 class Problem(BoundModel):
@@ -65,8 +71,9 @@ class Problem(BoundModel):
 
     def __init__(self, model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(model, *args, **kwargs)
-        with DryRun() if self.is_large else nullcontext():
-            graph = trial(self._structure, self._graph, self._program.title)
+        self._is_tried = not (self.is_large or self._is_large_enumerated)
+        with nullcontext() if self._is_tried else DryRun():
+            graph = trial(self._structure, self._graph, self._program.title, self._is_tried)
         bytes_per_draw = sum(f.log_density.nbytes for f in graph.factors)
         self.mapper = DrawMapper(self._program.title, bytes_per_draw)
         # one for each set of given sites: a seed's draws must not depend on earlier calls
@@ -101,9 +108,28 @@ class Problem(BoundModel):
 
     def factors(self, values: Mapping[str, Tensor]) -> FactorGraph:
         """The model's factors at one draw, for whoever needs more than their sum."""
-        if self.is_large:
-            self._refuse_beyond_memory(frozenset(values))
+        if self.is_large or self._is_large_enumerated:
+            self._refuse_large_density(frozenset(values))
         return self._graph(values)
+
+    @property
+    def _is_large_enumerated(self) -> bool:
+        """Whether factors may be large with every discrete latent enumerated."""
+        cases = math.prod(support_size(site) for site in self.discrete.values())
+        sites = (*self.latents.values(), *self.observed.values())
+        return cases > 1 and cases * max(site.shape.numel() for site in sites) * WIDEST > LARGE
+
+    def try_on_values(self) -> None:
+        """Check that enumeration means what the model says; small problems do when they are built.
+
+        Called before the first density of a large problem: coordinate ascent asks for none.
+        """
+        if not self._is_tried:
+            self._is_tried = True
+            self._refuse_large_density(frozenset(self.continuous))
+            need = self._structure.need
+            is_compared = need is None or need.bytes <= COMPARED
+            trial(self._structure, self._graph, self._program.title, is_compared)
 
     def _graph(
         self, values: Mapping[str, Tensor], handler: Callable[..., Any] = lambda run: run
@@ -113,7 +139,7 @@ class Problem(BoundModel):
             conditioned = poutine.condition(handler(self.call), data=dict(values))
             return FactorGraph(conditioned, self.max_plate_nesting)
 
-    def _refuse_beyond_memory(self, given: frozenset[str]) -> None:
+    def _refuse_large_density(self, given: frozenset[str]) -> None:
         """Raise where densities with these sites given would need more memory than there is."""
         if given not in self._needs:
             example = {name: self._structure.example[name] for name in given}
@@ -278,6 +304,7 @@ class Problem(BoundModel):
 
     def _map(self, function: Callable[[Any], Any], draws: Mapping[str, Tensor]) -> Any:
         """``function`` of every draw; one empty draw where ``draws`` is empty."""
+        self.try_on_values()
         with seeded(0), self._explained():  # models may use torch's generator as they like
             if draws:
                 return self.mapper(function, draws)

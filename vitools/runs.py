@@ -1,7 +1,8 @@
 """The runs that a model is inspected from: twice on all its data, and once on a minibatch.
 
-A run on values is not tried where it needs more memory than there is: the model is then run dry
-(:mod:`vitools.dry_run`), without validation, because there are no values to validate.
+A run on values checks more, and is made where it is cheap. A model that makes a large tensor on
+the way is run dry (:mod:`vitools.dry_run`), without validation, because there are no values to
+validate: cavi() then fits in little more memory than the data take.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -20,12 +21,8 @@ from vitools.isolation import ParamState, full_plates, isolated, seeded
 from vitools.program import Program, first_words
 from vitools.rules import ReadingRules
 
-WORTH_ASKING = 2**26
-"""Bytes of a tensor before which the model is run dry, to see what else it needs.
-
-Below it the answer is known: a tensor is made as a matter of course, and a small problem is built
-as fast as if nobody had asked.
-"""
+LARGE = 2**25
+"""Bytes of a tensor, made by the model on the way, from which it is run dry."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Runs:
 
     @property
     def need(self) -> Need | None:
-        """The largest tensor of a run that is too large for values; ``None`` if it is not."""
+        """The largest tensor of a run on values, where none was made; else ``None``."""
         return self.sizes.need if self.sizes is not None else None
 
     def is_unknown(self, *values: Any) -> bool:
@@ -66,23 +63,21 @@ def run_for_inspection(program: Program) -> Runs:
     """Run the model as its size allows."""
     sizes = None
     try:
-        first, minibatch, params = _first_runs(program, MemoryLimit(WORTH_ASKING))
+        first, minibatch, params = _first_runs(program, MemoryLimit(LARGE))
     except TooLarge:
-        sizes = _limit(program)
+        sizes = _dry(program)
         first, minibatch, params = _first_runs(program, sizes)
     second, _ = _run(program, 1, sizes)
     return Runs(first, second, minibatch, params, sizes)
 
 
-def _limit(program: Program) -> MemoryLimit:
-    """A dry run where the model needs too much memory, else a guard against what was not foreseen."""
-    sizes = DryRun()
+def _dry(program: Program) -> MemoryLimit:
+    """A dry run where the model allows one, else a guard against more than there is."""
     try:
-        _run(program, 0, sizes)
+        _run(program, 0, DryRun())
     except VitoolsError:  # what it does depends on values; if it is at fault, it will be said soon
         return MemoryLimit(room())
-    too_much = sizes.need is not None and sizes.need.exceeds_memory
-    return DryRun() if too_much else MemoryLimit(room())
+    return DryRun()
 
 
 def _first_runs(program: Program, sizes: MemoryLimit | None) -> tuple[Trace, Trace, ParamState]:

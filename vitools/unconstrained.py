@@ -24,6 +24,7 @@ class UnconstrainedSpace:
     """
 
     def __init__(self, problem: Problem) -> None:
+        problem.try_on_values()
         self.problem = problem
         self.transforms = {k: from_reals(s.support) for k, s in problem.continuous.items()}
         self.shapes = {

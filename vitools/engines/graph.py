@@ -32,11 +32,11 @@ def record(function: Callable[..., Any], example: tuple[Tensor, ...], subject: s
         with seeded(0):
             got = graph(*example)
     except Exception as reason:  # tracing fails in as many ways as there are models
-        _notice(subject, str(reason).splitlines()[0] if str(reason) else type(reason).__name__)
+        notice(subject, reason)
         return function
     pairs = zip(_leaves(expected), _leaves(got), strict=True)
     if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True) for a, b in pairs):
-        _notice(subject, "the recording gives other numbers than the model")
+        notice(subject, ValueError("the recording gives other numbers than the model"))
         return function
     return graph
 
@@ -45,10 +45,12 @@ def _leaves(tree: Any) -> list[Tensor]:
     return [leaf.detach() for leaf in torch.utils._pytree.tree_leaves(tree)]
 
 
-def _notice(subject: str, reason: str) -> None:
+def notice(subject: str, reason: Exception) -> None:
+    """Say once that something runs as it is, and why."""
+    words = str(reason).splitlines()[0] if str(reason) else type(reason).__name__
     warnings.warn(
         f"{subject} cannot be recorded as a graph and runs step by step in Python "
-        f"(slower, same numbers): {reason}",
+        f"(slower, same numbers): {words}",
         VitoolsWarning,
         stacklevel=4,
     )

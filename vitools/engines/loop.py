@@ -1,5 +1,6 @@
 """The loop of every iterative engine: step, record, stop, report, call back."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,23 @@ class StoppingRule(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """What a progress callback is told, a few times a second."""
+    """What a progress callback is told, a few times a second.
+
+    Attributes:
+        elbo: the bound, a mean over recent steps where it is noisy.
+        standard_error: of that mean; NaN where the engine gives none.
+        steps_left: what the stopping rule expects; None where it cannot tell.
+        note: how the engine is running, in a word or two.
+    """
 
     engine: str
     step: int
     max_steps: int
     elbo: float
     seconds: float
+    standard_error: float = math.nan
+    steps_left: int | None = None
+    note: str = ""
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -38,6 +49,7 @@ def iterate(
     history: History | None = None,
     began: float | None = None,
     after: Callable[[int], None] | None = None,
+    describe: Callable[[Progress], Progress] | None = None,
 ) -> tuple[Status, History]:
     """Call ``advance(done) -> bounds`` until ``stop`` says so, the limit is met, or Ctrl-C is pressed.
 
@@ -51,6 +63,7 @@ def iterate(
         began: the ``time.perf_counter()`` from which seconds count; now if omitted.
         after: called with the number of steps done after each ``advance`` that did not end the
             run (to write checkpoints, say).
+        describe: adds to a report what only the engine knows.
     """
     history = History() if history is None else history
     done = history.steps[-1] if len(history) else 0
@@ -68,7 +81,8 @@ def iterate(
                 history.record(done, elbo, now - start)
                 status = stop(done, elbo) or status
             if progress is not None and (now - last_report > 0.2 or status is not None):
-                progress(Progress(engine, done, max_steps, bounds[-1], now - start))
+                report = Progress(engine, done, max_steps, bounds[-1], now - start)
+                progress(report if describe is None else describe(report))
                 last_report = now
             if after is not None and status is None:
                 after(done)

@@ -16,16 +16,7 @@ def sample(density: LogDensity, starts: list[Tensor], plan: Plan) -> Chains:
     chains: list[Tensor] = []
     divergences = 0
     for number, start in enumerate(starts):
-        drawn: list[Tensor] = []
-        done = number * (plan.num_warmup + plan.num_samples)
-
-        def hook(_: Any, point: dict[str, Tensor], stage: str, *__: Any, drawn=drawn, done=done):
-            if stage == "Sample":
-                drawn.append(point["u"])
-            hook.count += 1
-            plan.report(done + hook.count)
-
-        hook.count = 0  # type: ignore[attr-defined]
+        watch = _Watch(plan, number * (plan.num_warmup + plan.num_samples))
         try:
             with seeded(plan.seed * 1000 + number):
                 sampler = MCMC(
@@ -34,15 +25,29 @@ def sample(density: LogDensity, starts: list[Tensor], plan: Plan) -> Chains:
                     warmup_steps=plan.num_warmup,
                     initial_params={"u": start},
                     disable_progbar=True,
-                    hook_fn=hook,
+                    hook_fn=watch,
                 )
                 sampler.run()
         except KeyboardInterrupt:
-            partial = [torch.stack(drawn)] if drawn else []
+            partial = [torch.stack(watch.drawn)] if watch.drawn else []
             return Chains.interrupted(chains + partial, plan.num_samples, divergences)
         chains.append(sampler.get_samples()["u"].detach())
         divergences += sum(len(v) for v in sampler.diagnostics()["divergences"].values())
     return Chains(torch.stack(chains), divergences)
+
+
+class _Watch:
+    """Keeps the draws of a chain as they come and counts its transitions from ``done``."""
+
+    def __init__(self, plan: Plan, done: int) -> None:
+        self.plan, self.done = plan, done
+        self.drawn: list[Tensor] = []
+
+    def __call__(self, _: Any, point: dict[str, Tensor], stage: str, *__: Any) -> None:
+        if stage == "Sample":
+            self.drawn.append(point["u"])
+        self.done += 1
+        self.plan.report(self.done)
 
 
 def _potential(density: LogDensity) -> Any:

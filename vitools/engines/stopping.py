@@ -17,7 +17,7 @@ stage ends by dividing the learning rate; the last one ends the run.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ class PlateauRule:
             self._iterates.append(_thinned(self.iterate()))
         if len(self._elbo) < self._next_check:
             return None
-        self._next_check = int(GROWTH * self._next_check)
+        self._next_check = self.thin * math.ceil(GROWTH * self._next_check / self.thin)
         if not self._is_stationary():
             return None
         self.stage += 1
@@ -76,6 +76,47 @@ class PlateauRule:
         self._begin()
         self.reduce_learning_rate()
         return None
+
+    def expect(self) -> tuple[float, float, int | None]:
+        """The recent bound, its standard error, and how many steps the rule still needs.
+
+        The number is None while the bound still climbs; once it does not, the next look ends
+        this stage and the later ones end at their first.
+        """
+        recent = self._elbo[-max(10, len(self._elbo) // 4) :]
+        if len(recent) < 10:
+            return math.nan, math.nan, None
+        value, error = batch_mean(recent)
+        earlier = self._elbo[-2 * len(recent) : -len(recent)]
+        if len(earlier) < 10:
+            return value, error, None
+        before, before_error = batch_mean(earlier)
+        if value - before > 2 * math.hypot(error, before_error):
+            return value, error, None
+        later = (self.stages - 1 - self.stage) * FIRST_CHECK
+        return value, error, self._next_check - len(self._elbo) + later
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """What a resumed rule needs besides the bounds of its stage."""
+        iterates = torch.stack(self._iterates) if self._iterates else torch.zeros(0)
+        numbers = {
+            "stage": self.stage,
+            "next_check": self._next_check,
+            "stage_steps": len(self._elbo),
+        }
+        return {"iterates": iterates}, numbers
+
+    def restore(
+        self, tensors: Mapping[str, Tensor], numbers: Mapping[str, int], elbo: list[float]
+    ) -> None:
+        """Take back what :meth:`state` gave; ``elbo`` holds the bounds of the whole run."""
+        self.stage, self._next_check = numbers["stage"], numbers["next_check"]
+        self._elbo = elbo[len(elbo) - numbers["stage_steps"] :]
+        self._iterates = list(tensors["iterates"])
+
+    def begin_stage_again(self) -> None:
+        """Forget the bounds and iterates of this stage."""
+        self._begin()
 
     def _is_stationary(self) -> bool:
         quarter = len(self._elbo) // 4

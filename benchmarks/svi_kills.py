@@ -1,0 +1,79 @@
+"""Kills a run 50 times at random moments and compares its numbers with an undisturbed one.
+
+    python benchmarks/svi_kills.py [--kills 50]
+
+The run is killed with SIGKILL, resumed from its checkpoint, killed again, and so on; at the end
+bounds, parameters and status must be those of a run that nobody touched, to the last bit.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from cavi_timing import report
+
+RUN = """
+import json, sys
+import pyro, torch
+import pyro.distributions as dist
+from pyro.infer.autoguide import AutoNormal
+from vitools import Problem, svi
+from vitools.engines import checkpoint
+
+checkpoint.SECONDS = 0.05
+
+def model(y):
+    scale = pyro.sample("scale", dist.Gamma(2.0, 1.0))
+    with pyro.plate("rows", 200, subsample_size=20) as index:
+        pyro.sample("y", dist.Normal(0.0, scale), obs=y[index])
+
+path, out, steps = sys.argv[1:]
+problem = Problem(model, torch.linspace(-3.0, 3.0, 200))
+fit = svi(problem, AutoNormal, max_steps=int(steps), learning_rate=0.001, seed=7,
+          checkpoint=path or None, resume=bool(path))
+with open(out, "w") as file:
+    json.dump([fit.status.name, fit.history.elbo, fit.mean()["scale"].item()], file)
+"""
+
+
+def start(checkpoint: str, out: Path, steps: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", RUN, checkpoint, str(out), str(steps)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=100_000)
+    options = parser.parse_args()
+    moments = random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        out, path = Path(folder, "out.json"), Path(folder, "run.ckpt")
+        start("", out, options.steps).wait()
+        expected = out.read_text()
+        out.unlink()
+        kills = 0
+        while kills < options.kills:
+            process = start(str(path), out, options.steps)
+            seen = path.stat().st_mtime_ns if path.exists() else 0
+            while process.poll() is None and not (
+                path.exists() and path.stat().st_mtime_ns != seen
+            ):
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0.0, 0.5))
+            if process.poll() is not None:
+                break  # it ended before it could be killed: raise --steps
+            process.kill()
+            process.wait()
+            kills += 1
+        start(str(path), out, options.steps).wait()
+        same = json.loads(out.read_text()) == json.loads(expected)
+    report("svi_kills", [{"kills": kills, "steps": options.steps, "identical": same}])
+
+
+if __name__ == "__main__":
+    main()

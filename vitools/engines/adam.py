@@ -1,0 +1,207 @@
+"""Adam over one flat vector, and several of its steps with their gradients as one graph.
+
+Kingma & Ba 2015, with torch's defaults. All is a pure function of the state, so that a block of
+steps is taken whole or not at all.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import Parameter
+
+from vitools.engines.ascent import BLOCK, Ascent
+from vitools.engines.functional import FunctionalGraph, aten
+from vitools.engines.gradient import EagerGradient
+
+LARGEST_GRAPH = 1000  # operations; a larger graph compiles for too long
+
+
+class AdamState(NamedTuple):
+    """The parameters in a row, the moments, the sum of iterates of this stage, the step count."""
+
+    theta: Tensor
+    first: Tensor
+    second: Tensor
+    total: Tensor
+    step: Tensor
+
+
+def adam(state: AdamState, rate: Tensor, gradient: Tensor) -> AdamState:
+    """One step."""
+    step = state.step + 1
+    first = 0.9 * state.first + 0.1 * gradient
+    second = 0.999 * state.second + 0.001 * gradient * gradient
+    scale = (second / (1 - 0.999**step)).sqrt() + 1e-8
+    theta = state.theta - rate / (1 - 0.9**step) * first / scale
+    return AdamState(theta, first, second, state.total + theta, step)
+
+
+def clipped(gradient: Tensor, limit: float) -> Tensor:
+    """The gradient, shortened to Euclidean length ``limit`` where it is longer."""
+    return gradient * (limit / (gradient.norm() + 1e-12)).clamp(max=1.0)
+
+
+class AdamAscent(Ascent):
+    """Adam with all parameters in one vector; pure functions, so that a block is all or nothing."""
+
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        gradient: FunctionalGraph | EagerGradient,
+        clip_norm: float | None,
+        rate: float,
+    ) -> None:
+        super().__init__(parameters, gradient, clip_norm)
+        theta = torch.cat([p.detach().flatten() for p in self.parameters])
+        self.sizes = [p.numel() for p in self.parameters]
+        self.rate = theta.new_tensor(rate)
+        zeros = torch.zeros_like(theta)
+        self._take(AdamState(theta, zeros, zeros, zeros, theta.new_zeros(())))
+        self.restart_average()
+        self.place(self.values)
+
+    def _take(self, state: AdamState) -> None:
+        self.adam_state = state
+        self.values, self.totals = [state.theta], [state.total]
+
+    def restart_average(self) -> None:
+        super().restart_average()
+        self.adam_state = self.adam_state._replace(total=self.totals[0])
+
+    def scale_rate(self, factor: float) -> None:
+        self.rate = self.rate * factor
+
+    def place(self, values: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, part in zip(self.parameters, self._parts(values[0]), strict=True):
+                parameter.copy_(part)
+
+    def _parts(self, theta: Tensor) -> list[Tensor]:
+        parts = theta.split(self.sizes)
+        return [part.view(p.shape) for part, p in zip(parts, self.parameters, strict=True)]
+
+    @torch.no_grad()
+    def advance(self, noise: Sequence[Tensor], count: int) -> list[float]:
+        whole = self.compiled is not None and count == BLOCK
+        state, losses = self._run(noise) if whole else self._walk(noise, count)
+        result: list[float] = torch.stack(losses).tolist()
+        self.lost = None
+        if not (all(map(math.isfinite, result)) and _all_finite(state.theta)):
+            self.lost = [state.theta]
+            return result  # the block is not taken
+        self._take(state)
+        self.averaged += count
+        self.mark()
+        return result
+
+    def _run(self, noise: Sequence[Tensor]) -> tuple[AdamState, list[Tensor]]:
+        """A block by the compiled program."""
+        assert self.compiled is not None
+        state, losses = self.adam_state, []
+        for begin in range(0, BLOCK, self.unroll):
+            part = [draws[begin : begin + self.unroll] for draws in noise]
+            *after, values = self.compiled(*state, self.rate, *self.constants, *part)
+            state = AdamState(*after)
+            losses += values.unbind()
+        return state, losses
+
+    def _walk(self, noise: Sequence[Tensor], count: int) -> tuple[AdamState, list[Tensor]]:
+        """Step by step."""
+        state, losses = self.adam_state, []
+        for i in range(count):
+            loss, gradient = self._gradient(state.theta, [draws[i] for draws in noise])
+            state = adam(state, self.rate, gradient)
+            losses.append(loss)
+        return state, losses
+
+    @torch.no_grad()
+    def replay(self, noise: Sequence[Tensor], count: int) -> list[Tensor]:
+        """The parameters after ``count`` more steps, which are not taken."""
+        return [self._walk(noise, count)[0].theta]
+
+    def _gradient(self, theta: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        loss, *parts = self.gradient(self._parts(theta), noise)
+        gradient = torch.cat([part.flatten() for part in parts])
+        return loss, gradient if self.clip_norm is None else clipped(gradient, self.clip_norm)
+
+    # ---- compiling ---------------------------------------------------------------------
+
+    @property
+    def unroll(self) -> int:
+        if not isinstance(self.gradient, FunctionalGraph):
+            return 1
+        nodes = self.gradient.num_nodes
+        return next((n for n in (BLOCK, BLOCK // 2) if n * nodes <= LARGEST_GRAPH), 1)
+
+    def program(self, noise: Sequence[Tensor]) -> tuple[GraphModule, list[Tensor]]:
+        gradient = self.gradient
+        assert isinstance(gradient, FunctionalGraph)
+        inputs = [*self.adam_state, self.rate, *gradient.constants]
+        inputs += [draws[: self.unroll] for draws in noise]
+        return _unrolled(self, gradient, self.unroll), inputs
+
+    # ---- checkpoints -------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, numbers = self._average_state()
+        return tensors | self.adam_state._asdict() | {"rate": self.rate}, numbers
+
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        self._take(AdamState(*(tensors[name] for name in AdamState._fields)))
+        self.rate = tensors["rate"]
+        self._restore_average(tensors, numbers)
+        self.place(self.values)
+
+
+def _all_finite(vector: Tensor) -> bool:
+    return math.isfinite(vector.sum().item()) or bool(torch.isfinite(vector).all())
+
+
+def _unrolled(ascent: AdamAscent, gradient: FunctionalGraph, unroll: int) -> GraphModule:
+    """Inputs: Adam's state, the rate, constants, noise [unroll, …]; outputs: state, losses."""
+    theta = ascent.values[0]
+    # copies, because the recorder tells its inputs apart by their identity
+    like = [t.clone() for t in (*ascent.adam_state, ascent.rate, theta)]
+    limit = ascent.clip_norm
+
+    def update(*inputs: Tensor) -> tuple[Tensor, ...]:
+        *state, rate, slope = inputs
+        slope = slope if limit is None else clipped(slope, limit)
+        return tuple(adam(AdamState(*state), rate, slope))
+
+    step_graph = make_fx(update)(*like).graph
+    body_graph = gradient.module.graph
+    graph = Graph()
+    state = [graph.placeholder(name) for name in AdamState._fields]
+    rate = graph.placeholder("rate")
+    constants = [graph.placeholder(f"c{i}") for i in range(len(gradient.constants))]
+    noise = [graph.placeholder(f"n{i}") for i in range(len(gradient.noise))]
+    losses = []
+    for i in range(unroll):
+        parts, begin = [], 0
+        for parameter in ascent.parameters:
+            end = begin + parameter.numel()
+            part = graph.call_function(aten.slice.Tensor, (state[0], 0, begin, end))
+            parts.append(graph.call_function(aten.view.default, (part, list(parameter.shape))))
+            begin = end
+        draws = [graph.call_function(aten.select.int, (draw, 0, i)) for draw in noise]
+        loss, *slopes = _inlined(graph, body_graph, [*parts, *constants, *draws])
+        flat = [graph.call_function(aten.reshape.default, (slope, [-1])) for slope in slopes]
+        slope = graph.call_function(aten.cat.default, (flat,))
+        state = _inlined(graph, step_graph, [*state, rate, slope])
+        losses.append(graph.call_function(aten.reshape.default, (loss, [])))
+    graph.output((*state, graph.call_function(aten.stack.default, (losses,))))
+    graph.eliminate_dead_code()
+    return GraphModule({}, graph)
+
+
+def _inlined(graph: Graph, other: Graph, inputs: Sequence[Node]) -> list[Node]:
+    """Copies ``other`` into ``graph``; its outputs there."""
+    placeholders = [node for node in other.nodes if node.op == "placeholder"]
+    results: Any = graph.graph_copy(other, dict(zip(placeholders, inputs, strict=True)))
+    return list(results)

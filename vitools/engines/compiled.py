@@ -1,0 +1,101 @@
+"""When to compile, and compiled functions for whoever evaluates one density very often."""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vitools.engines.functional import FunctionalGraph, functional_graph
+from vitools.engines.graph import notice
+from vitools.engines.inductor import compile_graph, find_compiler
+from vitools.errors import OptionError, VitoolsWarning
+from vitools.program import first_words
+
+Compile = bool | Literal["auto"]
+
+SECONDS_PER_NODE = 2.5e-6  # of an uncompiled graph: the cost of calling one operation
+SECONDS_PER_ELEMENT = 1e-9  # and of one number in its result
+SECONDS_TO_COMPILE = 4.0
+SECONDS_TO_COMPILE_NODE = 5e-3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """From which step on a run is compiled; ``None`` for never, and why."""
+
+    switch_at: int | None
+    reason: str = ""
+
+
+def plan(
+    option: Compile, graph: FunctionalGraph | None, unroll: int, max_steps: int, block: int
+) -> Plan:
+    """Decide from the graph alone, never from a clock, so that a seed repeats its numbers.
+
+    ``"auto"`` switches at the step where running uncompiled has cost about as much as compiling
+    does: at worst the run takes twice what the better choice would have taken.
+    """
+    if option not in (True, False, "auto"):
+        raise OptionError(f"compile: expected True, False or 'auto', got {option!r}.")
+    if option is False:
+        return Plan(None, "uncompiled as asked")
+    if graph is None:
+        return Plan(None, "not recorded, so not compiled")
+    if find_compiler() is None:
+        return Plan(None, "no C++ compiler found, uncompiled")
+    if option is True:
+        return Plan(0)
+    step = SECONDS_PER_NODE * graph.num_nodes + SECONDS_PER_ELEMENT * graph.elements
+    compiling = SECONDS_TO_COMPILE + SECONDS_TO_COMPILE_NODE * graph.num_nodes * unroll
+    switch = math.ceil(compiling / step / block) * block
+    if 3 * switch > 2 * max_steps:
+        return Plan(None, f"uncompiled: {max_steps} steps would not repay compiling")
+    return Plan(switch)
+
+
+def compiled(
+    function: Callable[..., Sequence[Tensor]], example: Sequence[Tensor], subject: str
+) -> Callable[..., Sequence[Tensor]]:
+    """``function`` of tensors like ``example``, recorded and compiled; or as it is, with a notice.
+
+    For a log density and its gradient that will be evaluated many thousand times. The function
+    returns a list or tuple of tensors, follows the same path on every call, and draws nothing.
+
+    Args:
+        subject: names the function in the notice given when it cannot be compiled.
+    """
+    try:
+        graph = functional_graph(function, example)
+        if graph.noise or graph.has_inner_noise:
+            raise ValueError("it draws random numbers")
+    except Exception as reason:  # tracing fails in as many ways as there are models
+        notice(subject, reason)
+        return function
+    run: Callable[..., Any] = graph.module
+    if find_compiler() is not None:
+        try:
+            run = compile_graph(graph.module, [*example, *graph.constants])
+        except Exception as reason:  # the compiler's own failures share no type either
+            warnings.warn(
+                f"{subject} could not be compiled and runs uncompiled: {first_words(reason)}",
+                VitoolsWarning,
+                stacklevel=2,
+            )
+    constants = graph.constants
+
+    def call(*inputs: Tensor) -> Any:
+        with torch.no_grad():
+            return run(*inputs, *constants)
+
+    expected, got = function(*example), call(*example)
+    if not all(
+        torch.allclose(a.detach(), b, rtol=1e-4, atol=1e-6, equal_nan=True)
+        for a, b in zip(expected, got, strict=True)
+    ):
+        notice(subject, ValueError("the compiled graph gives other numbers"))
+        return function
+    return call

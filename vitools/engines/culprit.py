@@ -1,0 +1,55 @@
+"""Which parameter or site left the finite numbers? Asked after a step was lost."""
+
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from vitools.isolation import ParamState, isolated
+from vitools.problem import Problem
+from vitools.sites import is_subsample
+
+ATTEMPTS = 20  # the noise that broke the step is gone; a few draws find it again
+
+
+def find_culprit(problem: Problem, guide: Any, state: ParamState) -> str:
+    """The first non-finite quantity in words: a parameter, else a site of the guide or model."""
+    for name, parameter in state["params"].items():
+        if not bool(torch.isfinite(parameter).all()):
+            return f"parameter '{name}' became {_worst(parameter)}"
+    args, kwargs = problem.args, problem.kwargs
+    for _ in range(ATTEMPTS):
+        with isolated(state), torch.no_grad():
+            guide_run = poutine.trace(guide).get_trace(*args, **kwargs)
+            model_run = poutine.trace(poutine.replay(problem.call, trace=guide_run)).get_trace()
+            guide_run.compute_log_prob()
+            model_run.compute_log_prob()
+        for who, run in (("guide", guide_run), ("model", model_run)):
+            for name, node in run.nodes.items():
+                if node["type"] != "sample" or is_subsample(node):
+                    continue
+                for what, tensor in (("value", node["value"]), ("log density", node["log_prob"])):
+                    if not bool(torch.isfinite(tensor).all()):
+                        return (
+                            f"{what} of site '{name}' in the {who} became {_worst(tensor)}"
+                            f"{_parameters(node['fn'])}"
+                        )
+    return "the bound became non-finite, at no single site"
+
+
+def _worst(tensor: Tensor) -> str:
+    bad = tensor[~torch.isfinite(tensor)].detach()
+    return str(float(bad.flatten()[0])) if bad.numel() else "finite"
+
+
+def _parameters(fn: Any) -> str:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    parts = []
+    for name in getattr(fn, "arg_constraints", {}):
+        value = fn.__dict__.get(name)
+        if isinstance(value, Tensor):
+            low, high = float(value.min()), float(value.max())
+            parts.append(f"{name} {low:.3g}" if low == high else f"{name} {low:.3g} to {high:.3g}")
+    return f" ({', '.join(parts)})" if parts else ""

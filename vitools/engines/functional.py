@@ -1,0 +1,273 @@
+"""A recorded gradient as a pure function: parameters, data and noise in, loss and gradient out.
+
+Recording runs the Python once and keeps its aten operations (``make_fx``). What does not depend
+on a parameter is then taken out of the graph, so that a step does only what it must:
+
+- what follows from the data alone is computed once;
+- noise that no parameter shapes (``randn``, ``rand``, the indices of a minibatch) becomes an
+  input, drawn outside for several steps at a time: a graph gives the same numbers however it
+  is run, and a run can be taken up again at any block of steps;
+- what is left is freed of duplicates and of operations that change nothing.
+
+Draws that a parameter shapes (gamma, Dirichlet) stay inside and use torch's global generator.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg
+
+from vitools.engines.mutation import drop_detached, is_mutable, replace_mutations
+
+aten = torch.ops.aten
+
+UNCHANGED = {
+    aten.lift_fresh_copy.default,
+    aten.lift_fresh.default,
+    aten.detach_copy.default,
+    aten.alias_copy.default,
+}
+"""Operations whose value is their first argument's."""
+
+BY_SIZE = {aten.rand.default, aten.randn.default}
+BY_EXAMPLE = {
+    aten.rand_like.default: aten.rand.default,
+    aten.randn_like.default: aten.randn.default,
+}
+ELEMENTWISE = {
+    aten.normal_functional.default,
+    aten.uniform.default,
+    aten.exponential.default,
+    aten.cauchy.default,
+    aten.log_normal.default,
+}
+
+
+@dataclass(frozen=True)
+class Noise:
+    """One random operation that became an input."""
+
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def draw(self, count: int) -> Tensor:
+        """``[count, *shape]`` from torch's global generator."""
+        first, *rest = self.args
+        if self.operation in BY_SIZE:
+            return self.operation([count, *first], *rest, **self.kwargs)
+        if self.operation in ELEMENTWISE:
+            blank = first.new_empty((count, *first.shape))
+            return self.operation(blank, *rest, **self.kwargs)
+        return torch.stack([self.operation(*self.args, **self.kwargs) for _ in range(count)])
+
+
+@dataclass(frozen=True)
+class FunctionalGraph:
+    """A graph whose inputs are ``[*parameters, *constants, *noise]``; its outputs are a list.
+
+    Attributes:
+        constants: tensors that follow from the data.
+        has_inner_noise: whether draws remain that a parameter shapes.
+        elements: numbers computed in one run, a measure of its work.
+    """
+
+    module: GraphModule
+    constants: tuple[Tensor, ...]
+    noise: tuple[Noise, ...]
+    has_inner_noise: bool
+    elements: int
+
+    def __call__(self, parameters: Sequence[Tensor], noise: Sequence[Tensor]) -> Any:
+        return self.module(*parameters, *self.constants, *noise)
+
+    def draw(self, count: int) -> list[Tensor]:
+        """Noise of ``count`` runs, each ``[count, *shape]``."""
+        return [noise.draw(count) for noise in self.noise]
+
+    @property
+    def num_nodes(self) -> int:
+        return sum(node.op == "call_function" for node in self.module.graph.nodes)
+
+
+def functional_graph(
+    function: Callable[..., Sequence[Tensor]],
+    example: Sequence[Tensor],
+    captured: Sequence[Tensor] = (),
+) -> FunctionalGraph:
+    """``function(*example)``, a flat sequence of tensors, as a :class:`FunctionalGraph`.
+
+    Args:
+        captured: tensors the function reads without being given them; they become parameters
+            of the graph, before those of ``example``.
+
+    Raises:
+        Exception: whatever tracing raises; there are as many ways to fail as there are models.
+    """
+    recorded = make_fx(lambda *inputs: function(*inputs))(*example)
+    _lift(recorded, captured)
+    drop_detached(recorded.graph)
+    if not replace_mutations(recorded.graph):  # views share memory: torch knows how to part them
+        recorded.recompile()
+        inputs = [tensor.detach() for tensor in (*captured, *example)]
+        recorded = make_fx(torch.func.functionalize(recorded, remove="mutations"))(*inputs)
+        drop_detached(recorded.graph)
+        replace_mutations(recorded.graph)
+    return _Rewriter(recorded).result
+
+
+def _lift(recorded: GraphModule, captured: Sequence[Tensor]) -> None:
+    """Makes inputs of tensors that the recorded function read by itself."""
+    graph = recorded.graph
+    with graph.inserting_before(next(iter(graph.nodes))):
+        inputs = {id(t): graph.placeholder(f"p{i}") for i, t in enumerate(captured)}
+    for node in list(graph.nodes):
+        if node.op == "get_attr":
+            lifted = inputs.get(id(_attribute(recorded, str(node.target))))
+            if lifted is not None:
+                node.replace_all_uses_with(lifted)
+                graph.erase_node(node)
+
+
+class _Rewriter:
+    """Builds the functional graph from a recorded one."""
+
+    def __init__(self, recorded: GraphModule) -> None:
+        self.recorded = recorded
+        self.graph = Graph()
+        self.env: dict[Node, Any] = {}
+        self.known: dict[Node, Any] = {}
+        self.constants: dict[Any, tuple[Tensor, Node]] = {}
+        self.noise: list[Noise] = []
+        self.has_inner_noise = False
+        self.elements = 0
+        recorded.graph.eliminate_dead_code(_is_impure)
+        nodes = list(recorded.graph.nodes)
+        live = self._inputs(nodes)
+        for node in live:  # inputs first: torch.fx wants them before any operation
+            for argument in node.all_input_nodes:
+                if argument in self.known:
+                    self._constant(argument)
+        (output,) = [node for node in nodes if node.op == "output"]
+        for argument in output.all_input_nodes:
+            if argument in self.known:
+                self._constant(argument)
+        self._noise_inputs(live)
+        self._operations(live)
+        results = output.args[0]
+        results = [results] if isinstance(results, Node) else list(results)
+        self.graph.output([self.env[node] for node in results])
+        self.graph.eliminate_dead_code()
+        self.result = FunctionalGraph(
+            GraphModule({}, self.graph),
+            tuple(tensor for tensor, _ in self.constants.values()),
+            tuple(self.noise),
+            self.has_inner_noise,
+            self.elements,
+        )
+
+    def _inputs(self, nodes: list[Node]) -> list[Node]:
+        """Evaluates what no parameter touches; returns the operations that remain."""
+        live: dict[Node, None] = {}
+        for node in nodes:
+            if node.op == "placeholder":
+                self.env[node] = self.graph.placeholder(node.name)
+            elif node.op == "get_attr":
+                tensor = _attribute(self.recorded, str(node.target))
+                self.known[node] = tensor.detach() if isinstance(tensor, Tensor) else tensor
+            elif node.op == "call_function":
+                if is_mutable(node):
+                    raise ValueError(f"the model changes its own state by {node.target}")
+                depends = any(a in self.env or a in live for a in node.all_input_nodes)
+                if depends or _is_random(node):
+                    live[node] = None
+                else:
+                    args, kwargs = map_arg((node.args, node.kwargs), self.known.__getitem__)
+                    self.known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        return list(live)
+
+    def _constant(self, node: Node) -> None:
+        value = self.known[node]
+        if not isinstance(value, Tensor):
+            raise ValueError(f"cannot record the result of {node.target}")
+        key: Any = id(value)
+        if node.op != "get_attr" and value.numel() == 1:  # the same number is one constant
+            key = (value.dtype, value.device, value.shape, value.item())
+        if key not in self.constants:
+            self.constants[key] = (value, self.graph.placeholder(f"c{len(self.constants)}"))
+        self.env[node] = self.constants[key][1]
+
+    def _noise_inputs(self, live: list[Node]) -> None:
+        for node in live:
+            if not _is_random(node):
+                continue
+            if node.target in BY_EXAMPLE:
+                like = node.meta["val"]
+                operation: Any = BY_EXAMPLE[node.target]
+                noise = Noise(
+                    operation, (list(like.shape),), {"dtype": like.dtype, "device": like.device}
+                )
+            elif all(a in self.known for a in node.all_input_nodes):
+                args, kwargs = map_arg((node.args, node.kwargs), self.known.__getitem__)
+                noise = Noise(node.target, args, kwargs)
+            else:
+                self.has_inner_noise = True
+                continue
+            self.env[node] = self.graph.placeholder(f"n{len(self.noise)}")
+            self.noise.append(noise)
+
+    def _operations(self, live: list[Node]) -> None:
+        seen: dict[Any, Node] = {}
+        for node in live:
+            if node in self.env:
+                continue
+            if node.target in UNCHANGED or _is_identity(node):
+                self.env[node] = self.env[node.args[0]]  # type: ignore[index]
+                continue
+            args, kwargs = map_arg((node.args, node.kwargs), self.env.__getitem__)
+            key = (node.target, repr(args), repr(kwargs))
+            if _is_random(node) or key not in seen:
+                seen[key] = self.graph.call_function(node.target, args, kwargs)  # type: ignore[arg-type]
+                value = node.meta.get("val")
+                self.elements += value.numel() if isinstance(value, Tensor) else 0
+            self.env[node] = seen[key]
+
+
+def _attribute(module: GraphModule, path: str) -> Any:
+    found: Any = module
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _is_random(node: Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _is_impure(node: Node) -> bool:
+    return node.op in ("placeholder", "output") or is_mutable(node)
+
+
+def _is_identity(node: Node) -> bool:
+    """An expansion to the shape it has, a product with one, a sum with zero."""
+    first = node.args[0] if node.args else None
+    if not isinstance(first, Node) or "val" not in first.meta or "val" not in node.meta:
+        return False
+    before, after = first.meta["val"], node.meta["val"]
+    if not isinstance(after, Tensor) or not isinstance(before, Tensor):
+        return False
+    if before.shape != after.shape or before.dtype != after.dtype:
+        return False
+    if node.target in (aten.expand.default, aten.view.default, aten.expand_copy.default):
+        return True
+    scalar = node.args[1] if len(node.args) == 2 else None
+    if not isinstance(scalar, int | float):
+        return False
+    if node.target in (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar):
+        return scalar == 1
+    return node.target in (aten.add.Tensor, aten.sub.Tensor, aten.add.Scalar) and scalar == 0

@@ -1,0 +1,60 @@
+"""The gradient of a loss with respect to parameters it reads: recorded where it can be, or run."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from vitools.engines.functional import FunctionalGraph, functional_graph
+from vitools.engines.graph import notice
+from vitools.isolation import seeded
+
+LossAndGradient = Callable[[], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class EagerGradient:
+    """Runs the Python of the model at each step, with the parameters set to what is asked for."""
+
+    function: LossAndGradient
+    parameters: list[Parameter]
+
+    def __call__(self, parameters: Sequence[Tensor], noise: Sequence[Tensor]) -> Sequence[Tensor]:
+        with torch.no_grad():
+            for own, value in zip(self.parameters, parameters, strict=True):
+                if own is not value:
+                    own.copy_(value)
+        return self.function()
+
+    def draw(self, count: int) -> list[Tensor]:
+        """No noise is drawn outside."""
+        return []
+
+
+def recorded_gradient(
+    function: LossAndGradient, parameters: list[Parameter], subject: str
+) -> FunctionalGraph | EagerGradient:
+    """``function`` as a graph, checked against it once; or as it is, after a notice with the reason.
+
+    Args:
+        function: returns the loss and its gradient at the present values of ``parameters``.
+        subject: names the function in the notice.
+    """
+    values = [p.detach() for p in parameters]
+    try:
+        with seeded(0):
+            graph = functional_graph(function, (), parameters)
+        with seeded(0):
+            expected = function()
+        with seeded(0), torch.no_grad():
+            got = graph(values, [draws[0] for draws in graph.draw(1)])
+        if not graph.has_inner_noise:  # else the two draw in another order
+            for a, b in zip(expected, got, strict=True):
+                if not torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True):
+                    raise ValueError("the recording gives other numbers than the model")
+    except Exception as reason:  # tracing fails in as many ways as there are models
+        notice(subject, reason)
+        return EagerGradient(function, parameters)
+    return graph

@@ -1,0 +1,16 @@
+"""Bounds and the estimators of their gradients, each a choice for ``svi(…, objective=…)``."""
+
+from typing import Any
+
+from vitools.engines.objectives.elbo import Elbo
+from vitools.engines.objectives.importance import ImportanceWeighted
+from vitools.engines.objectives.objective import Objective
+from vitools.engines.objectives.score import ScoreFunction
+from vitools.problem import Problem
+
+__all__ = ["Elbo", "ImportanceWeighted", "Objective", "ScoreFunction", "negative_elbo"]
+
+
+def negative_elbo(problem: Problem, guide: Any, num_particles: int) -> Objective:
+    """:class:`Elbo` by ``num_particles`` draws."""
+    return Elbo(num_particles)(problem, guide)

@@ -1,0 +1,285 @@
+"""The state of one run of :func:`~vitools.svi`: what a step does, and what a lost one says."""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitools.engines.adam import AdamAscent
+from vitools.engines.ascent import BLOCK, Ascent
+from vitools.engines.checkpoint import Checkpoint
+from vitools.engines.compiled import Compile
+from vitools.engines.compiling import Compiling
+from vitools.engines.culprit import find_culprit
+from vitools.engines.functional import FunctionalGraph
+from vitools.engines.gradient import EagerGradient, recorded_gradient
+from vitools.engines.guide_check import check_start, refuse_mismatch
+from vitools.engines.objectives import Objective, negative_elbo
+from vitools.engines.optimizer_ascent import OptimizerAscent, OptimizerFactory
+from vitools.engines.stopping import PlateauRule
+from vitools.errors import NumericalError, OptionError, VitoolsWarning
+from vitools.isolation import isolated, snapshot
+from vitools.posterior import GuidePosterior, History, Posterior, Status
+from vitools.problem import Problem
+
+LEARNING_RATE = 0.05
+REDUCTION = 0.2
+KEEP_EVERY = 100  # steps, a multiple of BLOCK
+NATS_PER_LATENT = 0.01  # a gain not worth waiting for
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of :func:`~vitools.svi` that a run needs throughout."""
+
+    num_particles: int
+    objective: Callable[[Problem, Any], Objective] | None
+    max_steps: int
+    learning_rate: float | None
+    optimizer: OptimizerFactory | None
+    clip_norm: float | None
+    step_backs: int
+    compile: Compile
+    seed: int
+
+
+class Run:
+    """Parameters, ascent, stopping rule and history, and when to compile.
+
+    Attributes:
+        params: the parameter store's state, whose parameters are trained.
+        history: the bounds so far.
+        compiling: when the steps are compiled, and what became of it.
+    """
+
+    def __init__(
+        self, problem: Problem, guide: Any, options: Options, start: Posterior | None
+    ) -> None:
+        self.problem, self.guide, self.options = problem, guide, options
+        with isolated() as self.params:
+            refuse_mismatch(problem, guide)
+            if start is not None:
+                _start_from(problem, guide, start)
+            make = options.objective or partial(negative_elbo, num_particles=options.num_particles)
+            self.objective = make(problem, guide)
+            self.objective.loss()  # registers every parameter of guide and model
+        self.parameters = [
+            p for p in dict.fromkeys(self.params["params"].values()) if p.requires_grad
+        ]
+        if not self.parameters:
+            raise OptionError(f"guide {type(guide).__name__} has no parameters to fit.")
+        self.gradient: FunctionalGraph | EagerGradient
+        self.gradient = EagerGradient(self._loss_and_gradient, self.parameters)
+        if self.objective.is_recordable:
+            subject = f"svi of model '{problem.name}'"
+            self.gradient = recorded_gradient(self._loss_and_gradient, self.parameters, subject)
+        self.ascent = self._ascent()
+        num_latents = sum(site.shape.numel() for site in problem.continuous.values())
+        self.rule = PlateauRule(
+            self._reduce_rate,
+            lambda: self.ascent.vector(),
+            resolution=max(0.2, NATS_PER_LATENT * num_latents),
+            thin=BLOCK,
+        )
+        self.history = History()
+        self.done = 0
+        self.stepped_back = 0
+        self.good = [value.detach().clone() for value in self.ascent.values]
+        self.good_step = 0
+        self.compiling = Compiling(
+            options.compile,
+            self.ascent,
+            options.max_steps,
+            lambda: self.gradient.draw(BLOCK),
+            f"svi of model '{problem.name}'",
+        )
+
+    def _ascent(self) -> Ascent:
+        optimizer, clip = self.options.optimizer, self.options.clip_norm
+        rate = self.options.learning_rate
+        if rate is None:
+            rate = float(getattr(self.guide, "learning_rate", LEARNING_RATE))
+        kinds = {(p.dtype, p.device) for p in self.parameters}
+        if optimizer is None and len(kinds) == 1:
+            return AdamAscent(self.parameters, self.gradient, clip, rate)
+        make = optimizer or partial(torch.optim.Adam, lr=rate)
+        return OptimizerAscent(self.parameters, self.gradient, clip, make)
+
+    def _loss_and_gradient(self) -> tuple[Tensor, ...]:
+        with isolated(self.params), torch.enable_grad():
+            loss = self.objective.loss()
+            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        return loss.detach(), *(
+            torch.zeros_like(p) if g is None else g
+            for p, g in zip(self.parameters, gradients, strict=True)
+        )
+
+    # ---- steps -------------------------------------------------------------------------
+
+    def advance(self, done: int) -> list[float]:
+        """A block of steps after the ``done`` first; the bound before each."""
+        self.compiling(done)
+        count = min(BLOCK, self.options.max_steps - done)
+        losses = self._losses(done, count)
+        while self.ascent.lost is not None:
+            self._step_back(done, losses)
+            losses = self._losses(done, count)
+        self.done = done + count
+        if self.done % KEEP_EVERY == 0:
+            self.good = [value.detach().clone() for value in self.ascent.values]
+            self.good_step = self.done
+        return [-loss for loss in losses]
+
+    def _losses(self, done: int, count: int) -> list[float]:
+        self._seed(done)
+        return self.ascent.advance(self.gradient.draw(BLOCK), count)
+
+    def _seed(self, done: int) -> None:
+        """Every block has noise of its own, whatever was drawn before it."""
+        words = f"{self.options.seed} {done // BLOCK} {self.stepped_back}"
+        number = int.from_bytes(hashlib.blake2b(words.encode(), digest_size=4).digest())
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(number)
+        torch.default_generator.manual_seed(number)
+
+    def is_last_block(self, done: int) -> bool:
+        return done > 0 and self.options.max_steps - done < BLOCK
+
+    @property
+    def is_between_blocks(self) -> bool:
+        return self.done % BLOCK == 0
+
+    def _reduce_rate(self) -> None:
+        self.ascent.scale_rate(REDUCTION)
+        self.ascent.restart_average()
+
+    def place_average(self, *, whole_stage: bool) -> str:
+        """Puts an average of iterates in the parameters' place and says which."""
+        steps = self.ascent.averaged - (0 if whole_stage else self.ascent.marks[0][0])
+        if steps == 0:
+            self.ascent.place(self.ascent.values)
+            return "the last iterate"
+        self.ascent.place(self.ascent.average(tail=not whole_stage))
+        return f"the average of the last {steps}"
+
+    # ---- checkpoints -------------------------------------------------------------------
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree with."""
+        options, kind = self.options, type(self.guide)
+        optimizer = getattr(self.ascent, "optimizer", None)
+        return {
+            "problem": f"'{self.problem.name}' with data {self.problem.fingerprint}",
+            "guide": getattr(self.guide, "__name__", f"{kind.__module__}.{kind.__qualname__}"),
+            "parameters": {k: list(v.shape) for k, v in self.params["params"].items()},
+            "objective": f"{options.objective or 'ELBO'} by {options.num_particles}",
+            "optimizer": "Adam" if optimizer is None else type(optimizer).__name__,
+            "learning_rate": options.learning_rate,
+            "clip_norm": options.clip_norm,
+            "compile": options.compile,
+            "seed": options.seed,
+        }
+
+    def write(self, file: Checkpoint, status: Status | None = None) -> None:
+        """Put everything into ``file``."""
+        tensors, numbers = self.ascent.state()
+        rule_tensors, rule_numbers = self.rule.state()
+        parts = {
+            "ascent": tensors,
+            "rule": rule_tensors,
+            "history": self.history.tensors(),
+            "objective": self.objective.state,
+        }
+        file.write(
+            {f"{part}/{k}": v for part, found in parts.items() for k, v in found.items()},
+            {
+                "ascent": numbers,
+                "rule": rule_numbers,
+                "stepped_back": self.stepped_back,
+                "status": None if status is None else status.name,
+            },
+        )
+
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> Status | None:
+        """Take back what :meth:`write` wrote; the status of a run that had ended."""
+        device = self.ascent.values[0].device
+
+        def part(name: str) -> dict[str, Tensor]:
+            prefix = f"{name}/"
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.ascent.restore({k: v.to(device) for k, v in part("ascent").items()}, numbers["ascent"])
+        restored = History.from_tensors(part("history"))
+        self.history.steps, self.history.elbo = restored.steps, restored.elbo
+        self.history.seconds = restored.seconds
+        self.rule.restore(part("rule"), numbers["rule"], self.history.elbo)
+        for name, value in part("objective").items():
+            self.objective.state[name].copy_(value)
+        self.stepped_back = numbers["stepped_back"]
+        self.done = len(self.history)
+        self.good = [value.detach().clone() for value in self.ascent.values]
+        self.good_step = self.done
+        return None if numbers["status"] is None else Status[numbers["status"]]
+
+    # ---- a lost step -------------------------------------------------------------------
+
+    def _step_back(self, done: int, losses: list[float]) -> None:
+        """Shorten the steps and go on from the state before the block, or raise."""
+        error = self._lost(done, losses)
+        if self.stepped_back == self.options.step_backs:
+            raise error
+        self.stepped_back += 1
+        self._reduce_rate()
+        self.rule.begin_stage_again()
+        reason = str(error).partition(" The last good")[0]
+        warnings.warn(
+            f"{reason} Stepped back to step {done} with a fifth of the step size "
+            f"({self.stepped_back} of {self.options.step_backs}).",
+            VitoolsWarning,
+            stacklevel=5,
+        )
+
+    def _lost(self, done: int, losses: list[float]) -> NumericalError:
+        first = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+        ascent = self.ascent
+        if isinstance(ascent, AdamAscent):  # it has not taken the block
+            self.good, self.good_step = ascent.values, done
+            if first < len(losses):
+                self._seed(done)
+                ascent.lost = ascent.replay(self.gradient.draw(BLOCK), first)
+        assert ascent.lost is not None
+        ascent.place(ascent.lost)
+        culprit = find_culprit(self.problem, self.guide, self.params)
+        self.ascent.place(self.good)
+        index = done + first
+        error = NumericalError(
+            f"step {index}: {culprit}. The last good state (step {self.good_step}) is "
+            "kept in this error's .posterior; try a smaller step (learning_rate=0.005), "
+            "clip_norm=, step_backs=, or another guide for the site."
+        )
+        error.posterior = GuidePosterior(  # type: ignore[attr-defined]
+            self.problem,
+            self.guide,
+            snapshot(self.params),
+            engine="svi",
+            status=Status.DIVERGED,
+            detail=f"lost at step {index}",
+            history=self.history,
+        )
+        return error
+
+
+def _start_from(problem: Problem, guide: Any, start: Posterior) -> None:
+    check_start(problem, start)
+    if not hasattr(guide, "initialise_from"):
+        raise OptionError(
+            f"guide {type(guide).__name__} cannot start from a fit: it has no "
+            "initialise_from(posterior). Leave start out, or use one of vitools.guides."
+        )
+    guide.initialise_from(start)
