@@ -25,6 +25,9 @@ SURE = 4.0  # in standard errors of a correlation, 1 / √(effective size): many
 MOST_ENTRIES = 150
 NOT_ARRIVED = 0.2
 
+GAUSSIAN = {"Normal", "MultivariateNormal"}
+"""Sites that one factor of coordinate ascent can hold together."""
+
 JOINT_GUIDE = "svi() with a guide that draws them together (AutoMultivariate)"
 RICHER_GUIDE = "a guide of another shape (AutoFlow), or nuts()"
 
@@ -127,7 +130,10 @@ def _of_correlation(
     said = f"{names[one]} and {names[two]} are correlated in the posterior, not in the fit"
     if not isinstance(posterior, FactorisedPosterior):
         return f"{said}: use {JOINT_GUIDE}, or nuts()"
-    if owners[one] == owners[two]:
+    gaussian = {
+        posterior.problem.latents[owner].distribution for owner in (owners[one], owners[two])
+    }
+    if owners[one] == owners[two] or not gaussian <= GAUSSIAN:
         return f"{said}: use {JOINT_GUIDE}"
     return (
         f"{said}: try cavi(problem, joint=[({owners[one]!r}, {owners[two]!r})]), or {JOINT_GUIDE}"
@@ -150,7 +156,7 @@ def _of_shape(posterior: Posterior, vector: Tensor) -> str:
     if vector.shape[1] == 1:
         return RICHER_GUIDE
     if isinstance(posterior, FactorisedPosterior):
-        return f"larger blocks (cavi(problem, joint=…)), or {JOINT_GUIDE}, or nuts()"
+        return f"{JOINT_GUIDE}, or nuts()"
     even = torch.full((len(vector),), 1.0 / len(vector), dtype=torch.float64)
     own = _correlations(vector, even).fill_diagonal_(0.0).abs().nan_to_num(0.0)
     if float(own.max()) < SURE / len(vector) ** 0.5:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitools.engines.graph import record
+from vitools.engines.compiled import Compile, compiled
 from vitools.posterior import Posterior
 from vitools.problem import Problem
 from vitools.unconstrained import UnconstrainedSpace
@@ -70,8 +70,13 @@ class WhitenedSpace(UnconstrainedSpace):
     def log_density_at(self, vector: Tensor) -> Tensor:
         return super().log_density_at(self.centre + self.scale * vector)
 
-    def recorded_log_density(self) -> LogDensity:
-        """:meth:`log_density_at` with its gradient, recorded as a graph where that is possible."""
+    def log_density_and_gradient(self, option: Compile, calls: int) -> LogDensity:
+        """:meth:`log_density_at` with its gradient, as a graph where that is possible.
+
+        Args:
+            option: whether to compile it (see :func:`~vitools.engines.compiled.compiled`).
+            calls: about how often it will be evaluated.
+        """
 
         def value_and_gradient(vector: Tensor) -> tuple[Tensor, Tensor]:
             with torch.enable_grad():
@@ -80,5 +85,6 @@ class WhitenedSpace(UnconstrainedSpace):
                 (gradient,) = torch.autograd.grad(value, leaf)
             return value.detach(), gradient
 
-        example = self.start_of_chain(0, 0)
-        return record(value_and_gradient, (example,), f"nuts on model '{self.problem.name}'")
+        subject = f"nuts on model '{self.problem.name}'"
+        example = (self.start_of_chain(0, 0),)
+        return compiled(value_and_gradient, example, subject, option=option, calls=calls)  # type: ignore[return-value]

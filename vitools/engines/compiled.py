@@ -58,7 +58,12 @@ def plan(
 
 
 def compiled(
-    function: Callable[..., Sequence[Tensor]], example: Sequence[Tensor], subject: str
+    function: Callable[..., Sequence[Tensor]],
+    example: Sequence[Tensor],
+    subject: str,
+    *,
+    option: Compile = True,
+    calls: int = 0,
 ) -> Callable[..., Sequence[Tensor]]:
     """``function`` of tensors like ``example``, recorded and compiled; or as it is, with a notice.
 
@@ -67,6 +72,7 @@ def compiled(
 
     Args:
         subject: names the function in the notice given when it cannot be compiled.
+        option: ``"auto"`` compiles where ``calls`` evaluations would repay it, ``False`` never.
     """
     try:
         graph = functional_graph(function, example)
@@ -76,7 +82,7 @@ def compiled(
         notice(subject, reason)
         return function
     run: Callable[..., Any] = graph.module
-    if find_compiler() is not None:
+    if plan(option, graph, 1, calls, 1).switch_at is not None:
         try:
             run = compile_graph(graph.module, [*example, *graph.constants])
         except Exception as reason:  # the compiler's own failures share no type either

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from vitools.engines import nuts_nutpie, nuts_pyro
 from vitools.engines.chains import FEWEST_DRAWS, Chains, LogDensity, Plan, WhitenedSpace
-from vitools.engines.guide_check import check_start
+from vitools.engines.compiled import Compile
 from vitools.engines.loop import Progress, ProgressCallback
+from vitools.engines.preflight import check_start
 from vitools.errors import NotSupportedError, OptionError
 from vitools.posterior import DrawsPosterior, History, Posterior, Status
 from vitools.problem import Problem
@@ -17,6 +18,7 @@ from vitools.sites import nearest
 
 RHAT_LIMIT = 1.05
 ESS_PER_CHAIN = 50
+EVALUATIONS = 10  # of the density in a transition, as trees of depth 3 to 4 take
 SAMPLERS = ("auto", "nutpie", "pyro")
 
 
@@ -28,6 +30,7 @@ def nuts(
     num_chains: int = 4,
     start: Posterior | None = None,
     sampler: str = "auto",
+    compile: Compile = "auto",
     seed: int = 0,
     progress: ProgressCallback | None = None,
 ) -> DrawsPosterior:
@@ -43,6 +46,8 @@ def nuts(
             modes that the fit does not know stay unknown. Draws from the prior if omitted.
         sampler: ``"nutpie"`` (Rust, the extra ``vitools[nutpie]``), ``"pyro"``, or ``"auto"``: the
             first where it is installed.
+        compile: ``"auto"`` compiles the density where so many transitions repay it (and a C++
+            compiler is found), ``True`` always, ``False`` never.
 
     Example:
         >>> import torch
@@ -57,6 +62,7 @@ def nuts(
         raise OptionError("expected num_samples, num_warmup and num_chains of at least 1.")
     if num_samples < FEWEST_DRAWS:
         raise OptionError(f"expected num_samples of at least {FEWEST_DRAWS}, got {num_samples}.")
+    problem.refuse_unlisted("nuts()")
     if not problem.continuous:
         raise NotSupportedError(
             f"model '{problem.name}' has only discrete latents; NUTS needs continuous ones. "
@@ -70,7 +76,8 @@ def nuts(
     starts = [space.start_of_chain(i, seed * 1000 + i) for i in range(num_chains)]
     total = num_chains * (num_warmup + num_samples)
     plan = Plan(num_samples, num_warmup, seed, _reporter(progress, total, began))
-    chains = draw_chains(space.recorded_log_density(), starts, plan)
+    density = space.log_density_and_gradient(compile, total * EVALUATIONS)
+    chains = draw_chains(density, starts, plan)
     vectors = space.centre + space.scale * chains.draws
     values = space.to_values(vectors)
     rhat, ess = _mixing(problem, values)

@@ -57,13 +57,13 @@ def test_interrupted_chains_are_kept_even_the_first(sampler):
 def test_an_error_in_the_model_reaches_the_caller(sampler, monkeypatch):
     problem = Problem(coin.model, torch.tensor([1.0, 0.0]))
 
-    def broken(self):
+    def broken(self, option, calls):
         def density(point):
             raise NotSupportedError("no density here")
 
         return density
 
-    monkeypatch.setattr(WhitenedSpace, "recorded_log_density", broken)
+    monkeypatch.setattr(WhitenedSpace, "log_density_and_gradient", broken)
     with pytest.raises(NotSupportedError, match="no density here"):
         nuts(problem, num_samples=20, num_warmup=20, num_chains=1, sampler=sampler)
 
