@@ -113,6 +113,7 @@ class PriorCentredGuide(AutoGuide):
             self._record_plates(name, node["cond_indep_stack"])
             self._latent_sites[name] = self._prototype.site(name, node)
         self._refuse_rows_it_cannot_know()
+        self._prototype.refuse_moving_supports(self.prototype_trace, self.model, *args, **kwargs)
         if not self._latent_sites:
             raise ModelError(
                 "the model has no continuous latent site: there is nothing for a guide to fit"

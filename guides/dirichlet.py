@@ -1,4 +1,12 @@
-"""The Dirichlet on the simplex and the Beta on the unit interval: the families of conjugate models."""
+"""The Dirichlet on the simplex and the Beta on the unit interval: the families of conjugate models.
+
+Their parameters are the mean, as logits, and the log of the total concentration α₀:
+
+    α = α₀ softmax(logits)
+
+In log α itself location and spread are entangled: from 10⁵ rows on, a first-order optimiser would
+stop long before the concentrations have grown.
+"""
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -6,12 +14,13 @@ from torch import Tensor
 from torch.distributions.constraints import Constraint
 
 from vitools.distributions import Beta, Dirichlet
+from vitools.distributions.log_space import log_and_log1m
 from vitools.guides.beta_start import beta_start, dirichlet_start
 from vitools.guides.family import Family, LatentSite, Parameter, is_simplex, is_unit_interval
 
 
 class DirichletFamily(Family):
-    """Dirichlet(α); parameter ``log_concentration`` of the shape of the value."""
+    """Dirichlet(α); parameters ``logits`` of the shape of the value and ``log_total``, ``[…, 1]``."""
 
     name = "dirichlet"
 
@@ -20,18 +29,24 @@ class DirichletFamily(Family):
 
     def start(self, site: LatentSite, init_scale: float | None) -> dict[str, Parameter]:
         concentration = dirichlet_start(site, init_scale)
-        return {"log_concentration": Parameter(concentration.log(), site.event_dim)}
+        logits = concentration.log()
+        return {
+            "logits": Parameter(logits - logits.mean(-1, keepdim=True), site.event_dim),
+            "log_total": Parameter(concentration.sum(-1, keepdim=True).log(), site.event_dim),
+        }
 
     def distribution(
         self, site: LatentSite, parameters: dict[str, Tensor]
     ) -> TorchDistributionMixin:
-        concentration = torch.exp(parameters["log_concentration"])
+        concentration = torch.exp(
+            parameters["log_total"] + torch.log_softmax(parameters["logits"], -1)
+        )
         q = Dirichlet(concentration, validate_args=False)
         return q.to_event(site.event_dim - 1)
 
 
 class BetaFamily(Family):
-    """Beta(α, β) elementwise; parameters ``log_alpha`` and ``log_beta`` of the shape of the value."""
+    """Beta(α, β) elementwise; ``mean_logit`` and ``log_total`` of the shape of the value."""
 
     name = "beta"
 
@@ -41,12 +56,14 @@ class BetaFamily(Family):
     def start(self, site: LatentSite, init_scale: float | None) -> dict[str, Parameter]:
         alpha, beta = beta_start(site, init_scale)
         return {
-            "log_alpha": Parameter(alpha.log(), site.event_dim),
-            "log_beta": Parameter(beta.log(), site.event_dim),
+            "mean_logit": Parameter(alpha.log() - beta.log(), site.event_dim),
+            "log_total": Parameter((alpha + beta).log(), site.event_dim),
         }
 
     def distribution(
         self, site: LatentSite, parameters: dict[str, Tensor]
     ) -> TorchDistributionMixin:
-        alpha, beta = torch.exp(parameters["log_alpha"]), torch.exp(parameters["log_beta"])
+        log_mean, log_rest = log_and_log1m(parameters["mean_logit"])
+        alpha = torch.exp(parameters["log_total"] + log_mean)
+        beta = torch.exp(parameters["log_total"] + log_rest)
         return Beta(alpha, beta, validate_args=False).to_event(site.event_dim)

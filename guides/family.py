@@ -14,7 +14,7 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
-from vitools.distributions.simplex_map import onto
+from vitools.supports import base_support, from_reals
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class LatentSite:
     @property
     def transform(self) -> Transform:
         """From the reals onto the support; remembers the pair it computed last."""
-        return onto(self.support).with_cache(1)
+        return from_reals(self.support).with_cache(1)
 
     def to_reals(self, value: Tensor) -> Tensor:
         """The unconstrained value, rounded boundary points moved inside the support first."""
-        return onto(self.support).inv(interior(value, self.support))
+        return from_reals(self.support).inv(interior(value, self.support))
 
     @property
     def unconstrained_event_dim(self) -> int:
@@ -81,20 +81,13 @@ class Family(ABC):
         """q at the current parameters, with the site's event dims."""
 
 
-def innermost(support: Constraint) -> Constraint:
-    """The support without the ``to_event`` wrappers around it."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support
-
-
 def is_simplex(support: Constraint) -> bool:
-    return innermost(support) is constraints.simplex
+    return base_support(support) is constraints.simplex
 
 
 def is_unit_interval(support: Constraint) -> bool:
     """Whether the support is (0, 1), by name or as an interval with those ends."""
-    support = innermost(support)
+    support = base_support(support)
     if not isinstance(support, constraints.interval):
         return False
     lower = torch.as_tensor(support.lower_bound)
@@ -109,7 +102,7 @@ def interior(value: Tensor, support: Constraint) -> Tensor:
     if is_simplex(support):
         value = value.clamp(min=info.eps)
         return value / value.sum(-1, keepdim=True)
-    inner = innermost(support)
+    inner = base_support(support)
     if isinstance(inner, constraints.interval):
         lower = torch.as_tensor(inner.lower_bound).to(value)
         upper = torch.as_tensor(inner.upper_bound).to(value)

@@ -1,7 +1,7 @@
 """What guides over all continuous latents together share: the vector on the reals, and its start."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -45,7 +45,9 @@ class JointGuide(AutoContinuous, PriorCentredGuide):
         """Move the parameters to a mean ``[D]``, standard deviations and correlations ``[D, D]``."""
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
-        super()._setup_prototype(*args, **kwargs)
+        # Not AutoContinuous._setup_prototype, which knows no map onto matrices.
+        PriorCentredGuide._setup_prototype(self, *args, **kwargs)
+        self.latent_dim = sum(site.location.numel() for site in self._latent_sites.values())
         for name, frame in self._prototype_frames.items():
             if frame.full_size not in (None, frame.size):
                 raise ModelError(
@@ -59,6 +61,16 @@ class JointGuide(AutoContinuous, PriorCentredGuide):
 
     def _init_loc(self) -> Tensor:
         return _flat(site.location for site in self._latent_sites.values())
+
+    def _unpack_latent(self, latent: Tensor) -> Iterator[tuple[dict[str, Any], Tensor]]:
+        """Each site's node and its stretch of ``[…, D]``; Pyro's own knows no map onto matrices."""
+        begin = 0
+        for name, site in self._latent_sites.items():
+            end = begin + site.location.numel()
+            batch = latent.shape[:-1] + (1,) * site.unconstrained_event_dim
+            shape = torch.broadcast_shapes(site.location.shape, batch)
+            yield self.prototype_trace.nodes[name], latent[..., begin:end].view(shape)
+            begin = end
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample every site; returns ``{site: value}``. Takes the model's arguments."""

@@ -3,15 +3,9 @@
 Both have an elementary reparameterisation and stay close to the Beta or Dirichlet that conjugacy
 would give, sparse ones included.
 
-Their parameters are the logit of the median and log a, from which
-
-    log b = log log 2 - log(-log(1 - median^a)).
-
-In (log a, log b) the two must move together to keep the location while the spread changes, and a
-first-order optimiser crawls; here one is the location and the other the spread.
+Their parameters are log a and the logit of the median: the spread and the location. In
+(log a, log b) a first-order optimiser crawls (:meth:`vitools.distributions.Kumaraswamy.from_median`).
 """
-
-import math
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
@@ -19,13 +13,10 @@ from torch.distributions import Beta
 from torch.distributions.constraints import Constraint
 
 from vitools.distributions import Kumaraswamy, StickBreaking
-from vitools.distributions.log_space import flip, log_softplus, logit_from_loglog
+from vitools.distributions.log_space import log_softplus, logit_from_loglog
 from vitools.distributions.stick_breaking import dirichlet_sticks
 from vitools.guides.beta_start import beta_start, dirichlet_start
 from vitools.guides.family import Family, LatentSite, Parameter, is_simplex, is_unit_interval
-
-_LOG_LOG_2 = math.log(math.log(2.0))
-_LARGEST_LOG_B = 60.0  # beyond, b overflows float32
 
 
 class KumaraswamyFamily(Family):
@@ -66,15 +57,12 @@ class StickKumaraswamyFamily(Family):
 
 
 def _parameters(q: Kumaraswamy, event_dim: int) -> dict[str, Parameter]:
-    loglog_median = flip(_LOG_LOG_2 - q.log_b) - q.log_a  # log(-log median)
     return {
-        "median_logit": Parameter(logit_from_loglog(loglog_median), event_dim),
+        "median_logit": Parameter(logit_from_loglog(q.loglog_median), event_dim),
         "log_a": Parameter(q.log_a, event_dim),
     }
 
 
 def _kumaraswamy(parameters: dict[str, Tensor]) -> Kumaraswamy:
-    log_a = parameters["log_a"]
     loglog_median = log_softplus(-parameters["median_logit"])
-    log_b = (_LOG_LOG_2 - flip(log_a + loglog_median)).clamp(max=_LARGEST_LOG_B)
-    return Kumaraswamy(log_a, log_b, validate_args=False)
+    return Kumaraswamy.from_median(parameters["log_a"], loglog_median, validate_args=False)

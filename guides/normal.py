@@ -12,7 +12,8 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from vitools.distributions.gaussian import Normal
-from vitools.guides.family import Family, LatentSite, Parameter, innermost
+from vitools.guides.family import Family, LatentSite, Parameter
+from vitools.supports import base_support
 
 _DEFAULT_SCALE = 0.1  # of the prior's: priors are wide, and draws from far out swamp the gradient
 
@@ -39,6 +40,6 @@ class NormalFamily(Family):
         scale = torch.exp(parameters["log_scale"])
         normal = Normal(parameters["loc"], scale, validate_args=False)
         base = normal.to_event(site.unconstrained_event_dim)
-        if innermost(site.support) is constraints.real:
+        if base_support(site.support) is constraints.real:
             return base
         return dist.TransformedDistribution(base, [site.transform], validate_args=False)

@@ -13,11 +13,11 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
-from vitools.distributions.simplex_map import onto
 from vitools.errors import ModelError
-from vitools.guides.family import LatentSite, innermost, interior, is_simplex, is_unit_interval
+from vitools.guides.family import LatentSite, interior, is_simplex, is_unit_interval
 from vitools.improper import float_dtype, is_improper, stand_in
 from vitools.isolation import seeded
+from vitools.supports import base_support, bounds, from_reals
 
 _MAX_DRAWN = 1_000_000  # numbers drawn from one site's prior
 _WIDEST = 3.0  # standard deviation of a start on a transformed scale
@@ -68,6 +68,22 @@ class Prototype:
             trace = poutine.block(tracer.get_trace)(*args, **kwargs)
         return trace
 
+    def refuse_moving_supports(
+        self, trace: poutine.Trace, model: Callable, *args: Any, **kwargs: Any
+    ) -> None:
+        """A guide maps each site from the reals onto one support, whatever the other latents are."""
+        ends = {name: _ends(node) for name, node in trace.iter_stochastic_nodes()}
+        if not any(ends.values()):
+            return
+        elsewhere = Prototype(self.seed, (1 + self.jitter) / 2).run(model, *args, **kwargs)
+        for name, node in elsewhere.iter_stochastic_nodes():
+            if not all(map(torch.equal, ends.get(name, []), _ends(node))):
+                raise ModelError(
+                    f"site {name!r} has a support whose ends move with other latents "
+                    f"({type(node['fn']).__name__}): sample it on a fixed support and map it, as "
+                    "Uniform(0, 1) times its range"
+                )
+
     def site(self, name: str, node: dict[str, Any]) -> LatentSite:
         """What families may know of one traced site."""
         mean, variance, location, scale = self._moments[name]
@@ -98,7 +114,7 @@ class Prototype:
                 "give it a bounded support, or sum it out of the model by hand"
             )
         try:
-            transform = onto(fn.support)
+            transform = from_reals(fn.support)
         except NotImplementedError as error:
             raise ModelError(
                 f"site {name!r} has support {fn.support}, to which no map from the reals is known: "
@@ -140,6 +156,11 @@ class _GivenRows(Messenger):
             self.plates.add(msg["name"])
 
 
+def _ends(node: dict[str, Any]) -> list[Tensor]:
+    """The tensors among the bounds of a site's support."""
+    return [end for end in bounds(node["fn"].support) if isinstance(end, Tensor)]
+
+
 def _moments(fn: Any, draws: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of a site's prior, robust sample versions where they are not finite."""
     median, spread = _median_and_spread(draws)
@@ -158,7 +179,7 @@ def _unconstrained_moments(
     support: Constraint, transform: Transform, mean: Tensor, variance: Tensor, draws: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Location and scale of the prior on the reals."""
-    inner = innermost(support)
+    inner = base_support(support)
     if inner is constraints.real:
         return mean, variance.sqrt()
     if isinstance(inner, constraints.greater_than | constraints.greater_than_eq):

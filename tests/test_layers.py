@@ -59,8 +59,12 @@ MAY_IMPORT = {
 }
 """What each layer may import from vitools; ``None`` for anything."""
 
-UPWARD_CALLS = {("vitools.posterior.base", "vitools"), ("vitools.problem", "vitools")}
-"""Posterior.to_arviz and Problem.explain are conveniences that call the lazy top level."""
+UPWARD_CALLS = {
+    ("vitools.posterior.base", "vitools"),
+    ("vitools.bound_model", "vitools"),
+    ("vitools.bound_model", "vitools.engines.preflight"),
+}
+"""Posterior.to_arviz, Problem.explain and Problem.preflight are conveniences."""
 
 
 def may_import_library(library: str, module: str) -> bool:

@@ -20,7 +20,14 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vitools.errors import ModelError, OptionError
-from vitools.guides import AutoDirichlet, AutoKumaraswamy, AutoLogisticNormal, AutoMeanField
+from vitools.guides import (
+    AutoDirichlet,
+    AutoFlow,
+    AutoKumaraswamy,
+    AutoLogisticNormal,
+    AutoMeanField,
+    AutoMultivariate,
+)
 
 GUIDES = [AutoMeanField, AutoLogisticNormal, AutoKumaraswamy, AutoDirichlet]
 every_guide = pytest.mark.parametrize("guide_class", GUIDES)
@@ -221,6 +228,28 @@ def test_bounded_supports_away_from_zero() -> None:
     assert guide.marginal("tail").sample((1000,)).min() > 3
 
 
+@pytest.mark.parametrize("guide_class", [*GUIDES, AutoMultivariate, AutoFlow])
+@pytest.mark.filterwarnings("ignore:Singular sample detected")  # torch: unsymmetric by rounding
+def test_matrices_are_positive_definite_or_triangular(guide_class: type[AutoMeanField]) -> None:
+    def matrices(x: Tensor) -> None:
+        eye = torch.eye(3, dtype=x.dtype)
+        with pyro.plate("pair", 2):
+            precision = pyro.sample("precision", dist.Wishart(x.new_tensor(5.0), eye))
+        flat = dist.ImproperUniform(torch.distributions.constraints.lower_cholesky, (), (3, 3))
+        factor = pyro.sample("factor", flat)
+        pyro.sample("x", dist.MultivariateNormal(0 * x, precision[..., 0, :, :] + eye), obs=x)
+        pyro.sample("y", dist.MultivariateNormal(0 * x, scale_tril=factor + eye), obs=x)
+
+    x = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
+    guide = guide_class(matrices)
+    svi = SVI(matrices, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+    assert all(torch.isfinite(torch.tensor(svi.step(x))) for _ in range(5))
+    drawn = guide(x)
+    assert drawn["precision"].shape == (2, 3, 3)
+    assert (torch.linalg.eigvalsh(drawn["precision"]) > 0).all()
+    assert guide._latent_sites["factor"].location.shape == (6,)
+
+
 def test_families_can_be_chosen_by_site() -> None:
     guide = AutoMeanField(enumerated, {"share": "kumaraswamy", "weights": "dirichlet"})
     families = set_up(guide, DATA).site_families()
@@ -271,14 +300,30 @@ def test_refuses_models_it_cannot_cover() -> None:
         for i in pyro.plate("steps", 3):
             pyro.sample(f"mu_{i}", dist.Normal(0.0, 1.0))
 
-    def improper() -> None:
-        pyro.sample("flat", dist.ImproperUniform(torch.distributions.constraints.real, (), ()))
+    class Drawless(dist.Normal):
+        def sample(self, sample_shape=()):
+            raise NotImplementedError
+
+    def drawless() -> None:
+        pyro.sample("flat", Drawless(0.0, 1.0))
 
     def wholly_discrete() -> None:
         pyro.sample("z", dist.Bernoulli(0.5))
 
+    def moving() -> None:
+        theta = pyro.sample("theta", dist.LogNormal(0.0, 1.0))
+        pyro.sample("u", dist.Uniform(0.0, theta))
+
+    def moving_tail() -> None:
+        theta = pyro.sample("theta", dist.LogNormal(0.0, 1.0))
+        pyro.sample("u", dist.Pareto(theta, 3.0))
+
+    for model in (moving, moving_tail):
+        for jitter in (0.0, 0.1):
+            with pytest.raises(ModelError, match="'u' has a support whose ends move with other"):
+                AutoMeanField(model, jitter=jitter)._setup_prototype()
     with pytest.raises(ModelError, match="site 'flat' has a prior that cannot be drawn from"):
-        AutoMeanField(improper)._setup_prototype()
+        AutoMeanField(drawless)._setup_prototype()
     with pytest.raises(ModelError, match="no continuous latent"):
         AutoMeanField(wholly_discrete)._setup_prototype()
     with pytest.raises(ModelError, match=r"site 'n' is discrete \(Poisson\)"):

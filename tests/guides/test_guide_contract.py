@@ -14,8 +14,8 @@ from pyro.infer import SVI, TraceEnum_ELBO, config_enumerate
 from torch.distributions import constraints
 
 from vitools import Problem
-from vitools.engines.guide_check import refuse_mismatch
 from vitools.engines.objectives import negative_elbo
+from vitools.engines.preflight import asked
 from vitools.errors import ModelError, OptionError
 from vitools.guides import (
     Amortized,
@@ -94,10 +94,10 @@ def test_bound_and_gradient_are_finite(guide: str, model: str) -> None:
     refused = refusal(guide, model)
     if refused:
         with isolated(), pytest.raises(refused[0], match=refused[1]):
-            refuse_mismatch(problem, made)
+            asked(problem, made).enforce()
         return
     with seeded(0), isolated() as state:
-        refuse_mismatch(problem, made)
+        asked(problem, made).enforce()
         loss = negative_elbo(problem, made, 1).loss
         loss()  # registers the parameters
     parameters = dict(state["params"])

@@ -1,7 +1,9 @@
 """Fits of conjugate models: the bound must miss the exact evidence by the family's own KL."""
 
+import math
 from collections.abc import Callable
 from functools import cache
+from types import SimpleNamespace
 
 import pyro
 import pyro.distributions as dist
@@ -11,6 +13,8 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from vitools import Problem, svi
+from vitools.diagnostics import elbo
 from vitools.distributions import Kumaraswamy, LogisticNormal, StickBreaking
 from vitools.guides import AutoDirichlet, AutoKumaraswamy, AutoLogisticNormal, AutoMeanField
 
@@ -75,6 +79,34 @@ def test_kumaraswamy_reaches_its_gap_on_the_beta_binomial() -> None:
     gap = kl_divergence(q, BETA_POSTERIOR)
     assert 1e-3 < least < 0.06
     assert least - 1e-9 <= gap < least + 2e-3
+
+
+@pytest.mark.parametrize("rows", [1e4, 1e6])
+def test_kumaraswamy_follows_a_posterior_however_narrow(rows: float) -> None:
+    posterior = dist.Beta(*torch.tensor([0.3 * rows, 0.7 * rows], dtype=torch.float64))
+    guide = AutoKumaraswamy(beta_binomial)
+    with pyro.get_param_store().scope():
+        guide()
+        guide.initialise_from(SimpleNamespace(marginal=lambda site: posterior))
+    least = Kumaraswamy.closest_to(posterior)[1]
+    assert least <= kl_divergence(guide.marginal("p"), posterior) < 0.3
+
+
+@pytest.mark.slow
+def test_beta_and_kumaraswamy_arrive_at_the_posterior_of_many_rows() -> None:
+    """From a flat prior at svi's own settings; exact log evidence -log(n + 1)."""
+    rows = 10_000
+
+    def coin(heads: Tensor) -> None:
+        one = heads.new_ones(())
+        p = pyro.sample("p", dist.Beta(one, one))
+        pyro.sample("heads", dist.Binomial(rows, p), obs=heads)
+
+    heads = torch.tensor(0.3 * rows, dtype=torch.float64)
+    least = Kumaraswamy.closest_to(dist.Beta(1 + heads, 1 + rows - heads))[1].item()
+    for guide, gap in ((AutoDirichlet, 0.0), (AutoKumaraswamy, least)):
+        bound = elbo(svi(Problem(coin, heads), guide, seed=0), 4000, seed=1)
+        assert abs(-math.log(rows + 1) - bound.value - gap) < 0.03, guide
 
 
 def test_beta_recovers_the_beta_binomial() -> None:

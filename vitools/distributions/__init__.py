@@ -1,5 +1,6 @@
 """Distributions that torch lacks or gets wrong, reparameterised and kept in log-space."""
 
+from vitools.distributions import kumaraswamy_kl as kumaraswamy_kl
 from vitools.distributions.concrete import Concrete
 from vitools.distributions.dirichlet import Beta, Dirichlet
 from vitools.distributions.kumaraswamy import Kumaraswamy

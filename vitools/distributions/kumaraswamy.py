@@ -4,7 +4,8 @@
 
 Sampling needs one exponential draw: with t ~ Exp(1), -log(1 - v^a) = t/b, and everything is kept
 as the logit of v, which loses nothing when v is next to 0 or to 1. Values and gradients are finite
-for a, b from 10⁻³ to 10⁶ in float32.
+for a, b from 10⁻³ to 10⁶ in float32, and log b may be far larger than that of any number b: a
+narrow K(a, b) of median ½ has b = 2^a log 2.
 
 P. Kumaraswamy (1980), J. Hydrology 46; M. C. Jones (2009), Statistical Methodology 6; the log-space
 recipe follows M. Wasserman and G. Mateos (2024), "Stabilizing the Kumaraswamy distribution".
@@ -18,23 +19,28 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.distributions import Beta, constraints
-from torch.distributions.kl import register_kl
+from torch.distributions.kl import kl_divergence
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import logsigmoid
 
 from vitools.distributions.last_draw import LastDraw
 from vitools.distributions.log_space import (
     EULER_GAMMA,
+    exp_below_overflow,
     flip,
+    harmonic,
     into_unit_interval,
     inverse_digamma,
     log1mexp_exp,
+    log_gamma_ratio,
     log_softplus,
     logit,
-    logit_from_loglog,
     standard_exponential,
 )
 from vitools.distributions.newton import minimise_pairs
+
+_LOG_LOG_2 = math.log(math.log(2.0))
+_ONE = torch.Size()
 
 
 class Kumaraswamy(TorchDistribution):
@@ -71,20 +77,34 @@ class Kumaraswamy(TorchDistribution):
     def from_mean(cls, mean: Tensor, concentration: Tensor) -> "Kumaraswamy":
         """The K(a, b) of exact mean m whose spread is about that of Beta(mc, (1-m)c).
 
-        The variance is within a factor of two of the Beta's where its parameters exceed ½.
-
-        a is that of :meth:`near`; b solves b B(1 + 1/a, b) = m, whose left side falls in b.
+        The variance is within a factor of two of the Beta's where its parameters exceed ½. a is that of :meth:`near`; b solves b B(1 + 1/a, b) = m, whose left side falls in b.
         No gradient flows through the solution.
         """
         mean, concentration = broadcast_all(mean, concentration)
         beta = Beta(mean * concentration, (1 - mean) * concentration, validate_args=False)
-        log_a = cls.near(beta).log_a
-        low, high = torch.full_like(log_a, -40.0), torch.full_like(log_a, 60.0)
+        near = cls.near(beta)
+        low, high = torch.full_like(near.log_a, -40.0), 2 * near.log_b.clamp(min=30.0)
         for _ in range(80):
             middle = (low + high) / 2
-            too_high = cls(log_a, middle, validate_args=False).mean > mean
+            too_high = cls(near.log_a, middle, validate_args=False).mean > mean
             low, high = torch.where(too_high, middle, low), torch.where(too_high, high, middle)
-        return cls(log_a, (low + high) / 2)
+        return cls(near.log_a, (low + high) / 2)
+
+    @classmethod
+    def from_median(
+        cls, log_a: Tensor, loglog_median: Tensor, validate_args: bool | None = None
+    ) -> "Kumaraswamy":
+        """The K(a, b) of median m: log b = log log 2 - log(-log(1 - m^a)).
+
+        In (log a, log b) the two must move together to keep the location while the spread changes;
+        here one is the spread and the other, log(-log m), the location.
+        """
+        return cls(log_a, _LOG_LOG_2 - flip(log_a + loglog_median), validate_args)
+
+    @property
+    def loglog_median(self) -> Tensor:
+        """log(-log m) of the median m."""
+        return flip(_LOG_LOG_2 - self.log_b) - self.log_a
 
     @property
     def concentration1(self) -> Tensor:
@@ -93,7 +113,7 @@ class Kumaraswamy(TorchDistribution):
 
     @property
     def concentration0(self) -> Tensor:
-        """b, the exponent of 1 - v^a."""
+        """b, the exponent of 1 - v^a; infinite where only its logarithm is a number."""
         return self.log_b.exp()
 
     def expand(self, batch_shape, _instance=None):
@@ -107,16 +127,17 @@ class Kumaraswamy(TorchDistribution):
 
     # -- sampling and density -------------------------------------------------------------------
 
-    def rsample_log(
-        self,
-        sample_shape: torch.Size = torch.Size(),  # noqa: B008
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def rsample_log(self, sample_shape: torch.Size = _ONE) -> tuple[Tensor, Tensor, Tensor]:
         """Reparameterised draws as (log v, log(1 - v), log f(v)), none lost near 0 or 1.
 
         Each has shape ``sample_shape + batch_shape``; log f uses log(1 - v^a) = -t/b as it stands.
         """
         t, log_ratio, loglog_v, log_v = self._rsample_parts(sample_shape)
-        return log_v, log1mexp_exp(loglog_v), self._log_density_of_parts(t, log_ratio, log_v)
+        return (
+            log_v,
+            log1mexp_exp(loglog_v),
+            self._log_density_of_parts(t, log_ratio, log_v),
+        )
 
     def _rsample_parts(self, sample_shape: torch.Size) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """t, log(t/b), log(-log v) and log v of a draw."""
@@ -131,11 +152,12 @@ class Kumaraswamy(TorchDistribution):
 
     def log_prob_logit(self, logit: Tensor) -> Tensor:
         """log f(v) (a density in v, not in its logit) at v = sigmoid(``logit``)."""
+        log_ratio = self._log_ratio(logit)
         scaled = torch.expm1(self.log_a) * logsigmoid(logit)
-        scaled = scaled + torch.expm1(self.log_b) * self._log_complement(logit)
+        scaled = scaled - exp_below_overflow(self.log_b + log_ratio) + torch.exp(log_ratio)
         return self.log_a + self.log_b + scaled
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: torch.Size = _ONE) -> Tensor:
         t, log_ratio, loglog_v, log_v = self._rsample_parts(sample_shape)
         value = into_unit_interval(torch.exp(log_v))
         self._last_draw = LastDraw(
@@ -153,20 +175,18 @@ class Kumaraswamy(TorchDistribution):
             self._validate_sample(value)
         return self.log_prob_logit(logit(value))
 
-    def _log_complement(self, logit: Tensor) -> Tensor:
-        """log(1 - v^a) at v = sigmoid(``logit``)."""
-        return log1mexp_exp(self.log_a + log_softplus(-logit))
+    def _log_ratio(self, logit: Tensor) -> Tensor:
+        """log(t/b) = log(-log(1 - v^a)) at v = sigmoid(``logit``)."""
+        return flip(self.log_a + log_softplus(-logit))
 
     def cdf(self, value: Tensor) -> Tensor:
-        inside = -torch.expm1(self.concentration0 * self._log_complement(logit(value)))
+        inside = -torch.expm1(-exp_below_overflow(self.log_b + self._log_ratio(logit(value))))
         return torch.where(value <= 0, 0.0, torch.where(value >= 1, 1.0, inside))
 
     def icdf(self, value: Tensor) -> Tensor:
         inside = into_unit_interval(value)
-        log_t = torch.log(-torch.log1p(-inside))
-        found = into_unit_interval(
-            torch.sigmoid(logit_from_loglog(flip(log_t - self.log_b) - self.log_a))
-        )
+        loglog_v = flip(torch.log(-torch.log1p(-inside)) - self.log_b) - self.log_a
+        found = into_unit_interval(torch.exp(-exp_below_overflow(loglog_v)))
         return torch.where(value <= 0, 0.0, torch.where(value >= 1, 1.0, found))
 
     # -- moments --------------------------------------------------------------------------------
@@ -189,7 +209,7 @@ class Kumaraswamy(TorchDistribution):
     @property
     def mean_log(self) -> Tensor:
         """E log v = -(ψ(b+1) + γ) / a."""
-        return -(torch.digamma(self.concentration0 + 1) + EULER_GAMMA) / self.concentration1
+        return (-harmonic(self.log_b) * torch.exp(-self.log_a.double())).to(self.log_a.dtype)
 
     @property
     def mean_log1m(self) -> Tensor:
@@ -201,10 +221,8 @@ class Kumaraswamy(TorchDistribution):
         return self._log_moment(order).to(self.log_a.dtype)
 
     def _log_moment(self, order: float) -> Tensor:
-        """The same in float64: for large b it is a small difference of large log-gammas."""
-        b = self.log_b.double().exp()
-        c = order * torch.exp(-self.log_a.double())
-        return self.log_b.double() + torch.lgamma(1 + c) + torch.lgamma(b) - torch.lgamma(1 + b + c)
+        log_b, c = self.log_b.double(), order * torch.exp(-self.log_a.double())
+        return log_b + torch.lgamma(1 + c) - log_gamma_ratio(log_b, 1 + c)
 
     @property
     def mean(self) -> Tensor:
@@ -212,25 +230,30 @@ class Kumaraswamy(TorchDistribution):
 
     @property
     def variance(self) -> Tensor:
-        """E[(v - m)²] by quadrature: E[v²] - m² cancels when v is nearly constant."""
-        mean = self._log_moment(1.0).exp().unsqueeze(-1)
-        return self.expectation(lambda y: (torch.exp(-torch.exp(y)) - mean).square())
+        """E[v²] - m² for a < 1; by quadrature beyond, where it cancels as v becomes constant."""
+        first, second = self._log_moment(1.0), self._log_moment(2.0)
+        difference = (second.exp() * -torch.expm1(2 * first - second)).to(self.log_a)
+        mean = first.exp().unsqueeze(-1)
+        integral = self.expectation(lambda y: (torch.exp(-exp_below_overflow(y)) - mean).square())
+        return torch.where(self.log_a < 0, difference, integral)
 
     @property
     def mode(self) -> Tensor:
         """((a-1)/(ab-1))^{1/a} inside, else the end the density favours; NaN if it is not unique."""
-        a, b = self.concentration1, self.concentration0
-        inside = (a > 1) & (b > 1)
-        ratio = torch.where(inside, (a - 1) / (a * b - 1), 0.5)
-        at_end = torch.where((a <= 1) & (b > 1) | (a < 1) & (b == 1), 0.0, math.nan)
-        at_end = torch.where((a > 1) & (b <= 1) | (a == 1) & (b < 1), 1.0, at_end)
-        return torch.where(inside, ratio.pow(1 / a), at_end)
+        x, y = self.log_a, self.log_b
+        inside = (x > 0) & (y > 0)
+        above = torch.where(inside, x, 1.0)
+        total = torch.where(inside, x + y, 1.0)
+        log_ratio = torch.log(torch.expm1(above)) - total - torch.log(-torch.expm1(-total))
+        at_end = torch.where(x < y, 0.0, torch.where(x > y, 1.0, math.nan))
+        at_end = torch.where((x < 0) & (y < 0), math.nan, at_end)
+        return torch.where(inside, torch.exp(log_ratio * torch.exp(-above)), at_end)
 
     def entropy(self) -> Tensor:
         """(1 - 1/b) + (1 - 1/a)(ψ(b+1) + γ) - log(ab)."""
-        inverse_a, inverse_b = torch.exp(-self.log_a), torch.exp(-self.log_b)
-        harmonic = torch.digamma(self.concentration0 + 1) + EULER_GAMMA
-        return (1 - inverse_b) + (1 - inverse_a) * harmonic - self.log_a - self.log_b
+        log_a, log_b = self.log_a.double(), self.log_b.double()
+        value = -torch.expm1(-log_a) * harmonic(log_b) - torch.expm1(-log_b) - log_a - log_b
+        return value.to(self.log_a.dtype)
 
     # -- relation to the Beta -------------------------------------------------------------------
 
@@ -244,9 +267,12 @@ class Kumaraswamy(TorchDistribution):
             alpha, other = beta.concentration1.double(), beta.concentration0.double()
             a = alpha.pow(0.5 + 0.5 * other.pow(-0.25).clamp(max=2.0))
             mean_log = torch.digamma(alpha) - torch.digamma(alpha + other)
-            b = inverse_digamma(-a * mean_log - EULER_GAMMA) - 1
+            digamma = -a * mean_log - EULER_GAMMA  # of b + 1, and log b itself where b is large
+            moderate = digamma.clamp(max=30.0)
+            b = (inverse_digamma(moderate) - 1).clamp(min=1e-6)
+            log_b = b.log() + (digamma - moderate)
         dtype = beta.concentration1.dtype
-        return cls(a.log().to(dtype), b.clamp(min=1e-6).log().to(dtype), validate_args=False)
+        return cls(a.log().to(dtype), log_b.to(dtype), validate_args=False)
 
     @classmethod
     def closest_to(cls, beta: Beta, num_steps: int = 60) -> tuple["Kumaraswamy", Tensor]:
@@ -255,33 +281,19 @@ class Kumaraswamy(TorchDistribution):
         The KL is 0 where α = 1 or β = 1, at most .014 nats on [1, 10]² and .056 on [.3, 100]².
         The result is constant with respect to α and β: no gradient flows through the fit.
         """
-        target = Beta(
-            beta.concentration1.detach().double(),
-            beta.concentration0.detach().double(),
-            validate_args=False,
-        )
+        concentrations = beta.concentration1.detach(), beta.concentration0.detach()
+        target = Beta(*(c.double() for c in concentrations), validate_args=False)
+        near = cls.near(target)
+        bell = near.log_b > 1  # there by spread and location, elsewhere by log a and log b
+
+        def at(x: Tensor) -> Kumaraswamy:
+            by_median = cls.from_median(x[0], x[1], validate_args=False).log_b
+            return cls(x[0], torch.where(bell, by_median, x[1]), validate_args=False)
 
         def divergence(x: Tensor) -> Tensor:
-            return _kl_kumaraswamy_beta(cls(x[0], x[1], validate_args=False), target)
+            return kl_divergence(at(x), target)
 
-        near = cls.near(target)
-        least = minimise_pairs(divergence, torch.stack([near.log_a, near.log_b]), num_steps)
-        log_a, log_b = least.to(beta.concentration1.dtype)
+        second = torch.where(bell, near.loglog_median, near.log_b)
+        least = minimise_pairs(divergence, torch.stack([near.log_a, second]), num_steps)
+        log_a, log_b = (x.to(concentrations[0].dtype) for x in (at(least).log_a, at(least).log_b))
         return cls(log_a, log_b, validate_args=False), divergence(least).to(log_a.dtype)
-
-
-@register_kl(Kumaraswamy, Beta)
-def _kl_kumaraswamy_beta(p: Kumaraswamy, q: Beta) -> Tensor:
-    """E log(1 - v) is the one term without a closed form: by quadrature, never below the truth."""
-    alpha, beta = q.concentration1, q.concentration0
-    log_normaliser = torch.lgamma(alpha) + torch.lgamma(beta) - torch.lgamma(alpha + beta)
-    cross = (alpha - 1) * p.mean_log + (beta - 1) * p.mean_log1m - log_normaliser
-    return -p.entropy() - cross
-
-
-@register_kl(Kumaraswamy, Kumaraswamy)
-def _kl_kumaraswamy_kumaraswamy(p: Kumaraswamy, q: Kumaraswamy) -> Tensor:
-    log_a = q.log_a.double().unsqueeze(-1)
-    complement = p.expectation(lambda loglog_v: log1mexp_exp(log_a + loglog_v))
-    cross = q.log_a + q.log_b + torch.expm1(q.log_a) * p.mean_log
-    return -p.entropy() - cross - torch.expm1(q.log_b) * complement

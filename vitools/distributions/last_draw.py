@@ -32,6 +32,10 @@ class LastDraw:
             return log_density_at(self._evaluate(self._coordinate))
         return self._evaluate(self._log_density)
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Copies and saved distributions have drawn nothing yet (and graphs cannot be copied)."""
+        return type(None), ()
+
     def _evaluate(self, known: Known) -> Tensor:
         """As it would have been at the draw: constant if that was."""
         if isinstance(known, Tensor):

@@ -15,6 +15,7 @@ EULER_GAMMA = 0.57721566490153286
 
 _LEAST = -40.0  # log(1 - exp(-exp(s))) = s to the last digit below it
 _FAR = 3.5  # 1 - exp(-x) = 1 to the last digit above exp of it
+_STIRLING = 8.0  # log b above which four terms of the Stirling series are exact
 _LARGEST = 40.0  # above it nothing changes but an overflow; squares of exp of it are finite
 
 
@@ -55,6 +56,11 @@ def logit_from_loglog(s: Tensor) -> Tensor:
     return -torch.exp(s.clamp(max=_LARGEST)) - log1mexp_exp(s)
 
 
+def exp_below_overflow(x: Tensor) -> Tensor:
+    """exp(x), never more than an absurd number whose square is finite in float32."""
+    return torch.exp(x.clamp(max=_LARGEST))
+
+
 def into_unit_interval(value: Tensor) -> Tensor:
     """The nearest numbers of this dtype strictly inside (0, 1)."""
     info = torch.finfo(value.dtype)
@@ -80,6 +86,31 @@ def standard_exponential(shape: torch.Size, like: Tensor) -> Tensor:
     """
     uniform = torch.rand(shape, dtype=torch.float64, device=like.device)
     return -torch.log1p(-uniform.clamp(min=2.0**-54)).to(like.dtype)
+
+
+def harmonic(log_b: Tensor) -> Tensor:
+    """ψ(b + 1) + γ in float64, which is log b + γ for every large b."""
+    log_b = log_b.double()
+    moderate = log_b.clamp(max=37.0)
+    return torch.digamma(torch.exp(moderate) + 1) + EULER_GAMMA + (log_b - moderate)
+
+
+def log_gamma_ratio(log_b: Tensor, d: Tensor) -> Tensor:
+    """log Γ(b + d) - log Γ(b) for d > 0, in float64.
+
+    For large b the difference of two large log-gammas is that of their Stirling series, in which
+    b log b cancels by hand.
+    """
+    b = torch.exp(log_b.clamp(max=_STIRLING))
+    direct = torch.lgamma(b + d) - torch.lgamma(b)
+    log_b = log_b.clamp(min=_STIRLING)
+    share = torch.exp(torch.log(d) - log_b).clamp(min=1e-150)  # d / b, and its square a number
+    log1p = torch.log1p(share)
+    before = torch.exp(-log_b)
+    after = before / (1 + share)
+    series = (after - before) / 12 - (after.pow(3) - before.pow(3)) / 360
+    series = series + d * log_b + d * (log1p / share - 1) + (d - 0.5) * log1p
+    return torch.where(log_b > _STIRLING, series, direct)
 
 
 def inverse_digamma(y: Tensor) -> Tensor:

@@ -75,9 +75,7 @@ class LogisticNormal(TorchDistribution):
         else:
             raise ValueError("give scale, or scale_tril, or cov_factor and cov_diag")
         self._set(gaussian, reference)
-        super().__init__(gaussian.batch_shape, self._event_shape, validate_args=False)
-        if validate_args is not None:
-            self._validate_args = validate_args
+        super().__init__(gaussian.batch_shape, self._event_shape, validate_args)
 
     def _set(self, gaussian: Distribution, reference: bool) -> None:
         self.gaussian = gaussian

@@ -24,10 +24,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from vitools.distributions.stick_breaking import (
-    StickBreaking,
-    logits_from_simplex,
-)
+from vitools.distributions.last_draw import LastDraw
+from vitools.distributions.stick_breaking import StickBreaking, logits_from_simplex
 
 LARGEST_EXACT = 6
 
@@ -50,7 +48,7 @@ class MVKumaraswamy(TorchDistribution):
 
     def __init__(self, log_concentration: Tensor, validate_args: bool | None = None):
         self.log_concentration = log_concentration
-        self._last_draw: tuple[Tensor, Tensor, StickBreaking] | None = None
+        self._last_draw: LastDraw | None = None
         super().__init__(log_concentration.shape[:-1], log_concentration.shape[-1:], validate_args)
 
     @property
@@ -77,16 +75,15 @@ class MVKumaraswamy(TorchDistribution):
         given_order = self.given_order(order)
         ordered = given_order.rsample()
         value = ordered.gather(-1, order.argsort(-1))
-        self._last_draw = value, ordered, given_order
+        self._last_draw = LastDraw(value, order, lambda: given_order.log_prob(ordered))
         return value
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log q(π) for K ≤ 6; beyond, log q(π | o) of this object's own last draw."""
         if self.event_shape[0] <= LARGEST_EXACT:
             return self._log_prob_over_orders(value)
-        if self._last_draw is not None and self._last_draw[0] is value:
-            _, ordered, given_order = self._last_draw
-            return given_order.log_prob(ordered)
+        if self._last_draw is not None and self._last_draw.value is value:
+            return self._last_draw.score(lambda order: self.log_prob_given_order(value, order))
         raise NotImplementedError(
             f"the density averages over {self.event_shape[0]}! orders: it is exact for "
             f"K ≤ {LARGEST_EXACT}; use log_prob_given_order for a bound"

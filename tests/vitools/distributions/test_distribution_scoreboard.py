@@ -3,7 +3,9 @@
 Adding a distribution is adding a row to CASES.
 """
 
+import copy
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -104,6 +106,7 @@ def those(condition: Callable[[Case], bool]) -> pytest.MarkDecorator:
     )
 
 
+VALIDATION_OFF = {"stick_kumaraswamy"}
 NO_MOMENTS = {"mv_kumaraswamy", "concrete"}
 states_moments = those(lambda case: case.name not in NO_MOMENTS)
 # torch's own Beta follows neither vmap nor the device without data
@@ -256,6 +259,32 @@ def test_score_of_a_draw_differentiates_at_the_fixed_value(case: Case) -> None:
     foreign = torch.autograd.grad(case.make(*leaves).log_prob(value.clone()).sum(), leaves)
     for mine, theirs in zip(own, foreign, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+
+
+@every
+def test_values_outside_the_support_are_refused(case: Case) -> None:
+    """Where validation is on, as it is here; densities on the simplex check the sum too."""
+    q = case.build().expand(())
+    if getattr(q, "_validate_args", False):
+        with pytest.raises(ValueError, match="within the support"):
+            q.log_prob(t(0.2, 0.3, 0.6) if case.simplex else t(1.2))
+    else:
+        assert case.name in VALIDATION_OFF
+
+
+@drawn_here
+def test_distributions_that_have_drawn_can_be_copied_and_saved(case: Case) -> None:
+    leaves = tuple(p.clone().requires_grad_() for p in case.parameters)
+    drawn = case.make(*leaves)
+    value = drawn.rsample((3,))
+    for q in (pickle.loads(pickle.dumps(drawn._last_draw)), copy.deepcopy(drawn._last_draw)):
+        assert q is None
+    torch.manual_seed(6)
+    with torch.no_grad():
+        constant = case.build()
+        value = constant.rsample((3,))
+    for q in (pickle.loads(pickle.dumps(constant)), copy.deepcopy(constant)):
+        torch.testing.assert_close(q.log_prob(value), constant.log_prob(value))
 
 
 @every

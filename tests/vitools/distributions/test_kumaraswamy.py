@@ -2,9 +2,11 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.optimize
 import scipy.special
 import torch
@@ -176,6 +178,58 @@ def test_mean_log1m_at_integer_b(a: float, b: int) -> None:
         for j in range(1, b + 1)
     )
     assert q.mean_log1m.item() == pytest.approx(truth, rel=1e-9)
+
+
+@pytest.mark.parametrize("concentration", [500.0, 1e3, 1e5, 1e6])
+def test_narrow_ones_have_the_limit_of_a_gumbel(concentration: float) -> None:
+    """At median ½ log b grows as a log 2; log v is then a Gumbel variable, and the Beta a normal.
+
+    The least KL of a Gumbel variable from a normal is ½ log(2πe) + ½ log(π²/6) - 1 - γ = .0906.
+    Moments are those of scipy's adaptive quadrature over t, whatever the size of b.
+    """
+    limit = 0.5 * math.log(2 * math.pi * math.e * math.pi**2 / 6) - 1 - np.euler_gamma
+    target = Beta(*torch.tensor([[concentration], [concentration]], dtype=torch.float64))
+    q, kl = Kumaraswamy.closest_to(target)
+    assert limit - kl.item() == pytest.approx(0.4 / concentration**0.5, rel=0.1)  # skewness
+    a, log_b = q.concentration1.item(), q.log_b.item()
+
+    def expected(function: Callable[[float], float]) -> float:
+        # t/b underflows nothing here: 1 - e^{-t/b} = t/b (1 - …) with a correction below 1e-11
+        def integrand(s: float) -> float:
+            return math.exp(s - math.exp(s)) * function(math.exp((s - log_b) / a))
+
+        return scipy.integrate.quad(integrand, -60, 6, limit=500, epsabs=0, epsrel=1e-11)[0]
+
+    mean = expected(lambda v: v)
+    assert q.mean.item() == pytest.approx(mean, rel=1e-9)
+    variance = expected(lambda v: (v - mean) ** 2)
+    assert q.variance.item() == pytest.approx(variance, rel=1e-6)
+    assert q.mode.item() == pytest.approx(math.exp((math.log(1 - 1 / a) - log_b) / a), rel=1e-9)
+    torch.manual_seed(0)
+    draw = Kumaraswamy(q.log_a.float(), q.log_b.float()).rsample((20_000,)).double()
+    assert abs(draw.mean() - mean) < 4.5 * draw.std() / 20_000**0.5
+    torch.testing.assert_close(q.icdf(q.cdf(draw)), draw)
+    assert Kumaraswamy.from_mean(torch.tensor(0.5).double(), 2 * target.concentration1).mean == (
+        pytest.approx(0.5, rel=1e-9)
+    )
+
+
+@pytest.mark.parametrize("a", [1e-3, 1e-2, 0.3])
+@pytest.mark.parametrize("b", [1e-3, 10.0])
+def test_variance_of_the_sparse_equals_the_beta_function(a: float, b: float) -> None:
+    for dtype in (torch.float32, torch.float64):
+        q = Kumaraswamy(*torch.tensor([a, b], dtype=dtype).log())
+        a_, b_ = (math.exp(x.item()) for x in (q.log_a, q.log_b))
+        log_moment = [math.log(b_) + scipy.special.betaln(1 + n / a_, b_) for n in (1, 2)]
+        truth = math.exp(log_moment[1]) - math.exp(2 * log_moment[0])
+        assert q.variance.item() == pytest.approx(truth, rel=1e-6)
+
+
+def test_kl_to_a_concentrated_beta_survives_float32() -> None:
+    """K(10⁶, 1) is Beta(10⁶, 1); log-gammas in single precision would leave .8 nats."""
+    q = Kumaraswamy(torch.tensor(1e6).double().log().float(), torch.tensor(0.0).float())
+    same = Beta(torch.tensor(1e6).float(), torch.tensor(1.0).float())
+    assert abs(kl_divergence(q, same)) < 1e-6
 
 
 def test_moments_equal_the_beta_function() -> None:

@@ -41,8 +41,7 @@ def test_score_at_the_drawn_order_bounds_the_exact_one() -> None:
     q = MVKumaraswamy(torch.tensor([0.5, -0.7, 1.1, 0.3]).double())
     torch.manual_seed(0)
     value = q.rsample((50_000,))
-    _, _, given_order = q._last_draw
-    given = given_order.log_prob(q._last_draw[1])
+    given = q._last_draw.score(lambda order: q.log_prob_given_order(value, order))
     log_ratio = q.log_prob(value) - given
     ratio = log_ratio.exp()
     assert abs(ratio.mean() - 1) < 4.5 * ratio.std() / 50_000**0.5
@@ -60,6 +59,16 @@ def test_large_simplices_score_their_own_draws_only() -> None:
     assert gradient.isfinite().all()
     with pytest.raises(NotImplementedError, match="log_prob_given_order"):
         q.log_prob(value.clone())
+
+
+def test_constant_draws_of_large_simplices_keep_their_score_gradient() -> None:
+    """E ∇ log q(π, o) = 0 over draws made by sample(), which carry no gradient themselves."""
+    lanes = torch.full((20_000, 8), -0.5, dtype=torch.float64, requires_grad=True)
+    q = MVKumaraswamy(lanes)
+    torch.manual_seed(0)
+    (gradient,) = torch.autograd.grad(q.log_prob(q.sample()).sum(), lanes)
+    assert (gradient.std(0) > 0.1).all()
+    assert (gradient.mean(0).abs() < 4.5 * gradient.std(0) / 20_000**0.5).all()
 
 
 def test_mean_of_equal_concentrations_is_uniform() -> None:

@@ -261,7 +261,7 @@ def test_continuous_draws_that_follow_discrete_ones_are_refused():
         pyro.sample("mu", dist.Normal(z.double().mean() * torch.ones(2), 0.5).to_event(1))
 
     fit = GuidePosterior(Problem(mixture, Y), guide, {"params": {}, "constraints": {}}, **COMMON)
-    with pytest.raises(NotSupportedError, match="guide guide draws continuous latents given discr"):
+    with pytest.raises(NotSupportedError, match="guide guide draws other latents given 'z'"):
         fit.sample(3)
 
 
