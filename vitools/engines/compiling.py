@@ -3,10 +3,11 @@
 import warnings
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from vitools.engines.ascent import BLOCK, Ascent
-from vitools.engines.compiled import Compile, Plan, plan
+from vitools.engines.compiled import Compile, Plan, plan, refuse_other_numbers
 from vitools.engines.functional import FunctionalGraph
 from vitools.engines.inductor import CompilingBeside, compile_graph
 from vitools.errors import VitoolsWarning
@@ -48,10 +49,11 @@ class Compiling:
 
     def _switch(self, done: int) -> None:
         try:
-            if self.helper is None:
-                self.ascent.compiled = compile_graph(*self.ascent.program(self.draw()))
-            else:
-                self.ascent.compiled = self.helper.finish()
+            module, inputs = self.ascent.program(self.draw())
+            ready = compile_graph(module, inputs) if self.helper is None else self.helper.finish()
+            with torch.no_grad():
+                refuse_other_numbers(module(*inputs), ready(*inputs))
+            self.ascent.compiled = ready
         except Exception as reason:  # the compiler's failures share no type
             self.how = f"not compiled: {first_words(reason)}"
             self.plan = Plan(None, self.how)

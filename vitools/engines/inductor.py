@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule, Node
 
 PATIENCE = 300.0  # seconds after which a helper is given up
 
@@ -46,13 +46,37 @@ def compile_graph(module: GraphModule, example: Sequence[Tensor]) -> Callable[..
         torch.no_grad(),
     ):
         warnings.simplefilter("ignore")
-        compiled = _compile(module, list(example))
+        compiled = _compile(_with_accurate_expm1(module), list(example))
 
     def run(*inputs: Tensor) -> Any:
         with torch.no_grad():
             return compiled(*inputs)
 
     return run
+
+
+def _with_accurate_expm1(module: GraphModule) -> GraphModule:
+    """A copy in which e^x - 1 is tanh(x/2) (e^x + 1).
+
+    The compiler's vector code computes expm1 as exp(x) - 1, which has no digits for small x and
+    is 0 below the rounding of 1: the logarithm of it is then infinite.
+    """
+    graph = Graph()
+    env: dict[Node, Any] = {}
+    aten = torch.ops.aten
+    for node in module.graph.nodes:
+        if node.target is not aten.expm1.default:
+            env[node] = graph.node_copy(node, env.__getitem__)
+            continue
+        x = env[node.args[0]]
+        half = graph.call_function(
+            aten.tanh.default, (graph.call_function(aten.div.Scalar, (x, 2)),)
+        )
+        above = graph.call_function(
+            aten.add.Scalar, (graph.call_function(aten.exp.default, (x,)), 1)
+        )
+        env[node] = graph.call_function(aten.mul.Tensor, (half, above))
+    return GraphModule(module, graph)
 
 
 def _compile(module: GraphModule, example: list[Tensor]) -> Callable[..., Any]:

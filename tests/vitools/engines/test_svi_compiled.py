@@ -232,6 +232,26 @@ def test_a_compiled_function_gives_value_and_gradient():
     assert gradient.tolist() == [-2.0, -10.0]
 
 
+@needs_compiler
+def test_compiled_code_keeps_the_digits_of_small_differences():
+    """The compiler's own expm1 is exp(x) - 1, 0 for every x below 1e-16."""
+    x = torch.tensor([1e-300, 1e-20, 1e-8, -1e-12, 0.3, 20.0, -40.0], dtype=torch.float64)
+    subject = compiled(lambda x: [torch.expm1(x) * 1.0], [x], "expm1")
+    torch.testing.assert_close(subject(x)[0], torch.expm1(x), rtol=1e-14, atol=0.0)
+
+
+def test_compiled_code_that_gives_other_numbers_is_not_used(problem, monkeypatch):
+    def wrong(module, example):
+        return lambda *inputs: [value + 0.01 for value in module(*inputs)]
+
+    monkeypatch.setattr("vitools.engines.compiling.compile_graph", wrong)
+    monkeypatch.setattr(compiled_module, "find_compiler", lambda: "c++")
+    with pytest.warns(VitoolsWarning, match="the compiled graph gives other numbers"):
+        fit = svi(problem, AutoNormal, max_steps=40, compile=True)
+    plain = svi(problem, AutoNormal, max_steps=40, compile=False)
+    assert fit.history.elbo == plain.history.elbo
+
+
 def test_a_function_that_draws_is_not_compiled():
     with seeded(0):
         with pytest.warns(VitoolsWarning, match="it draws random numbers"):
