@@ -1,11 +1,13 @@
 """Mean-field guides: q(latents) = ∏_sites q_site, a family chosen for each site by its support."""
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from operator import attrgetter
 from typing import Any, ClassVar
 
 import pyro
+import torch
 from pyro.infer.autoguide.utils import deep_setattr
 from pyro.nn.module import PyroModule, PyroParam
 from torch import Tensor
@@ -15,6 +17,7 @@ from vitools.errors import OptionError
 from vitools.guides.base import PriorCentredGuide
 from vitools.guides.families import FAMILIES
 from vitools.guides.family import Family, LatentSite, Parameter, is_simplex, is_unit_interval
+from vitools.guides.natural import NATURAL_STEPS, Step
 
 
 class AutoMeanField(PriorCentredGuide):
@@ -80,6 +83,32 @@ class AutoMeanField(PriorCentredGuide):
         self._require_site(site)
         parameters = {key: value.detach().clone() for key, value in self._values(site).items()}
         return self._families[site].distribution(self._latent_sites[site], parameters)
+
+    @torch.no_grad()
+    def natural_step(self, rate: float, radius: float = math.inf) -> None:
+        """η ← η + rate · F⁻¹ ∇_η L at every site, from the ``grad`` of the guide's parameters.
+
+        ``grad`` is that of the loss, -L. No element steps further than ``radius`` in its Fisher
+        metric. See :mod:`vitools.guides.natural`.
+        """
+        for name, step in self._natural_steps().items():
+            values = self._values(name)
+            gradient = {
+                k: torch.zeros_like(v) if v.grad is None else v.grad for k, v in values.items()
+            }
+            for key, value in step(values, gradient, rate, radius).items():
+                values[key].copy_(value)
+
+    def _natural_steps(self) -> dict[str, Step]:
+        self._require_set_up()
+        for name, family in self._families.items():
+            if type(family) not in NATURAL_STEPS:
+                known = ", ".join(made().name for made in NATURAL_STEPS)
+                raise OptionError(
+                    f"site {name!r}: the family {family.name!r} is no exponential family, so it "
+                    f"has no natural gradient here; choose one of {known}"
+                )
+        return {name: NATURAL_STEPS[type(family)] for name, family in self._families.items()}
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         super()._setup_prototype(*args, **kwargs)

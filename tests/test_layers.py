@@ -52,7 +52,16 @@ MAY_IMPORT = {
     "engines": GROUND | CORE | {"families", "conjugacy", "engines"},
     "diagnostics": GROUND | CORE | {"diagnostics"},
     "reporting": GROUND | CORE | {"diagnostics", "reporting"},
-    "guides": {"guides", "distributions", "errors", "isolation", "sites", "improper", "problem"},
+    "guides": {
+        "guides",
+        "distributions",
+        "errors",
+        "isolation",
+        "sites",
+        "improper",
+        "supports",
+        "problem",
+    },
     "models": {"models", "distributions", "errors", "data", "isolation"},
     "cli": None,  # everything
     "": None,  # vitools/__init__.py, which loads on first use

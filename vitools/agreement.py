@@ -32,12 +32,12 @@ def trial(
         factors: the model's factors given ``{site: [*shape]}``, other discrete latents enumerated.
         is_compared: whether the model is run on given values too, which a large one cannot be.
     """
-    discrete = {k: site for k, site in structure.latents.items() if site.is_discrete}
-    continuous = {k: v for k, v in structure.example.items() if k not in discrete}
+    discrete = {k: site for k, site in structure.latents.items() if site.is_summed_out}
+    others = {k: v for k, v in structure.example.items() if k not in discrete}
 
     def given(values: Mapping[str, Tensor]) -> FactorGraph:
         with seeded(0), torch.no_grad():
-            return factors({**continuous, **values})
+            return factors({**others, **values})
 
     try:
         graph = given({})

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, Self
 
 from torch import Tensor
@@ -75,8 +76,25 @@ class BoundModel:
 
     @property
     def discrete(self) -> dict[str, Site]:
-        """The discrete latents, each with a finite support."""
-        return {k: s for k, s in self.latents.items() if s.is_discrete}
+        """The discrete latents with a finite support, which densities sum out."""
+        return {k: s for k, s in self.latents.items() if s.is_summed_out}
+
+    @property
+    def drawn(self) -> dict[str, Site]:
+        """The latents that a density is given and a fit draws: all that are not summed out."""
+        return {k: s for k, s in self.latents.items() if not s.is_summed_out}
+
+    def refuse_unlisted(self, subject: str) -> None:
+        """Raise for discrete latents that can neither be summed out nor differentiated through."""
+        for name, site in self.drawn.items():
+            if site.is_discrete:
+                raise NotSupportedError(
+                    f"site '{name}' ({site.distribution}) is a discrete latent whose values cannot "
+                    f"be listed, so {subject} cannot sum it out. Use svi() with a guide that draws "
+                    "it, a latent with listed values (Categorical over a truncated range, "
+                    "Binomial), or integrate it out by hand (e.g. Gamma-Poisson is "
+                    "NegativeBinomial)."
+                )
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -88,6 +106,42 @@ class BoundModel:
         """A digest of sites, data and tensor arguments, by which a saved fit knows its problem."""
         sites = (*self.latents.values(), *self.observed.values())
         return fingerprint(sites, (self.args, dict(self.kwargs)))
+
+    def explain(self) -> str:
+        """Every latent's closed-form update in mathematical words, or why it has none."""
+        return import_module("vitools").explain(self.model, self.args, self.kwargs, self.params)
+
+    def preflight(self, guide: Any) -> Any:
+        """What a guide would do wrong, before anything is fitted: a printable report.
+
+        Sites, shapes, supports, plates, scales and minibatches of guide and model are compared in
+        one run of both. :func:`~vitools.svi` asks the same before its first step.
+
+        Args:
+            guide: a Pyro guide, or a guide class to be called with the model.
+
+        Returns:
+            A :class:`~vitools.engines.preflight.Preflight`; its ``enforce()`` raises the first
+            error.
+
+        Example:
+            >>> import torch
+            >>> from vitools import Problem
+            >>> from vitools.guides import AutoKumaraswamy
+            >>> from vitools.models import coin
+            >>> print(Problem(coin.model, torch.tensor([1.0, 0.0])).preflight(AutoKumaraswamy))
+            guide AutoKumaraswamy for model 'coin': ready
+            runs      ok         takes the model's arguments
+            sites     ok         draws p
+            spread    ok         no point estimates
+            supports  ok         those of the priors
+            plates    ok         flips
+            shapes    ok         those of the model
+            scales    ok         alike
+            data      ok         counted once
+            discrete  ok         none
+        """
+        return import_module("vitools.engines.preflight").preflight(self, guide)
 
     def call(self) -> Any:
         """Run the model on its data, inside whatever Pyro handlers are active."""

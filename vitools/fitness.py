@@ -20,7 +20,8 @@ def refuse_unfit_latent(site: Site, fn: Any) -> None:
             )
         layer = layer.base_dist
     if site.is_discrete:
-        _refuse_unenumerable(site, fn)
+        if base_distribution(fn).has_enumerate_support:  # others are for a guide to draw
+            _refuse_unenumerable(site, fn)
         return
     try:
         from_reals(site.support)
@@ -34,12 +35,6 @@ def refuse_unfit_latent(site: Site, fn: Any) -> None:
 def _refuse_unenumerable(site: Site, fn: Any) -> None:
     title = f"site '{site.name}' ({site.distribution})"
     base = base_distribution(fn)
-    if not base.has_enumerate_support:
-        raise ModelError(
-            f"{title} is a discrete latent with unbounded support, which "
-            "cannot be enumerated. Use a bounded one (Categorical over a truncated range, Binomial), "
-            "or integrate it out by hand (e.g. Gamma-Poisson is NegativeBinomial)."
-        )
     if site.event_dim > base.event_dim:
         raise ModelError(
             f"{title} is a discrete latent made one event by to_event, so its entries would have to "

@@ -154,7 +154,7 @@ def _describe(run: Trace) -> dict[str, Site]:
 
 
 def _support_values(site: Site, node: Mapping[str, Any]) -> Tensor | None:
-    if site.is_observed or not site.is_discrete:
+    if site.is_observed or not base_distribution(node["fn"]).has_enumerate_support:
         return None
     values = node["fn"].enumerate_support(expand=False)
     return values.reshape((values.shape[0], *site.event_shape))

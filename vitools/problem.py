@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -82,17 +81,13 @@ class Problem(BoundModel):
         )
         self._needs: dict[frozenset[str], Need | None] = {}
 
-    def explain(self) -> str:
-        """Every latent's closed-form update in mathematical words, or why it has none."""
-        return import_module("vitools").explain(self.model, self.args, self.kwargs, self.params)
-
     # ---- densities ---------------------------------------------------------------------
 
     def log_joint(self, values: Mapping[str, Tensor]) -> Tensor:
         """log p(observed, values), vectorised over leading sample dims.
 
         Args:
-            values: ``{site: [*S, *site.shape]}`` for every continuous latent. Discrete
+            values: ``{site: [*S, *site.shape]}`` for every latent in :attr:`drawn`. Discrete
                 latents that are given are taken as given; the others are summed out.
 
         Returns:
@@ -126,7 +121,7 @@ class Problem(BoundModel):
         """
         if not self._is_tried:
             self._is_tried = True
-            self._refuse_large_density(frozenset(self.continuous))
+            self._refuse_large_density(frozenset(self.drawn))
             need = self._structure.need
             is_compared = need is None or need.bytes <= COMPARED
             trial(self._structure, self._graph, self._program.title, is_compared)
@@ -238,7 +233,7 @@ class Problem(BoundModel):
         """Discrete latents drawn from p(z | θ, x) exactly: ``{site: [*S, *shape]}``.
 
         Args:
-            values: every continuous latent; discrete ones that are given are kept.
+            values: every latent in :attr:`drawn`; others that are given are kept.
             num_draws: number of draws where ``values`` is empty (a model of discrete latents only).
         """
         flat, sample_shape = self.checked_draws(values)
@@ -268,7 +263,7 @@ class Problem(BoundModel):
         """All values of a discrete latent: ``[K, *event_shape]``."""
         values = self._site(name).support_values
         if values is None:
-            raise OptionError(f"site '{name}' is continuous; its support cannot be listed.")
+            raise OptionError(f"site '{name}': the values of its support cannot be listed.")
         return values
 
     # ---- unconstrained space -----------------------------------------------------------
@@ -295,7 +290,7 @@ class Problem(BoundModel):
         """``{site: [*S, *shape]}`` as ``({site: [n, *shape]}, S)``, or an error naming the site.
 
         Args:
-            complete: whether every continuous latent must have a value.
+            complete: whether every latent in :attr:`drawn` must have a value.
         """
         return checked_draws(values, self.latents, f"model '{self.name}'", complete)
 

@@ -76,7 +76,7 @@ def without_masked_values(msg: Any) -> Any:
     fn, value = msg["fn"], msg["value"]
     own = fn._mask if isinstance(fn, MaskedDistribution) else None
     masks = [m for m in (msg["mask"], own) if isinstance(m, torch.Tensor)]
-    if not masks or not value.is_floating_point():
+    if not masks or not value.is_floating_point() or not value.numel():
         return value
     batch_shape = value.shape[: value.dim() - fn.event_dim]
     seen = torch.ones(batch_shape, dtype=torch.bool, device=value.device)

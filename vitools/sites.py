@@ -36,7 +36,8 @@ class Site:
         distribution: name of the distribution's class, under ``to_event``, ``mask``, ``expand``.
         scale: the factor of a surrounding ``poutine.scale``; 1 for none.
         value: the data of an observed site.
-        support_values: ``[K, *event_shape]``, all values of a discrete latent.
+        support_values: ``[K, *event_shape]``, all values of a discrete latent; ``None`` where
+            they cannot be listed.
     """
 
     name: str
@@ -52,6 +53,11 @@ class Site:
     scale: float | Tensor = 1.0
     value: Tensor | None = field(default=None, repr=False)
     support_values: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def is_summed_out(self) -> bool:
+        """Whether it is a discrete latent with a finite list of values, enumerated in densities."""
+        return self.support_values is not None
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -69,11 +69,13 @@ class UnconstrainedSpace:
 
     def log_density_at(self, vector: Tensor) -> Tensor:
         """log density of one unconstrained point ``[P]``; differentiable and traceable."""
+        self.problem.refuse_unlisted("a density over the reals")
         log_joint = self.problem.factors(self.to_values(vector)).log_density()
         return log_joint + self.log_jacobian(vector)
 
     def log_density(self, vector: Tensor) -> Tensor:
         """:meth:`log_density_at` over leading dims: ``[*S, P] -> [*S]``."""
+        self.problem.refuse_unlisted("a density over the reals")
         return self.problem.log_joint(self.to_values(vector)) + self.log_jacobian(vector)
 
     def initial_point(self, seed: int) -> Tensor:

@@ -31,17 +31,17 @@ def checked_draws(
     """``{site: [*S, *shape]}`` as ``({site: [n, *shape]}, S)``.
 
     Args:
-        complete: whether every continuous latent must have a value.
+        complete: whether every latent that is not summed out must have a value.
     """
     for name, value in values.items():
         _refuse_unfit(latent_site(latents, name, title), value)
-    missing = [k for k, site in latents.items() if not site.is_discrete and k not in values]
+    missing = [k for k, site in latents.items() if not site.is_summed_out and k not in values]
     if complete and missing:
         raise OptionError(
-            f"values for {', '.join(map(repr, missing))} are missing: every continuous latent of "
-            f"{title} needs one."
+            f"values for {', '.join(map(repr, missing))} are missing: every latent of {title} that "
+            "is not summed out needs one."
         )
-    if not values:  # only discrete latents, all to be summed out: one empty draw
+    if not values:  # only latents to be summed out: one empty draw
         return {}, torch.Size()
     return split_draws(values, {k: len(latents[k].shape) for k in values})
 
@@ -72,7 +72,7 @@ def out_of_bounds(site: Site, value: Tensor) -> Tensor | None:
 
     Simplexes and matrices are not checked: rounding alone takes draws out of them.
     """
-    if site.is_discrete or bounds(site.support) == (None, None):
+    if site.is_summed_out or bounds(site.support) == (None, None):
         return None
     inside = base_support(site.support).check(value)
     return ~inside.reshape(len(value), -1).all(-1)

@@ -55,11 +55,6 @@ def moving_discrete_support(y):
     pyro.sample("y", dist.Normal(0.0, 1.0), obs=y)
 
 
-def poisson_latent(y):
-    n = pyro.sample("n", dist.Poisson(3.0))
-    pyro.sample("y", dist.Normal(n, 1.0), obs=y)
-
-
 def joint_discrete(y):
     z = pyro.sample("z", dist.Bernoulli(torch.full((3,), 0.5)).to_event(1))
     pyro.sample("y", dist.Normal(z.sum(-1), 1.0), obs=y)
@@ -142,7 +137,6 @@ ONE = torch.tensor(1.0).double()
             moving_discrete_support,
             "site 'k': its support depends on .* Give it the largest support",
         ),
-        (poisson_latent, r"site 'n' \(Poisson\) is a discrete latent with unbounded support"),
         (
             joint_discrete,
             r"site 'z' \(Bernoulli\) .* one event by to_event.*Put it in a pyro.plate",

@@ -88,10 +88,6 @@ def _own_guide(target: "Target", *, seed: int, progress: Any, start: Any) -> "Po
             f"model '{target.problem.name}' brings no guide of its own. Give one with "
             "--guide path/to/file.py:guide."
         )
-    if not target.is_amortised:
-        from vitools.cli.own_guide import try_guide
-
-        try_guide(target.problem, target.guide)
     return svi(
         target.problem,
         target.guide,

@@ -1,9 +1,9 @@
 """The conjugacy calculus: a Pyro model becomes a sum of einsum terms, and those its updates.
 
-Stages: ``trace`` (run the model once on shape-only latents, ``symbolic``) · ``term``, ``positions``,
-``cases``, ``logarithm``, ``expression``, ``products``, ``discrete``, ``operations`` (the algebra) ·
-``factors`` (log densities as formulas) · ``terms`` (close them over plates) · ``rows`` (distinct
-rows) · ``folding`` (fold, merge) · ``plan``, ``block``, ``blocks``, ``gaussian`` (factors of q) ·
+Stages: ``trace`` (run the model once on shape-only latents, ``symbolic``, ``constructors``) ·
+``term``, ``positions``, ``cases``, ``logarithm``, ``expression``, ``products``, ``discrete``,
+``operations`` (the algebra) · ``factors`` (log densities as formulas) · ``terms`` (close them over
+plates) · ``masks`` (what they leave out) · ``rows`` (distinct rows) · ``folding`` (fold, merge) · ``plan``, ``block``, ``blocks``, ``gaussian`` (factors of q) ·
 ``streaming``, ``streamed``, ``components``, ``features`` (long plates in chunks) · ``contraction``,
 ``compilation``, ``update`` (messages, updates, the bound) · ``initialise``, ``clusters`` (starts) ·
 ``schedule``, ``coordinates``, ``moves`` (what a run may do) · ``outcome`` (q as distributions) ·

@@ -7,6 +7,7 @@ a logarithm acts on each case by itself, because exactly one selector is one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -15,6 +16,7 @@ from vitools.conjugacy.term import (
     Constant,
     Factor,
     Gather,
+    Out,
     Term,
     Unsupported,
     contract_constants,
@@ -40,48 +42,90 @@ def cases_cover(terms: Sequence[Term]) -> bool:
         return True
     if any(plain):
         return False
-    # Bring all terms to common labels: out dims by position, indicators by site and place.
-    rank = len(terms[0].out)
-    common = [fresh() for _ in range(rank)]
+    aligned = _on_common_labels(terms)
+    if aligned is None:
+        return False
+    selectors = [
+        Term(1.0, tuple(f for f in term.factors if is_selector(f)), term.out)
+        for term in aligned.terms
+    ]
+    return bool((aligned.total(selectors)[0].tensor == 1).all())
+
+
+def as_table(terms: Sequence[Term]) -> Term | None:
+    """A sum in which no latents but discrete ones stand, as indicators times one table; else None.
+
+    Σ_k 1[z=k] = 1, so a term that does not depend on z holds in each of its cases.
+    """
+    atoms = [atom for term in terms for atom in term.atoms()]
+    if not atoms or any(atom.function != "indicator" for atom in atoms):
+        return None
+    aligned = _on_common_labels(terms)
+    if aligned is None:
+        return None
+    known = {*aligned.common, *aligned.supports}
+    if any(label not in known for t in aligned.terms for c in t.constants() for label in c.labels):
+        return None
+    table, out = aligned.total(aligned.terms)
+    read = tuple(place for place in aligned.places if place.indices[-1] in table.labels)
+    return Term(1.0, (*read, table), out)
+
+
+@dataclass
+class _Aligned:
+    """Terms whose out dims and whose indicators of the same latent carry the same labels."""
+
+    terms: list[Term]
+    common: list[int]  # labels of the out dims
+    places: list[Atom]  # one indicator for each latent and place
+
+    @property
+    def supports(self) -> list[int]:
+        return [x for place in self.places if isinstance(x := place.indices[-1], int)]
+
+    def total(self, terms: Sequence[Term]) -> tuple[Constant, Out]:
+        """The sum of the terms' coefficients and constants, along the labels that they vary along."""
+        sizes: dict[int, int] = {}
+        for term in terms:
+            for constant in term.constants():
+                sizes.update(zip(constant.labels, constant.tensor.shape, strict=True))
+        kept = tuple(x for x in sizes if x in self.supports or x in self.common)
+        total = torch.zeros([sizes[x] for x in kept], dtype=torch.float64)
+        for term in terms:
+            constants = term.constants()
+            present = {label for constant in constants for label in constant.labels}
+            value = contract_constants(constants, [x for x in kept if x in present])
+            view = [sizes[x] if x in present else 1 for x in kept]
+            total = total + value.reshape(view) * term.coefficient
+        inside = {*kept, *(x for place in self.places for x in place.labels)}
+        return Constant(total, kept), tuple(x if x in inside else None for x in self.common)
+
+
+def _on_common_labels(terms: Sequence[Term]) -> _Aligned | None:
+    """Out dims matched by position, indicators by site and place; None where a support is read."""
+    common = [fresh() for _ in terms[0].out]
     places: list[Atom] = []
-    sizes: dict[int, int] = {}
-    parts: list[tuple[list[Constant], set[int]]] = []
+    renamed: list[Term] = []
     for term in terms:
         term = term.freshen()
-        names = {label: common[i] for i, label in enumerate(term.out) if label is not None}
-        term = term.rename(names)
-        supports: set[int] = set()
+        term = term.rename({x: common[i] for i, x in enumerate(term.out) if x is not None})
         for atom in term.atoms():
             if atom.function != "indicator":
                 continue
             support = atom.indices[-1]
             if isinstance(support, Gather) or support in term.out:
-                return False
+                return None
             place = Atom(atom.site, 0.0, atom.indices[:-1])
             for known in places:
                 if place.same_place(Atom(known.site, 0.0, known.indices[:-1])):
                     target = known.indices[-1]
                     assert isinstance(target, int)
                     term = term.rename({support: target})
-                    supports.add(target)
                     break
             else:
                 places.append(atom)
-                supports.add(support)
-        constants = [c for c in term.constants() if c.selects]
-        parts.append((constants, supports))
-        for constant in constants:
-            sizes.update(zip(constant.labels, constant.tensor.shape, strict=True))
-    support_labels = {label for _, supports in parts for label in supports}
-    kept = [label for label in sizes if label in support_labels or label in common]
-    total = torch.zeros([sizes[label] for label in kept], dtype=torch.float64)
-    for constants, _ in parts:
-        present = {label for constant in constants for label in constant.labels}
-        labels = [label for label in kept if label in present]
-        value = contract_constants(constants, labels)
-        view = [sizes[label] if label in present else 1 for label in kept]
-        total = total + value.reshape(view)
-    return bool((total == 1).all())
+        renamed.append(term)
+    return _Aligned(renamed, common, places)
 
 
 def power_of_case(term: Term, exponent: float) -> list[Term]:

@@ -136,12 +136,16 @@ def read_feature(
     )
     shape = tuple(sizes[x] for x in labels)
     feature = Feature(count, [c.tensor for c in local], axes, shape, symmetric)
-    name = (*((c.tensor.data_ptr(), c.tensor.stride()) for c in local), tuple(axes))
+    name = (*((c.tensor.data_ptr(), *_layout(c.tensor)) for c in local), tuple(axes))
     return Reading(feature, outer, tuple(statistic.index(x) for x in shared), name)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.data_ptr() == b.data_ptr() and a.stride() == b.stride()
+    return a.data_ptr() == b.data_ptr() and _layout(a) == _layout(b)
+
+
+def _layout(tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(tensor.shape), tensor.stride()
 
 
 def _plate_first(constant: Constant, plate: int) -> Constant:

@@ -58,7 +58,9 @@ class GaussianBlock(DenseBlock):
         (self.batch_shape,) = batches
         first = self.sites[0]
         self.batch_plates = tuple(plate_names(first)[i] for i in self.rest[first.name])
-        self.mask = self._common_mask()
+        self.kept = self._kept()
+        if self.kept is not None and bool((self.kept == self.kept[..., :1]).all()):
+            self.mask, self.kept = self.kept[..., 0], None  # whole members
         self.offsets: dict[str, tuple[int, int]] = {}
         start = 0
         for name in self.names:
@@ -69,8 +71,8 @@ class GaussianBlock(DenseBlock):
         self.mean = torch.empty(0)
         self.covariance = torch.empty(0)
 
-    def _common_mask(self) -> Tensor | None:
-        """Which members the mask keeps, of the batch shape."""
+    def _kept(self) -> Tensor | None:
+        """Which elements the masks of the sites keep, [batch, D]."""
         if all(site.mask is None for site in self.sites):
             return None
         site, *others = self.sites
@@ -78,13 +80,7 @@ class GaussianBlock(DenseBlock):
         if others or mask is None:
             raise NotSupportedError(f"sites {self.names}: a masked site cannot share a factor")
         order = (*self.rest[site.name], *self.joint_axes[site.name])
-        flat = mask.permute(order).reshape((*self.batch_shape, -1))
-        if bool((flat != flat[..., :1]).any()):
-            raise NotSupportedError(
-                f"site {site.name!r}: its mask removes some elements of one normal factor and keeps "
-                "others; mask whole rows of them"
-            )
-        return flat[..., 0]
+        return mask.permute(order).reshape((*self.batch_shape, -1))
 
     def _joint_shape(self, name: str) -> tuple[int, ...]:
         return tuple(self.shapes[name][i] for i in self.joint_axes[name])
@@ -165,6 +161,7 @@ class GaussianBlock(DenseBlock):
     def update(self, messages: dict[Any, Tensor]) -> None:
         natural = self.gathered(messages)
         if self.elementwise:
+            natural = natural if self.kept is None else self._set_aside(natural)
             natural = self._element_by_element(*natural)
         self.restore(natural)
 
@@ -184,7 +181,7 @@ class GaussianBlock(DenseBlock):
             natural = stand_in(natural, self.mask.unsqueeze(-1), FAMILIES["Normal"])
         elif self.mask is not None:
             natural = stand_in(natural, self.mask, self.family)
-        linear, quadratic = natural
+        linear, quadratic = natural if self.kept is None else self._set_aside(natural)
         entropy_of_one = 0.5 * math.log(2 * math.pi * math.e)
         if self.elementwise:
             variance = -0.5 / quadratic
@@ -192,11 +189,26 @@ class GaussianBlock(DenseBlock):
             self.covariance = torch.diag_embed(variance)
             self._entropies = (entropy_of_one + 0.5 * variance.log()).sum(-1)
         else:
-            self.mean, self.covariance, log_root = self.family.mean_and_covariance(natural)
+            self.mean, self.covariance, log_root = self.family.mean_and_covariance(
+                (linear, quadratic)
+            )
             self._entropies = entropy_of_one * self.size - log_root
-        self.natural = natural
+        if self.kept is not None:
+            self._entropies = self._entropies - entropy_of_one * (~self.kept).sum(-1)
+        self.natural = (linear, quadratic)
         outer = self.mean.unsqueeze(-1) * self.mean.unsqueeze(-2)
         return self.mean, self.covariance + outer
+
+    def _set_aside(self, natural: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Elements that a mask removes, and nothing reads, stand apart as N(0, 1)."""
+        assert self.kept is not None
+        linear, quadratic = natural
+        apart = torch.full((), -0.5, dtype=torch.float64)
+        pairs = self.kept
+        if quadratic.dim() > linear.dim():
+            apart = apart * torch.eye(self.size, dtype=torch.float64)
+            pairs = self.kept.unsqueeze(-1) & self.kept.unsqueeze(-2)
+        return torch.where(self.kept, linear, 0.0), torch.where(pairs, quadratic, apart)
 
     def check(self) -> None:
         if self.elementwise:
@@ -211,9 +223,10 @@ class GaussianBlock(DenseBlock):
             )
 
     def turn(self, axes: Tensor) -> None:
-        """The factor of Vᵀx, for an orthogonal V [D, D]."""
+        """The factor of Vᵀx, for V [D, D] with orthogonal columns."""
         linear, quadratic = self.natural
-        self.restore((linear @ axes, axes.mT @ quadratic @ axes))
+        back = axes / (axes**2).sum(0)  # V⁻ᵀ
+        self.restore((linear @ back, back.mT @ quadratic @ back))
 
     def joint_distribution(self) -> Distribution:
         """A normal over the sites' values flattened and concatenated."""
@@ -257,11 +270,8 @@ class GaussianBlock(DenseBlock):
                 Normal(loc, scale, validate_args=False), site, batch_mask(site, site.shape)
             )
         root = torch.linalg.cholesky(covariance)  # one for all members where they share it
-        if axes == (rank - 1,):
+        if axes == (rank - 1,) and self.kept is None:
             plain = MultivariateNormal(mean, scale_tril=root, validate_args=False)
             return with_event(plain, site, self.mask)
-        if self.mask is not None:
-            raise NotSupportedError(
-                f"site {name!r}: masked, and joint along an axis that is not its last"
-            )
-        return JointNormal(mean, root, site.shape, axes)
+        kept = self.kept if self.mask is None else self.mask.unsqueeze(-1).expand(mean.shape)
+        return JointNormal(mean, root, site.shape, axes, kept)

@@ -22,6 +22,8 @@ def where(condition: Any, input: object = None, other: object = None) -> Node:
         raise Unsupported("where with one argument")
     if isinstance(condition, Expression):
         raise Unsupported("a condition on a continuous latent")
+    if isinstance(condition, Tensor):
+        input, other = _chosen(condition, input), _chosen(~condition.bool(), other)
     case = condition if isinstance(condition, Discrete) else Discrete.data(condition)
     a, b = as_discrete(input), as_discrete(other)
     if a is not None and b is not None and (a.atoms or b.atoms or case.atoms):
@@ -33,6 +35,13 @@ def where(condition: Any, input: object = None, other: object = None) -> Node:
         )
     holds, fails = case.apply(lambda t: t.bool()), case.apply(torch.logical_not)
     return holds.expression() * expression(input) + fails.expression() * expression(other)
+
+
+def _chosen(condition: Tensor, value: object) -> object:
+    """Data where they are chosen, zero elsewhere: what is missing there may be nan."""
+    if not isinstance(value, Tensor):
+        return value
+    return torch.where(condition.bool(), value, torch.zeros_like(value))
 
 
 def _as_integer_pair(a: Discrete, b: Discrete) -> tuple[Discrete, Discrete]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from vitools.conjugacy.cases import by_cases, cases_cover, without_inner_sums
+from vitools.conjugacy.cases import as_table, by_cases, cases_cover, without_inner_sums
 from vitools.conjugacy.term import (
     LOG_ZERO,
     Atom,
@@ -28,6 +28,9 @@ def log_terms(terms: Sequence[Term], shape: Sequence[int]) -> list[Term]:
     complement = _log_complement(terms, shape)
     if complement is not None:
         return complement
+    table = as_table(terms) if len(terms) > 1 else None
+    if table is not None:
+        return log_of_monomial(table)
     try:
         return by_cases(terms, log_of_monomial, "logarithm")
     except Unsupported:

@@ -15,6 +15,7 @@ from vitools.conjugacy.coordinates import (
     extrapolated,
     natural_parameters,
 )
+from vitools.conjugacy.streamed import StreamedBlock
 from vitools.conjugacy.update import ConjugateModel, State
 from vitools.families.family import Natural
 
@@ -34,6 +35,8 @@ class Moves:
         self.inner = [i for i in self.moving if model.blocks[i] in model.inner]
         free = [i for i in self.moving if not (settled and i in self.inner)]
         self.leaping = free or self.moving
+        stored = [i for i, block in numbered if not isinstance(block, StreamedBlock)]
+        self.watched = self.moving or stored  # whose change tells whether the run is at rest
 
     def sweep(self, state: State) -> tuple[State, Tensor]:
         """Every block updated once, and the bound (nan where a factor is no density)."""
@@ -70,8 +73,8 @@ class Moves:
         return self.model.state()
 
     def largest_change(self, state: State, other: State) -> Tensor:
-        """√((η-η')·(μ-μ')), the largest over all members of the continuous factors."""
-        return self._changes(self.moving, state, other).amax().sqrt()
+        """√((η-η')·(μ-μ')), the largest over all members of the continuous factors if there are any."""
+        return self._changes(self.watched, state, other).amax().sqrt()
 
     def inner_change(self, state: State, other: State) -> Tensor:
         """The same for the inner blocks, as a root mean square over their members."""

@@ -177,11 +177,11 @@ def group_words(
     summed = "".join(f"Σ_{plates[label]} " for label in sorted(inner) if label in plates) or (
         "Σ " if inner else ""
     )
-    words = [
-        f"1[{n.words}]" if isinstance(o, Selection) else n.words
+    factors = [
+        Named(f"1[{n.words}]", n.labels) if isinstance(o, Selection) else n
         for o, n in zip(group, named, strict=True)
     ]
-    text = summed + " · ".join(dict.fromkeys(words))
+    text = summed + " · ".join(products(factors))
     return f"({text})" if summed else text
 
 

@@ -33,7 +33,7 @@ def distributions(model: ConjugateModel) -> dict[str, Distribution]:
 
 def _repeated(model: ConjugateModel, block: Block) -> Distribution | None:
     """A categorical factor over collapsed rows, without writing all rows out; else None."""
-    if {site.distribution for site in block.sites} != {"Categorical"} or block.mask is not None:
+    if {site.distribution for site in block.sites} != {"Categorical"}:
         return None
     first = model.latents[block.names[0]]
     plate = next((p for p in plate_names(first) if p in model.rows), None)
@@ -41,7 +41,7 @@ def _repeated(model: ConjugateModel, block: Block) -> Distribution | None:
         return None
     small = block.materialised() if isinstance(block, StreamedBlock) else block
     assert isinstance(small, DiscreteBlock)
-    if sum(size > 1 for size in small.batch_shape) > 1:
+    if small.mask is not None or sum(size > 1 for size in small.batch_shape) > 1:
         return None
     rows = model.rows[plate]
     logits = small.natural[0].reshape(len(rows.multiplicity), -1)

@@ -121,6 +121,11 @@ def _parse_joint(
                     )
                 along.setdefault(name, set()).update(axes)
             members.append(name)
+        if len(set(members)) == 1 and not along.get(members[0]):
+            raise OptionError(
+                f"joint: {entry!r} names one site; name several, as in ('z1', 'z2'), or a plate of "
+                "the site, as in 'W[columns]'"
+            )
         if len(members) > 1:
             groups.append(tuple(n for n in latents if n in members))
     flat = [name for group in groups for name in group]

@@ -4,22 +4,28 @@ A likelihood that sees two Gaussian sites only through Σ_d w_rd x_nd is unchang
 turned by one rotation V (w → Vᵀw, x → Vᵀx). The priors prefer w with orthogonal columns, but
 coordinate ascent turns factors slowly where the noise is small (Luttinen and Ilin 2010,
 "Transformations in variational Bayesian factor analysis to speed up learning"). So a random start
-is swept a few times, and after each sweep both sites are turned to the principal axes of the first.
+is swept a few times, and after each sweep both sites are turned to the principal axes of w, the one
+with fewer rows, and stretched along them until x has the variance that its prior gives it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from vitools.conjugacy.block import Block
 from vitools.conjugacy.blocks import DiscreteBlock
 from vitools.conjugacy.gaussian import GaussianBlock
+from vitools.conjugacy.streamed import StreamedBlock
 from vitools.conjugacy.terms import ClosedTerm
 from vitools.conjugacy.update import ConjugateModel
 
-# After two sweeps of a random start the leading subspace is found well enough to turn to.
-ROUNDS = 2
+# After so many sweeps of a random start the leading subspace is found well enough.
+ROUNDS = 4
 # At the start the data say so much more about x than its prior does; with less, factors die out.
 LOUDNESS = 100.0
 
@@ -39,15 +45,31 @@ def turn_to_principal_axes(model: ConjugateModel) -> None:
         for first, second in pairs:
             flat = first.mean.reshape(-1, first.size)
             axes = torch.linalg.eigh(flat.mT @ flat).eigenvectors.flip(-1)  # the largest first
-            first.turn(axes)
-            second.turn(axes)
+            _turn(model, first, second, axes, axes)
+            stretch = _stretch_to_prior(model, second)
+            if stretch is not None:
+                _turn(model, first, second, torch.diag(1 / stretch), torch.diag(stretch))
 
 
-def _match_scale(model: ConjugateModel, first: GaussianBlock, second: GaussianBlock) -> None:
+Scores = GaussianBlock | StreamedBlock
+
+
+def _turn(
+    model: ConjugateModel, first: GaussianBlock, second: Scores, axes: Tensor, other: Tensor
+) -> None:
+    """w → Vᵀw and x → Uᵀx for UVᵀ = I; streamed x follow from w at once."""
+    first.turn(axes)
+    if isinstance(second, StreamedBlock):
+        model.update(second)
+    else:
+        second.turn(other)
+
+
+def _match_scale(model: ConjugateModel, first: GaussianBlock, second: Scores) -> None:
     """Scale w so that data of any unit give x a precision LOUDNESS times its starting one."""
     precision = torch.zeros((), dtype=torch.float64)
     for link in model.links[second]:
-        if first in model.term_blocks[link.term] and link.key[0] == "product":
+        if first in model.term_blocks[link.term] and _statistic(second, link.key)[0] == "product":
             message = link.value().expand(second.statistic_shape(link.key))
             precision = precision - 2 * message.diagonal(dim1=-2, dim2=-1).mean()
     if precision > 0:
@@ -56,25 +78,64 @@ def _match_scale(model: ConjugateModel, first: GaussianBlock, second: GaussianBl
         first.restore((linear / scale, quadratic / scale**2))
 
 
-def rotatable_pairs(model: ConjugateModel) -> Iterator[tuple[GaussianBlock, GaussianBlock]]:
-    """Blocks that share just one partner, with which the terms see only their inner product."""
-    partners: dict[GaussianBlock, dict[GaussianBlock, None]] = {}
-    fixed: set[GaussianBlock] = set()
+def _stretch_to_prior(model: ConjugateModel, second: Scores) -> Tensor | None:
+    """What brings x along each axis to the variance that its prior gives it, if that is a number.
+
+    Left to the updates, the lengths of w and x are found the more slowly the less the noise.
+    """
+    dense = gaussian(second)
+    assert dense is not None
+    priors = model.messages(second, fixed_only=True)
+    squares = [k for k in priors if _statistic(second, k) == ("square", dense.names[0])]
+    if len(squares) != 1 or dense.mask is not None or dense.kept is not None:
+        return None
+    (key,) = squares
+    prior = priors[key].expand(second.statistic_shape(key)).reshape(-1, dense.size)
+    found = second.moments[key].reshape(-1, dense.size)
+    if isinstance(second, StreamedBlock):
+        if not second.features[key].is_constant:
+            return None
+        found = found / second.count  # a sum over rows
+    return ((-0.5 / prior).mean(0) / found.mean(0)).sqrt()
+
+
+def gaussian(block: Block) -> GaussianBlock | None:
+    """The Gaussian block that a block is, or whose rows it streams."""
+    dense = block.dense if isinstance(block, StreamedBlock) else block
+    return dense if isinstance(dense, GaussianBlock) else None
+
+
+def _statistic(block: Scores, key: Any) -> Any:
+    return block.statistics[key].key if isinstance(block, StreamedBlock) else key
+
+
+def rotatable_pairs(model: ConjugateModel) -> Iterator[tuple[GaussianBlock, Scores]]:
+    """Loadings and scores: blocks of one partner each, of which terms see only the inner product."""
+    partners: dict[Block, dict[Block, None]] = {}
+    fixed: set[Block] = set()
     for term in model.joint.terms:
         blocks = dict.fromkeys(model.block_of[atom.site] for atom in term.atoms)
-        gaussian = [block for block in blocks if isinstance(block, GaussianBlock)]
-        if len(gaussian) < 2:
+        together = {block: dense for block in blocks if (dense := gaussian(block)) is not None}
+        if len(together) < 2:
             continue
-        for block in gaussian:
-            partners.setdefault(block, {}).update(dict.fromkeys(b for b in gaussian if b != block))
-        if len(gaussian) != 2 or not _inner_product(term, gaussian[0], gaussian[1]):
-            fixed.update(gaussian)
+        for block in together:
+            partners.setdefault(block, {}).update(dict.fromkeys(b for b in together if b != block))
+        if len(together) != 2 or not _inner_product(term, *together.values()):
+            fixed.update(together)
     for first, others in partners.items():
         second = next(iter(others))
         alone = len(others) == 1 and len(partners[second]) == 1
         earlier = model.blocks.index(first) < model.blocks.index(second)
         if alone and earlier and first not in fixed:
-            yield first, second
+            loadings, scores = sorted((first, second), key=_rows)
+            if isinstance(loadings, GaussianBlock) and isinstance(scores, Scores):
+                yield loadings, scores
+
+
+def _rows(block: Block) -> int:
+    dense = gaussian(block)
+    assert dense is not None
+    return math.prod(dense.batch_shape)
 
 
 def _inner_product(term: ClosedTerm, first: GaussianBlock, second: GaussianBlock) -> bool:

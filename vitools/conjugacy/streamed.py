@@ -145,7 +145,9 @@ class StreamedBlock(Block):
             eta = tuple(p.natural(start, stop) for p in passes)
             mask = None if self.rows_mask is None else self.rows_mask[start:stop]
             log_normaliser, mean = normalised(stand_in(eta, mask, self.family))
-            weight = self._weight(start, stop)
+            if mask is not None:  # no entropy; terms that do not tell cases apart still count
+                log_normaliser = torch.where(mask, log_normaliser, self.family.inner(eta, mean))
+            weight = None if self.multiplicity is None else self.multiplicity[start:stop]
             if weight is None:
                 repeats = (stop - start) // len(log_normaliser)
                 total = total + log_normaliser.sum() * repeats
@@ -167,15 +169,6 @@ class StreamedBlock(Block):
         width = sum(component.cells for component in self._components)
         step = min(max(CHUNK_BYTES // (8 * width), 512), 1 << 16)
         return [(start, min(start + step, self.count)) for start in range(0, self.count, step)]
-
-    def _weight(self, start: int, stop: int) -> Tensor | None:
-        """Multiplicities of a chunk's rows, zero for masked elements; None where all are one."""
-        if self.rows_mask is None:
-            return None if self.multiplicity is None else self.multiplicity[start:stop]
-        mask = self.rows_mask[start:stop].double()
-        if self.multiplicity is None:
-            return mask
-        return mask * self.multiplicity[start:stop].reshape(-1, *(1,) * (mask.dim() - 1))
 
     # ---- the factor -----------------------------------------------------------------------------
 

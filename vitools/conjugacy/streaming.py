@@ -60,7 +60,7 @@ def can_stream(
     """
     axis = block.batch_plates.index(plate)
     size = block.batch_shape[axis]
-    if isinstance(block, GaussianBlock) and block.elementwise:
+    if isinstance(block, GaussianBlock) and (block.elementwise or block.kept is not None):
         return False
     if size < (2 if isinstance(block, DiscreteBlock) else STREAMED_ROWS):
         return False

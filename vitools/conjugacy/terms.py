@@ -83,8 +83,6 @@ def expected_log_joint(trace: ModelTrace) -> ExpectedLogJoint:
     for site in trace.sites.values():
         for term in _site_terms(site, simplex, plate_labels):
             terms.append(_read_by_selection(term, site.name, trace))
-    for name, factor in trace.factors.items():
-        terms.extend(_read_by_selection(term, name, trace) for term in _factor_terms(name, factor))
     return ExpectedLogJoint(terms, 0.0, plate_labels, term_sizes(terms, trace, plate_labels))
 
 
@@ -130,9 +128,10 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
             continue
         if isinstance(argument, Refusal):
             parents = ", ".join(repr(parent) for parent in sorted(argument.sites))
+            of = "" if site.distribution == "Unit" else f" of {site.distribution}"
             raise NotConjugate(
-                f"site {site.name!r}: parameter {name!r} of {site.distribution} depends on latent "
-                f"{parents} through an operation without closed form: {argument.reason}; {INSTEAD}"
+                f"site {site.name!r}: parameter {name!r}{of} depends on latent {parents} through an "
+                f"operation without closed form: {argument.reason}; {INSTEAD}"
             )
         arguments[name] = (
             argument.expression()
@@ -162,6 +161,8 @@ def advice(site: TracedSite) -> str:
         "LogNormal": "a Gamma prior is the conjugate choice for a rate or precision",
         "StudentT": "write it as a Normal whose precision has a Gamma prior",
         "Laplace": "write it as a Normal with an exponentially distributed variance, or use a Normal",
+        "MixtureSameFamily": "sample each row's component as a Categorical latent and index by it",
+        "TransformedDistribution": "take the transform to the data, as with LogNormal",
         "LKJCholesky": "a Wishart prior on the precision matrix is the conjugate choice",
     }
     return suggestions.get(site.distribution, "it is not one of " + ", ".join(sorted(RULES)))
@@ -196,16 +197,6 @@ def _harmless(site: TracedSite, value: Tensor) -> Tensor:
     fill = {"Beta": 0.5, "Uniform": 0.5, "Gamma": 1.0, "Exponential": 1.0, "InverseGamma": 1.0,
             "LogNormal": 1.0, "Chi2": 1.0, "Dirichlet": 0.5}  # fmt: skip
     return torch.full_like(value, fill.get(site.distribution, 0.0))
-
-
-def _factor_terms(name: str, factor: Any) -> list[Term]:
-    node = factor.node if hasattr(factor, "node") else factor
-    if isinstance(node, Refusal):
-        raise NotConjugate(f"factor {name!r}: {node.reason}; {INSTEAD}")
-    expression = node.expression() if isinstance(node, Discrete) else Expression.constant(node)
-    while expression.dim:
-        expression = expression.sum(-1)
-    return expression.terms
 
 
 # ---- plain labels ----------------------------------------------------------------------------

@@ -1,31 +1,26 @@
 """Run a Pyro model once and write down what it states: sites, plates, arguments as expressions.
 
-Latents become shape-only tensors (:mod:`symbolic`). Pyro's hook on distribution constructors hands
-over every constructor's arguments as the model wrote them (``tau.rsqrt()``, not a number);
-``expand``, which plates call, makes new objects and must carry that record along.
+Latents become shape-only tensors (:mod:`symbolic`), and distributions remember the arguments they
+were written with (:mod:`constructors`).
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
 import torch
-from pyro.distributions.distribution import COERCIONS
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.distributions import Distribution
 
+from vitools.conjugacy.constructors import both_masks, constructors_recorded, unwrapped, written
 from vitools.conjugacy.discrete import Discrete
 from vitools.conjugacy.expression import Expression
 from vitools.conjugacy.symbolic import Refusal, SymbolicTensor
 from vitools.errors import NotConjugate, NotSupportedError
-
-WRAPPERS = ("Independent", "MaskedDistribution", "ExpandedDistribution")
 
 
 @dataclass
@@ -64,7 +59,6 @@ class TracedSite:
 @dataclass
 class ModelTrace:
     sites: dict[str, TracedSite]
-    factors: dict[str, Any]  # pyro.factor statements: name → log factor
     deterministic: dict[str, Any]
     plates: dict[str, Plate]
 
@@ -73,61 +67,24 @@ def trace_model(
     model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ModelTrace:
     recorder = Recorder()
-    with pyro.validation_enabled(False), _constructors_recorded(), recorder, torch.no_grad():
-        model(*args, **kwargs)
+    with pyro.validation_enabled(False), constructors_recorded(), recorder, torch.no_grad():
+        try:
+            model(*args, **kwargs)
+        except RuntimeError as error:
+            if "meta" not in str(error):
+                raise
+            raise _not_followed(recorder, str(error)) from error
     return recorder.trace
 
 
-@contextmanager
-def _constructors_recorded() -> Iterator[None]:
-    def coerce(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        position = COERCIONS.index(coerce)
-        COERCIONS.remove(coerce)
-        try:
-            symbolic = _has_symbolic((args, kwargs))
-            prepare = _shape_only if symbolic else (lambda value: value)
-            built = cls(*tree_map(prepare, args), **tree_map(prepare, kwargs))
-        finally:
-            COERCIONS.insert(position, coerce)
-        bound = inspect.signature(cls.__init__).bind_partial(None, *args, **kwargs).arguments  # type: ignore[misc]
-        written = dict(list(bound.items())[1:])
-        return _record(built, (cls.__name__, written))
-
-    COERCIONS.append(coerce)
-    try:
-        yield
-    finally:
-        COERCIONS.remove(coerce)
-
-
-def _record(distribution: Any, record: tuple[str, dict[str, Any]]) -> Any:
-    plain_expand = getattr(distribution, "expand", None)
-    distribution._written = record
-    if plain_expand is not None:
-
-        def expand(batch_shape: Any, _instance: Any = None) -> Any:
-            return _record(plain_expand(batch_shape), record)
-
-        distribution.expand = expand
-    return distribution
-
-
-def _has_symbolic(tree: Any) -> bool:
-    found = False
-
-    def visit(value: Any) -> Any:
-        nonlocal found
-        found = found or isinstance(value, SymbolicTensor)
-        return value
-
-    tree_map(visit, tree)
-    return found
-
-
-def _shape_only(value: Any) -> Any:
-    if isinstance(value, SymbolicTensor):
-        return value.as_subclass(Tensor)
-    return value.to("meta") if isinstance(value, Tensor) else value
+def _not_followed(recorder: Recorder, reason: str) -> NotConjugate:
+    """The model does with a latent what needs its value."""
+    latents = [name for name, site in recorder.trace.sites.items() if site.is_latent]
+    return NotConjugate(
+        f"after its latent sites {latents} the model does something with one of them that has no "
+        f"closed form and needs its value ({reason.splitlines()[0]}); use svi() or nuts() for this "
+        "model"
+    )
 
 
 class Recorder(Messenger):
@@ -135,12 +92,18 @@ class Recorder(Messenger):
 
     def __init__(self) -> None:
         super().__init__()
-        self.trace = ModelTrace({}, {}, {}, {})
+        self.trace = ModelTrace({}, {}, {})
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["done"] or msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample":
             return
-        msg["value"] = _symbolic_value(msg["name"], msg["fn"])
+        kind, arguments = written(unwrapped(msg["fn"])[0])
+        if kind == "Delta" and set(arguments) <= {"v", "event_dim"}:  # a name for a value
+            shape = tuple(msg["fn"].batch_shape) + tuple(msg["fn"].event_shape)
+            msg["value"] = arguments["v"].expand(shape)
+            msg["infer"] = {**msg["infer"], "_deterministic": True}
+        else:
+            msg["value"] = _symbolic_value(msg["name"], msg["fn"])
         msg["done"] = True
 
     def _pyro_post_sample(self, msg: Any) -> None:
@@ -154,11 +117,8 @@ class Recorder(Messenger):
             raise NotSupportedError(
                 f"site {name!r} occurs twice in the model; give each its own name"
             )
-        base, mask = _unwrap(fn)
-        kind, arguments = _written(base)
-        if kind == "Unit":
-            self.trace.factors[name] = arguments["log_factor"]
-            return
+        base, mask = unwrapped(fn)
+        kind, arguments = written(base)
         value = msg["value"]
         observed = None
         if msg["is_observed"]:
@@ -167,7 +127,7 @@ class Recorder(Messenger):
                     f"site {name!r} observes a quantity that depends on latents; "
                     "condition on data, or use svi() or nuts()"
                 )
-            observed = torch.as_tensor(value)
+            observed = torch.empty(value.shape) if kind == "Unit" else torch.as_tensor(value)
         elif not isinstance(value, SymbolicTensor) or not isinstance(
             value.node, Expression | Discrete
         ):
@@ -195,7 +155,7 @@ class Recorder(Messenger):
         context = msg["mask"]
         if isinstance(context, Tensor):
             context = context.reshape(tuple(context.shape) + (1,) * (rank - outer))
-        mask = _both(mask, context)
+        mask = both_masks(mask, context)
         scale = msg["scale"]
         if isinstance(scale, Tensor):
             scale = scale.reshape(tuple(scale.shape) + (1,) * (rank - outer))
@@ -221,47 +181,25 @@ class Recorder(Messenger):
 
 
 def _node(argument: Any) -> Any:
-    return argument.node if isinstance(argument, SymbolicTensor) else argument
+    if isinstance(argument, SymbolicTensor):
+        return argument.node
+    if isinstance(argument, Distribution):
+        sites = _sites_within(argument)
+        return Refusal("it is a distribution of its own", sites) if sites else argument
+    return argument
 
 
-def _both(a: Any, b: Any) -> Any:
-    if a is None or a is True:
-        return None if b is True else b
-    if b is None or b is True:
-        return a
-    if a is False or b is False:
-        return False
-    return a & b
-
-
-def _unwrap(fn: Any) -> tuple[Any, Any]:
-    """The base distribution and the mask of its wrappers, aligned with the outer batch shape."""
-    mask = None
-    while type(fn).__name__ in WRAPPERS:
-        if type(fn).__name__ == "MaskedDistribution":
-            mask = _both(mask, fn._mask)
-        elif type(fn).__name__ == "Independent" and isinstance(mask, Tensor):
-            mask = mask.reshape(tuple(mask.shape) + (1,) * fn.reinterpreted_batch_ndims)
-        fn = fn.base_dist
-    return fn, mask
-
-
-def _written(base: Any) -> tuple[str, dict[str, Any]]:
-    """The constructor's arguments as written; of a distribution made outside the model, its own."""
-    if hasattr(base, "_written"):
-        return base._written
-    kind = type(base).__name__
-    names = list(inspect.signature(type(base).__init__).parameters)[1:]
-    stored = {name: base.__dict__[name] for name in names if name in base.__dict__}
-    if not stored:
-        stored = {name: getattr(base, name) for name in names if hasattr(base, name)}
-    if (
-        "scale_tril" in names
-        and "covariance_matrix" not in stored
-        and "precision_matrix" not in stored
-    ):
-        stored["scale_tril"] = base.scale_tril
-    return kind, stored
+def _sites_within(distribution: Any) -> frozenset[str]:
+    """The latents on which a distribution's arguments depend."""
+    base, _ = unwrapped(distribution)
+    found: set[str] = set()
+    for argument in written(base)[1].values():
+        node = _node(argument)
+        if isinstance(node, Refusal):
+            found |= node.sites
+        elif isinstance(node, Expression | Discrete):
+            found |= node.sites()
+    return frozenset(found)
 
 
 def _support_size(base: Any, kind: str) -> int:
@@ -272,8 +210,8 @@ def _support_size(base: Any, kind: str) -> int:
 
 
 def _symbolic_value(name: str, fn: Any) -> SymbolicTensor:
-    base, _ = _unwrap(fn)
-    kind, _ = _written(base)
+    base, _ = unwrapped(fn)
+    kind, _ = written(base)
     shape = tuple(fn.batch_shape) + tuple(fn.event_shape)
     node: Expression | Discrete | Refusal
     dtype = None

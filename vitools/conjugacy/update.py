@@ -18,6 +18,7 @@ from torch.distributions import Distribution
 from vitools.conjugacy.block import Block
 from vitools.conjugacy.compilation import compile_links
 from vitools.conjugacy.folding import fold
+from vitools.conjugacy.masks import with_priors_that_matter
 from vitools.conjugacy.plan import make_blocks
 from vitools.conjugacy.rows import DistinctRows, distinct_rows
 from vitools.conjugacy.rows import collapse as collapse_rows
@@ -62,7 +63,9 @@ class ConjugateModel:
             _check_family(site)
         with torch.no_grad():
             stated = expected_log_joint(self.trace)
-            trace = self.trace
+            trace = with_priors_that_matter(self.trace, stated.terms)
+            if trace is not self.trace:
+                self.trace, stated = trace, expected_log_joint(trace)
             self.rows: dict[str, DistinctRows] = {}
             if collapse:
                 stated, trace, self.rows = _collapsed(stated, trace, joint)

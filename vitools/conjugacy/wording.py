@@ -126,6 +126,9 @@ class _Writer:
             first, second = data  # two elements of the same vector: the matrix is symmetric
             data = [f"({first} {second}ᵀ + {second} {first}ᵀ)"]
             self.number /= 2
+        prior = f"prior({self.term.origin})"
+        if not self.others and any(word.words == prior for word in self.words):
+            data = [prior]  # whatever product of its parameters it is
         factors = [*self._expectations(), *data]
         if len(factors) == 1 and factors[0].startswith("(Σ"):
             factors = [factors[0][1:-1]]  # a sum that stands alone needs no brackets
@@ -183,10 +186,12 @@ class _Writer:
     def _expectations(self) -> list[str]:
         """One expectation a statistic; two plain atoms of a site are its outer product."""
         words = []
-        plain = [atom.site for atom in self.others if atom.function == 1]
         for atom in sorted(self.others, key=lambda atom: atom.function != "indicator"):
-            if atom.function == 1 and plain.count(atom.site) == 2:
-                words.append(f"E[{self._name(atom)} {self._name(atom)}ᵀ]")
+            pair = [a for a in self.others if a.function == 1 == atom.function]
+            names = [self._name(a) for a in pair if a.site == atom.site]
+            if len(names) == 2:
+                second = f"{names[1]}ᵀ" if names[0] == names[1] else names[1]
+                words.append(f"E[{names[0]} {second}]")
             else:
                 words.append(self._expectation(atom))
         return list(dict.fromkeys(words))
@@ -200,7 +205,8 @@ class _Writer:
 
     def _expectation(self, atom: Atom) -> str:
         if atom.function == "indicator":
-            return f"q({atom.site})"
+            case = self.read[atom.labels[-1]]
+            return f"q({atom.site})" if case == atom.site else f"q({atom.site} = {case})"
         name = self._name(atom)
         if atom.function == "log":
             return f"E[log {name}]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -82,10 +83,12 @@ def cavi(
         >>> round(float(fit.mean()["p"]), 4), str(fit.elbo())
         (0.6, '-2.48 (exact)')
     """
-    _check_options(max_sweeps, tol, restarts, inner_sweeps, warmup_sweeps)
+    _check_options(max_sweeps, tol, restarts, inner_sweeps, warmup_sweeps, seed)
+    _check_lists(joint=joint, factorised=factorised, order=order, inner=inner)
     began = time.perf_counter()
     schedule = Schedule(tol, max_sweeps, accelerate, inner_sweeps, warmup_sweeps)
     runs: list[Run] = []
+    problem.refuse_unlisted("cavi()")
     with isolated(problem.params), full_plates(), torch.no_grad():
         model = ConjugateModel(
             problem.model,
@@ -145,6 +148,7 @@ def _check_options(
     restarts: int,
     inner_sweeps: int | None,
     warmup_sweeps: int | None,
+    seed: int,
 ) -> None:
     for name, value, least in (
         ("max_sweeps", max_sweeps, 1),
@@ -154,5 +158,15 @@ def _check_options(
     ):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise OptionError(f"{name}: expected a number at least {least}, got {value!r}.")
-    if not tol >= 0:
+    if not isinstance(tol, int | float) or not tol >= 0:
         raise OptionError(f"tol: expected a number at least 0, got {tol!r}.")
+    if not isinstance(seed, int):
+        raise OptionError(f"seed: expected a whole number, got {seed!r}.")
+
+
+def _check_lists(**options: Any) -> None:
+    for name, value in options.items():
+        if isinstance(value, str) or not isinstance(value, Sequence | None):
+            raise OptionError(
+                f"{name}: expected a list, such as {name}=[{value!r}], got {value!r}."
+            )

@@ -135,7 +135,8 @@ class Ascent:
         if bool(before.warming.any()):
             self.reached = self._warm_up(before)
             return self._best_bounds(before)
-        if self.schedule.accelerate and done and self.schedule.max_sweeps - done >= 3:
+        can_jump = self.schedule.accelerate and bool(self.moves.leaping)
+        if can_jump and done and self.schedule.max_sweeps - done >= 3:
             after = self._cycle(before)
         else:
             state, bound = self._sweep(before.state, before.bound)

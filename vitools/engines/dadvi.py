@@ -106,6 +106,7 @@ def _check(
             "expected an even num_draws ≥ 4, max_draws ≥ num_draws and max_steps ≥ 1, got "
             f"{num_draws}, {max_draws} and {max_steps}."
         )
+    problem.refuse_unlisted("dadvi()")
     if not problem.continuous:
         raise NotSupportedError(
             f"model '{problem.name}' has only discrete latents; dadvi needs continuous ones. "

@@ -50,6 +50,7 @@ def exact(
         True
     """
     start = time.perf_counter()
+    problem.refuse_unlisted("exact()")
     space = UnconstrainedSpace(problem)
     if space.size > MAX_DIMENSIONS or 33**space.size > max_evaluations:
         raise NotSupportedError(

@@ -10,7 +10,7 @@ from vitools.engines import nuts_nutpie, nuts_pyro
 from vitools.engines.chains import FEWEST_DRAWS, Chains, LogDensity, Plan, WhitenedSpace
 from vitools.engines.compiled import Compile
 from vitools.engines.loop import Progress, ProgressCallback
-from vitools.engines.guide_check import check_start
+from vitools.engines.preflight import check_start
 from vitools.errors import NotSupportedError, OptionError
 from vitools.posterior import DrawsPosterior, History, Posterior, Status
 from vitools.problem import Problem

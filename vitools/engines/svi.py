@@ -9,13 +9,13 @@ from typing import Any
 from vitools.engines.checkpoint import Checkpoint
 from vitools.engines.compiled import Compile
 from vitools.engines.loop import Progress, ProgressCallback, iterate
+from vitools.engines.natural import NaturalGradient
 from vitools.engines.objectives import Objective
 from vitools.engines.optimizer_ascent import OptimizerFactory
 from vitools.engines.svi_run import Options, Run
 from vitools.errors import OptionError
 from vitools.isolation import seeded, snapshot
 from vitools.posterior import GuidePosterior, Posterior, Status
-from vitools.posterior.guided import build_guide
 from vitools.problem import Problem
 
 Callback = Callable[[int, float], None]
@@ -29,7 +29,7 @@ def svi(
     objective: Callable[[Problem, Any], Objective] | None = None,
     max_steps: int = 20_000,
     learning_rate: float | None = None,
-    optimizer: OptimizerFactory | None = None,
+    optimizer: OptimizerFactory | NaturalGradient | None = None,
     clip_norm: float | None = None,
     step_backs: int = 0,
     compile: Compile = "auto",
@@ -42,16 +42,19 @@ def svi(
 ) -> GuidePosterior:
     """Maximise E_q[log p(x, θ) - log q(θ)] over the parameters of ``guide`` (and of the model).
 
-    Discrete latents are summed out exactly; draws of the guide are differentiated
-    through. The step size falls at each plateau of the bound and the run ends at the
-    last (:class:`~vitools.engines.stopping.PlateauRule`); the answer is the average of
-    the iterates of the last stage, which removes most of the optimiser's noise. A run that is
-    interrupted or meets its limit gives the average over the tail of the stage it was in.
+    Discrete latents are summed out exactly, those whose values cannot be listed (counts) are drawn
+    by the guide; its other draws are differentiated through. What a guide may do wrong is asked
+    before the first step (:meth:`Problem.preflight`).
+
+    The step size falls at each plateau of the bound and the run ends at the last
+    (:class:`~vitools.engines.stopping.PlateauRule`); the answer is the average of the iterates of
+    the last stage, which removes most of the optimiser's noise. A run that is interrupted or meets
+    its limit gives the average over the tail of the stage it was in.
 
     Model, guide and gradient are recorded once as a graph, which runs without Python's and
     Pyro's cost; ``compile`` turns the graph and the optimiser's step into machine code. A run
-    repeats its numbers on the same machine with the same seed and options. A model that branches on values
-    cannot be recorded and runs in Python, after one notice.
+    repeats its numbers on the same machine with the same seed and options. A model that branches on
+    values cannot be recorded and runs in Python, after one notice.
 
     As in Pyro, a guide instance or a network in the model is trained in place, and a second
     fit with it goes on from there; a guide class starts afresh.
@@ -64,7 +67,8 @@ def svi(
         max_steps: limit; reaching it gives status STOPPED_AT_LIMIT.
         learning_rate: first step size of Adam; the guide's ``learning_rate`` if omitted, 0.05
             where it has none.
-        optimizer: another optimiser than Adam, as a function from parameters to a
+        optimizer: another optimiser than Adam: a
+            :class:`~vitools.engines.natural.NaturalGradient`, or a function from parameters to a
             ``torch.optim.Optimizer``. It steps in Python, only its gradients are compiled.
         clip_norm: longest gradient allowed; a longer one is shortened to it.
         step_backs: how often a run that left the finite numbers may go back to its last good
@@ -113,7 +117,6 @@ def svi(
         raise OptionError("step_backs needs the default optimiser, which can undo a step.")
     problem.refuse_beyond_memory("svi()")
     began = time.perf_counter()
-    guide = build_guide(problem, guide)
     options = Options(
         num_particles,
         objective,
@@ -134,7 +137,7 @@ def svi(
         averaged = run.place_average(whole_stage=status is Status.CONVERGED)
     return GuidePosterior(
         problem,
-        guide,
+        run.guide,
         snapshot(run.params),
         engine="svi",
         status=status,

@@ -19,9 +19,10 @@ from vitools.engines.compiling import Compiling
 from vitools.engines.culprit import find_culprit
 from vitools.engines.functional import FunctionalGraph
 from vitools.engines.gradient import EagerGradient, recorded_gradient
-from vitools.engines.guide_check import check_start, refuse_mismatch
+from vitools.engines.natural import NaturalGradient
 from vitools.engines.objectives import Objective, negative_elbo
 from vitools.engines.optimizer_ascent import OptimizerAscent, OptimizerFactory
+from vitools.engines.preflight import asked, check_start
 from vitools.engines.stopping import PlateauRule
 from vitools.errors import NumericalError, OptionError, VitoolsWarning
 from vitools.isolation import isolated, snapshot
@@ -42,7 +43,7 @@ class Options:
     objective: Callable[[Problem, Any], Objective] | None
     max_steps: int
     learning_rate: float | None
-    optimizer: OptimizerFactory | None
+    optimizer: OptimizerFactory | NaturalGradient | None
     clip_norm: float | None
     step_backs: int
     compile: Compile
@@ -61,9 +62,11 @@ class Run:
     def __init__(
         self, problem: Problem, guide: Any, options: Options, start: Posterior | None
     ) -> None:
-        self.problem, self.guide, self.options = problem, guide, options
+        self.problem, self.options = problem, options
         with isolated() as self.params:
-            refuse_mismatch(problem, guide)
+            report = asked(problem, guide)
+            report.enforce()
+            self.guide = guide = report.guide
             if start is not None:
                 _start_from(problem, guide, start)
             make = options.objective or partial(negative_elbo, num_particles=options.num_particles)
@@ -80,7 +83,7 @@ class Run:
             subject = f"svi of model '{problem.name}'"
             self.gradient = recorded_gradient(self._loss_and_gradient, self.parameters, subject)
         self.ascent = self._ascent()
-        num_latents = sum(site.shape.numel() for site in problem.continuous.values())
+        num_latents = sum(site.shape.numel() for site in problem.drawn.values())
         self.rule = PlateauRule(
             self._reduce_rate,
             lambda: self.ascent.vector(),
@@ -108,6 +111,8 @@ class Run:
         kinds = {(p.dtype, p.device) for p in self.parameters}
         if optimizer is None and len(kinds) == 1:
             return AdamAscent(self.parameters, self.gradient, clip, rate)
+        if isinstance(optimizer, NaturalGradient):
+            optimizer = optimizer.of(self.guide)
         make = optimizer or partial(torch.optim.Adam, lr=rate)
         return OptimizerAscent(self.parameters, self.gradient, clip, make)
 

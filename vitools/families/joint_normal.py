@@ -17,6 +17,8 @@ class JointNormal(Distribution):
         loc: [rest…, D], where rest are the sizes of the other axes in order and D is the number of
             elements along ``joint_axes``.
         scale_tril: [rest…, D, D], the Cholesky factor of each covariance.
+        kept: [rest…, D], False for elements that take part in nothing: independent of the others
+            with a standard normal, they are drawn but not counted in densities. All, if omitted.
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
@@ -29,8 +31,10 @@ class JointNormal(Distribution):
         scale_tril: Tensor,
         value_shape: Sequence[int] | Tensor,
         joint_axes: Sequence[int] | Tensor,
+        kept: Tensor | None = None,
         validate_args: bool | None = None,
     ):
+        self.kept = torch.ones((), dtype=torch.bool) if kept is None else kept
         self.vector = MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
         shape = tuple(int(size) for size in value_shape)
         self._axes = tuple(int(axis) for axis in joint_axes)
@@ -52,6 +56,11 @@ class JointNormal(Distribution):
     @property
     def value_shape(self) -> Tensor:
         return torch.tensor(self.event_shape)
+
+    @property
+    def kept_elements(self) -> Tensor:
+        """``kept`` in the shape of the value."""
+        return self._to_site(self.kept.expand(self.vector.loc.shape))
 
     @property
     def joint_axes(self) -> Tensor:
@@ -80,8 +89,18 @@ class JointNormal(Distribution):
         return self._to_site(self.vector.rsample(torch.Size(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        density = self.vector.log_prob(self._to_vector(value))
+        vector = self._to_vector(value)
+        density = self.vector.log_prob(vector) - self._set_aside(_log_standard_normal(vector))
         return density.sum(tuple(range(-len(self._rest), 0))) if self._rest else density
 
     def entropy(self) -> Tensor:
-        return self.vector.entropy().sum()
+        one = torch.full_like(self.vector.mean, 0.5 * math.log(2 * math.pi * math.e))
+        return (self.vector.entropy() - self._set_aside(one)).sum()
+
+    def _set_aside(self, values: Tensor) -> Tensor:
+        """The sum of what belongs to elements that are not kept."""
+        return (values * ~self.kept).sum(-1)
+
+
+def _log_standard_normal(x: Tensor) -> Tensor:
+    return -0.5 * x**2 - 0.5 * math.log(2 * math.pi)

@@ -24,8 +24,9 @@ WIDTH, MAX_ROWS = 80, 20
 class Posterior(ABC):
     """A fitted approximation (or draws, or the exact answer) over a problem's latents.
 
-    The density concerns the *continuous* latents; discrete ones are summed out of the
-    problem, and drawn on request from their exact conditionals given the continuous ones.
+    The density concerns the latents in ``problem.drawn``, the *continuous* ones but for models
+    with discrete latents whose values cannot be listed. Other discrete latents are summed out of
+    the problem, and drawn on request from their exact conditionals given those.
 
     Attributes:
         problem: the :class:`~vitools.problem.Problem` that was fitted, with fitted
@@ -61,14 +62,14 @@ class Posterior(ABC):
 
     @abstractmethod
     def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
-        """Draws of the continuous latents ``{site: [n, *shape]}`` and log q of each, ``[n]``.
+        """Draws of all ``problem.drawn``, ``{site: [n, *shape]}``, and log q of each, ``[n]``.
 
         Raises :class:`NotSupportedError` where there is no density (NUTS).
         """
 
     @abstractmethod
     def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
-        """log q(values) for values ``{site: [*S, *shape]}`` of all continuous latents, ``[*S]``."""
+        """log q(values) for values ``{site: [*S, *shape]}`` of all ``problem.drawn``, ``[*S]``."""
 
     @abstractmethod
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -113,12 +114,12 @@ class Posterior(ABC):
         return Estimate.of_mean(self.log_weights(num_samples, seed))
 
     def mean(self) -> dict[str, Tensor]:
-        """Posterior means of the continuous latents, exact where the family gives them."""
-        return {name: self._moments(name)[0] for name in self.problem.continuous}
+        """Posterior means of the latents drawn, exact where the family gives them."""
+        return {name: self._moments(name)[0] for name in self.problem.drawn}
 
     def sd(self) -> dict[str, Tensor]:
         """Posterior standard deviations, exact where the family gives them."""
-        return {name: self._moments(name)[1] for name in self.problem.continuous}
+        return {name: self._moments(name)[1] for name in self.problem.drawn}
 
     def _moments(self, name: str) -> tuple[Tensor, Tensor]:
         """Mean and sd of one site; by Monte Carlo unless a subclass knows better."""
@@ -195,7 +196,7 @@ class Posterior(ABC):
     def _table(self) -> list[str]:
         """Rows of site, mean and sd, at most :data:`MAX_ROWS` of them."""
         rows = []
-        for name in self.problem.continuous:
+        for name in self.problem.drawn:
             mean, sd = self._moments(name)
             rows += [
                 (f"{name}{list(i) if i else ''}", f"{float(mean[i]):.4g}", f"{float(sd[i]):.2g}")

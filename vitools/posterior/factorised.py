@@ -25,7 +25,7 @@ STORED_PARAMETERS: dict[str, tuple[str, ...]] = {
     "Exponential": ("rate",),
     "Gamma": ("concentration", "rate"),
     "InverseGamma": ("concentration", "rate"),
-    "JointNormal": ("loc", "scale_tril", "value_shape", "joint_axes"),
+    "JointNormal": ("loc", "scale_tril", "value_shape", "joint_axes", "kept"),
     "MultivariateNormal": ("loc", "scale_tril"),
     "Normal": ("loc", "scale"),
     "OneHotCategorical": ("logits",),
@@ -86,6 +86,28 @@ class FactorisedPosterior(Posterior):
             )
         for factor in self.factors:
             self._refuse_shape(factor)
+        self._kept = {f.sites[0]: kept for f in self.factors if (kept := self._mask(f)) is not None}
+
+    def _mask(self, factor: Factor) -> Tensor | None:
+        """Which elements of a continuous site q is about, of its batch shape; None for all.
+
+        The others keep their prior given the rest: nothing but their own density knows of them.
+        """
+        site, made = self.problem.latents[factor.sites[0]], factor.distribution
+        if isinstance(made, td.Independent):
+            made = made.base_dist
+        if isinstance(made, JointNormal):
+            kept = made.kept_elements
+        elif isinstance(made, dist.MaskedDistribution):
+            kept = torch.as_tensor(made._mask)
+            kept = kept.reshape((*kept.shape, *(1,) * (len(site.shape) - kept.dim())))
+            kept = kept.expand(site.shape)
+        else:
+            return None
+        kept = kept.reshape((*site.batch_shape, -1))
+        if site.is_discrete or bool((kept != kept[..., :1]).any()) or bool(kept.all()):
+            return None  # a mask inside one density hides elements from the model as well
+        return kept[..., 0]
 
     def _refuse_shape(self, factor: Factor) -> None:
         """A factor's distribution must be over exactly its sites' values."""
@@ -121,6 +143,8 @@ class FactorisedPosterior(Posterior):
             for factor in self.factors:
                 if not self.problem.latents[factor.sites[0]].is_discrete:
                     values.update(self._split(factor, factor.distribution.sample((n,))))
+        values.update(self._with_prior_draws(values, n, seed))
+        with torch.no_grad():
             log_q = self.log_prob(values).expand(n)  # no values: all latents are discrete
         sites = self.problem.latents
         return {k: v.to(sites[k].dtype) for k, v in values.items()}, log_q
@@ -138,7 +162,35 @@ class FactorisedPosterior(Posterior):
             else:
                 log_density = factor.distribution.log_prob(flat[factor.sites[0]])
             total = total.to(log_density) + log_density.reshape((len(total), -1)).sum(-1)
+        if self._kept:
+            total = total + self.problem._map(self._prior_of_masked, flat)
         return total.reshape(sample_shape)
+
+    def _prior_of_masked(self, draw: Mapping[str, Tensor]) -> Tensor:
+        """log p of the elements that q leaves to their prior, at one draw."""
+        nodes = self.problem.factors(draw).trace.nodes
+        total = torch.zeros(())
+        for name, kept in self._kept.items():
+            log_prior = nodes[name]["log_prob"]
+            if log_prior.dim() > kept.dim():
+                raise NotSupportedError(
+                    f"site '{name}': masked elements depend on discrete latents, so the density of "
+                    "q has no closed form at them. Leave the masked elements out of the model."
+                )
+            total = total + torch.where(kept, 0.0, log_prior).sum()
+        return total
+
+    def _with_prior_draws(self, values: dict[str, Tensor], n: int, seed: int) -> dict[str, Tensor]:
+        """The sites with masked elements, those elements drawn from their prior given the rest."""
+        if not self._kept:
+            return {}
+        others = {name: value for name, value in values.items() if name not in self._kept}
+        prior = self.problem._forward(others, n, seed + 1, tuple(self._kept))
+        drawn = {}
+        for name, kept in self._kept.items():
+            event = (1,) * (values[name].dim() - 1 - kept.dim())
+            drawn[name] = torch.where(kept.reshape(kept.shape + event), values[name], prior[name])
+        return drawn
 
     def _split(self, factor: Factor, drawn: Tensor) -> dict[str, Tensor]:
         """A draw ``[n, …]`` of a Gaussian block as ``{site: [n, *shape]}``."""

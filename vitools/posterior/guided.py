@@ -39,7 +39,7 @@ class GuidePosterior(Posterior):
     """q(θ) given by any Pyro guide at fixed parameters.
 
     The parameters are copied, so that training the same guide again does not change a fit.
-    Discrete latents that the guide draws are ignored: they are summed out of the model exactly.
+    Draws of latents that the model sums out are ignored.
 
     Args:
         problem: the fitted problem.
@@ -76,22 +76,22 @@ class GuidePosterior(Posterior):
 
         def once(_: Tensor) -> tuple[dict[str, Tensor], Tensor]:
             run, log_q = self._run_guide()
-            return {k: run.nodes[k]["value"] for k in self.problem.continuous}, log_q
+            return {k: run.nodes[k]["value"] for k in self.problem.drawn}, log_q
 
         with seeded(seed), torch.no_grad():
             return self._sampling(once, torch.zeros(n), randomness="different")
 
     def _refuse_unusable(self, run: Trace) -> None:
         drawn = _drawn(run)
-        missing = [k for k in self.problem.continuous if k not in drawn]
+        missing = [k for k in self.problem.drawn if k not in drawn]
         if missing:
             raise NotSupportedError(
-                f"{self._title} does not draw {', '.join(map(repr, missing))}: every continuous "
-                "latent needs a draw."
+                f"{self._title} does not draw {', '.join(map(repr, missing))}: every latent that is "
+                "not summed out needs a draw."
             )
         if not any(k in drawn for k in self.problem.discrete):
             return
-        # log q(θ) is the sum of the continuous sites' terms only where none looks at a discrete one
+        # log q(θ) is the sum of the other sites' terms only where none looks at a summed-out one
         held = {k: drawn[k]["value"] for k in drawn if k not in self.problem.discrete}
         densities = []
         for seed in range(4):
@@ -99,14 +99,14 @@ class GuidePosterior(Posterior):
                 densities.append(self._run_guide(held)[1])
         if not torch.allclose(densities[0], torch.stack(densities)):
             raise NotSupportedError(
-                f"{self._title} draws continuous latents given discrete ones, so the density of the "
-                "continuous ones alone is not available. Leave the discrete latents out of the "
-                "guide; they are summed out exactly."
+                f"{self._title} draws other latents given {', '.join(map(repr, self.problem.discrete))}, "
+                "which are summed out, so the density of the others alone is not available. Leave "
+                "those out of the guide; they are summed out exactly."
             )
 
     def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
         flat, sample_shape = self.problem.checked_draws(values)
-        held = {k: v for k, v in flat.items() if k in self.problem.continuous}
+        held = {k: v for k, v in flat.items() if k in self.problem.drawn}
         with torch.no_grad():
             with seeded(0):
                 run, _ = self._run_guide()

@@ -200,7 +200,7 @@ class _Draws:
         return prior_groups(self.problem, min(self.count, MOST_PRIOR_DRAWS), self.seed + 4)
 
     def _latents(self) -> Iterable[tuple[str, Site]]:
-        return (self.problem.continuous | self.problem.discrete).items()
+        return (self.problem.drawn | self.problem.discrete).items()
 
     def _of_site(self, site: Site, value: Tensor) -> Variable:
         return self._over_draws(*site_dims(site, tuple(value.shape[1:])), value)

@@ -232,7 +232,7 @@ def _have_equal_densities(one: Posterior, other: Posterior) -> bool:
     first, second = one.problem, other.problem
     if first is second or first.params["params"] or second.params["params"]:
         return True
-    point = {k: v[0] for k, v in first.starting_draws(1).items() if k in first.continuous}
+    point = {k: v[0] for k, v in first.starting_draws(1).items() if k in first.drawn}
     with torch.no_grad():
         values = [float(problem.log_joint(point)) for problem in (first, second)]
     return math.isclose(*values, rel_tol=1e-4, abs_tol=1e-4) or not all(map(math.isfinite, values))

@@ -61,8 +61,8 @@ def general_notes(comparison: "Comparison") -> list[str]:
     problem = next(iter(comparison.fits.values())).problem
     if any(judgement.bound for judgement in comparison.judgements.values()):
         summed = f", {', '.join(problem.discrete)} summed out" if problem.discrete else ""
-        sites = ", ".join([*problem.observed, *problem.continuous])
-        inside = f" - log q({', '.join(problem.continuous)})" if problem.continuous else ""
+        sites = ", ".join([*problem.observed, *problem.drawn])
+        inside = f" - log q({', '.join(problem.drawn)})" if problem.drawn else ""
         draws = f"{comparison.num_samples} draws of each fit"
         notes.append(f"bound: E[log p({sites}){inside}]{summed}, {draws}")
     notes += _evidence_note(comparison)

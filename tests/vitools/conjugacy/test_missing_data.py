@@ -14,9 +14,10 @@ from conjugacy_checks import (
 )
 from pyro import poutine, sample
 
+from vitools import Problem, cavi
 from vitools.conjugacy import ConjugateModel
 from vitools.conjugacy.gaussian import GaussianBlock
-from vitools.errors import NotSupportedError
+from vitools.posterior import Posterior
 
 _generator = torch.Generator().manual_seed(0)
 D, N = 6, 8
@@ -114,15 +115,27 @@ def test_padded_rows_change_nothing():
     assert padded.elbo() == pytest.approx(plain.elbo(), rel=1e-12)
 
 
-def test_a_mask_inside_one_factor_is_refused():
-    def model():
-        mask = torch.tensor([True, False])
-        with poutine.mask(mask=mask):
-            x = sample("x", dist.Normal(torch.zeros(2), 1.0))
-        sample("y", dist.Normal(KNOWN @ x, 1.0).to_event(1), obs=Y[:, 0])
+def covariates():
+    """Unseen covariates of one row share a factor; the seen ones beside them drop out."""
+    slopes = sample("slopes", dist.Normal(torch.zeros(D), 1.0).to_event(1))
+    tau = sample("tau", dist.Gamma(1.0, 1.0))
+    with pyro.plate("n", N):
+        with pyro.plate("d", D, dim=-2):
+            x = sample("x", dist.Normal(0.0, 1.0), obs=Y, obs_mask=SEEN)
+        sample("y", dist.Normal((x * slopes[:, None]).sum(-2), tau.rsqrt()), obs=Y[0] - 1)
 
-    with pytest.raises(NotSupportedError, match=r"'x': its mask removes some elements"):
-        ConjugateModel(model)
+
+@pytest.mark.parametrize("factorised", [(), ("x_unobserved",)])
+def test_a_mask_inside_one_factor(factorised):
+    conjugate, bounds = fitted(covariates, factorised=factorised)
+    block = conjugate.block_of["x_unobserved"]
+    assert isinstance(block, GaussianBlock)
+    assert_never_falls(bounds)
+    assert_bound_matches_monte_carlo(conjugate, covariates, ())
+    if not factorised:  # else an update is the best of each element, not of all at once
+        assert_updates_are_optimal(conjugate)
+        entropy = float(conjugate.distributions()["x_unobserved"].entropy().sum())
+        assert entropy == pytest.approx(float(block.entropies().sum()), rel=1e-10)
 
 
 def test_a_wishart_of_one_dimension_is_a_gamma():
@@ -147,3 +160,39 @@ def test_a_wishart_of_one_dimension_is_a_gamma():
     assert matrix.elbo() == pytest.approx(number.elbo(), rel=1e-10)
     mean = matrix.distributions()["tau"].mean.squeeze()
     assert float(mean) == pytest.approx(float(number.distributions()["tau"].mean), rel=1e-6)
+
+
+def seen_entries_again():
+    """y is seen where SEEN, a latent that nothing reads elsewhere: evidence of what was seen."""
+    m = sample("m", dist.Normal(0.0, 1.0))
+    with pyro.plate("d", D, dim=-2), pyro.plate("n", N, dim=-1):
+        sample("y", dist.Normal(m, 1.0), obs=torch.where(SEEN, Y, torch.nan), obs_mask=SEEN)
+    sample("u", dist.Normal(m, 1.0), obs=torch.tensor(0.3))
+
+
+@pytest.mark.parametrize("model", [seen_entries_again, imputed, covariates])
+def test_weights_of_the_posterior_are_those_of_the_problem(model, tmp_path):
+    """Masked elements follow their prior in q and in the problem alike."""
+    problem = Problem(model)
+    fit = cavi(problem, max_sweeps=50)
+    fit.save(tmp_path / "fit")
+    for q in (fit, Posterior.load(tmp_path / "fit", problem)):
+        weights = q.log_weights(400, seed=3)
+        error = float(weights.std()) / 20
+        assert abs(float(weights.mean()) - fit.bound) <= 4 * error + 1e-9 * abs(fit.bound)
+
+
+def test_collapsed_rows_stay_masked():
+    flips = (torch.arange(60) % 4 < 2).double()
+
+    def model():
+        with pyro.plate("k", 2):
+            p = sample("p", dist.Beta(1.0, 2.0))
+        with pyro.plate("n", 60), poutine.mask(mask=torch.arange(60) % 2 == 0):
+            z = sample("z", dist.Categorical(torch.tensor([0.3, 0.7])))
+            sample("x", dist.Bernoulli(p[z]), obs=flips)
+
+    z = torch.zeros(60, dtype=torch.long)
+    both = [cavi(Problem(model), collapse=c).marginal("z").log_prob(z) for c in (True, False)]
+    assert both[0][1::2].abs().max() == 0
+    torch.testing.assert_close(both[0], both[1], rtol=0, atol=1e-3)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vitools.conjugacy import ConjugateModel
-from vitools.conjugacy.principal_axes import rotatable_pairs
+from vitools.conjugacy.principal_axes import ROUNDS, rotatable_pairs
 
 ROWS, COLUMNS = 8, 60
 
@@ -57,6 +57,47 @@ def test_the_start_has_orthogonal_loadings():
     w = model.block_of["w"].moments["x", "w"]
     gram = w.mT @ w
     assert torch.allclose(gram, torch.diag(gram.diagonal()), atol=1e-9 * float(gram.max()))
+
+
+@pytest.mark.parametrize("streamed_from", [100, 10_000])
+@pytest.mark.parametrize("scores_first", [False, True])
+def test_the_start_saves_sweeps(scores_first, streamed_from, monkeypatch):
+    """After ten sweeps the bound is higher than without the start after its sweeps and twenty more."""
+    monkeypatch.setattr("vitools.conjugacy.streaming.STREAMED_ROWS", streamed_from)
+    generator = torch.Generator().manual_seed(0)
+    rows, size = 500, 5
+    w = torch.randn(12, 3, generator=generator, dtype=torch.float64)
+    noise = torch.randn(rows, 12, generator=generator, dtype=torch.float64)
+    y = torch.randn(rows, 3, generator=generator, dtype=torch.float64) @ w.T + 0.5 * noise
+
+    def model():
+        tau = pyro.sample("tau", dist.Gamma(double(0.01), double(0.01)))
+        alpha = pyro.sample(
+            "alpha", dist.Gamma(double(0.01), double(0.01)).expand([size]).to_event(1)
+        )
+
+        def scores():
+            with pyro.plate("rows", rows):
+                return pyro.sample("x", dist.Normal(torch.zeros(size).double(), 1.0).to_event(1))
+
+        x = scores() if scores_first else None
+        with pyro.plate("columns", 12):
+            w = pyro.sample("w", dist.Normal(torch.zeros(size).double(), alpha.rsqrt()).to_event(1))
+        x = scores() if x is None else x
+        with pyro.plate("rows_of_y", rows, dim=-2), pyro.plate("columns_of_y", 12, dim=-1):
+            pyro.sample("y", dist.Normal(x @ w.T, tau.rsqrt()), obs=y)
+
+    def reached(seed, sweeps):
+        conjugate = ConjugateModel(model)
+        conjugate.initialise(seed)
+        for _ in range(sweeps):
+            conjugate.sweep()
+        return conjugate.elbo()
+
+    turned = [reached(seed, 10) for seed in range(3)]
+    monkeypatch.setattr("vitools.conjugacy.initialise.turn_to_principal_axes", lambda model: None)
+    plain = [reached(seed, 10 + ROUNDS + 20) for seed in range(3)]
+    assert min(turned) > max(plain)
 
 
 def test_a_turn_leaves_the_product_as_it_was():

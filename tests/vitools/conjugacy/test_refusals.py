@@ -95,9 +95,30 @@ def abs_value():
     sample("y", dist.Normal((w * w).sqrt(), 1.0), obs=torch.tensor(2.0))
 
 
+def mixture_density():
+    w = sample("w", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    mixture = dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), dist.Normal(w, 1.0))
+    sample("y", mixture, obs=torch.tensor(1.0))
+
+
+def transformed_density():
+    w = sample("w", dist.Normal(0.0, 1.0))
+    exponential = dist.transforms.ExpTransform()
+    y = dist.TransformedDistribution(dist.Normal(w, 1.0), exponential)
+    sample("y", y, obs=torch.tensor(1.0))
+
+
+def log_density_by_hand():
+    w = sample("w", dist.Normal(0.0, 1.0))
+    pyro.factor("y", w.cos())
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [
+        (mixture_density, ["'y'", "MixtureSameFamily", "Categorical latent"]),
+        (transformed_density, ["'y'", "TransformedDistribution"]),
+        (log_density_by_hand, ["'y'", "'w'", "'log_factor'", "cos"]),
         (half_cauchy, ["'scale'", "HalfCauchy", "Gamma prior on the precision", "nuts()"]),
         (logistic, ["'y'", "'w'", "logits"]),
         (sigmoid, ["'y'", "'w'", "sigmoid"]),

@@ -216,6 +216,11 @@ def test_distinct_rows_change_nothing():
         ({"joint": ["p[flips]"]}, "is not in plate 'flips'"),
         ({"order": ["q"]}, "no latent site 'q'"),
         ({"factorised": ["q"]}, "no latent site 'q'"),
+        ({"factorised": "p"}, "factorised: expected a list"),
+        ({"joint": "p"}, "joint: expected a list"),
+        ({"joint": [("p",)]}, "names one site"),
+        ({"tol": "tiny"}, "tol"),
+        ({"seed": 1.5}, "seed"),
     ],
 )
 def test_impossible_options(options, words):

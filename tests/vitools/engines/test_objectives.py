@@ -126,27 +126,66 @@ def shifted_bound(num_particles):
     return bound
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        Elbo(),
-        Elbo(4),
-        Elbo(gradient="sticking_the_landing"),
-        Elbo(3, gradient="sticking_the_landing"),
-        Elbo(analytic_kl=True),
-    ],
-)
+ELBO_SPECS = [
+    Elbo(),
+    Elbo(gradient="sticking_the_landing"),
+    pytest.param(Elbo(4), marks=pytest.mark.slow),
+    pytest.param(Elbo(3, gradient="sticking_the_landing"), marks=pytest.mark.slow),
+    Elbo(analytic_kl=True),
+]
+
+
+@pytest.mark.parametrize("spec", ELBO_SPECS)
 def test_elbo_gradients_on_one_latent(spec):
     found = estimates(spec, Problem(shifted_model), normal_guide, 4000)
     assert_unbiased(found, exact_gradient(shifted_bound(1), **START))
 
 
 @pytest.mark.parametrize("gradient", ["pathwise", "doubly_reparameterised"])
-@pytest.mark.parametrize("num_particles", [2, 3])
+@pytest.mark.parametrize("num_particles", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_importance_weighted_gradients_on_one_latent(gradient, num_particles):
     spec = ImportanceWeighted(num_particles, gradient)
     found = estimates(spec, Problem(shifted_model), normal_guide, 4000)
     assert_unbiased(found, exact_gradient(shifted_bound(num_particles), **START))
+
+
+# ---- two latents, one drawn given the other -----------------------------------------------------
+
+PAIR = {"mean": -0.1, "log_sd": -0.9, "loc": 0.4, "slope": 0.7, "log_scale": -0.5}
+
+
+def scaled_model():
+    """A scale and a location whose prior it is: neither normal nor independent a posteriori."""
+    scale = pyro.sample("scale", dist.LogNormal(-0.2, 0.5))
+    x = pyro.sample("x", dist.Normal(0.0, scale))
+    with pyro.plate("rows", 3):
+        pyro.sample("y", dist.StudentT(4.0, x, scale), obs=DATA)
+
+
+def scaled_guide():
+    p = {name: pyro.param(name, torch.tensor(value)) for name, value in PAIR.items()}
+    log_scale = Normal(p["mean"], p["log_sd"].exp())
+    exponential = [dist.transforms.ExpTransform()]
+    scale = pyro.sample("scale", dist.TransformedDistribution(log_scale, exponential))
+    pyro.sample("x", Normal(p["loc"] + p["slope"] * scale.log(), p["log_scale"].exp()))
+
+
+def scaled_bound(mean, log_sd, loc, slope, log_scale):
+    """By Gauss-Hermite quadrature in both dims."""
+    nodes, weights = hermite(50)
+    log_s = (mean + log_sd.exp() * nodes)[:, None]
+    centre = loc + slope * log_s
+    x, s = centre + log_scale.exp() * nodes, log_s.exp()
+    log_q = log_normal(log_s, mean, log_sd.exp()) + log_normal(x, centre, log_scale.exp())
+    log_p = log_normal(log_s, torch.tensor(-0.2), 0.5) + log_normal(x, 0.0, s)
+    rows = torch.distributions.StudentT(4.0, x[..., None], s[..., None]).log_prob(DATA).sum(-1)
+    return (torch.outer(weights, weights) * (log_p + rows - log_q)).sum()
+
+
+@pytest.mark.parametrize("spec", ELBO_SPECS)
+def test_elbo_gradients_on_two_dependent_latents(spec):
+    found = estimates(spec, Problem(scaled_model), scaled_guide, 4000)
+    assert_unbiased(found, exact_gradient(scaled_bound, **PAIR))
 
 
 def test_sticking_the_landing_has_no_noise_at_the_posterior():
@@ -205,7 +244,7 @@ def local_bound(slope, gain, log_scale):
     return total
 
 
-@pytest.mark.parametrize("size", [None, 2])
+@pytest.mark.parametrize("size", [pytest.param(None, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("gradient", ["pathwise", "doubly_reparameterised"])
 def test_elements_of_common_plates_have_their_own_weights(gradient, size):
     spec = ImportanceWeighted(2, gradient)
@@ -266,9 +305,9 @@ def discrete_bound(a, b, c, loc, log_scale):
 
 SCORE_SPECS = [
     ScoreFunction(2),
-    ScoreFunction(4, "leave_one_out"),
-    ScoreFunction(2, "none"),
-    ScoreFunction(2, rao_blackwellise=False),
+    pytest.param(ScoreFunction(4, "leave_one_out"), marks=pytest.mark.slow),
+    pytest.param(ScoreFunction(2, "none"), marks=pytest.mark.slow),
+    pytest.param(ScoreFunction(2, rao_blackwellise=False), marks=pytest.mark.slow),
 ]
 
 
@@ -278,6 +317,7 @@ def test_score_function_gradients_with_discrete_draws(spec):
     assert_unbiased(found, exact_gradient(discrete_bound, **DISCRETE))
 
 
+@pytest.mark.slow
 def test_score_function_gradients_with_minibatches():
     found = estimates(ScoreFunction(3), Problem(discrete_model, 2), discrete_guide, 6000)
     assert_unbiased(found, exact_gradient(discrete_bound, **DISCRETE))
@@ -298,6 +338,7 @@ def test_the_running_mean_is_unbiased_and_is_kept():
     assert shapes == {"g": (1,), "z": (3,)}
 
 
+@pytest.mark.slow
 def test_score_function_gradients_of_continuous_draws():
     def guide():
         loc = pyro.param("loc", torch.tensor(START["loc"]))
@@ -386,6 +427,7 @@ def test_one_importance_weight_is_the_elbo():
     assert all(torch.equal(a, b) for a, b in zip(*outcomes, strict=True))
 
 
+@pytest.mark.slow
 def test_many_weights_reach_the_evidence():
     """log p(x) of the discrete model's evidence is bounded ever more tightly."""
     problem = Problem(shifted_model)

@@ -21,6 +21,7 @@ from vitools.conjugacy.factors.dirichlet import dirichlet
 from vitools.conjugacy.factors.gamma import chi2, exponential, gamma, inverse_gamma
 from vitools.conjugacy.factors.multivariate_normal import multivariate_normal
 from vitools.conjugacy.factors.normal import log_normal, normal
+from vitools.conjugacy.factors.unit import unit
 from vitools.conjugacy.factors.wishart import wishart
 
 RULES: dict[str, Callable[..., Any]] = {
@@ -42,6 +43,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "OneHotCategorical": one_hot_categorical,
     "Poisson": poisson,
     "Uniform": uniform,
+    "Unit": unit,
     "Wishart": wishart,
 }
 
