@@ -15,7 +15,8 @@ from vitools.conjugacy.blocks import DiscreteBlock
 from vitools.conjugacy.streamed import StreamedBlock
 
 SAMPLE = 5000
-LLOYD_STEPS = 10
+LLOYD_STEPS = 30
+TRIES = 4  # seedings of which the one nearest to the data is kept
 SHARPNESS = 2.0
 
 
@@ -36,7 +37,10 @@ def seed_clusters(block: StreamedBlock, generator: torch.Generator) -> tuple[Ten
     scaled = (data - mean) / spread
     if len(torch.unique(scaled, dim=0)) < cases:
         return None
-    centres = _lloyd(scaled, _plus_plus(scaled, cases, generator))
+    tries = [_lloyd(scaled, _plus_plus(scaled, cases, generator)) for _ in range(TRIES)]
+    centres = min(
+        tries, key=lambda centres: float(torch.cdist(scaled, centres).amin(1).square().sum())
+    )
     return _natural(block, columns, centres, mean, spread)
 
 
