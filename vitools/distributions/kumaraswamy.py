@@ -281,8 +281,8 @@ class Kumaraswamy(TorchDistribution):
         The KL is 0 where α = 1 or β = 1, at most .014 nats on [1, 10]² and .056 on [.3, 100]².
         The result is constant with respect to α and β: no gradient flows through the fit.
         """
-        concentrations = beta.concentration1.detach(), beta.concentration0.detach()
-        target = Beta(*(c.double() for c in concentrations), validate_args=False)
+        alpha, other = beta.concentration1.detach(), beta.concentration0.detach()
+        target = Beta(alpha.double(), other.double(), validate_args=False)
         near = cls.near(target)
         bell = near.log_b > 1  # there by spread and location, elsewhere by log a and log b
 
