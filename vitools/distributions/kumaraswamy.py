@@ -295,5 +295,5 @@ class Kumaraswamy(TorchDistribution):
 
         second = torch.where(bell, near.loglog_median, near.log_b)
         least = minimise_pairs(divergence, torch.stack([near.log_a, second]), num_steps)
-        log_a, log_b = (x.to(concentrations[0].dtype) for x in (at(least).log_a, at(least).log_b))
+        log_a, log_b = (x.to(alpha.dtype) for x in (at(least).log_a, at(least).log_b))
         return cls(log_a, log_b, validate_args=False), divergence(least).to(log_a.dtype)
