@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from vitools.errors import ModelError, OptionError
 from vitools.guides.family import LatentSite
-from vitools.guides.mode_search import search
+from vitools.guides.mode_search import Region, search
 from vitools.guides.prototype import Prototype, draws_per_site
 from vitools.isolation import seeded
 from vitools.problem import Problem
@@ -102,7 +102,19 @@ class PriorCentredGuide(AutoGuide):
         """
         if self.prototype_trace is None:
             self._setup_prototype(*problem.args, **problem.kwargs)
-        self.initialise_from(search(problem, self._latent_sites, seed), seed=seed)
+        self._start_in(search(problem, self._latent_sites, seed), seed)
+
+    def _start_in(self, region: Region, seed: int) -> None:
+        self.initialise_from(region, seed=seed)
+
+    def units(self) -> dict[str, Tensor]:
+        """By how much each parameter moves q by about one of its standard deviations.
+
+        Returns:
+            ``{name of the parameter in this module: unit}``; what is missing has 1. An optimiser
+            whose steps do not follow the size of the gradient, like Adam, should step in these.
+        """
+        return {}
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         self.prototype_trace = self._prototype.run(self.model, *args, **kwargs)

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from vitools.errors import NumericalError, OptionError
+from vitools.guides.affine import scale_tril
 from vitools.guides.flow import FlowDistribution
-from vitools.guides.joint import scale_tril
 from vitools.guides.zuko_flows import FlowMap
 from vitools.isolation import seeded
 

@@ -44,6 +44,10 @@ class DirichletFamily(Family):
         q = Dirichlet(concentration, validate_args=False)
         return q.to_event(site.event_dim - 1)
 
+    def units(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        log_mean = torch.log_softmax(parameters["logits"], -1)
+        return {"logits": _sd_of_log(parameters["log_total"] + log_mean).clamp(max=1.0)}
+
 
 class BetaFamily(Family):
     """Beta(α, β) elementwise; ``mean_logit`` and ``log_total`` of the shape of the value."""
@@ -67,3 +71,13 @@ class BetaFamily(Family):
         alpha = torch.exp(parameters["log_total"] + log_mean)
         beta = torch.exp(parameters["log_total"] + log_rest)
         return Beta(alpha, beta, validate_args=False).to_event(site.event_dim)
+
+    def units(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        log_mean, log_rest = log_and_log1m(parameters["mean_logit"])
+        sds = (_sd_of_log(parameters["log_total"] + share) for share in (log_mean, log_rest))
+        return {"mean_logit": torch.hypot(*sds).clamp(max=1.0)}
+
+
+def _sd_of_log(log_alpha: Tensor) -> Tensor:
+    """That of log g, g ~ Gamma(α, 1): √ψ'(α)."""
+    return torch.special.polygamma(1, log_alpha.exp()).sqrt()

@@ -1,6 +1,6 @@
 """The contract of a variational family: one site's q, its parameters and where they start.
 
-A family is one file: a subclass of :class:`Family` with three methods, and one line in the table
+A family is one file: a subclass of :class:`Family` with four methods, and one line in the table
 of ``families.py``. Its parameters are unconstrained real tensors.
 """
 
@@ -79,6 +79,10 @@ class Family(ABC):
         self, site: LatentSite, parameters: dict[str, Tensor]
     ) -> TorchDistributionMixin:
         """q at the current parameters, with the site's event dims."""
+
+    @abstractmethod
+    def units(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        """How far each location goes to move q by one standard deviation; others have 1."""
 
 
 def is_simplex(support: Constraint) -> bool:

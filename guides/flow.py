@@ -1,7 +1,7 @@
 """A normalising flow over all continuous latents together: q of nearly any shape.
 
-    z ~ N(0, I),   y = f(z),   x = m + S L y,   values = T(x)
-    log q(x) = log N(z; 0, I) - log |∂y/∂z| - Σ log s
+    z ~ N(0, I),   y = f(z),   x = m + A y,   values = T(x)
+    log q(x) = log N(z; 0, I) - log |∂y/∂z| - Σ log A_dd
 
 f is a stack of invertible networks (:mod:`vitools.guides.zuko_flows`) that starts at the identity,
 so q starts as the Gaussian of :class:`vitools.guides.AutoMultivariate` and learns what a Gaussian
@@ -23,7 +23,8 @@ from torch.func import functional_call
 
 from vitools.distributions.last_draw import LastDraw
 from vitools.errors import NotSupportedError, OptionError
-from vitools.guides.joint import JointGuide, scale_tril, split_tril
+from vitools.guides.affine import Affine
+from vitools.guides.joint import JointGuide
 from vitools.guides.zuko_flows import FlowMap
 
 _LOG_2_PI = math.log(2 * math.pi)
@@ -145,9 +146,7 @@ class AutoFlow(JointGuide):
         super()._setup_prototype(*args, **kwargs)
 
     def _register(self, loc: Tensor, scale: Tensor) -> None:
-        self.loc = PyroParam(loc)
-        self.log_scale = PyroParam(scale.log())
-        self.correlation = PyroParam(torch.zeros(len(loc), len(loc)).to(loc))
+        self.affine = Affine(loc, scale)
         flow = FlowMap(
             self.options["flow"],
             len(loc),
@@ -168,7 +167,7 @@ class AutoFlow(JointGuide):
         """The flow on the reals, sites one after another in the model's order."""
         context = None
         if self._compute_context is not None:
-            context = self._read_context(args, kwargs).to(self.loc)
+            context = self._read_context(args, kwargs).to(self.affine.shift)
         weights = {
             name: attrgetter(name)(self.weights) * _WEIGHT_UNIT for name in self._weight_names
         }
@@ -176,8 +175,7 @@ class AutoFlow(JointGuide):
         def bijection(vector: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
             return functional_call(self._flow[0], weights, (vector, context, inverse))
 
-        tril = scale_tril(self.log_scale, self.correlation)
-        return FlowDistribution(bijection, self.loc, tril)
+        return FlowDistribution(bijection, self.affine.location(), self.affine.tril())
 
     def _read_context(self, args: tuple, kwargs: dict[str, Any]) -> Tensor:
         context = self._compute_context(*args, **kwargs)  # type: ignore[misc]
@@ -195,10 +193,7 @@ class AutoFlow(JointGuide):
             f"the marginal of {site!r} under a flow has no closed form: use draws of the guide"
         )
 
-    def _take(self, loc: Tensor, scale: Tensor, correlation: Tensor) -> None:
-        log_scale, unit_tril = split_tril(scale, correlation)
-        self.loc.copy_(loc)
-        self.log_scale.copy_(log_scale)
-        self.correlation.copy_(unit_tril)
+    def _take(self, loc: Tensor, tril: Tensor) -> None:
+        self.affine.start_at(loc, tril)
         for name, weight in self._flow[0].named_parameters():
             attrgetter(name)(self.weights).copy_(weight / _WEIGHT_UNIT)

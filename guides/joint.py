@@ -15,6 +15,7 @@ from torch import Tensor
 from vitools.errors import ModelError, OptionError
 from vitools.guides.base import PriorCentredGuide
 from vitools.guides.family import LatentSite
+from vitools.guides.mode_search import Region
 
 _DEFAULT_SCALE = 0.1  # of the prior's, as for mean-field normals
 
@@ -41,8 +42,8 @@ class JointGuide(AutoContinuous, PriorCentredGuide):
         """Make the parameters of q, started at independent normals, ``[D]`` each."""
 
     @abstractmethod
-    def _take(self, loc: Tensor, scale: Tensor, correlation: Tensor) -> None:
-        """Move the parameters to a mean ``[D]``, standard deviations and correlations ``[D, D]``."""
+    def _take(self, loc: Tensor, tril: Tensor) -> None:
+        """Move to the Gaussian of mean ``[D]`` whose covariance has this Cholesky factor ``[D, D]``."""
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         # Not AutoContinuous._setup_prototype, which knows no map onto matrices.
@@ -103,24 +104,16 @@ class JointGuide(AutoContinuous, PriorCentredGuide):
         centred = vectors - vectors.mean(0)
         scale = centred.square().mean(0).sqrt().clamp(min=torch.finfo(vectors.dtype).eps)
         standard = centred / scale
-        # Fewer draws than latents leave a singular matrix; shrinking towards independence mends it.
-        weight = min(0.5, vectors.shape[1] / vectors.shape[0])
+        # Too few draws leave a singular matrix; shrinking towards independence mends it. With
+        # enough of them it would only blunt the ridges.
+        weight = min(0.5, max(1e-6, vectors.shape[1] / vectors.shape[0] - 0.1))
         correlation = (1 - weight) * standard.mT @ standard / len(vectors)
         correlation.diagonal().add_(weight)
-        self._take(vectors.mean(0), scale, correlation)
+        self._take(vectors.mean(0), torch.linalg.cholesky(correlation) * scale.unsqueeze(-1))
 
-
-def scale_tril(log_scale: Tensor, correlation: Tensor) -> Tensor:
-    """diag(s) L with L unit lower triangular: the lower part of ``correlation``, ``[D, D]``."""
-    unit = torch.eye(len(log_scale), dtype=log_scale.dtype, device=log_scale.device)
-    return torch.exp(log_scale).unsqueeze(-1) * (correlation.tril(-1) + unit)
-
-
-def split_tril(scale: Tensor, correlation: Tensor) -> tuple[Tensor, Tensor]:
-    """(log_scale, correlation) whose :func:`scale_tril` has these scales and correlations."""
-    tril = torch.linalg.cholesky(correlation) * scale.unsqueeze(-1)
-    diagonal = tril.diagonal()
-    return diagonal.log(), tril / diagonal.unsqueeze(-1)
+    @torch.no_grad()
+    def _start_in(self, region: Region, seed: int) -> None:
+        self._take(_flat(region.location.values()), region.scale_tril)
 
 
 def _flat(tensors: Iterable[Tensor]) -> Tensor:

@@ -7,6 +7,9 @@ Their parameters are log a and the logit of the median: the spread and the locat
 (log a, log b) a first-order optimiser crawls (:meth:`vitools.distributions.Kumaraswamy.from_median`).
 """
 
+import math
+
+import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Beta
@@ -17,6 +20,8 @@ from vitools.distributions.log_space import log_softplus, logit_from_loglog
 from vitools.distributions.stick_breaking import dirichlet_sticks
 from vitools.guides.beta_start import beta_start, dirichlet_start
 from vitools.guides.family import Family, LatentSite, Parameter, is_simplex, is_unit_interval
+
+_LARGEST_LOG_B = 30.0  # from there on b (1 - h) is log 2
 
 
 class KumaraswamyFamily(Family):
@@ -35,6 +40,9 @@ class KumaraswamyFamily(Family):
         self, site: LatentSite, parameters: dict[str, Tensor]
     ) -> TorchDistributionMixin:
         return _kumaraswamy(parameters).to_event(site.event_dim)
+
+    def units(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        return _units(parameters)
 
 
 class StickKumaraswamyFamily(Family):
@@ -55,6 +63,9 @@ class StickKumaraswamyFamily(Family):
         q = StickBreaking(_kumaraswamy(parameters), validate_args=False)
         return q.to_event(site.event_dim - 1)
 
+    def units(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        return _units(parameters)
+
 
 def _parameters(q: Kumaraswamy, event_dim: int) -> dict[str, Parameter]:
     return {
@@ -66,3 +77,16 @@ def _parameters(q: Kumaraswamy, event_dim: int) -> dict[str, Parameter]:
 def _kumaraswamy(parameters: dict[str, Tensor]) -> Kumaraswamy:
     loglog_median = log_softplus(-parameters["median_logit"])
     return Kumaraswamy.from_median(parameters["log_a"], loglog_median, validate_args=False)
+
+
+def _units(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Standard deviation of logit v, by its slope in a normal quantile at the median m:
+
+    d logit v / dΦ⁻¹(u) = 2 φ(0) h / (a b (1 - h) (1 - m)),   h = 2^(-1/b),
+    """
+    q = _kumaraswamy(parameters)
+    b = q.log_b.clamp(max=_LARGEST_LOG_B).exp()
+    rest = torch.sigmoid(-parameters["median_logit"])
+    exponent = -math.log(2) / b
+    slope = math.sqrt(2 / math.pi) * torch.exp(exponent - parameters["log_a"])
+    return {"median_logit": (slope / (b * -torch.expm1(exponent) * rest)).clamp(max=1.0)}

@@ -36,3 +36,6 @@ class LogisticNormalFamily(Family):
         scale = torch.exp(parameters["log_scale"])
         q = LogisticNormal(parameters["loc"], scale, validate_args=False)
         return q.to_event(site.event_dim - 1)
+
+    def units(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"loc": torch.exp(parameters["log_scale"])}

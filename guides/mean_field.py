@@ -18,6 +18,7 @@ from vitools.guides.base import PriorCentredGuide
 from vitools.guides.families import FAMILIES
 from vitools.guides.family import Family, LatentSite, Parameter, is_simplex, is_unit_interval
 from vitools.guides.natural import NATURAL_STEPS, Step
+from vitools.sites import nearest
 
 
 class AutoMeanField(PriorCentredGuide):
@@ -69,6 +70,11 @@ class AutoMeanField(PriorCentredGuide):
         super().__init__(
             model, init_scale=init_scale, jitter=jitter, seed=seed, create_plates=create_plates
         )
+        if not isinstance(families, Mapping | None):
+            raise OptionError(
+                f"families: expected {{site: family}}, e.g. {{'p': 'beta'}}, got {families!r}; "
+                f"there are {', '.join(FAMILIES)}.{nearest(families, FAMILIES)}"
+            )
         self.options["families"] = dict(families or {})
         self._families: dict[str, Family] = {}
         self._parameter_names: dict[str, list[str]] = {}
@@ -83,6 +89,15 @@ class AutoMeanField(PriorCentredGuide):
         self._require_site(site)
         parameters = {key: value.detach().clone() for key, value in self._values(site).items()}
         return self._families[site].distribution(self._latent_sites[site], parameters)
+
+    @torch.no_grad()
+    def units(self) -> dict[str, Tensor]:
+        self._require_set_up()
+        return {
+            f"sites.{name}_{key}": unit
+            for name, family in self._families.items()
+            for key, unit in family.units(self._values(name)).items()
+        }
 
     @torch.no_grad()
     def natural_step(self, rate: float, radius: float = math.inf) -> None:
@@ -141,7 +156,7 @@ class AutoMeanField(PriorCentredGuide):
         if chosen not in FAMILIES:
             raise OptionError(
                 f"site {site.name!r}: no family is called {chosen!r}; "
-                f"there are {', '.join(FAMILIES)}"
+                f"there are {', '.join(FAMILIES)}.{nearest(chosen, FAMILIES)}"
             )
         family = FAMILIES[chosen]()
         if not family.fits(site.support):

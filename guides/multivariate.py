@@ -1,8 +1,8 @@
 """One Gaussian over all continuous latents together, on the reals: the posterior's correlations.
 
-    x ~ N(m, Σ),  values = T(x);   Σ = S L Lᵀ S (full)   or   Σ = S (I + W Wᵀ) S (low rank)
+    x ~ N(m, Σ),  values = T(x);   Σ = A Aᵀ (full)   or   Σ = S (I + W Wᵀ) S (low rank)
 
-with S = diag(s), L unit lower triangular, W of ``rank`` columns. The Gaussian approximation of
+with A as in :mod:`vitools.guides.affine`, S = diag(s) and W of ``rank`` columns. The Gaussian approximation of
 A. Kucukelbir et al. (2017), "Automatic differentiation variational inference", JMLR 18.
 """
 
@@ -22,7 +22,8 @@ from vitools.distributions.gaussian import (
     covariance,
 )
 from vitools.errors import OptionError
-from vitools.guides.joint import JointGuide, scale_tril, split_tril
+from vitools.guides.affine import Affine
+from vitools.guides.joint import JointGuide
 from vitools.isolation import seeded
 
 
@@ -66,11 +67,11 @@ class AutoMultivariate(JointGuide):
         self.options["rank"] = rank
 
     def _register(self, loc: Tensor, scale: Tensor) -> None:
+        if self.options["rank"] is None:
+            self.affine = Affine(loc, scale)
+            return
         self.loc = PyroParam(loc)
         self.log_scale = PyroParam(scale.log())
-        if self.options["rank"] is None:
-            self.correlation = PyroParam(torch.zeros(len(scale), len(scale)).to(scale))
-            return
         shape = (len(scale), self.options["rank"])
         with seeded(self.options["seed"]):  # at 0 the gradient of the factor would vanish
             factor = 0.1 * torch.randn(shape, dtype=torch.float64).to(scale)
@@ -79,8 +80,8 @@ class AutoMultivariate(JointGuide):
     def get_posterior(self, *args: Any, **kwargs: Any) -> Any:
         """The Gaussian on the reals, sites one after another in the model's order."""
         if self.options["rank"] is None:
-            tril = scale_tril(self.log_scale, self.correlation)
-            return MultivariateNormal(self.loc, scale_tril=tril, validate_args=False)
+            location, tril = self.affine.location(), self.affine.tril()
+            return MultivariateNormal(location, scale_tril=tril, validate_args=False)
         scale = torch.exp(self.log_scale)
         factor = scale.unsqueeze(-1) * self.factor
         return LowRankMultivariateNormal(self.loc, factor, scale.square(), validate_args=False)
@@ -106,21 +107,26 @@ class AutoMultivariate(JointGuide):
         shape = ReshapeTransform(torch.Size([end - begin]), latent.location.shape)
         return dist.TransformedDistribution(normal, [shape, latent.transform], validate_args=False)
 
-    def _take(self, loc: Tensor, scale: Tensor, correlation: Tensor) -> None:
-        self.loc.copy_(loc)
+    def units(self) -> dict[str, Tensor]:
         if self.options["rank"] is None:
-            log_scale, unit_tril = split_tril(scale, correlation)
-            self.log_scale.copy_(log_scale)
-            self.correlation.copy_(unit_tril)
-        else:
-            self._take_low_rank(scale, correlation, self.options["rank"])
+            return {}
+        return {"loc": torch.exp(self.log_scale.detach())}
 
-    def _take_low_rank(self, scale: Tensor, correlation: Tensor, rank: int) -> None:
+    def _take(self, loc: Tensor, tril: Tensor) -> None:
+        if self.options["rank"] is None:
+            self.affine.start_at(loc, tril)
+        else:
+            self._take_low_rank(loc, tril @ tril.mT, self.options["rank"])
+
+    def _take_low_rank(self, loc: Tensor, covariance: Tensor, rank: int) -> None:
         """Probabilistic principal components of the correlation matrix (Tipping & Bishop 1999)."""
+        scale = covariance.diagonal().sqrt()
+        correlation = covariance / scale.outer(scale)
         values, vectors = torch.linalg.eigh(correlation)
         rank = min(rank, len(values) - 1)
         noise = values[: len(values) - rank].mean()
         leading = slice(len(values) - rank, None)
         factor = vectors[:, leading] * (values[leading] / noise - 1).clamp(min=0.0).sqrt()
+        self.loc.copy_(loc)
         self.log_scale.copy_((scale * noise.sqrt()).log())
         self.factor[:, :rank].copy_(factor)

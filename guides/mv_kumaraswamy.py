@@ -37,3 +37,6 @@ class MVKumaraswamyFamily(Family):
     ) -> TorchDistributionMixin:
         q = MVKumaraswamy(parameters["log_concentration"], validate_args=False)
         return q.to_event(site.event_dim - 1)
+
+    def units(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {}

@@ -43,3 +43,6 @@ class NormalFamily(Family):
         if base_support(site.support) is constraints.real:
             return base
         return dist.TransformedDistribution(base, [site.transform], validate_args=False)
+
+    def units(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"loc": torch.exp(parameters["log_scale"])}

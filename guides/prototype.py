@@ -111,7 +111,8 @@ class Prototype:
         if fn.support.is_discrete:
             raise ModelError(
                 f"site {name!r} is discrete ({type(fn).__name__}) and cannot be enumerated: "
-                "give it a bounded support, or sum it out of the model by hand"
+                "give it a bounded support, sum it out of the model by hand, or write a guide that "
+                "draws it"
             )
         try:
             transform = from_reals(fn.support)

@@ -4,6 +4,7 @@ Pyro models draw from torch's global generator, keep parameters in one global st
 them into modules; all three are borrowed here and handed back unchanged, whatever happens inside.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -26,6 +27,17 @@ def seeded(seed: int) -> Iterator[None]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def quiet_draws() -> Iterator[None]:
+    """Inside the block torch's Wishart does not call its proper draws singular.
+
+    ``Wishart.rsample`` of torch 2.13 warns wherever a draw is *not* singular.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Singular sample detected")
         yield
 
 

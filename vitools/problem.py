@@ -19,7 +19,7 @@ from vitools.dry_run import WIDEST, DryRun, MemoryLimit, Need, room
 from vitools.enumeration import FactorGraph
 from vitools.errors import OptionError
 from vitools.forward import run_forward
-from vitools.isolation import seeded
+from vitools.isolation import quiet_draws, seeded
 from vitools.runs import LARGE
 from vitools.sites import Plate, Site
 from vitools.supports import from_reals
@@ -117,14 +117,15 @@ class Problem(BoundModel):
     def try_on_values(self) -> None:
         """Check that enumeration means what the model says; small problems do when they are built.
 
-        Called before the first density of a large problem: coordinate ascent asks for none.
+        Called before the first density of a large problem, and by a guide's preflight: coordinate
+        ascent asks for none.
         """
         if not self._is_tried:
-            self._is_tried = True
             self._refuse_large_density(frozenset(self.drawn))
             need = self._structure.need
             is_compared = need is None or need.bytes <= COMPARED
             trial(self._structure, self._graph, self._program.title, is_compared)
+            self._is_tried = True
 
     def _graph(
         self, values: Mapping[str, Tensor], handler: Callable[..., Any] = lambda run: run
@@ -216,7 +217,7 @@ class Problem(BoundModel):
         # what a large model makes on the way need not be drawn
         sizes = MemoryLimit(room(), placeholder=True) if self.is_large else None
         call = self.call if sizes is None else sizes.watch()(self.call)
-        with self._explained(), sizes or nullcontext():
+        with self._explained(), quiet_draws(), sizes or nullcontext():
             drawn = run_forward(
                 call, given, count, seed, self._isolated, mapper, stand_ins=stand_ins
             )

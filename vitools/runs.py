@@ -17,7 +17,7 @@ from torch import Tensor
 from vitools.dry_run import DryRun, MemoryLimit, Need, TooLarge, room
 from vitools.errors import DataError, ModelError, VitoolsError
 from vitools.improper import StandIns
-from vitools.isolation import ParamState, full_plates, isolated, seeded
+from vitools.isolation import ParamState, full_plates, isolated, quiet_draws, seeded
 from vitools.program import Program, first_words
 from vitools.rules import ReadingRules
 
@@ -61,23 +61,21 @@ class Runs:
 
 def run_for_inspection(program: Program) -> Runs:
     """Run the model as its size allows."""
-    sizes = None
+    sizes: MemoryLimit | None = None
     try:
-        first, minibatch, params = _first_runs(program, MemoryLimit(LARGE))
+        found = _first_runs(program, MemoryLimit(LARGE))
     except TooLarge:
-        sizes = _dry(program)
-        first, minibatch, params = _first_runs(program, sizes)
+        try:
+            sizes = DryRun()
+            found = _first_runs(program, sizes)
+        except (
+            VitoolsError
+        ):  # what it does depends on values, or it is at fault: which, is said now
+            sizes = MemoryLimit(room())
+            found = _first_runs(program, sizes)
+    first, minibatch, params = found
     second, _ = _run(program, 1, sizes)
     return Runs(first, second, minibatch, params, sizes)
-
-
-def _dry(program: Program) -> MemoryLimit:
-    """A dry run where the model allows one, else a guard against more than there is."""
-    try:
-        _run(program, 0, DryRun())
-    except VitoolsError:  # what it does depends on values; if it is at fault, it will be said soon
-        return MemoryLimit(room())
-    return DryRun()
 
 
 def _first_runs(program: Program, sizes: MemoryLimit | None) -> tuple[Trace, Trace, ParamState]:
@@ -99,6 +97,7 @@ def _run(
     try:
         with (
             seeded(seed),
+            quiet_draws(),
             isolated(None, program.model) as params,
             pyro.validation_enabled(values),
             plates,

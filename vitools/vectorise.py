@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from vitools.draws import vmap_can_draw
 from vitools.errors import OptionError, VitoolsError, VitoolsWarning
+from vitools.mappable import mappable_densities
 
 CHUNK_BYTES = 2**22
 """Draws are taken in chunks whose intermediate tensors stay near the size of a core's cache."""
@@ -34,7 +35,7 @@ class DrawMapper:
     """
 
     def __init__(self, subject: str | None, bytes_per_draw: int = 0) -> None:
-        self.subject = subject
+        self.subject, self.bytes_per_draw = subject, bytes_per_draw
         self.chunk = max(1, min(1024, CHUNK_BYTES // max(1, bytes_per_draw)))
         self.can_vmap = True
 
@@ -67,7 +68,7 @@ class DrawMapper:
         return result
 
     def _vmapped(self, function: Callable[[Any], Any], draws: Any, randomness: str) -> Any:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), mappable_densities():
             warnings.filterwarnings("ignore", message="There is a performance drop")
             if randomness == "different":
                 with vmap_can_draw():

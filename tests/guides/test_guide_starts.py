@@ -132,7 +132,7 @@ def test_joint_gaussian_finds_the_correlations_of_a_regression(rank: int | None)
         for _ in range(steps):
             svi.step()
     mean, covariance = exact_regression()
-    q = torch.distributions.MultivariateNormal(guide.loc.detach(), guide.covariance())
+    q = torch.distributions.MultivariateNormal(guide.get_posterior().loc.detach(), guide.covariance())
     p = torch.distributions.MultivariateNormal(mean, covariance)
     precision = p.precision_matrix
     mean_field_gap = 0.5 * (precision.diagonal().log().sum() - precision.logdet())
@@ -153,7 +153,7 @@ def test_joint_gaussian_takes_correlations_from_draws(rank: int | None) -> None:
 
     guide = set_up(AutoMultivariate(regression, rank=rank))
     guide.initialise_from(SimpleNamespace(sample=sample))
-    q = torch.distributions.MultivariateNormal(guide.loc.detach(), guide.covariance())
+    q = torch.distributions.MultivariateNormal(guide.get_posterior().loc.detach(), guide.covariance())
     assert torch.distributions.kl_divergence(q, exact) < 0.02
     with pytest.raises(OptionError, match="no draws of 'b'"):
         guide.initialise_from(SimpleNamespace(sample=lambda n, seed: {"w": sample(n, seed)["w"]}))

@@ -2,8 +2,10 @@
 
 import warnings
 
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.ops import special
 
 from vitools.errors import OptionError, VitoolsError, VitoolsWarning
 from vitools.isolation import seeded
@@ -67,3 +69,42 @@ def test_sample_dims_are_broadcast_and_flattened():
     assert flat["a"].shape == (12, 2)
     assert torch.equal(flat["b"], torch.arange(4.0).repeat(3))
     assert torch.equal(flat["a"][4], values["a"][1, 0])
+
+
+def test_hidden_markov_models_are_vectorised_and_their_gradients_are_pyros():
+    y = torch.linspace(-1.0, 2.0, 7).double()
+
+    def log_prob(logits):
+        states = dist.DiscreteHMM(logits[0], logits[1:], dist.Normal(torch.arange(2.0).double(), 1))
+        return states.log_prob(y)
+
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 3, 2, generator=generator).double().log_softmax(-1)
+    logits[0, 1, 0] = -torch.inf  # a transition that cannot happen: the gradient stays finite
+    mapped, looped = (logits.clone().requires_grad_() for _ in range(2))
+    mapper = DrawMapper("m")
+    found, expected = mapper(log_prob, mapped), torch.stack([log_prob(x) for x in looped])
+    assert mapper.can_vmap
+    torch.testing.assert_close(found, expected)
+    gradients = [
+        torch.autograd.grad(v.sum(), x)[0] for v, x in ((found, mapped), (expected, looped))
+    ]
+    torch.testing.assert_close(*gradients)
+    assert special.safe_log(torch.ones(1)).item() == 0.0
+    assert special._SafeLog.__module__ == "pyro.ops.special"
+
+
+def test_multinomials_are_mapped_with_the_numbers_and_gradients_of_torch():
+    counts = torch.tensor([3.0, 0.0, 5.0])
+    shares = torch.tensor([[0.2, 0.3, 0.5], [0.5, 0.0, 0.5]], requires_grad=True)
+
+    def log_prob(probs):
+        return dist.Multinomial(8, probs, validate_args=False).log_prob(counts)
+
+    mapper = DrawMapper("m")  # a warning would fail the test
+    found = mapper(log_prob, shares)
+    expected = torch.stack([log_prob(probs) for probs in shares])
+    assert torch.equal(found, expected)
+    slopes = [torch.autograd.grad(v.sum(), shares, retain_graph=True)[0] for v in (found, expected)]
+    assert torch.allclose(*slopes)
+    assert dist.Multinomial.log_prob is torch.distributions.Multinomial.log_prob

@@ -47,7 +47,12 @@ def clipped(gradient: Tensor, limit: float) -> Tensor:
 
 
 class AdamAscent(Ascent):
-    """Adam with all parameters in one vector; pure functions, so that a block is all or nothing."""
+    """Adam with all parameters in one vector; pure functions, so that a block is all or nothing.
+
+    Args:
+        rate: the step size.
+        units: what it is multiplied by for each number of the parameters.
+    """
 
     def __init__(
         self,
@@ -55,11 +60,14 @@ class AdamAscent(Ascent):
         gradient: FunctionalGraph | EagerGradient,
         clip_norm: float | None,
         rate: float,
+        units: Tensor | None = None,
     ) -> None:
         super().__init__(parameters, gradient, clip_norm)
         theta = torch.cat([p.detach().flatten() for p in self.parameters])
         self.sizes = [p.numel() for p in self.parameters]
         self.rate = theta.new_tensor(rate)
+        if units is not None:
+            self.rate = self.rate * units
         zeros = torch.zeros_like(theta)
         self._take(AdamState(theta, zeros, zeros, zeros, theta.new_zeros(())))
         self.restart_average()

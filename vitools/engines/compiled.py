@@ -9,8 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vitools.engines.functional import FunctionalGraph, functional_graph
-from vitools.engines.graph import notice
+from vitools.engines.functional import FunctionalGraph, functional_graph, notice
 from vitools.engines.inductor import compile_graph, find_compiler
 from vitools.errors import OptionError, VitoolsWarning
 from vitools.program import first_words

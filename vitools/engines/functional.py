@@ -12,6 +12,7 @@ on a parameter is then taken out of the graph, so that a step does only what it 
 Draws that a parameter shapes (gamma, Dirichlet) stay inside and use torch's global generator.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
 from vitools.engines.mutation import drop_detached, is_mutable, replace_mutations
+from vitools.errors import VitoolsWarning
 
 aten = torch.ops.aten
 
@@ -119,6 +121,22 @@ def functional_graph(
         drop_detached(recorded.graph)
         replace_mutations(recorded.graph)
     return _Rewriter(recorded).result
+
+
+def notice(subject: str, reason: Exception) -> None:
+    """Say once that something runs as it is, and why."""
+    words = str(reason).splitlines()[0] if str(reason) else type(reason).__name__
+    if "out of a tracing tensor" in words:
+        words = (
+            "it reads a number out of a tensor (int(x), float(x), x.item(), or an if on one); make "
+            "such numbers outside the model and give them as arguments"
+        )
+    warnings.warn(
+        f"{subject} cannot be recorded as a graph and runs step by step in Python "
+        f"(slower, same numbers): {words}",
+        VitoolsWarning,
+        stacklevel=4,
+    )
 
 
 def _lift(recorded: GraphModule, captured: Sequence[Tensor]) -> None:

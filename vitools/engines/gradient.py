@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from vitools.engines.functional import FunctionalGraph, functional_graph
-from vitools.engines.graph import notice
+from vitools.engines.functional import FunctionalGraph, functional_graph, notice
 from vitools.isolation import seeded
 
 LossAndGradient = Callable[[], tuple[Tensor, ...]]

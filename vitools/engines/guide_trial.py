@@ -153,6 +153,8 @@ class GuideTrial:
         drawn = [k for k in self.drawn if k in problem.latents and problem.latents[k].is_discrete]
         summed = [k for k in problem.discrete if k not in drawn]
         needless = [k for k in drawn if k in problem.discrete]
+        if summed and all(p.subsample_size == p.size for p in problem.plates.values()):
+            problem.try_on_values()  # all data's density may be too large where a minibatch's is not
         words = [f"{', '.join(summed)} summed out"] if summed else []
         words += [f"{', '.join(drawn)} drawn, without a derivative"] if drawn else []
         words += [f"less noise without {', '.join(needless)} in the guide"] if needless else []

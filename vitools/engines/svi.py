@@ -12,6 +12,7 @@ from vitools.engines.loop import Progress, ProgressCallback, iterate
 from vitools.engines.natural import NaturalGradient
 from vitools.engines.objectives import Objective
 from vitools.engines.optimizer_ascent import OptimizerFactory
+from vitools.engines.starts import Start
 from vitools.engines.svi_run import Options, Run
 from vitools.errors import OptionError
 from vitools.isolation import seeded, snapshot
@@ -33,7 +34,7 @@ def svi(
     clip_norm: float | None = None,
     step_backs: int = 0,
     compile: Compile = "auto",
-    start: Posterior | None = None,
+    start: Posterior | Start | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     seed: int = 0,
@@ -77,8 +78,10 @@ def svi(
             graph is in the compiler's cache on disk. ``"auto"`` does it in another process while
             the run goes on, from a step fixed beforehand, and only where that can repay;
             the posterior's ``detail`` says what was done. ``False`` never.
-        start: a fit to begin from, for guides that have ``initialise_from`` (those of
-            :mod:`vitools.guides` do). Worth it where the posterior has several modes.
+        start: where to begin. A fit of the same model; ``"search"``, a region of high posterior
+            mass found by a quick deterministic search; or ``"guide"``, as the guide is, near the
+            prior's centre if it is new. By default new guides of :mod:`vitools.guides` search
+            where that is cheap, and Adam's steps are then taken in units of the scales found.
         checkpoint: file to keep the state of the run in, renewed about every second.
         resume: go on from ``checkpoint`` if the file exists. A run that was killed gives the
             same numbers as one that was not; only ``max_steps`` may be changed.
@@ -141,7 +144,7 @@ def svi(
         snapshot(run.params),
         engine="svi",
         status=status,
-        detail=f"{len(run.history)} steps, {averaged}; {run.compiling.how}",
+        detail=f"{len(run.history)} steps from {run.began}, {averaged}; {run.compiling.how}",
         history=run.history,
         seconds=time.perf_counter() - began,
         seed=seed,

@@ -22,7 +22,8 @@ from vitools.engines.gradient import EagerGradient, recorded_gradient
 from vitools.engines.natural import NaturalGradient
 from vitools.engines.objectives import Objective, negative_elbo
 from vitools.engines.optimizer_ascent import OptimizerAscent, OptimizerFactory
-from vitools.engines.preflight import asked, check_start
+from vitools.engines.preflight import asked
+from vitools.engines.starts import Start, begin, is_new
 from vitools.engines.stopping import PlateauRule
 from vitools.errors import NumericalError, OptionError, VitoolsWarning
 from vitools.isolation import isolated, snapshot
@@ -60,15 +61,15 @@ class Run:
     """
 
     def __init__(
-        self, problem: Problem, guide: Any, options: Options, start: Posterior | None
+        self, problem: Problem, guide: Any, options: Options, start: Posterior | Start | None
     ) -> None:
         self.problem, self.options = problem, options
         with isolated() as self.params:
+            guide_is_new = is_new(guide)
             report = asked(problem, guide)
             report.enforce()
             self.guide = guide = report.guide
-            if start is not None:
-                _start_from(problem, guide, start)
+            self.began, self.has_units = begin(problem, guide, start, options.seed, guide_is_new)
             make = options.objective or partial(negative_elbo, num_particles=options.num_particles)
             self.objective = make(problem, guide)
             self.objective.loss()  # registers every parameter of guide and model
@@ -110,11 +111,23 @@ class Run:
             rate = float(getattr(self.guide, "learning_rate", LEARNING_RATE))
         kinds = {(p.dtype, p.device) for p in self.parameters}
         if optimizer is None and len(kinds) == 1:
-            return AdamAscent(self.parameters, self.gradient, clip, rate)
+            return AdamAscent(self.parameters, self.gradient, clip, rate, self._units())
         if isinstance(optimizer, NaturalGradient):
             optimizer = optimizer.of(self.guide)
         make = optimizer or partial(torch.optim.Adam, lr=rate)
         return OptimizerAscent(self.parameters, self.gradient, clip, make)
+
+    def _units(self) -> Tensor | None:
+        """How far a step of 1 takes each number of the parameters, where the guide knows."""
+        named = self.guide.units() if self.has_units and hasattr(self.guide, "units") else {}
+        if not named:
+            return None
+        prefix = f"{self.guide._pyro_name}." if self.guide._pyro_name else ""
+        names = {id(p): name.removeprefix(prefix) for name, p in self.params["params"].items()}
+        units = [named.get(names[id(p)], torch.ones_like(p)).detach() for p in self.parameters]
+        return torch.cat(
+            [u.expand(p.shape).flatten() for u, p in zip(units, self.parameters, strict=True)]
+        )
 
     def _loss_and_gradient(self) -> tuple[Tensor, ...]:
         with isolated(self.params), torch.enable_grad():
@@ -266,7 +279,8 @@ class Run:
         error = NumericalError(
             f"step {index}: {culprit}. The last good state (step {self.good_step}) is "
             "kept in this error's .posterior; try a smaller step (learning_rate=0.005), "
-            "clip_norm=, step_backs=, or another guide for the site."
+            "clip_norm=, step_backs=, or another guide for the site; compile=False tells whether "
+            "it is compiled code that loses the numbers."
         )
         error.posterior = GuidePosterior(  # type: ignore[attr-defined]
             self.problem,
@@ -278,13 +292,3 @@ class Run:
             history=self.history,
         )
         return error
-
-
-def _start_from(problem: Problem, guide: Any, start: Posterior) -> None:
-    check_start(problem, start)
-    if not hasattr(guide, "initialise_from"):
-        raise OptionError(
-            f"guide {type(guide).__name__} cannot start from a fit: it has no "
-            "initialise_from(posterior). Leave start out, or use one of vitools.guides."
-        )
-    guide.initialise_from(start)

@@ -156,7 +156,7 @@ def test_badly_scaled_regression_needs_fewer_steps_than_adam():
     residuals = ((y - x @ mean) ** 2).sum() + (x**2 * sd**2).sum()
     best = -0.5 * float(residuals) - 100 * math.log(2 * math.pi)
     best -= float(kl_divergence(Normal(mean, sd), Normal(torch.zeros(5), 3.0)).sum())
-    options = {"num_particles": 4, "max_steps": 600, "compile": False}
+    options = {"num_particles": 4, "max_steps": 600, "compile": False, "start": "guide"}
     natural = svi(problem, AutoMeanField, optimizer=NaturalGradient(), **options)
     adam = svi(problem, AutoMeanField, **options)
     q = natural.marginal("weights").base_dist
