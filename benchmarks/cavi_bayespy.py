@@ -9,10 +9,7 @@ import argparse
 import warnings
 
 import numpy as np
-import pyro
-import pyro.distributions as dist
-import torch
-from cavi_mixture import D, K, double, mixture_data
+from cavi_mixture import D, K, full, mixture_data
 from cavi_timing import median_seconds, report
 
 from vitools.conjugacy import ConjugateModel
@@ -23,22 +20,11 @@ with warnings.catch_warnings():
     from bayespy.inference import VB
 
 
-def model(y):
-    eye = torch.eye(D, dtype=torch.float64)
-    weights = pyro.sample("weights", dist.Dirichlet(torch.ones(K, dtype=torch.float64)))
-    with pyro.plate("components", K):
-        mean = pyro.sample("mean", dist.MultivariateNormal(eye[0] * 0, 100 * eye))
-        precision = pyro.sample("precision", dist.Wishart(double(D + 1.0), covariance_matrix=eye))
-    with pyro.plate("rows", len(y)):
-        z = pyro.sample("z", dist.Categorical(weights))
-        pyro.sample("y", dist.MultivariateNormal(mean[z], precision_matrix=precision[z]), obs=y)
-
-
 def theirs(y):
     weights = nodes.Dirichlet(np.ones(K), name="weights")
     z = nodes.Categorical(weights, plates=(len(y),), name="z")
     mean = nodes.Gaussian(np.zeros(D), 0.01 * np.eye(D), plates=(K,), name="mean")
-    precision = nodes.Wishart(D + 1, np.eye(D), plates=(K,), name="precision")
+    precision = nodes.Wishart(D + 2, np.eye(D), plates=(K,), name="precision")
     observed = nodes.Mixture(z, nodes.Gaussian, mean, precision, name="y")
     observed.observe(y)
     mean.initialize_from_random()
@@ -50,7 +36,7 @@ def main():
     parser.add_argument("--rows", type=int, default=100_000)
     rows = parser.parse_args().rows
     y = mixture_data(rows)
-    ours = ConjugateModel(model, (y,))
+    ours = ConjugateModel(full, (y,))
     ours.initialise(0)
 
     def sweep():

@@ -25,7 +25,7 @@ from pyro.infer.autoguide import AutoNormal
 from vitools import Problem, svi
 from vitools.engines import checkpoint
 
-checkpoint.SECONDS = 0.05
+checkpoint.SECONDS, checkpoint.SHARE = 0.01, 0.5
 
 def model(y):
     scale = pyro.sample("scale", dist.Gamma(2.0, 1.0))
@@ -64,7 +64,7 @@ def main() -> None:
                 path.exists() and path.stat().st_mtime_ns != seen
             ):
                 time.sleep(0.001)
-            time.sleep(moments.uniform(0.0, 0.5))
+            time.sleep(moments.uniform(0.0, 0.03))
             if process.poll() is not None:
                 break  # it ended before it could be killed: raise --steps
             process.kill()

@@ -1,6 +1,6 @@
 """Steps per second and seconds to the same bound: vitools, Pyro and NumPyro side by side.
 
-    python benchmarks/svi_speed.py [--steps 20000] [--repeats 3] [problem …]
+    python benchmarks/svi_speed.py [--steps 20000] [--repeats 1] [problem …]
 
 Every engine runs Adam at one step size from its own default start with one draw per step. Start-up
 (tracing, compiling) is counted: "start s" is what the first steps cost beyond the pace of the later
@@ -155,7 +155,7 @@ def engines(name, model, args, make, enumerates) -> dict[str, tuple[Run, int]]:
     found = {
         "vitools compiled": (vitools_run(model, args, make, True), 1),
         "vitools auto": (vitools_run(model, args, make, "auto"), 1),
-        "vitools uncompiled": (vitools_run(model, args, make, False), 1),
+        "vitools uncompiled": (vitools_run(model, args, make, False), 10),
         f"Pyro {plain.__name__}": (pyro_run(model, args, make, plain, enumerates), 10),
     }
     if name == "vae":
@@ -191,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("problems", nargs="*")
     parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=1)
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for name, (model, args, make, enumerates) in _problems().items():

@@ -1,7 +1,7 @@
 """How honest the verdict is where no reference is at hand to check it.
 
     python benchmarks/verdict_honesty.py [--data ../shared/data/posteriordb] [--out benchmarks/results]
-                                         [--only NAME] [--seeds 1]
+                                         [--only NAME] [--seeds 1] [--workers 2] [--fresh]
 
 Every model is fitted by every method that can, and judged *without* a reference. The answer is then
 held against one: Stan's draws for the models of posteriordb, long NUTS runs for those that ship. An
@@ -16,31 +16,30 @@ Two figures matter: how often ``trust`` is said of a bad answer (it should never
 good answers get it (the more the better, or nobody listens). Some fits are stopped early on
 purpose, for a verdict must tell an unfinished fit, too.
 
-Writes verdict_honesty.json and, as Markdown, verdict_honesty.md.
+Each row is kept in verdict_honesty.jsonl as it comes, and a second call goes on from there
+(``--fresh`` begins anew); the table is verdict_honesty.md.
 """
 
 import argparse
-import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from resumable import Row, compute
 from torch import Tensor
 
-from vitools import Problem, cavi, nuts, svi
+from vitools import Problem, cavi, dadvi, nuts, svi
 from vitools.diagnostics import Moments, judge, measure_accuracy, moments
 from vitools.diagnostics.moments import quantities
 from vitools.diagnostics.reference import reference_moments
-from vitools.errors import NotSupportedError, VitoolsError
+from vitools.errors import VitoolsError
 from vitools.guides import AutoFlow, AutoMeanField, AutoMultivariate
-from vitools.isolation import seeded
 from vitools.models import bayesian_regression, coin, two_dice
-from vitools.posterior import DrawsPosterior, Posterior, Status
+from vitools.posterior import GaussianPosterior, Posterior, Status
 from vitools.unconstrained import UnconstrainedSpace
 
 HERE = Path(__file__).resolve().parent
@@ -49,52 +48,31 @@ from posteriors import POSTERIORS  # noqa: E402
 
 MEAN_LIMIT, SD_LIMIT = 0.2, 0.25
 STEPS = 6000
+REFERENCE_CHAINS = 10
 
 METHODS: dict[str, Callable[[Problem, int], Posterior]] = {
     "cavi": lambda problem, seed: cavi(problem, seed=seed),
-    "normal": lambda problem, seed: svi(problem, AutoNormal, max_steps=STEPS, seed=seed),
-    "normal, 200 steps": lambda problem, seed: svi(problem, AutoNormal, max_steps=200, seed=seed),
+    "dadvi": lambda problem, seed: dadvi(problem, covariance="linear_response", seed=seed),
     "mean field": lambda problem, seed: svi(problem, AutoMeanField, max_steps=STEPS, seed=seed),
-    "full normal": lambda problem, seed: svi(
-        problem, AutoMultivariateNormal, max_steps=STEPS, seed=seed
+    "mean field, 200 steps": lambda problem, seed: svi(
+        problem, AutoMeanField, max_steps=200, seed=seed
     ),
     "multivariate": lambda problem, seed: svi(
         problem, AutoMultivariate, max_steps=STEPS, seed=seed
     ),
     "flow": lambda problem, seed: svi(problem, AutoFlow, max_steps=STEPS, seed=seed),
 }
+CONSTRUCTED = "constructed: "
+NAMES = ("model", "method", "seed")
 
-Row = dict[str, Any]
-
-
-class GaussianFit(Posterior):
-    """N(mean, covariance) in unconstrained space."""
-
-    def __init__(self, problem: Problem, mean: Tensor, covariance: Tensor) -> None:
-        super().__init__(problem, engine="constructed", status=Status.CONVERGED)
-        self.space = UnconstrainedSpace(problem)
-        self.normal = torch.distributions.MultivariateNormal(mean, covariance)
-
-    def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
-        with seeded(seed), torch.no_grad():
-            vector = self.normal.sample((n,))
-            log_q = self.normal.log_prob(vector) - self.space.log_jacobian(vector)
-            return self.space.to_values(vector), log_q
-
-    def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
-        vector = self.space.from_values(values)
-        return self.normal.log_prob(vector) - self.space.log_jacobian(vector)
-
-    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        raise NotSupportedError("a constructed fit is not stored")
-
-    @classmethod
-    def _restore(cls, *_: Any) -> "GaussianFit":
-        raise NotSupportedError("a constructed fit is not stored")
+Truth = tuple[dict[str, Tensor], dict[str, Moments]]
+"""Draws of the reference ``{site: [n, *shape]}`` and the moments of what is judged."""
 
 
-def constructed(problem: Problem, draws: dict[str, Tensor], seed: int) -> dict[str, Posterior]:
-    """Gaussians around a reference's draws ``{site: [n, *shape]}``."""
+def constructed(
+    problem: Problem, draws: dict[str, Tensor], seed: int
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Means and covariances around a reference's draws ``{site: [n, *shape]}``."""
     vector = UnconstrainedSpace(problem).from_values(draws).double()
     mean, covariance = vector.mean(0), torch.atleast_2d(torch.cov(vector.T))
     sd = covariance.diagonal().sqrt()
@@ -103,7 +81,7 @@ def constructed(problem: Problem, draws: dict[str, Tensor], seed: int) -> dict[s
     one = torch.zeros_like(sd)
     one[int(torch.randint(0, len(sd), (), generator=generator))] = 1.0
     mean_field = torch.linalg.inv(covariance).diagonal().reciprocal().diag()
-    made = {
+    return {
         "full": (mean, covariance),
         "mean field": (mean, mean_field),
         "marginals": (mean, (sd**2).diag()),
@@ -114,73 +92,97 @@ def constructed(problem: Problem, draws: dict[str, Tensor], seed: int) -> dict[s
         "sds .7": (mean, 0.49 * covariance),
         "sds 1.4": (mean, 1.96 * covariance),
     }
-    return {name: GaussianFit(problem, *moments) for name, moments in made.items()}
 
 
-Truth = tuple[dict[str, Tensor], dict[str, Moments]]
-"""Draws of the reference ``{site: [n, *shape]}`` and the moments of what is judged."""
+ALL_CONSTRUCTED = (
+    "full",
+    "mean field",
+    "marginals",
+    "one mean off by .15",
+    "one mean off by .4",
+    "all means off by .25",
+    "sds .9",
+    "sds .7",
+    "sds 1.4",
+)
 
 
-def problems(data: Path, only: str = "") -> Iterator[tuple[str, Problem, Truth]]:
-    """Name, problem, and what counts as true."""
-    for name, posterior in POSTERIORS.items():
-        if only in name and (data / name).is_dir():
-            problem = posterior.problem(data)
-            draws = posterior.latents(posterior.reference(data))
-            draws = {k: draws[k].reshape(-1, *s.shape) for k, s in problem.continuous.items()}
-            yield name, problem, (draws, reference_moments(problem, draws))
-    shipped = {
-        "coin": coin.example(0),
-        "regression": bayesian_regression.example(0),
-        "regression, 30 rows": None,
-        "logistic regression": bayesian_regression.logistic_example(0),
-        "Poisson regression": bayesian_regression.poisson_example(0),
-        "two dice": two_dice.example(0),
-    }
-    for name, example in shipped.items():
-        if only not in name:
-            continue
-        if example is None:
-            small = bayesian_regression.simulate(30, 4, 1)
-            problem = Problem(bayesian_regression.model, small.features, small.target)
-        else:
-            problem = Problem(example.model, *example.args)
-        reference = nuts(problem, num_samples=2500, num_warmup=1500, num_chains=4)
-        yield name, problem, (reference.pooled(), moments(reference, {}))
+def gaussian(problem: Problem, mean: Tensor, covariance: Tensor) -> GaussianPosterior:
+    return GaussianPosterior(
+        problem,
+        location=mean,
+        scale_tril=torch.linalg.cholesky(covariance),
+        location_error=torch.zeros_like(mean),
+        engine="constructed",
+        status=Status.CONVERGED,
+    )
 
 
-def fits(
-    problem: Problem, truth: Truth, seed: int, chosen: list[str]
-) -> Iterator[tuple[str, Callable[[], Posterior]]]:
-    """Name and maker of every fit."""
-    for name, fit in constructed(problem, truth[0], seed).items():
-        yield f"constructed: {name}", lambda fit=fit: fit
-    for name in chosen:
-        yield name, lambda name=name: METHODS[name](problem, seed)
+def small_regression() -> Problem:
+    data = bayesian_regression.simulate(30, 4, 1)
+    return Problem(bayesian_regression.model, data.features, data.target)
 
 
-def row(name: str, method: str, make: Callable[[], Posterior], truth: Truth, seed: int) -> Row:
+def of_example(example: Callable[[int], object]) -> Callable[[], Problem]:
+    def build() -> Problem:
+        found = example(0)
+        return Problem(found.model, *found.args)  # type: ignore[attr-defined]
+
+    return build
+
+
+SHIPPED: dict[str, Callable[[], Problem]] = {
+    "coin": of_example(coin.example),
+    "regression": of_example(bayesian_regression.example),
+    "regression, 30 rows": small_regression,
+    "logistic regression": of_example(bayesian_regression.logistic_example),
+    "Poisson regression": of_example(bayesian_regression.poisson_example),
+    "two dice": of_example(two_dice.example),
+}
+
+
+@lru_cache(maxsize=1)  # the pairs of a model follow each other
+def problem_and_truth(data: Path, name: str) -> tuple[Problem, Truth]:
+    """A model, and what counts as true of it."""
+    if name in POSTERIORS:
+        posterior = POSTERIORS[name]
+        problem = posterior.problem(data)
+        draws = posterior.latents(posterior.reference(data))
+        draws = {k: draws[k].reshape(-1, *s.shape) for k, s in problem.continuous.items()}
+        return problem, (draws, reference_moments(problem, draws, REFERENCE_CHAINS))
+    problem = SHIPPED[name]()
+    reference = nuts(problem, num_samples=2500, num_warmup=1000, num_chains=4)
+    return problem, (reference.pooled(), moments(reference, {}))
+
+
+def row(data: Path, name: str, method: str, seed: int) -> Row:
     """One pair: what the judge says unaided, and how far the answer is off in truth."""
+    torch.set_default_dtype(torch.float64)
+    warnings.simplefilter("ignore")
+    problem, truth = problem_and_truth(data, name)
     began = time.perf_counter()
-    found: Row = {"model": name, "method": method, "seed": seed}
     try:
-        fit = make()
+        if method.startswith(CONSTRUCTED):
+            made = constructed(problem, truth[0], seed)[method.removeprefix(CONSTRUCTED)]
+            fit: Posterior = gaussian(problem, *made)
+        else:
+            fit = METHODS[method](problem, seed)
     except VitoolsError as error:
-        return found | {"refused": str(error)[:200]}
+        return {"refused": str(error)[:200]}
     problem = fit.problem
     fitted = time.perf_counter()
     judgement = judge(fit, seed=seed + 1)
     judged = time.perf_counter()
-    assert not isinstance(fit, DrawsPosterior)
-    draws = quantities(problem, fit.sample(20_000, seed + 2))
-    accuracy = measure_accuracy(moments(fit, draws), truth[1])
+    accuracy = measure_accuracy(
+        moments(fit, quantities(problem, fit.sample(20_000, seed + 2))), truth[1]
+    )
     assert accuracy is not None
     is_bad = (
         not accuracy.mean_error.value <= MEAN_LIMIT
         or not abs(accuracy.sd_ratio.value - 1) <= SD_LIMIT
     )
     correction, khat = judgement.correction, judgement.khat
-    return found | {
+    return {
         "verdict": judgement.verdict.grade.value,
         "is_bad": is_bad,
         "mean_error": accuracy.mean_error.value,
@@ -196,8 +198,8 @@ def row(name: str, method: str, make: Callable[[], Posterior], truth: Truth, see
         "status": fit.status.label,
         "reason": judgement.verdict.reason,
         "advice": judgement.verdict.advice,
-        "fit_seconds": fitted - began,
-        "judge_seconds": judged - fitted,
+        "fit_seconds": round(fitted - began, 2),
+        "judge_seconds": round(judged - fitted, 2),
     }
 
 
@@ -240,22 +242,28 @@ def main() -> None:
     parser.add_argument("--only", default="", help="models whose name contains this")
     parser.add_argument("--methods", default="", help="engines' methods, by semicolons; none: -")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--fresh", action="store_true", help="forget what is stored")
     options = parser.parse_args()
-    torch.set_default_dtype(torch.float64)
-    warnings.simplefilter("ignore")
     asked = options.methods.split(";")
-    chosen = [name for name in METHODS if name in asked or not options.methods]
-    rows: list[Row] = []
-    for name, problem, truth in problems(options.data, options.only):
-        for seed in range(options.seeds):
-            for method, make in fits(problem, truth, seed, chosen):
-                rows.append(row(name, method, make, truth, seed))
-                print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
-    print(summary(rows))
+    methods = [name for name in METHODS if name in asked or not options.methods]
+    methods = [f"{CONSTRUCTED}{name}" for name in ALL_CONSTRUCTED] + methods
+    models = [name for name in POSTERIORS if (options.data / name).is_dir()] + list(SHIPPED)
+    store = options.out / "verdict_honesty.jsonl"
+    if options.fresh:
+        store.unlink(missing_ok=True)
+    keys = [
+        (name, method, seed)
+        for name in models
+        if options.only in name
+        for seed in range(options.seeds)
+        for method in methods
+    ]
+    began = time.perf_counter()
+    rows = compute(store, keys, NAMES, partial(row, options.data), options.workers, len(methods))
+    print(f"{summary(rows)}\n{time.perf_counter() - began:.0f} s")
     if not options.only and not options.methods:
-        options.out.mkdir(exist_ok=True)
-        (options.out / "verdict_honesty.json").write_text(json.dumps(rows, indent=1))
-        (options.out / "verdict_honesty.md").write_text(markdown(rows))
+        (options.out / "verdict_honesty.md").write_text(markdown(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -62,10 +62,14 @@ class PriorCentredGuide(AutoGuide):
 
         Args:
             fit: has ``sample(n, seed) -> {site: draws}`` or ``marginal(site)``, a distribution.
-                Sites it lacks stay where they are.
+                Sites it lacks stay where they are. A guide that has not seen its model run sees it
+                on the fit's own ``problem``.
             num_draws: how many of its draws to match (fewer where a site is very large).
             seed: of the draws.
         """
+        problem = getattr(fit, "problem", None)
+        if self.prototype_trace is None and isinstance(problem, Problem):
+            self._setup_prototype(*problem.args, **problem.kwargs)
         self._require_set_up()
         sites = self._latent_sites
         count = min([num_draws, *(draws_per_site(site.mean) for site in sites.values())])

@@ -29,7 +29,7 @@ from vitools.problem import Problem
 
 _PAIRS = 8
 _ROUNDS = 8
-_GAIN = 1e-3  # of the bound, in nats a number, that ends the rounds
+_GAIN = 1e-2  # of the bound, in nats a number, that ends the rounds
 _FARTHEST = 5.0
 _NUM_STEPS = 25  # of L-BFGS a round
 _NARROW = 0.1  # the first spread, as a share of the prior's
@@ -98,7 +98,7 @@ def search(problem: Problem, sites: Mapping[str, LatentSite], seed: int) -> Regi
 
     def descend(location: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, float] | None:
         """(m, s) from there, m along the axes of the curvature there, and their bound."""
-        axes = _axes(density, location, scale, noise)
+        axes = _axes(density, location, scale, noise, pairs=1)
 
         def region(parameters: Tensor) -> tuple[Tensor, Tensor]:
             shift, log_scale = parameters
@@ -152,7 +152,7 @@ def _joint_scale(
     density: Callable[[Tensor], Tensor], location: Tensor, scale: Tensor, noise: Tensor
 ) -> Tensor:
     """The Cholesky factor of Σ, or the independent scales where their bound is the better one."""
-    axes = _axes(density, location, scale, noise)
+    axes = _axes(density, location, scale, noise, pairs=_PAIRS)
     tril = torch.linalg.cholesky_ex(axes @ axes.mT).L
 
     def bound(tril: Tensor) -> float:
@@ -163,16 +163,22 @@ def _joint_scale(
 
 
 def _axes(
-    density: Callable[[Tensor], Tensor], location: Tensor, scale: Tensor, noise: Tensor
+    density: Callable[[Tensor], Tensor],
+    location: Tensor,
+    scale: Tensor,
+    noise: Tensor,
+    *,
+    pairs: int,
 ) -> Tensor:
     """A with Σ = A Aᵀ, ``[D, D]``; s alone where D is large.
 
-    Λ's columns are difference quotients of gradients, averaged over some of the draws.
+    Λ's columns are difference quotients of gradients, averaged over ``pairs`` of draws, fewer where
+    D is large.
     """
     size = len(location)
     if size > _MOST_FOR_CURVATURE:
         return scale.diag()
-    draws = 2 * max(1, min(_PAIRS, _CURVATURE_POINTS // (4 * size)))
+    draws = 2 * max(1, min(pairs, _CURVATURE_POINTS // (4 * size)))
     half = len(noise) // 2
     chosen = torch.cat([noise[: draws // 2], noise[half : half + draws // 2]])
     steps = _STEP * torch.eye(size).to(scale)

@@ -19,6 +19,9 @@ class Example:
         guide: the model's own guide, where it brings one (an amortised encoder).
         learning_rate: of Adam, where the engine's default does not suit (networks).
         pictures: called after a fit; matplotlib figures by file name.
+        validation: arguments of the model like ``args``, of other data: what a bound on it says
+            when to stop training.
+        held_out: the same of data that has no part in the fit: what models are compared on.
     """
 
     model: Callable[..., Any]
@@ -28,6 +31,8 @@ class Example:
     guide: Any = None
     learning_rate: float | None = None
     pictures: Callable[[], dict[str, Any]] | None = None
+    validation: tuple[Any, ...] = ()
+    held_out: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,5 +77,25 @@ SHIPPED: dict[str, ShippedModel] = {
         "vitools.models.vae",
         "example",
         "a variational autoencoder with its encoder as guide; 8×8 digits",
+    ),
+    "hierarchical-vae": ShippedModel(
+        "vitools.models.hierarchical_vae",
+        "example",
+        "a VAE with two stochastic layers, inferred from the bottom up; 8×8 digits",
+    ),
+    "conditional-vae": ShippedModel(
+        "vitools.models.conditional_vae",
+        "example",
+        "a VAE of images given their class, with its encoder as guide; 8×8 digits",
+    ),
+    "topic-vae": ShippedModel(
+        "vitools.models.topic_vae",
+        "example",
+        "topics of documents by a VAE (ProdLDA), with its encoder as guide; simulated",
+    ),
+    "wave-packets": ShippedModel(
+        "vitools.models.wave_packets",
+        "example",
+        "position, momentum and width of quantum wave packets seen with noise; simulated",
     ),
 }

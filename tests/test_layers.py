@@ -19,6 +19,7 @@ GROUND = {
     "distributions",
     "data",
     "isolation",
+    "mappable",
     "vectorise",
     "draws",
     "atomic",

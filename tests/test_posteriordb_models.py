@@ -5,13 +5,11 @@ parts): both hold at the reference draws only if the Pyro model states the same 
 """
 
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
-from vitools.errors import VitoolsWarning
 from vitools.unconstrained import UnconstrainedSpace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,9 +28,7 @@ def test_the_score_identities_hold_at_the_reference_draws(name):
     space = UnconstrainedSpace(posterior.problem(FOLDER))
     points = space.from_values(posterior.latents(posterior.reference(FOLDER)))[::THINNING]
     points = points.clone().requires_grad_()
-    with warnings.catch_warnings():  # DiscreteHMM cannot be vectorised over draws
-        warnings.simplefilter("ignore", VitoolsWarning)
-        (score,) = torch.autograd.grad(space.log_density(points).sum(), points)
+    (score,) = torch.autograd.grad(space.log_density(points).sum(), points)
     points = points.detach()
     for terms, expected in ((score, 0.0), ((points - points.mean(0)) * score, -1.0)):
         error = terms.std(0) / len(terms) ** 0.5

@@ -11,6 +11,7 @@ from vitools._version import __version__
 if TYPE_CHECKING:
     from vitools.conjugacy.explain import explain
     from vitools.engines import (
+        BetaElbo,
         Elbo,
         ImportanceWeighted,
         NaturalGradient,
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
         exact,
         nuts,
         svi,
+        svi_validated,
+        warm_up,
     )
     from vitools.errors import VitoolsError
     from vitools.posterior import Estimate, History, Posterior, Status
@@ -34,6 +37,7 @@ _HOME = {
     "History": "vitools.posterior",
     "Estimate": "vitools.posterior",
     "VitoolsError": "vitools.errors",
+    "BetaElbo": "vitools.engines",
     "Elbo": "vitools.engines",
     "ImportanceWeighted": "vitools.engines",
     "NaturalGradient": "vitools.engines",
@@ -44,12 +48,15 @@ _HOME = {
     "explain": "vitools.conjugacy.explain",
     "nuts": "vitools.engines",
     "svi": "vitools.engines",
+    "svi_validated": "vitools.engines",
+    "warm_up": "vitools.engines",
     "compare": "vitools.reporting",
     "draw": "vitools.reporting",
     "to_arviz": "vitools.reporting",
 }
 
 __all__ = [
+    "BetaElbo",
     "Elbo",
     "Estimate",
     "History",
@@ -70,7 +77,9 @@ __all__ = [
     "explain",
     "nuts",
     "svi",
+    "svi_validated",
     "to_arviz",
+    "warm_up",
 ]
 
 

@@ -1,6 +1,6 @@
 """Are the observed values possible under the model? Asked once, answered by site and index."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from vitools.errors import DataError
 from vitools.rules import without_masked_values
 from vitools.sites import base_distribution
 from vitools.supports import base_support, bounds
+
+PART = 2**20  # numbers that are looked at together
 
 
 def refuse_bad_data(name: str, node: Mapping[str, Any], *, check_support: bool = True) -> None:
@@ -27,16 +29,16 @@ def refuse_bad_data(name: str, node: Mapping[str, Any], *, check_support: bool =
     value = value.expand(fn.shape())
     seen = _unmasked(node)
     if value.is_floating_point():
-        finite = torch.isfinite(value)
-        for _ in range(fn.event_dim):
-            finite = finite.all(-1)
-        bad = seen & ~finite
+        bad = seen & ~_by_parts(torch.isfinite, value, fn.event_dim)
         if bool(bad.any()):
             raise DataError(_report(name, value, bad, "a finite number", "drop or mask the entry"))
     if not check_support:
         return
     try:
-        inside = fn.support.check(value)
+        if vars(base_support(fn.support)):  # bounds may differ from row to row
+            inside = fn.support.check(value)
+        else:
+            inside = _by_parts(fn.support.check, value, 0)
     except NotImplementedError:  # a support that cannot tell; the density will
         return
     bad = seen & ~inside
@@ -47,6 +49,18 @@ def refuse_bad_data(name: str, node: Mapping[str, Any], *, check_support: bool =
             f"({_support_words(fn.support, where, bad.shape)})"
         )
         raise DataError(_report(name, value, bad, expected, "recode or mask the entry"))
+
+
+def _by_parts(check: Callable[[Tensor], Tensor], value: Tensor, event_dim: int) -> Tensor:
+    """``check`` of a few rows at a time: the data may be a file that is larger than memory."""
+    size = max(1, PART // max(1, value[:1].numel())) if value.dim() else 1
+    found = []
+    for part in value.split(size) if value.dim() else [value]:
+        passed = check(part)
+        for _ in range(event_dim):
+            passed = passed.all(-1)
+        found.append(passed)
+    return torch.cat(found) if found[0].dim() else torch.stack(found).all()
 
 
 def refuse_nan_density(

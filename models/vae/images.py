@@ -1,13 +1,14 @@
-"""Images for a VAE: the digits that ship, or MNIST from a folder, made fit for a likelihood.
+"""Images for a VAE: the digits that ship, or those of a folder, made fit for a likelihood.
 
-A grey image is a table of counts 0..top (16 for the digits, 255 for MNIST), and neither pixel
+A grey image is a table of counts 0..top (16 for the digits, 255 for MNIST), and no pixel
 likelihood describes those. So each is given data it does describe:
 
     bernoulli   one binary draw a pixel, P(x = 1) = count / top, made once (stochastic
                 binarisation, Salakhutdinov & Murray, ICML 2008);
     gaussian    x = (count + u) / (top + 1), u ~ Uniform(0, 1): a density on [0, 1] that bounds
                 the probability of the counts (dequantisation, Theis, van den Oord & Bethge,
-                ICLR 2016). Without u, a pixel that never varies has an unbounded density.
+                ICLR 2016). Without u, a pixel that never varies has an unbounded density;
+    categorical x = l / (L - 1), l = ⌊L count / (top + 1)⌋: the L equal classes of the counts.
 """
 
 from pathlib import Path
@@ -16,8 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vitools.data import load_digits, read_idx
-from vitools.errors import DataError, FileError, OptionError
+from vitools.data import load_digits
+from vitools.errors import DataError, OptionError
+from vitools.models.vae.folders import GreyImages, read_images, split
+from vitools.models.vae.likelihoods import DECODERS, NUM_LEVELS
 
 
 class ImageData(NamedTuple):
@@ -31,39 +34,45 @@ class ImageData(NamedTuple):
 
 
 def load(
-    folder: str | Path | None = None, *, likelihood: str = "bernoulli", seed: int = 0
+    folder: str | Path | None = None,
+    *,
+    likelihood: str = "bernoulli",
+    num_levels: int = NUM_LEVELS,
+    seed: int = 0,
 ) -> ImageData:
-    """Digits with a held-out part, as pixels which the likelihood describes.
+    """Images with a held-out part, as pixels which the likelihood describes.
 
-    :param folder: where the four MNIST files lie (``train-images-idx3-ubyte`` and so on, plain or
-        ``.gz``); without it, the 1797 embedded 8×8 digits, a random fifth of them held out.
-    :param likelihood: ``"bernoulli"`` or ``"gaussian"``, as given to :class:`VAE`.
+    :param folder: with MNIST's four files, or with arrays, or one file of arrays; see
+        ``folders.py``. Without it, the 1797 embedded 8×8 digits, a random fifth of them held out.
+    :param likelihood: ``"bernoulli"``, ``"gaussian"`` or ``"categorical"``, as given to
+        :class:`VAE`. An array of intensities is taken as it is by the second.
+    :param num_levels: grey levels for the third.
     :param seed: of the split and of the binarisation or dequantisation.
 
     >>> load().train.shape, load().held_out.shape
     (torch.Size([1438, 64]), torch.Size([359, 64]))
     """
-    if likelihood not in _PIXELS:
-        raise OptionError(f"likelihood: expected one of {list(_PIXELS)}, got {likelihood!r}")
+    if likelihood not in DECODERS:
+        raise OptionError(f"likelihood: expected one of {list(DECODERS)}, got {likelihood!r}")
     generator = torch.Generator().manual_seed(seed)
-    if folder is None:
-        digits = load_digits()
-        images, labels = torch.tensor(digits.images), torch.tensor(digits.labels)
-        order = torch.randperm(len(images), generator=generator)
-        held_out, train = order.tensor_split([len(order) // 5])
-        parts = [(images[index], labels[index]) for index in (train, held_out)]
-        top = 16
-    else:
-        parts = [_read_mnist(Path(folder), name) for name in ("train", "t10k")]
-        top = 255
-    pixels = _PIXELS[likelihood]
-    (train_images, train_labels), (held_out_images, held_out_labels) = parts
+    grey = _embedded(generator) if folder is None else read_images(folder, generator)
+
+    def pixels(images: Tensor) -> Tensor:
+        flat, top = images.flatten(1), grey.top
+        if likelihood == "bernoulli":
+            return binarise(flat, 1 if top is None else top, generator)
+        if likelihood == "gaussian":
+            return flat.to(_dtype()) if top is None else dequantise(flat, top, generator)
+        if top is None:
+            flat, top = (256 * flat).floor().clamp(max=255), 255
+        return quantise(flat, top, num_levels)
+
     return ImageData(
-        train=pixels(train_images.flatten(1), top, generator),
-        train_labels=train_labels.long(),
-        held_out=pixels(held_out_images.flatten(1), top, generator),
-        held_out_labels=held_out_labels.long(),
-        shape=(train_images.shape[1], train_images.shape[2]),
+        train=pixels(grey.train),
+        train_labels=grey.train_labels.long(),
+        held_out=pixels(grey.held_out),
+        held_out_labels=grey.held_out_labels.long(),
+        shape=(grey.train.shape[1], grey.train.shape[2]),
     )
 
 
@@ -80,7 +89,16 @@ def dequantise(counts: Tensor, top: int, generator: torch.Generator) -> Tensor:
     return (counts + noise) / (top + 1)
 
 
-_PIXELS = {"bernoulli": binarise, "gaussian": dequantise}
+def quantise(counts: Tensor, top: int, num_levels: int = NUM_LEVELS) -> Tensor:
+    """The class of each count among ``num_levels`` equal ones, as a grey level from 0 to 1.
+
+    >>> quantise(torch.tensor([0, 5, 10, 15]), top=15, num_levels=3)
+    tensor([0.0000, 0.0000, 0.5000, 1.0000])
+    """
+    if num_levels < 2:
+        raise OptionError(f"num_levels: expected at least 2, got {num_levels}")
+    level = (num_levels * _counts(counts, top) / (top + 1)).floor()
+    return level / (num_levels - 1)
 
 
 def _counts(counts: Tensor, top: int) -> Tensor:
@@ -88,23 +106,14 @@ def _counts(counts: Tensor, top: int) -> Tensor:
         raise DataError(
             f"counts: expected pixels 0 to {top}, got {counts.min():g} to {counts.max():g}"
         )
-    return counts.to(torch.get_default_dtype())
+    return counts.to(_dtype())
 
 
-def _read_mnist(folder: Path, name: str) -> tuple[Tensor, Tensor]:
-    images = _read(folder, f"{name}-images-idx3-ubyte", num_dims=3)
-    labels = _read(folder, f"{name}-labels-idx1-ubyte", num_dims=1)
-    if len(images) != len(labels):
-        raise DataError(f"{folder}: {len(images)} {name} images but {len(labels)} labels")
-    return images, labels
+def _dtype() -> torch.dtype:
+    return torch.get_default_dtype()
 
 
-def _read(folder: Path, name: str, num_dims: int) -> Tensor:
-    candidates = [folder / name, folder / f"{name}.gz"]
-    path = next((path for path in candidates if path.is_file()), None)
-    if path is None:
-        raise FileError(f"{folder}: neither {name} nor {name}.gz is there; name the MNIST folder")
-    values = torch.tensor(read_idx(path))
-    if values.ndim != num_dims:
-        raise DataError(f"{path}: expected {num_dims} dimensions, got {values.ndim}")
-    return values
+def _embedded(generator: torch.Generator) -> GreyImages:
+    digits = load_digits()
+    images, labels = torch.tensor(digits.images), torch.tensor(digits.labels)
+    return GreyImages(*split(images, labels, generator), top=16)

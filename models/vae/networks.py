@@ -1,92 +1,55 @@
-"""The two networks of a variational auto-encoder: each maps a vector to a distribution.
+"""The encoders of a VAE: a network, and the family whose parameters its outputs are.
 
-    encoder   x ↦ q(z | x) = Normal(m(x), diag s(x)²)
-    decoder   z ↦ p(x | z) = Π_d Bernoulli(x_d; σ(f_d(z)))  or  Π_d Normal(x_d; f_d(z), ψ_d)
+    x [..., num_pixels] ↦ q(z | x), e.g. Normal(m(x), diag s(x)²)
 
-A network is an ordinary ``torch.nn.Module`` whose ``forward`` returns a Pyro distribution with
-one event dimension. That is the whole contract: a convolutional encoder or another pixel
-likelihood is one more class here (a likelihood also a line in ``DECODERS``).
+Like the decoders (:mod:`vitools.models.vae.likelihoods`) an encoder is an ordinary
+``torch.nn.Module`` whose ``forward`` returns a distribution with one event dimension.
 """
 
-import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-
-def multilayer_perceptron(sizes: Sequence[int], generator: torch.Generator) -> torch.nn.Sequential:
-    """Linear layers of the given sizes with tanh between them; Glorot-uniform weights, zero biases.
-
-    With two sizes it is a single linear map. The weights are drawn from ``generator`` alone.
-    """
-    layers: list[torch.nn.Module] = []
-    for fan_in, fan_out in pairwise(sizes):
-        # skip_init: the constructor would draw its own weights from torch's global generator.
-        linear = torch.nn.utils.skip_init(torch.nn.Linear, fan_in, fan_out)
-        bound = math.sqrt(6 / (fan_in + fan_out))
-        with torch.no_grad():
-            linear.weight.uniform_(-bound, bound, generator=generator)
-            linear.bias.zero_()
-        layers += [linear, torch.nn.Tanh()]
-    return torch.nn.Sequential(*layers[:-1])
+from vitools.models.vae.latents import find_latents
+from vitools.models.vae.layers import Builder, multilayer_perceptron
 
 
-class NormalEncoder(torch.nn.Module):
-    """x [..., num_pixels] ↦ q(z | x), a diagonal normal over z [..., latent_dim].
+class Encoder(torch.nn.Module):
+    """x [..., num_inputs] ↦ q(z | x) over z [..., latent_dim], in a family of ``LATENTS``.
 
-    One network gives the mean and the log standard deviation side by side.
+    Args:
+        network: builder of the network from x to the numbers that the family needs.
     """
 
     def __init__(
-        self, num_pixels: int, latent_dim: int, hidden: Sequence[int], generator: torch.Generator
+        self,
+        num_inputs: int,
+        latent_dim: int,
+        hidden: Sequence[int],
+        generator: torch.Generator,
+        latents: str,
+        network: Builder = multilayer_perceptron,
     ) -> None:
         super().__init__()
-        self.network = multilayer_perceptron([num_pixels, *hidden, 2 * latent_dim], generator)
+        self.latents = find_latents(latents)
+        num_outputs = self.latents.num_outputs(latent_dim)
+        self.network = network(num_inputs, num_outputs, hidden, generator)
 
-    def forward(self, images: Tensor) -> dist.TorchDistribution:
-        mean, log_sd = self.network(images).chunk(2, dim=-1)
-        return dist.Normal(mean, log_sd.exp()).to_event(1)
+    def forward(self, inputs: Tensor) -> dist.TorchDistribution:
+        return self.latents.posterior(self.network(inputs))
 
 
-class BernoulliDecoder(torch.nn.Module):
-    """z [..., latent_dim] ↦ independent Bernoulli pixels with logits f(z)."""
-
-    support = dist.constraints.boolean
+class NormalEncoder(Encoder):
+    """The usual one: a diagonal normal, its means and log standard deviations side by side."""
 
     def __init__(
-        self, num_pixels: int, latent_dim: int, hidden: Sequence[int], generator: torch.Generator
+        self,
+        num_inputs: int,
+        latent_dim: int,
+        hidden: Sequence[int],
+        generator: torch.Generator,
+        network: Builder = multilayer_perceptron,
     ) -> None:
-        super().__init__()
-        self.network = multilayer_perceptron([latent_dim, *hidden, num_pixels], generator)
-
-    def forward(self, latents: Tensor) -> dist.TorchDistribution:
-        return dist.Bernoulli(logits=self.network(latents)).to_event(1)
-
-
-class GaussianDecoder(torch.nn.Module):
-    """z [..., latent_dim] ↦ independent normal pixels, mean f(z), one learnt variance ψ_d a pixel.
-
-    With a linear f this is factor analysis exactly: x = W z + b + noise, noise_d ~ N(0, ψ_d).
-    """
-
-    support = dist.constraints.real
-
-    def __init__(
-        self, num_pixels: int, latent_dim: int, hidden: Sequence[int], generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        self.network = multilayer_perceptron([latent_dim, *hidden, num_pixels], generator)
-        # Pixels lie in [0, 1], with standard deviations of about a quarter before training.
-        self.log_noise_sd = torch.nn.Parameter(torch.full((num_pixels,), math.log(0.25)))
-
-    def forward(self, latents: Tensor) -> dist.TorchDistribution:
-        return dist.Normal(self.network(latents), self.log_noise_sd.exp()).to_event(1)
-
-
-DECODERS: dict[str, type[BernoulliDecoder] | type[GaussianDecoder]] = {
-    "bernoulli": BernoulliDecoder,
-    "gaussian": GaussianDecoder,
-}
+        super().__init__(num_inputs, latent_dim, hidden, generator, "normal", network)

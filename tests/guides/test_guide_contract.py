@@ -44,7 +44,10 @@ def is_simplex(support: Any) -> bool:
 
 
 def amortised(problem: Problem) -> Amortized:
-    return Amortized(problem.model, plate="images", features=lambda images, **_: images.flatten(1))
+    def features(images: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return images.flatten(1)
+
+    return Amortized(problem.model, plate="images", features=features)
 
 
 def automatic(guide: type, **options: Any) -> Callable[[Problem], Any]:
@@ -64,15 +67,16 @@ GUIDES: dict[str, Callable[[Problem], Any]] = {
     "autoregressive flow": automatic(AutoFlow, flow="autoregressive"),
     "amortized": amortised,
 }
+OF_IMAGES = {"vae", "hierarchical-vae", "conditional-vae"}
 JOINT = {"multivariate", "low rank", "spline flow", "realnvp flow", "autoregressive flow"}
 
 
 def refusal(guide: str, model: str) -> tuple[type[Exception], str] | None:
     """What the guide says where it cannot serve the model."""
-    if guide == "amortized" and model != "vae":
+    if guide == "amortized" and model not in OF_IMAGES:
         return OptionError, "plate 'images' holds no continuous latent"
-    if guide in JOINT and model == "vae":
-        return ModelError, "plate 'images' is subsampled and has local latents"
+    if guide in JOINT and model in OF_IMAGES | {"topic-vae"}:
+        return ModelError, "is subsampled and has local latents"
     return None
 
 

@@ -11,7 +11,7 @@ from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from vitools import Problem
+from vitools import Problem, cavi
 from vitools.errors import ModelError, NumericalError, OptionError
 from vitools.guides import (
     Amortized,
@@ -21,6 +21,7 @@ from vitools.guides import (
     AutoLogisticNormal,
     AutoMultivariate,
 )
+from vitools.models import coin
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +87,16 @@ def test_starts_at_the_moments_of_another_fit(guide_class: type, kind: str) -> N
         assert ((draws.std(0) / sd).log().abs() < 0.35).all(), name
 
 
+def test_a_new_guide_sees_its_model_on_the_data_of_the_fit() -> None:
+    flips = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
+    fit = cavi(Problem(coin.model, flips))
+    guide = AutoKumaraswamy(coin.model)
+    guide.initialise_from(fit)
+    q, truth = guide.marginal("p"), fit.marginal("p")
+    assert torch.allclose(q.mean, truth.mean.to(q.mean), atol=0.02)
+    assert torch.allclose(q.variance, truth.variance.to(q.mean), rtol=0.15)
+
+
 def test_refuses_a_fit_of_another_shape() -> None:
     guide = set_up(AutoKumaraswamy(priors))
     fit = SimpleNamespace(sample=lambda n, seed: {"level": torch.zeros(n, 5)})
@@ -132,7 +143,9 @@ def test_joint_gaussian_finds_the_correlations_of_a_regression(rank: int | None)
         for _ in range(steps):
             svi.step()
     mean, covariance = exact_regression()
-    q = torch.distributions.MultivariateNormal(guide.get_posterior().loc.detach(), guide.covariance())
+    q = torch.distributions.MultivariateNormal(
+        guide.get_posterior().loc.detach(), guide.covariance()
+    )
     p = torch.distributions.MultivariateNormal(mean, covariance)
     precision = p.precision_matrix
     mean_field_gap = 0.5 * (precision.diagonal().log().sum() - precision.logdet())
@@ -153,7 +166,9 @@ def test_joint_gaussian_takes_correlations_from_draws(rank: int | None) -> None:
 
     guide = set_up(AutoMultivariate(regression, rank=rank))
     guide.initialise_from(SimpleNamespace(sample=sample))
-    q = torch.distributions.MultivariateNormal(guide.get_posterior().loc.detach(), guide.covariance())
+    q = torch.distributions.MultivariateNormal(
+        guide.get_posterior().loc.detach(), guide.covariance()
+    )
     assert torch.distributions.kl_divergence(q, exact) < 0.02
     with pytest.raises(OptionError, match="no draws of 'b'"):
         guide.initialise_from(SimpleNamespace(sample=lambda n, seed: {"w": sample(n, seed)["w"]}))

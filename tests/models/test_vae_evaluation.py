@@ -9,13 +9,20 @@ import torch
 from pyro.infer import Trace_ELBO
 from scipy.stats import multivariate_normal
 
-from vitools.errors import OptionError
+from vitools.errors import DataError, OptionError
+from vitools.models.hierarchical_vae import HierarchicalVAE
 from vitools.models.vae import (
     VAE,
+    active_units,
+    average,
     closed_form_kl,
     elbo_terms,
+    evaluation,
     factor_analysis,
     importance_weighted_log_likelihood,
+    latent_information,
+    linear_vae,
+    probabilistic_pca,
 )
 
 NUM_IMAGES, NUM_PIXELS, LATENT_DIM = 40, 7, 3
@@ -28,38 +35,6 @@ def images():
     mixing = torch.randn(NUM_PIXELS, NUM_PIXELS, generator=generator, dtype=torch.float64)
     noise = torch.randn(NUM_IMAGES, NUM_PIXELS, generator=generator, dtype=torch.float64)
     return noise @ mixing + torch.arange(NUM_PIXELS)
-
-
-def linear_vae(mean, loadings, noise_variance):
-    """The Gaussian VAE x = W z + μ + noise whose linear encoder is the exact posterior of z.
-
-    Needs Wᵀ diag(ψ)⁻¹ W diagonal, so that the posterior covariance is.
-    """
-    vae = VAE(len(mean), loadings.shape[1], hidden=(), likelihood="gaussian").double()
-    weighted = loadings.T / noise_variance
-    precision = (weighted @ loadings).diagonal() + 1
-    gain = weighted / precision[:, None]
-    with torch.no_grad():
-        vae.decoder.network[0].weight.copy_(loadings)
-        vae.decoder.network[0].bias.copy_(mean)
-        vae.decoder.log_noise_sd.copy_(noise_variance.log() / 2)
-        vae.encoder.network[0].weight.copy_(torch.cat([gain, torch.zeros_like(gain)]))
-        vae.encoder.network[0].bias.copy_(torch.cat([-gain @ mean, -precision.log() / 2]))
-    return vae
-
-
-def probabilistic_pca(images):
-    """Closed-form maximum likelihood, and its total log-likelihood (Tipping & Bishop 1999, (7))."""
-    mean = images.mean(0)
-    eigenvalues, vectors = torch.linalg.eigh(torch.cov(images.T, correction=0))
-    kept, dropped = eigenvalues[-LATENT_DIM:], eigenvalues[:-LATENT_DIM]
-    variance = dropped.mean()
-    loadings = vectors[:, -LATENT_DIM:] * (kept - variance).sqrt()
-    log_determinant = kept.log().sum() + len(dropped) * variance.log()
-    log_likelihood = (
-        -0.5 * len(images) * (NUM_PIXELS * (math.log(2 * math.pi) + 1) + log_determinant)
-    )
-    return mean, loadings, variance.expand(NUM_PIXELS), log_likelihood.item()
 
 
 def test_closed_form_kl_is_the_monte_carlo_kl():
@@ -83,8 +58,9 @@ def test_closed_form_kl_is_zero_only_at_the_prior():
 
 
 def test_linear_gaussian_elbo_is_the_exact_ppca_likelihood(images):
-    mean, loadings, noise_variance, exact = probabilistic_pca(images)
-    vae = linear_vae(mean, loadings, noise_variance)
+    fit = probabilistic_pca(images, LATENT_DIM)
+    vae = linear_vae(fit)
+    exact = fit.log_likelihood(images).sum().item()
     # With q the exact posterior, log p(x, z) - log q(z | x) is log p(x) at every z: one draw is exact.
     with pyro.get_param_store().scope(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -99,7 +75,7 @@ def test_linear_gaussian_bound_is_the_exact_likelihood_of_each_image(images):
     fit = factor_analysis(images, LATENT_DIM)
     covariance = fit.loadings @ fit.loadings.T + fit.noise_variance.diag()
     exact = multivariate_normal(fit.mean.numpy(), covariance.numpy()).logpdf(images.numpy())
-    vae = linear_vae(*fit)
+    vae = linear_vae(fit)
     bound = importance_weighted_log_likelihood(vae, images, num_samples=2)
     np.testing.assert_allclose(bound.value.numpy(), exact, rtol=0, atol=1e-8)
     terms = elbo_terms(vae, images, num_samples=2000)
@@ -131,7 +107,7 @@ def test_bounds_of_a_bernoulli_vae_against_quadrature():
 def test_elbo_terms_follow_the_seed_and_leave_torchs_generator_alone(images):
     vae = VAE(NUM_PIXELS, 2, (4,), likelihood="gaussian").double()
     state = torch.get_rng_state()
-    first, again, other = (elbo_terms(vae, images, 10, seed) for seed in (0, 0, 1))
+    first, again, other = (elbo_terms(vae, images, num_samples=10, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(first.elbo, again.elbo)
     assert not torch.equal(first.elbo, other.elbo)
@@ -144,3 +120,94 @@ def test_one_sample_has_no_standard_error(images, estimate):
     vae = VAE(NUM_PIXELS, 2, (4,), likelihood="gaussian").double()
     with pytest.raises(OptionError, match=r"num_samples: expected at least 2.*got 1"):
         estimate(vae, images, num_samples=1)
+
+
+def watched_sizes(monkeypatch, most_pairs):
+    """Rows and draws of every pass through the networks, of which none may have more pairs."""
+    monkeypatch.setattr(evaluation, "MOST_PAIRS", most_pairs)
+    sizes, original = [], VAE.log_weights
+
+    def watched(self, *data, num_samples):
+        sizes.append((len(data[0]), num_samples))
+        return original(self, *data, num_samples=num_samples)
+
+    monkeypatch.setattr(VAE, "log_weights", watched)
+    return sizes
+
+
+@pytest.mark.parametrize(("most_pairs", "passes"), [(7, 40 * 4), (60, 20), (10_000, 1)])
+def test_however_the_work_is_cut_up_it_gives_the_exact_likelihood(
+    images, monkeypatch, most_pairs, passes
+):
+    fit = factor_analysis(images, LATENT_DIM)
+    sizes = watched_sizes(monkeypatch, most_pairs)
+    bound = importance_weighted_log_likelihood(linear_vae(fit), images, num_samples=25)
+    torch.testing.assert_close(bound.value, fit.log_likelihood(images), rtol=0, atol=1e-8)
+    assert len(sizes) == passes
+    assert max(rows * draws for rows, draws in sizes) <= most_pairs
+    assert sum(rows * draws for rows, draws in sizes) == 40 * 25
+
+
+class Paired(VAE):
+    """A VAE whose images come with their own first pixel, which it checks."""
+
+    def model(self, images, firsts, batch_size=None):
+        assert torch.equal(images[:, 0], firsts)
+        super().model(images, batch_size)
+
+    def guide(self, images, firsts, batch_size=None):
+        assert torch.equal(images[:, 0], firsts)
+        super().guide(images, batch_size)
+
+
+def test_what_belongs_to_an_image_stays_with_it_in_every_chunk(images, monkeypatch):
+    monkeypatch.setattr(evaluation, "MOST_PAIRS", 60)
+    vae = Paired(NUM_PIXELS, 2, (4,), likelihood="gaussian").double()
+    plain = VAE(NUM_PIXELS, 2, (4,), likelihood="gaussian").double()
+    firsts = images[:, 0].clone()
+    both = elbo_terms(vae, images, firsts, num_samples=20, seed=3)
+    assert torch.equal(both.elbo, elbo_terms(plain, images, num_samples=20, seed=3).elbo)
+    information = latent_information(vae, images, firsts, seed=1)
+    assert information == latent_information(plain, images, seed=1)
+    assert active_units(vae, images, firsts) == active_units(plain, images)
+
+
+def test_five_thousand_draws_of_a_hierarchical_vae_against_quadrature(monkeypatch):
+    vae = HierarchicalVAE(5, (1, 1), ((6,), (4,)), seed=3).double()
+    with torch.no_grad():
+        for name in ("encoder1", "encoder2"):  # wider than the posterior: bounded weights
+            head = getattr(vae, name).network[-1]
+            head.weight.mul_(0.2)
+            head.bias[1:] = 0.5
+    images, _ = vae.simulate(6, seed=0)
+    nodes, weights = (torch.as_tensor(part) for part in np.polynomial.hermite_e.hermegauss(60))
+    log_weights = (weights / weights.sum()).log()
+    with torch.no_grad():
+        prior = vae.prior1(nodes[:, None]).base_dist  # of z1, at each node of z2
+        latents = prior.loc + prior.scale * nodes  # [z2, z1]
+        log_likelihood = vae.decoder(latents[..., None, None]).log_prob(images)
+    exact = (log_likelihood + log_weights[:, None] + log_weights[:, None, None]).logsumexp((0, 1))
+    bound = importance_weighted_log_likelihood(vae, images, num_samples=5000, seed=1)
+    assert (bound.standard_error < 0.02).all()
+    assert ((bound.value - exact).abs() < 4 * bound.standard_error).all()
+    terms = elbo_terms(vae, images, num_samples=5000)
+    assert list(terms.kls) == ["z2", "z1"]
+    assert (terms.elbo < exact + 4 * terms.standard_error).all()
+    torch.testing.assert_close(terms.elbo, terms.reconstruction - terms.kls["z1"] - terms.kls["z2"])
+
+
+def test_average_has_the_error_of_a_mean():
+    values = torch.randn(5000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    means = values.reshape(100, 50).mean(1)
+    errors = torch.tensor([average(part).standard_error for part in values.reshape(100, 50)])
+    # the spread of 100 means is known to 1/√198, their mean error to a tenth of that
+    assert means.std().item() == pytest.approx(errors.mean().item(), rel=4 / math.sqrt(198))
+    assert math.isnan(average(values[:1]).standard_error)
+
+
+def test_data_of_different_lengths_or_kinds_are_refused(images):
+    vae = VAE(NUM_PIXELS, 2, (4,), likelihood="gaussian").double()
+    with pytest.raises(DataError, match="as many rows in each part, got 40, 39"):
+        elbo_terms(vae, images, images[:39])
+    with pytest.raises(DataError, match="float32 where the weights are"):
+        elbo_terms(vae, images.float())

@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vitools.errors import DataError, OptionError
-from vitools.models.vae import VAE
+from vitools.models.hierarchical_vae import HierarchicalVAE
+from vitools.models.vae import VAE, roc
 from vitools.models.vae import pictures as draw
 
 
@@ -84,7 +85,7 @@ def test_interpolation_starts_and_ends_at_the_reconstructions(vae, images):
 def test_scatter_shows_the_means_of_each_class(vae, images):
     labels = torch.tensor([0, 1, 2] * 3)
     axes = draw.plot_latent_scatter(vae, images, labels).axes[0]
-    assert [text.get_text() for text in axes.texts] == ["0", "1", "2"]
+    assert [points.get_label() for points in axes.collections] == ["0", "1", "2"]
     means = vae.encoder(images).mean.detach().numpy()
     for label, points in enumerate(axes.collections):
         assert np.allclose(points.get_offsets(), means[labels == label])
@@ -101,6 +102,56 @@ def test_scatter_of_more_dimensions_shows_principal_components():
     assert "principal component" in axes.get_xlabel()
 
 
+def test_traversals_move_one_coordinate_at_a_time(images):
+    vae = VAE(num_pixels=12, latent_dim=3, hidden=(5,), seed=0).double()
+    with torch.no_grad():  # z₃ moves the picture most, z₁ not at all
+        vae.decoder.network[0].weight.mul_(torch.tensor([0.0, 0.5, 3.0]))
+    figure = draw.plot_traversals(vae, images[0], num_steps=3, reach=2.0, shape=SHAPE)
+    assert [axes.get_ylabel() for axes in figure.axes[::3]] == ["z₃", "z₂", "z₁"]
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["-2.0", "0.0", "2.0"]
+    shown = np.reshape(panels(figure), (3, 3, 12))
+    latents = vae.encode(images[:1])[0]
+    for row, unit in ((0, 2), (1, 1)):
+        for column, value in enumerate((-2.0, 0.0, 2.0)):
+            moved = latents.clone()
+            moved[unit] = value
+            assert np.allclose(shown[row, column], vae.decode(moved).numpy())
+    assert np.array_equal(shown[2, 0], shown[2, 2])
+    few = draw.plot_traversals(vae, images[0], num_units=1, shape=SHAPE)
+    assert [axes.get_ylabel() for axes in few.axes[::9]] == ["z₃"]
+
+
+def test_prior_samples_of_several_layers_come_from_the_layer_next_to_the_image():
+    deep = HierarchicalVAE(12, (3, 2), ((5,), (4,))).double()
+    shown = panels(draw.plot_prior_samples(deep, 4, seed=2, shape=SHAPE))
+    nearest, _ = deep.simulate(4, seed=2).latents
+    assert np.allclose(np.reshape(shown, (4, 12)), deep.decode(nearest).numpy())
+
+
+def test_rows_of_several_models_are_named(vae, images):
+    figure = draw.plot_rows({"image": images[:3], "model": vae.reconstruct(images[:3])}, SHAPE)
+    assert [axes.get_ylabel() for axes in figure.axes[::3]] == ["image", "model"]
+    assert np.array_equal(np.reshape(panels(figure)[:3], (3, 12)), images[:3].numpy())
+
+
+def test_alarms_are_drawn_with_their_area():
+    curve = roc(torch.arange(4.0), torch.arange(4.0) + 1)
+    axes = draw.plot_roc({"shifted": curve}).axes[0]
+    line = axes.lines[0]
+    assert np.array_equal(line.get_xdata(), curve.false_alarms)
+    assert np.array_equal(line.get_ydata(), curve.true_alarms)
+    (text,) = axes.get_legend().get_texts()
+    assert text.get_text() == f"shifted: {curve.area:.3f} ± {curve.standard_error:.3f}"
+
+
+def test_the_strangest_come_first_and_the_most_usual_below(vae, images):
+    scores = torch.tensor([3.0, 1.0, 9.0, 4.0, 5.0, 2.0, 6.0, 8.0, 7.0])
+    figure = draw.plot_strangest(vae, images, scores, 2, SHAPE)
+    assert [axes.get_title() for axes in figure.axes] == ["9.0", "8.0", "1.0", "2.0"]
+    expected = images[[2, 7, 1, 5]].numpy()
+    assert np.array_equal(np.reshape(panels(figure), (4, 12)), expected)
+
+
 def test_every_picture_renders_the_same_twice_without_pyplot(vae, images):
     labels = torch.arange(9) % 3
     state = torch.get_rng_state()
@@ -110,6 +161,9 @@ def test_every_picture_renders_the_same_twice_without_pyplot(vae, images):
         lambda: draw.plot_latent_plane(vae, 4, SHAPE),
         lambda: draw.plot_interpolation(vae, images[:1], images[1:2], 3, SHAPE),
         lambda: draw.plot_latent_scatter(vae, images, labels),
+        lambda: draw.plot_traversals(vae, images[0], 2, 3, shape=SHAPE),
+        lambda: draw.plot_strangest(vae, images, torch.arange(9.0), 3, SHAPE),
+        lambda: draw.plot_roc({"a": roc(torch.arange(4.0), torch.arange(4.0) + 1)}),
     ]
     for drawing in drawings:
         figure = drawing()
@@ -135,5 +189,12 @@ def test_refusals(vae, images):
         draw.plot_latent_scatter(vae, images, torch.zeros(8))
     with pytest.raises(DataError, match="as many images as first, 2, got 3"):
         draw.plot_interpolation(vae, images[:2], images[:3], shape=SHAPE)
+    with pytest.raises(DataError, match="scores: expected one for each of 9"):
+        draw.plot_strangest(vae, images, torch.zeros(8), shape=SHAPE)
+    other = VAE(12, 2, (4,), latents="kumaraswamy").double()
+    with pytest.raises(OptionError, match="a normal prior, which this VAE has not"):
+        draw.plot_latent_plane(other, shape=SHAPE)
+    with pytest.raises(OptionError, match="a normal prior, which this VAE has not"):
+        draw.plot_traversals(other, images[0], shape=SHAPE)
     with pytest.raises(DataError, match="pixels 0 or 1, got nan"):
         draw.plot_reconstructions(vae, torch.full_like(images, math.nan), shape=SHAPE)

@@ -73,7 +73,6 @@ def test_matrix_maps_compose_like_other_transforms():
     assert cholesky != from_reals(constraints.positive)
 
 
-@pytest.mark.filterwarnings("ignore:Singular sample")
 def test_problem_round_trip_of_every_support():
     def model(y):
         pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from vitools._version import __version__
 from vitools.atomic import check_folder
-from vitools.cli import fitting
+from vitools.cli import calibrating, fitting
 from vitools.cli.methods import METHODS
 from vitools.cli.options import Data, Model, Seed
 from vitools.errors import NumericalError, VitoolsError, VitoolsWarning
@@ -151,3 +151,9 @@ app.command(
         "vitools compare mymodel.py:model --data my.csv --report out",
     )
 )(fitting.compare)
+app.command(
+    epilog=examples(
+        "vitools calibrate coin --method kumaraswamy",
+        "vitools calibrate regression --method cavi --data-sets 200 --workers 2 --out calibration",
+    )
+)(calibrating.calibrate)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vitools.atomic import check_folder
-from vitools.cli.methods import Method, default_methods, find_method
+from vitools.cli.methods import OWN_GUIDE, Method, default_methods, find_method
 from vitools.cli.options import (
     Data,
     Draws,
@@ -36,23 +36,26 @@ def fit(
     data: Data = None,
     guide: Guide = "",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for fit.safetensors and posterior.nc.")
+        Path | None, typer.Option(help="Folder for fit.safetensors, posterior.nc and pictures.")
     ] = None,
     draws: Draws = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Fit a model by one method, print the posterior and say whether to trust it."""
+    from vitools.cli.deep_methods import has_encoder
     from vitools.cli.progress import progress_line
     from vitools.cli.target import open_target
     from vitools.diagnostics import Grade, judge
+    from vitools.reporting.comparison import draw_seed
     from vitools.reporting.terminal import paragraph
 
     if out is not None:
         check_folder(out)
     named = find_method(method) if method else None
+    refuse_idle_guide(guide, [method] if method else [], "--method")
     target = open_target(model, data, seed, guide)
-    chosen = named or find_method("own-guide" if guide else default_methods(target)[0])
+    chosen = named or find_method(OWN_GUIDE if guide else default_methods(target)[0])
     try:
         with progress_line(chosen.label, quiet) as progress:
             result = chosen.run(target, seed=seed, progress=progress, start=None)
@@ -66,21 +69,34 @@ def fit(
             raise
         print(f"vitools: {error}", file=sys.stderr)
         result = error.posterior
-    print(result)
-    verdict = judge(result, seed=seed).verdict
-    advice = f" Next: {verdict.advice}" if verdict.advice else ""
-    print("\n".join(paragraph(f"verdict: {verdict}: {verdict.reason.rstrip('.')}.{advice}")))
+    if target.held_out and has_encoder(result):
+        # the weights of thousands of data together say nothing of any of them
+        from vitools.cli.held_out import compare_held_out
+
+        status = f"{result.status.label} ({result.detail}). {result.status.advice}"
+        print("\n".join(paragraph(f"{result.engine} fit in {result.seconds:.0f} s: {status}")))
+        held_out = compare_held_out({chosen.label: result}, target.held_out, seed, {})
+        print(f"\n{held_out}")
+        is_usable = held_out.is_usable
+    else:
+        print(result)
+        verdict = judge(result, seed=draw_seed(seed, chosen.label)).verdict  # draws of compare
+        advice = f" Next: {verdict.advice}" if verdict.advice else ""
+        print("\n".join(paragraph(f"verdict: {verdict}: {verdict.reason.rstrip('.')}.{advice}")))
+        is_usable = verdict.grade is not Grade.REJECT
     if out is not None:
         from vitools.reporting.report import save_figure, save_posterior
 
-        result.save(out / "fit.safetensors")
-        save_posterior(result, out / "posterior.nc", seed=seed, num_draws=draws)
-        written = [out / "fit.safetensors", out / "posterior.nc"]
+        written = [out / "fit.safetensors"]
+        result.save(written[0])
+        if draws is not None or not target.held_out:  # of an encoder's, one set for each datum
+            written.append(out / "posterior.nc")
+            save_posterior(result, written[-1], seed=seed, num_draws=draws)
         for stem, figure in (target.pictures() if target.pictures else {}).items():
             written.append(out / f"{stem}.png")
             save_figure(figure, written[-1])
         _print_written(written)
-    if not result.status.is_good or verdict.grade is Grade.REJECT:
+    if not (result.status.is_good and is_usable):
         raise typer.Exit(1)
 
 
@@ -114,6 +130,7 @@ def compare(
     check_folder(report)
     names = dict.fromkeys(name.strip() for name in methods.split(",") if name.strip())
     named = [find_method(name) for name in names]
+    refuse_idle_guide(guide, list(names), "--methods")
     target = open_target(model, data, seed, guide)
     chosen = named or [find_method(name) for name in default_methods(target)]
     print(f"{model}: {target.description}\n")
@@ -138,7 +155,13 @@ def compare(
         if interrupted:
             raise KeyboardInterrupt
         raise _no_answer(failures)
-    comparison = compare_fits(fits, seed=seed)
+    comparison: Any
+    if target.held_out:
+        from vitools.cli.held_out import compare_held_out, write
+
+        comparison = compare_held_out(fits, target.held_out, seed, failures)
+    else:
+        comparison = compare_fits(fits, seed=seed)
     print(comparison)
     for label, reason in failures.items():
         print(f"{label}: no answer: {reason}")
@@ -148,15 +171,26 @@ def compare(
         command=_command(model, ",".join(names), data, guide, seed),
         failures={label: str(reason) for label, reason in failures.items()},
     )
-    _print_written(write_report(comparison, report, origin=origin, num_draws=draws))
+    if target.held_out:
+        _print_written(write(comparison, target, report, origin, seed))
+    else:
+        _print_written(write_report(comparison, report, origin=origin, num_draws=draws))
     if interrupted:
         missing = _missing(chosen, {**fits, **failures})
         print(
             f"vitools: interrupted; the report covers {', '.join(fits)}{missing}", file=sys.stderr
         )
-    usable = comparison.table["verdict"].isin(["trust", "use with care", "reference"]).any()
-    if interrupted or not usable:
+    if interrupted or not comparison.is_usable:
         raise typer.Exit(1)
+
+
+def refuse_idle_guide(guide: str, methods: list[str], option: str) -> None:
+    """A guide that no method would use is a mistake, not a preference."""
+    if guide and methods and OWN_GUIDE not in methods:
+        raise OptionError(
+            f"--guide '{guide}' would be ignored: only the method {OWN_GUIDE} uses it, and {option} "
+            f"names {', '.join(methods)}. Leave {option} out, or name {OWN_GUIDE} in it."
+        )
 
 
 def _print_written(paths: list[Path]) -> None:

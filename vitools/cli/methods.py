@@ -32,6 +32,7 @@ class Method:
 
 
 RESTARTS = 10
+OWN_GUIDE = "own-guide"
 
 
 def _cavi(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
@@ -88,6 +89,10 @@ def _own_guide(target: "Target", *, seed: int, progress: Any, start: Any) -> "Po
             f"model '{target.problem.name}' brings no guide of its own. Give one with "
             "--guide path/to/file.py:guide."
         )
+    if target.validation:
+        from vitools.cli import deep_methods
+
+        return deep_methods.train(target, target.guide.__self__, seed=seed, progress=progress)
     return svi(
         target.problem,
         target.guide,
@@ -95,6 +100,15 @@ def _own_guide(target: "Target", *, seed: int, progress: Any, start: Any) -> "Po
         seed=seed,
         progress=progress,
     )
+
+
+def _deep(name: str) -> Callable[..., "Posterior"]:
+    def fit(target: "Target", **options: Any) -> "Posterior":
+        from vitools.cli import deep_methods
+
+        return getattr(deep_methods, name)(target, **options)
+
+    return fit
 
 
 def _dadvi(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
@@ -108,8 +122,8 @@ def _nuts(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posteri
 
     return nuts(
         target.problem,
-        num_samples=200,
-        num_warmup=80,
+        num_samples=600,
+        num_warmup=200,
         num_chains=2,
         start=start,
         seed=seed,
@@ -132,8 +146,19 @@ METHODS: dict[str, Method] = {
     "cavi-by-hand": Method(
         "CAVI by hand", "the model's own hand-derived updates, joint where derived", _by_hand
     ),
-    "own-guide": Method(
+    OWN_GUIDE: Method(
         "SVI own guide", "the guide the model brings, or that of --guide", _own_guide
+    ),
+    "iwae": Method(
+        "IWAE", "the model's encoder under an importance-weighted bound (VAE)", _deep("iwae")
+    ),
+    "hierarchical": Method(
+        "hierarchical", "a VAE with two layers of latents (VAE)", _deep("hierarchical")
+    ),
+    "factor-analysis": Method(
+        "factor analysis",
+        "a linear decoder; exact for continuous pixels (VAE)",
+        _deep("factor_analysis"),
     ),
     "kumaraswamy": Method(
         "SVI Kumaraswamy", "Kumaraswamy sticks and intervals", _svi("AutoKumaraswamy")
@@ -174,7 +199,7 @@ def default_methods(target: "Target") -> list[str]:
 
     problem = target.problem
     if target.is_amortised:
-        return ["own-guide"]
+        return [OWN_GUIDE, *_rivals(target)]
     size = UnconstrainedSpace(problem).size
     names = ["exact"] if size <= 2 else []
     if _is_conjugate(problem):
@@ -188,8 +213,18 @@ def default_methods(target: "Target") -> list[str]:
     elif problem.continuous:
         names += ["normal", "multivariate"]
     if target.guide is not None:
-        names.append("own-guide")
+        names.append(OWN_GUIDE)
     return names + (["nuts"] if problem.continuous and "exact" not in names else [])
+
+
+def _rivals(target: "Target") -> list[str]:
+    """The methods that build another model for the same data."""
+    if not target.held_out:
+        return []
+    from vitools.models.vae.model import VAE
+
+    of_vae = ["hierarchical", "factor-analysis"]
+    return ["iwae", *(of_vae if isinstance(target.guide.__self__, VAE) else [])]
 
 
 def _is_conjugate(problem: "Problem") -> bool:

@@ -43,7 +43,9 @@ Model = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="csv, npz or parquet; columns become arguments of their name."
+        metavar="FILE",
+        help="csv, npz or parquet; columns become arguments of their name. For vae, also a folder "
+        "of images: MNIST's files, or arrays train.npy and test.npy.",
     ),
 ]
 Guide = Annotated[

@@ -1,5 +1,6 @@
 """From what the user typed, MODEL and --data, to a problem."""
 
+import importlib
 import importlib.util
 import inspect
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 from vitools.cli.arguments import bind
 from vitools.errors import FileError, ModelError, OptionError
-from vitools.models import SHIPPED
+from vitools.models import SHIPPED, Example
 from vitools.problem import Problem
 from vitools.sites import nearest
 
@@ -29,6 +30,8 @@ class Target:
     learning_rate: float | None = None
     is_amortised: bool = False
     pictures: Callable[[], dict[str, Any]] | None = None
+    validation: tuple[Any, ...] = ()
+    held_out: tuple[Any, ...] = ()
 
 
 def open_target(model: str, data: Path | None, seed: int, guide: str = "") -> Target:
@@ -43,9 +46,10 @@ def open_target(model: str, data: Path | None, seed: int, guide: str = "") -> Ta
             f"no shipped model '{model}' (shipped: {', '.join(SHIPPED)}).{nearest(model, SHIPPED)} "
             "For your own, give path/to/file.py:function."
         )
-    example = SHIPPED[model].build(seed)
+    is_folder = data is not None and data.is_dir()
+    example = _example_on(model, data, seed) if is_folder else SHIPPED[model].build(seed)
     problem, pictures = None, None
-    if data is None:
+    if data is None or is_folder:
         problem = Problem(example.model, *example.args, **example.kwargs)
         described, pictures = example.description, example.pictures
     problem = problem or bind(example.model, data, model)
@@ -58,7 +62,20 @@ def open_target(model: str, data: Path | None, seed: int, guide: str = "") -> Ta
         example.learning_rate,
         is_amortised=example.guide is not None,
         pictures=pictures,
+        validation=example.validation if data is None or is_folder else (),
+        held_out=example.held_out if data is None or is_folder else (),
     )
+
+
+def _example_on(model: str, folder: Any, seed: int) -> Example:
+    """A shipped model built for the data of a folder, which not all can be."""
+    shipped = SHIPPED[model]
+    build = getattr(importlib.import_module(shipped.module), shipped.example)
+    if "folder" not in inspect.signature(build).parameters:
+        raise OptionError(
+            f"'{folder}' is a folder, and {model} takes a file of columns. Name a file in it."
+        )
+    return build(seed, folder=folder)
 
 
 def _load_function(

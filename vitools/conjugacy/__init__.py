@@ -2,12 +2,13 @@
 
 Stages: ``trace`` (run the model once on shape-only latents, ``symbolic``, ``constructors``) ·
 ``term``, ``positions``, ``cases``, ``logarithm``, ``expression``, ``products``, ``discrete``,
-``operations`` (the algebra) · ``factors`` (log densities as formulas) · ``terms`` (close them over
-plates) · ``masks`` (what they leave out) · ``rows`` (distinct rows) · ``folding`` (fold, merge) · ``plan``, ``block``, ``blocks``, ``gaussian`` (factors of q) ·
+``spelling``, ``operations`` (the algebra) · ``factors`` (log densities as formulas) · ``terms`` (close them over
+plates) · ``masks`` (what they leave out) · ``rows`` (distinct rows) · ``folding`` (fold, merge) · ``plan``,
+``block``, ``blocks``, ``gaussian`` (factors of q) · ``dependence`` (what they lose) ·
 ``streaming``, ``streamed``, ``components``, ``features`` (long plates in chunks) · ``contraction``,
 ``compilation``, ``update`` (messages, updates, the bound) · ``initialise``, ``clusters`` (starts) ·
 ``schedule``, ``coordinates``, ``moves`` (what a run may do) · ``outcome`` (q as distributions) ·
-``explain``.
+``naming``, ``wording``, ``tables``, ``alternatives``, ``explain`` (all of it in words).
 """
 
 from vitools.conjugacy.update import ConjugateModel

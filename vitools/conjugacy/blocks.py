@@ -89,31 +89,19 @@ class DiscreteBlock(DenseBlock):
     def __init__(self, sites: Sequence[TracedSite]):
         super().__init__(sites)
         self.family = FAMILIES["Categorical"]
-        batches = [_discrete_batch(site) for site in sites]
-        self.batch_shape = batches[0]
+        self.batch_shape = discrete_batch(sites)
         self.batch_plates = plate_names(sites[0])[: len(self.batch_shape)]
-        for site, batch in zip(sites, batches, strict=True):
-            if batch != self.batch_shape or plate_names(site)[: len(batch)] != self.batch_plates:
-                raise Unsupported(
-                    f"sites {self.names} stand in different plates, so they have no joint table"
-                )
         self.supports = tuple(site.support_size for site in sites)
         self.cases = math.prod(self.supports)
-        self.mask = batch_mask(sites[0], self.batch_shape) if len(sites) == 1 else None
+        single = len(sites) == 1
+        self.mask = batch_mask(sites[0], self.batch_shape) if single else None
+        self.masked_entropy = masked_entropy(() if single else sites, self.batch_shape)
 
     def resolve(self, atoms: Sequence[Atom]) -> Resolved:
-        found: dict[str, Atom] = {}
-        for atom in atoms:
-            if atom.function != "indicator":
-                raise Unsupported(f"{describe(atom)} of a discrete site")
-            if atom.site in found:
-                raise Unsupported(f"two different elements of discrete site {atom.site!r}")
-            found[atom.site] = atom
-        present = [name for name in self.names if name in found]
-        batch = found[present[0]].labels[:-1]
-        if any(found[name].labels[:-1] != batch for name in present):
-            raise Unsupported(f"different elements of the discrete sites {tuple(present)}")
-        return Resolved(tuple(present), (*batch, *(found[name].labels[-1] for name in present)))
+        return one_atom_each(atoms, self.names)
+
+    def entropies(self) -> Tensor:
+        return super().entropies() - self.masked_entropy
 
     def statistics(self) -> Iterable[Any]:
         """Every subset of the sites, by its joint indicator."""
@@ -173,8 +161,43 @@ class DiscreteBlock(DenseBlock):
         return with_event(plain, site, self.mask)
 
 
-def _discrete_batch(site: TracedSite) -> tuple[int, ...]:
-    return site.shape[:-1] if site.distribution == "OneHotCategorical" else site.shape
+def one_atom_each(atoms: Sequence[Atom], names: Sequence[str]) -> Resolved:
+    """The joint indicator of the discrete sites among ``names`` that the atoms are of."""
+    found: dict[str, Atom] = {}
+    for atom in atoms:
+        if atom.function != "indicator":
+            raise Unsupported(f"{describe(atom)} of a discrete site")
+        if atom.site in found:
+            raise Unsupported(f"two different elements of discrete site {atom.site!r}")
+        found[atom.site] = atom
+    present = [name for name in names if name in found]
+    batch = found[present[0]].labels[:-1]
+    if any(found[name].labels[:-1] != batch for name in present):
+        raise Unsupported(f"different elements of the discrete sites {tuple(present)}")
+    return Resolved(tuple(present), (*batch, *(found[name].labels[-1] for name in present)))
+
+
+def discrete_batch(sites: Sequence[TracedSite]) -> tuple[int, ...]:
+    """The batch shape that all the sites share, plate for plate."""
+    kinds = set()
+    for site in sites:
+        batch = site.shape[:-1] if site.distribution == "OneHotCategorical" else site.shape
+        kinds.add((tuple(batch), plate_names(site)[: len(batch)]))
+    if len(kinds) > 1:
+        names = tuple(site.name for site in sites)
+        raise Unsupported(f"sites {names} stand in different plates, so they have no joint table")
+    ((batch, _),) = kinds
+    return batch
+
+
+def masked_entropy(sites: Sequence[TracedSite], batch_shape: tuple[int, ...]) -> Tensor:
+    """What masked elements of sites in one block, spread evenly by q, add to its entropy."""
+    total = torch.zeros((), dtype=torch.float64)
+    for site in sites:
+        mask = batch_mask(site, batch_shape)
+        if mask is not None:
+            total = total + math.log(site.support_size) * (~mask).double()
+    return total
 
 
 __all__ = [
@@ -183,6 +206,9 @@ __all__ = [
     "FamilyBlock",
     "Resolved",
     "describe",
+    "discrete_batch",
+    "masked_entropy",
+    "one_atom_each",
     "plate_names",
     "with_event",
 ]

@@ -11,7 +11,7 @@ from vitools.conjugacy.links import Link, label_sizes, make_link, separated
 from vitools.conjugacy.rows import DistinctRows
 from vitools.conjugacy.streamed import StreamedBlock
 from vitools.conjugacy.term import Atom, Unsupported
-from vitools.conjugacy.terms import INSTEAD, ClosedTerm, ExpectedLogJoint
+from vitools.conjugacy.terms import ClosedTerm, ExpectedLogJoint
 from vitools.errors import ModelError, NotConjugate
 
 
@@ -79,6 +79,6 @@ def _resolve(
         except Unsupported as error:
             raise NotConjugate(
                 f"site {term.origin!r}: not conjugate to its parent {block.title!r}: the expected "
-                f"log density needs {error}; {INSTEAD}"
+                f"log density needs {error}"
             ) from error
     return replace(term, constants=tuple(left), selections=tuple(selections)), resolved

@@ -16,10 +16,12 @@ from vitools.conjugacy.streamed import StreamedBlock
 from vitools.families import FAMILIES, Family
 from vitools.families.family import Natural
 
+DISCRETE = ("Categorical", "Chain")
+
 
 def extrapolated(block: Block) -> bool:
     """Discrete factors follow from the others within a sweep; they are not extrapolated."""
-    return not isinstance(block, StreamedBlock) and block.family.name != "Categorical"
+    return not isinstance(block, StreamedBlock) and block.family.name not in DISCRETE
 
 
 def family_of(block: Block) -> Family:

@@ -29,9 +29,12 @@ from vitools.conjugacy.term import (
 
 
 class Discrete:
-    def __init__(self, term: Term, shape: Sequence[int]):
+    """``words``: how the model wrote it, where that is known (:mod:`spelling`)."""
+
+    def __init__(self, term: Term, shape: Sequence[int], words: str = ""):
         self.term = term
         self.shape = tuple(shape)
+        self.words = words
 
     @staticmethod
     def latent(site: str, shape: Sequence[int], support: Tensor) -> Discrete:
@@ -39,7 +42,7 @@ class Discrete:
         (place,) = term.atoms()
         value = fresh()
         atom = Atom(site, "indicator", (*place.indices, value))
-        return Discrete(Term(1.0, (atom, Constant(support, (value,))), term.out), shape)
+        return Discrete(Term(1.0, (atom, Constant(support, (value,))), term.out), shape, site)
 
     @staticmethod
     def data(tensor: Tensor) -> Discrete:
@@ -100,7 +103,7 @@ class Discrete:
         if not self.atoms and numbers.dim() == 0:
             return Expression([Term(float(numbers), (), self.term.out)], self.shape)
         selects = bool(((numbers == 0) | (numbers == 1)).all())
-        constant = Constant(numbers, table.labels, selects)
+        constant = Constant(numbers, table.labels, selects, self.words)
         return Expression([Term(1.0, (*self.atoms, constant), self.term.out)], self.shape)
 
     def one_hot(self, size: int) -> Expression:
@@ -125,7 +128,8 @@ class Discrete:
         label = fresh()
         positions = table.tensor.long() % size
         cases = torch.nn.functional.one_hot(positions, size).double()
-        return (*atoms, Constant(cases, (*table.labels, label), True)), label, term.out
+        chosen = Constant(cases, (*table.labels, label), True, self.words)
+        return (*atoms, chosen), label, term.out
 
 
 def _spread(constant: Constant, labels: Sequence[int]) -> Tensor:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from textwrap import wrap
 from typing import Any
 
+from vitools.conjugacy.alternatives import alternative
 from vitools.conjugacy.block import Block
+from vitools.conjugacy.blocks import discrete_batch
+from vitools.conjugacy.chain import is_chain
+from vitools.conjugacy.dependence import in_words, kept_apart
 from vitools.conjugacy.naming import DataNames
+from vitools.conjugacy.plan import make_blocks
 from vitools.conjugacy.symbolic import Refusal
+from vitools.conjugacy.tables import Row, folded, span, table
 from vitools.conjugacy.term import Unsupported
-from vitools.conjugacy.terms import advice, expected_log_joint, log_density
+from vitools.conjugacy.terms import (
+    ClosedTerm,
+    ExpectedLogJoint,
+    advice,
+    expected_log_joint,
+    log_density,
+)
 from vitools.conjugacy.trace import ModelTrace, TracedSite, trace_model
 from vitools.conjugacy.update import ConjugateModel
 from vitools.conjugacy.wording import family, update
@@ -19,9 +33,10 @@ from vitools.families import FAMILY_OF_PRIOR
 from vitools.isolation import ParamState, full_plates, isolated, seeded
 from vitools.program import Program, name_of
 
-Row = tuple[str, str, str, str]
 WIDTH = 100
 """Columns that a reason may take before it is broken."""
+LARGEST_TABLE = 10_000
+"""Cases of discrete latents whose joint table is small for every row."""
 
 
 def explain(
@@ -57,17 +72,10 @@ def explain(
             conjugate = ConjugateModel(model, args, dict(program.kwargs))
         except NotConjugate as error:
             return _refusal(program, error)
-    stated = expected_log_joint(conjugate.trace)
-    names = DataNames(conjugate.trace, program.arguments())
-    rows = [
-        (
-            ", ".join(block.names),
-            family(block),
-            _listed(_parents(conjugate.trace, block)),
-            update(block, stated, names),
-        )
-        for block in conjugate.blocks
-    ]
+    trace = conjugate.trace
+    stated = expected_log_joint(trace)
+    names = DataNames(trace, program.arguments())
+    rows = _updates(trace, conjugate.blocks, stated, names)
     count = len(conjugate.latents)
     enter = [
         f"; data enter as {len(distinct.multiplicity)} distinct rows of {len(distinct.inverse)} "
@@ -75,43 +83,93 @@ def explain(
         for plate, distinct in conjugate.rows.items()
     ]
     summary = f"{count} of {count} latents have closed-form updates{''.join(enter)}."
-    return "\n".join([_table(rows), *names.legend(), summary])
+    apart = [
+        f"{in_words(group)}; {_kept_by([trace.sites[name] for name in group], stated.terms)}."
+        for group in kept_apart(conjugate.blocks, stated.terms)
+    ]
+    return "\n".join([table(folded(rows)), *names.legend(), *apart, summary])
+
+
+def _kept_by(sites: list[TracedSite], terms: Sequence[ClosedTerm]) -> str:
+    """How the dependence of discrete latents is kept."""
+    cases = math.prod(site.support_size for site in sites)
+    try:
+        discrete_batch(sites)
+        shared = is_chain(sites, terms) or cases <= LARGEST_TABLE
+    except Unsupported:
+        shared = False
+    if not shared:
+        return "svi() and nuts() sum them out exactly"
+    return f"joint=[({span([repr(site.name) for site in sites]).replace(' … ', ', …, ')})] keeps it"
+
+
+def _updates(
+    trace: ModelTrace, blocks: Sequence[Block], stated: ExpectedLogJoint, names: DataNames
+) -> list[Row]:
+    return [
+        (
+            ", ".join(block.names),
+            family(block),
+            _listed(_parents(trace, block)),
+            update(block, stated, names),
+        )
+        for block in blocks
+    ]
 
 
 def _refusal(program: Program, error: NotConjugate) -> str:
-    """Which sites are at fault: those whose density, or a parent's use, has no rule."""
+    """The updates of the sites that have one, given the others; and why those have none."""
     try:
         trace = trace_model(program.model, program.args, dict(program.kwargs))
     except NotConjugate as raised:
         return f"no latent has a closed-form update: {raised}"
+    faults, unstated = _faults(trace, error)
+    sites = {n: s for n, s in trace.sites.items() if s.is_latent}
+    stated = expected_log_joint(trace, without=unstated)
+    names = DataNames(trace, program.arguments())
+    with_update = replace(trace, sites={n: s for n, s in sites.items() if n not in faults})
+    blocks = make_blocks(with_update, stated.terms, (), ())
+    written = {row[0]: row for row in _updates(trace, blocks, stated, names)}
+    instead = alternative(trace)
+    rows = [
+        written[site.name]
+        if site.name in written
+        else (
+            site.name,
+            site.distribution,
+            _listed(n for n in _sites_in(site) if n in trace.sites),
+            _reason(site, trace, faults[site.name], instead),
+        )
+        for site in sites.values()
+    ]
+    summary = f"{len(written)} of {len(sites)} latents have closed-form updates."
+    return "\n".join([table(folded(rows)), *names.legend(), summary])
+
+
+def _faults(trace: ModelTrace, error: NotConjugate) -> tuple[dict[str, str], set[str]]:
+    """Why latents have no update, and the sites whose density is no sum of terms."""
     simplex = frozenset(n for n, s in trace.sites.items() if s.distribution == "Dirichlet")
     faults: dict[str, str] = {}
+    unstated: set[str] = set()
     for site in trace.sites.values():
         try:
             log_density(site, simplex)
         except (NotConjugate, Unsupported) as raised:
-            involved = {site.name} if site.is_latent else _sites_in(site)
-            for name in involved:
+            unstated.add(site.name)
+            for name in {*_sites_in(site), *([site.name] if site.is_latent else [])}:
                 faults.setdefault(name, str(raised))
-    latents = [site for site in trace.sites.values() if site.is_latent]
+        else:
+            if site.is_latent and site.distribution not in FAMILY_OF_PRIOR:
+                faults[site.name] = f"{site.distribution} has no conjugate family"
     if not faults:
-        faults = {s.name: str(error) for s in latents if repr(s.name) in str(error)}
-    rows = [
-        (
-            site.name,
-            site.distribution,
-            _listed(n for n in _sites_in(site) if n in trace.sites),
-            _reason(site, trace, faults[site.name]) if site.name in faults else "closed form",
-        )
-        for site in latents
-    ]
-    good = sum(site.name not in faults for site in latents)
-    return f"{_table(rows)}\n{good} of {len(latents)} latents have closed-form updates."
+        words = str(error.__cause__ or error)
+        faults = {n: words for n, s in trace.sites.items() if s.is_latent and repr(n) in words}
+    return faults, unstated
 
 
-def _reason(site: TracedSite, trace: ModelTrace, fault: str) -> str:
+def _reason(site: TracedSite, trace: ModelTrace, fault: str, instead: str) -> str:
     """Why there is no update, and on a line of its own what to use instead."""
-    why, _, instead = fault.removeprefix(f"site {site.name!r}: ").rpartition("; ")
+    why = fault.removeprefix(f"site {site.name!r}: ")
     if site.distribution not in FAMILY_OF_PRIOR:
         children = [
             f"{child.distribution} {child.name!r}"
@@ -142,13 +200,3 @@ def _sites_in(site: TracedSite) -> set[str]:
 
 def _listed(names: Any) -> str:
     return ", ".join(sorted(names)) or "-"
-
-
-def _table(rows: list[Row]) -> str:
-    cells = [("site", "family", "parents", "update"), *rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(3)]
-    lines = []
-    for row in cells:
-        start = "  ".join(text.ljust(w) for text, w in zip(row[:3], widths, strict=True)) + "  "
-        lines.append(start + row[3].replace("\n", "\n" + " " * len(start)))
-    return "\n".join(line.rstrip() for text in lines for line in text.split("\n"))

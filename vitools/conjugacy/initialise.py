@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vitools.conjugacy.blocks import Block, DiscreteBlock, FamilyBlock
+from vitools.conjugacy.chain import ChainBlock
 from vitools.conjugacy.clusters import seed_clusters
 from vitools.conjugacy.gaussian import GaussianBlock
 from vitools.conjugacy.principal_axes import turn_to_principal_axes
@@ -50,9 +51,8 @@ def flat_start(model: ConjugateModel, block: Block) -> None:
 
 def _start(model: ConjugateModel, block: Block, generator: torch.Generator) -> None:
     prior = model.messages(block, fixed_only=True)
-    if isinstance(block, DiscreteBlock):
-        shape = (*block.batch_shape, *block.supports)
-        block.restore((_uniform(shape, generator),))
+    if isinstance(block, DiscreteBlock | ChainBlock):
+        block.restore((_uniform(block.component_shape(0), generator),))
     elif isinstance(block, GaussianBlock):
         _start_gaussian(block, generator)
     elif isinstance(block, FamilyBlock):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vitools.conjugacy.folding import operand_labels
 from vitools.conjugacy.term import Constant
-from vitools.conjugacy.terms import Selection
+from vitools.conjugacy.terms import ClosedTerm, Selection
 from vitools.conjugacy.trace import ModelTrace
 
 FORMS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -55,28 +55,31 @@ class DataNames:
         self.priors = {name for name, site in trace.sites.items() if site.is_latent}
         self.unnamed: list[tuple[Tensor, str]] = []
 
-    def of(self, operand: Constant | Selection, origin: str) -> Named:
-        """The name of a constant in a term that comes from the density of ``origin``."""
+    def of(self, operand: Constant | Selection, term: ClosedTerm) -> Named:
+        """The name of a constant in a term."""
         if isinstance(operand, Selection):
-            return Named(self.index(operand, origin), operand.labels)
+            return Named(self.index(operand, term), operand.labels)
+        if operand.words:
+            bracketed = f"({operand.words})" if " " in operand.words else operand.words
+            return Named(bracketed, operand.labels)
         position = position_of(operand)
         if position is not None:
             return Named(f"1[{position}]", operand.labels)
         for form, function in FORMS.items():
-            for name, value in self._candidates(origin):
+            for name, value in self._candidates(term.origin):
                 turned = _aligned(operand, value, function)
                 if turned is not None:
                     return Named(form.format(name), turned)
-        return Named(self._number(operand.tensor, origin), operand.labels)
+        return Named(self._number(operand.tensor, term), operand.labels)
 
-    def index(self, selection: Selection, origin: str) -> str:
+    def index(self, selection: Selection, term: ClosedTerm) -> str:
         """The name of the integers that read an axis."""
-        for name, value in self._candidates(origin):
+        for name, value in self._candidates(term.origin):
             if value.shape == selection.index.shape and torch.equal(
                 value.long(), selection.index.long()
             ):
                 return name
-        return self._number(selection.index, origin)
+        return self._number(selection.index, term)
 
     def legend(self) -> list[str]:
         """What stands behind the numbered constants."""
@@ -89,8 +92,9 @@ class DataNames:
     def _candidates(self, origin: str) -> list[tuple[str, Tensor]]:
         return sorted(self.known, key=lambda pair: pair[0] != origin)
 
-    def _number(self, tensor: Tensor, origin: str) -> str:
-        if origin in self.priors:
+    def _number(self, tensor: Tensor, term: ClosedTerm) -> str:
+        origin = term.origin
+        if origin in self.priors and all(atom.site == origin for atom in term.atoms):
             return f"prior({origin})"
         for i, (known, _) in enumerate(self.unnamed):
             if known.shape == tensor.shape and torch.equal(known, tensor):
@@ -165,12 +169,12 @@ def group_words(
     group: list[Constant | Selection],
     inner: set[int],
     names: DataNames,
-    origin: str,
+    term: ClosedTerm,
     plates: Mapping[int, str],
 ) -> str:
     """A group of constants summed over the labels ``inner``: ``XᵀX``, ``Xᵀy``, ``Σ_rows x``."""
     group = [o for o in group if times_identity([o]) != 1.0] or group
-    named = [names.of(operand, origin) for operand in group]
+    named = [names.of(operand, term) for operand in group]
     product = _matrix_product(group, named, inner)
     if product:
         return product

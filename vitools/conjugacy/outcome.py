@@ -40,7 +40,8 @@ def _repeated(model: ConjugateModel, block: Block) -> Distribution | None:
     if plate is None or first.to_event:
         return None
     small = block.materialised() if isinstance(block, StreamedBlock) else block
-    assert isinstance(small, DiscreteBlock)
+    if not isinstance(small, DiscreteBlock):
+        return None
     if small.mask is not None or sum(size > 1 for size in small.batch_shape) > 1:
         return None
     rows = model.rows[plate]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vitools.conjugacy.blocks import Block, DiscreteBlock, FamilyBlock
+from vitools.conjugacy.chain import ChainBlock, is_chain
 from vitools.conjugacy.gaussian import GaussianBlock
 from vitools.conjugacy.term import Unsupported
 from vitools.conjugacy.terms import ClosedTerm
@@ -49,7 +50,7 @@ def _block(
 ) -> Block:
     families = {FAMILY_OF_PRIOR[site.distribution] for site in members}
     if families == {"Categorical"}:
-        return DiscreteBlock(members)
+        return ChainBlock(members) if is_chain(members, terms) else DiscreteBlock(members)
     if families <= set(GAUSSIAN):
         axes = _joint_axes(members, terms, along)
         if len(members) > 1 or any(axes.values()):

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from vitools.conjugacy.block import Block, DenseBlock
 from vitools.conjugacy.blocks import DiscreteBlock
+from vitools.conjugacy.chain import ChainBlock
 from vitools.conjugacy.gaussian import GaussianBlock
 from vitools.conjugacy.rows import DistinctRows
 from vitools.conjugacy.streamed import StreamedBlock
@@ -61,6 +62,10 @@ def can_stream(
     axis = block.batch_plates.index(plate)
     size = block.batch_shape[axis]
     if isinstance(block, GaussianBlock) and (block.elementwise or block.kept is not None):
+        return False
+    if isinstance(block, ChainBlock):
+        return False
+    if isinstance(block, DiscreteBlock) and bool(block.masked_entropy.any()):
         return False
     if size < (2 if isinstance(block, DiscreteBlock) else STREAMED_ROWS):
         return False

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map
 from vitools.conjugacy.discrete import Discrete
 from vitools.conjugacy.expression import Expression
 from vitools.conjugacy.operations import RULES, Node, function_name
+from vitools.conjugacy.spelling import spelled
 from vitools.conjugacy.term import Unsupported
 from vitools.errors import NotConjugate
 
@@ -66,7 +67,7 @@ class SymbolicTensor(Tensor):
             raise NotConjugate(
                 f"the model reads the value of latent {_listed(sites)} while it runs "
                 f"({name}, or a Python condition on it), so its structure is not fixed; "
-                "use svi() or nuts() for this model"
+                "svi() and nuts() fit it, because they run the model on values"
             )
         if name == "setitem" or (
             getattr(func, "__name__", "").endswith("_")
@@ -109,11 +110,15 @@ def _checked(shape_only: Tensor, node: Any, name: str) -> SymbolicTensor:
 def _apply(name: str, args: Any, kwargs: Any, sites: frozenset[str]) -> Any:
     refusals = _collect((args, kwargs), Refusal)
     if refusals:
-        return refusals[0]
+        return Refusal(refusals[0].reason, sites)
     if name not in RULES:
         return Refusal(f"operation {name!r} has no closed-form rule", sites)
+    args, kwargs = tree_map(_to_node, (args, kwargs))
     try:
-        return RULES[name](*tree_map(_to_node, args), **tree_map(_to_node, kwargs))
+        result = RULES[name](*args, **kwargs)
+        if isinstance(result, Discrete):
+            result.words = spelled(name, args, kwargs)
+        return result
     except Unsupported as error:
         return Refusal(str(error), sites)
     except TypeError as error:

@@ -55,13 +55,16 @@ def same_index(a: Index, b: Index) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
+    """``words`` say how a function of discrete latents was written, where that is known."""
+
     tensor: Tensor
     labels: tuple[int, ...]
     selects: bool = False
+    words: str = ""
 
     def rename(self, names: dict[int, int]) -> Constant:
         labels = tuple(names.get(label, label) for label in self.labels)
-        return Constant(self.tensor, labels, self.selects)
+        return Constant(self.tensor, labels, self.selects, self.words)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,7 @@ from vitools.conjugacy.symbolic import Refusal
 from vitools.conjugacy.term import Atom, Constant, Gather, Index, Term, Unsupported, fresh
 from vitools.conjugacy.trace import ModelTrace, TracedSite
 from vitools.errors import NotConjugate
-
-INSTEAD = "use svi() or nuts() for this model"
+from vitools.families import FAMILY_OF_PRIOR
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,15 +73,17 @@ class ExpectedLogJoint:
     sizes: dict[int, int]
 
 
-def expected_log_joint(trace: ModelTrace) -> ExpectedLogJoint:
+def expected_log_joint(trace: ModelTrace, without: Container[str] = ()) -> ExpectedLogJoint:
+    """The closed terms of all sites but those left out."""
     plate_labels = {name: fresh() for name in trace.plates}
     simplex = frozenset(
         name for name, site in trace.sites.items() if site.distribution == "Dirichlet"
     )
     terms: list[ClosedTerm] = []
     for site in trace.sites.values():
-        for term in _site_terms(site, simplex, plate_labels):
-            terms.append(_read_by_selection(term, site.name, trace))
+        if site.name not in without:
+            for term in _site_terms(site, simplex, plate_labels):
+                terms.append(_read_by_selection(term, site.name, trace))
     return ExpectedLogJoint(terms, 0.0, plate_labels, term_sizes(terms, trace, plate_labels))
 
 
@@ -119,8 +120,7 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
         if constant is not None:
             return constant
         raise NotConjugate(
-            f"site {site.name!r}: {site.distribution} has no closed-form rule "
-            f"({advice(site)}); {INSTEAD}"
+            f"site {site.name!r}: {site.distribution} has no closed-form rule ({advice(site)})"
         )
     arguments: dict[str, Any] = {}
     for name, argument in site.arguments.items():
@@ -131,7 +131,7 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
             of = "" if site.distribution == "Unit" else f" of {site.distribution}"
             raise NotConjugate(
                 f"site {site.name!r}: parameter {name!r}{of} depends on latent {parents} through an "
-                f"operation without closed form: {argument.reason}; {INSTEAD}"
+                f"operation without closed form: {argument.reason}"
             )
         arguments[name] = (
             argument.expression()
@@ -150,11 +150,12 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
         listed = ", ".join(repr(parent) for parent in involved) or "its parameters"
         raise NotConjugate(
             f"site {site.name!r}: {site.distribution} is not conjugate to {listed}: "
-            f"its log density needs {error}; {INSTEAD}"
+            f"its log density needs {error}"
         ) from error
 
 
 def advice(site: TracedSite) -> str:
+    """The conjugate choice in place of the site's distribution, or which distributions there are."""
     suggestions = {
         "HalfCauchy": "a Gamma prior on the precision is the conjugate choice",
         "HalfNormal": "a Gamma prior on the precision is the conjugate choice",
@@ -165,7 +166,10 @@ def advice(site: TracedSite) -> str:
         "TransformedDistribution": "take the transform to the data, as with LogNormal",
         "LKJCholesky": "a Wishart prior on the precision matrix is the conjugate choice",
     }
-    return suggestions.get(site.distribution, "it is not one of " + ", ".join(sorted(RULES)))
+    if site.distribution in suggestions:
+        return suggestions[site.distribution]
+    known = FAMILY_OF_PRIOR if site.is_latent else RULES
+    return "closed forms exist for " + ", ".join(sorted(known))
 
 
 def _constant_density(site: TracedSite) -> Expression | None:

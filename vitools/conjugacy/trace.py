@@ -82,8 +82,8 @@ def _not_followed(recorder: Recorder, reason: str) -> NotConjugate:
     latents = [name for name, site in recorder.trace.sites.items() if site.is_latent]
     return NotConjugate(
         f"after its latent sites {latents} the model does something with one of them that has no "
-        f"closed form and needs its value ({reason.splitlines()[0]}); use svi() or nuts() for this "
-        "model"
+        f"closed form and needs its value ({reason.splitlines()[0]}); svi() and nuts() fit it, "
+        "because they run the model on values"
     )
 
 
@@ -124,8 +124,8 @@ class Recorder(Messenger):
         if msg["is_observed"]:
             if isinstance(value, SymbolicTensor):
                 raise NotConjugate(
-                    f"site {name!r} observes a quantity that depends on latents; "
-                    "condition on data, or use svi() or nuts()"
+                    f"site {name!r} observes a quantity that depends on latents; condition on data, "
+                    "or use svi() or nuts(), which run the model on values"
                 )
             observed = torch.empty(value.shape) if kind == "Unit" else torch.as_tensor(value)
         elif not isinstance(value, SymbolicTensor) or not isinstance(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vitools.conjugacy.alternatives import alternative_named
 from vitools.conjugacy.block import Block
 from vitools.conjugacy.compilation import compile_links
 from vitools.conjugacy.folding import fold
@@ -25,7 +26,7 @@ from vitools.conjugacy.rows import collapse as collapse_rows
 from vitools.conjugacy.schedule import inner_blocks, ordered
 from vitools.conjugacy.streamed import StreamedBlock
 from vitools.conjugacy.streaming import streamed
-from vitools.conjugacy.terms import INSTEAD, ExpectedLogJoint, advice, expected_log_joint
+from vitools.conjugacy.terms import ExpectedLogJoint, advice, expected_log_joint
 from vitools.conjugacy.trace import ModelTrace, TracedSite, trace_model
 from vitools.errors import ModelError, NotConjugate
 from vitools.families import FAMILY_OF_PRIOR
@@ -59,9 +60,9 @@ class ConjugateModel:
         self.latents = {n: s for n, s in self.trace.sites.items() if s.is_latent}
         if not self.latents:
             raise ModelError("the model has no latent sites: there is nothing to infer")
-        for site in self.latents.values():
-            _check_family(site)
-        with torch.no_grad():
+        with torch.no_grad(), alternative_named(self.trace):
+            for site in self.latents.values():
+                check_family(site)
             stated = expected_log_joint(self.trace)
             trace = with_priors_that_matter(self.trace, stated.terms)
             if trace is not self.trace:
@@ -210,11 +211,11 @@ class ConjugateModel:
         return distributions(self)
 
 
-def _check_family(site: TracedSite) -> None:
+def check_family(site: TracedSite) -> None:
     if site.distribution not in FAMILY_OF_PRIOR:
         raise NotConjugate(
             f"latent site {site.name!r}: {site.distribution} has no conjugate family "
-            f"({advice(site)}); {INSTEAD}"
+            f"({advice(site)})"
         )
 
 

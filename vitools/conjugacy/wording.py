@@ -21,6 +21,7 @@ from vitools.conjugacy.naming import (
     products,
     times_identity,
 )
+from vitools.conjugacy.tables import shortened
 from vitools.conjugacy.term import Atom, Constant
 from vitools.conjugacy.terms import ClosedTerm, ExpectedLogJoint, Selection
 
@@ -91,12 +92,13 @@ def _added(messages: Iterable[Message], plus: float) -> str:
     parts = [(value, text) for value, text in messages if text]
     largest = max((abs(value) for value, _ in parts), default=0.0)
     parts = [part for part in parts if abs(part[0]) > ROUNDING * largest]
-    words = [f"{number:.6g}"] if number or not parts else []
+    words: list[str] = []
     for value, text in parts:
         size = "" if abs(value) == 1 else f"{abs(value):.6g} "
-        sign = ("- " if value < 0 else "+ ") if words else ("-" if value < 0 else "")
+        sign = ("- " if value < 0 else "+ ") if words or number else ("-" if value < 0 else "")
         words.append(f"{sign}{size}{text}")
-    return " ".join(words)
+    words = shortened(words, [text for _, text in parts])
+    return " ".join([f"{number:.6g}", *words] if number or not parts else words)
 
 
 class _Writer:
@@ -160,7 +162,7 @@ class _Writer:
                 self.number *= scale * folded.coefficient
                 self.words.append(Named("I", tuple(labels)))
             else:
-                words = group_words(group, inner, self.names, self.term.origin, self.plates)
+                words = group_words(group, inner, self.names, self.term, self.plates)
                 self.words.append(Named(words, tuple(labels)))
 
     def _is_place(self, operand: Constant | Selection) -> bool:
@@ -168,7 +170,7 @@ class _Writer:
         if isinstance(operand, Selection):
             if operand.target in self.own:
                 return False
-            self.read[operand.target] = self.names.index(operand, self.term.origin)
+            self.read[operand.target] = self.names.index(operand, self.term)
             return True
         position = position_of(operand)
         if position is not None and operand.labels[0] not in self.own:
@@ -180,7 +182,10 @@ class _Writer:
         targets = [label for label in operand.labels if label not in self.read]
         if not readers or len(targets) != 1:
             return False
-        self.read[targets[0]] = readers[0] if len(readers) == 1 else f"({', '.join(readers)})"
+        place = operand.words or ", ".join(readers)
+        self.read[targets[0]] = place
+        if targets[0] in self.own:
+            self.words.append(Named(f"1[{place}]", operand.labels))
         return True
 
     def _expectations(self) -> list[str]:

@@ -68,6 +68,7 @@ def simulate_and_fit(
     num_draws: int,
     workers: int,
     path: str | Path | None,
+    progress: Callable[[int], None] | None,
 ) -> list[Run]:
     """All runs in the order of their data sets, those already in the file read from it."""
     header = json.dumps({"problem": problem.fingerprint, "seed": seed, "num_draws": num_draws})
@@ -82,6 +83,8 @@ def simulate_and_fit(
             _append(Path(path), line)
         run = Run.from_line(line)
         done[run.index] = run
+        if progress is not None:
+            progress(len(done))
     return [done[i] for i in range(num_data_sets)]
 
 

@@ -6,6 +6,11 @@ r_i = 1 for draws from the posterior. For draws of an approximation q, r_i = p(x
 corrects for it in the same stroke. Weights are Pareto smoothed for every unit of data, each with
 its own k̂. Units are what stays independent given the parameters, discrete latents summed out.
 
+For draws of Markov chains the numbers are those of ``arviz.loo``, which lets the tail grow where draws
+are correlated. For an approximation they are those of ``arviz.loo_approximate_posterior``: its
+weights carry the error of q as well as the step to x_{-n}, so their k̂ is larger than the one that
+``arviz.loo`` shows of the same draws, and more units may pass the threshold.
+
 References:
     Vehtari, Gelman, Gabry, *Practical Bayesian model evaluation using leave-one-out
     cross-validation and WAIC*, Statistics and Computing 27, 2017.
@@ -18,6 +23,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from pyro.ops.stats import effective_sample_size
 from torch import Tensor
 
 from vitools.diagnostics.evidence import is_constant
@@ -53,10 +59,11 @@ def loo(posterior: Posterior, num_samples: int = 2000, seed: int = 0) -> Predict
         num_samples: draws from a fit with a density; a sampler's own draws are all used.
     """
     likelihood, log_ratios = _terms(posterior, num_samples, seed)
+    efficiency = _efficiency(posterior)
     pointwise, khats, seen = {}, {}, 0.0
     for name, terms in likelihood.items():
         flat = terms.flatten(1)
-        found = [_leave_one_out(flat[:, n], log_ratios) for n in range(flat.shape[1])]
+        found = [_leave_one_out(flat[:, n], log_ratios, efficiency) for n in range(flat.shape[1])]
         pointwise[name] = (
             torch.tensor([elpd for elpd, _ in found]).double().reshape(terms.shape[1:])
         )
@@ -119,8 +126,24 @@ def _terms(posterior: Posterior, num_samples: int, seed: int) -> tuple[dict[str,
     return terms, log_ratios
 
 
-def _leave_one_out(terms: Tensor, log_ratios: Tensor) -> tuple[float, float]:
-    weights = smooth(log_ratios - terms)
+def _efficiency(posterior: Posterior) -> float:
+    """Effective sample size over number of draws, the mean of all entries; 1 where independent."""
+    if not isinstance(posterior, DrawsPosterior):
+        return 1.0
+    chains, length = next(iter(posterior.draws.values())).shape[:2]
+    if chains == 1:
+        return 1.0
+    entries = [
+        v.detach().cpu().double().reshape(chains, length, -1) for v in posterior.draws.values()
+    ]
+    sizes = effective_sample_size(torch.cat(entries, -1))
+    sizes = sizes.clamp(max=chains * length * math.log10(chains * length))  # as ArviZ does
+    known = sizes[torch.isfinite(sizes)]
+    return float(known.mean()) / (chains * length) if len(known) else 1.0
+
+
+def _leave_one_out(terms: Tensor, log_ratios: Tensor, efficiency: float) -> tuple[float, float]:
+    weights = smooth(log_ratios - terms, efficiency)
     return float((weights.log_weights + terms).logsumexp(0)), weights.khat.value
 
 

@@ -1,7 +1,8 @@
 """Means and standard deviations of what a fit is judged on, each with its Monte Carlo error.
 
 What is judged are the model's invariants where it carries some (functions of the latents that
-it identifies, e.g. up to relabelling), else its continuous latents.
+it identifies, e.g. up to relabelling), else its continuous latents. Discrete latents are summed out and
+not judged themselves.
 """
 
 import math

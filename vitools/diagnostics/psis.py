@@ -43,24 +43,27 @@ class SmoothedWeights:
         return float(1.0 / self.weights.square().sum())
 
 
-def smooth(log_weights: Tensor) -> SmoothedWeights:
+def smooth(log_weights: Tensor, efficiency: float = 1.0) -> SmoothedWeights:
     """Smooth and normalise log weights ``[n]``, n ≥ 25.
+
+    Args:
+        efficiency: effective sample size over number of draws, for draws of Markov chains.
 
     Example:
         >>> round(smooth(torch.zeros(100)).effective_size, 6)
         100.0
     """
     log_weights = checked_log_weights(log_weights).double()
-    khat = khat_estimate(log_weights)
+    khat = khat_estimate(log_weights, efficiency)
     shifted = log_weights - log_weights.max()
     if not is_constant(log_weights):
-        shifted = _smoothed_tail(shifted)
+        shifted = _smoothed_tail(shifted, efficiency)
     return SmoothedWeights(shifted - shifted.logsumexp(0), khat)
 
 
-def _smoothed_tail(log_weights: Tensor) -> Tensor:
+def _smoothed_tail(log_weights: Tensor, efficiency: float) -> Tensor:
     """``[n]`` whose largest is 0, with the tail's order statistics in the place of the tail."""
-    cutoff, above = tail_above(log_weights)
+    cutoff, above = tail_above(log_weights, efficiency)
     if len(above) < FEWEST_IN_TAIL:
         return log_weights
     excess = math.exp(cutoff) * torch.expm1(log_weights[above] - cutoff)

@@ -2,8 +2,9 @@
 
 Three things are looked for in the weighted draws, in this order: a funnel (the spread of one site
 follows another), a correlation that the fit does not have, a mean that has not arrived. What is
-found is named, with the cure that fits the kind of fit at hand: blocks for a product of factors, a
-richer guide for a guide.
+found is named, with the cure that fits the kind of fit at hand: blocks for a product of factors, the
+next rung for a guide. The rungs are independent factors, one Gaussian for all, a flow, NUTS; nobody is
+sent to the rung where they stand.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from torch import Tensor
 from vitools.diagnostics.accuracy import Accuracy, entry_name
 from vitools.diagnostics.psis import SmoothedWeights
 from vitools.diagnostics.site_khat import SiteKhat
-from vitools.posterior import FactorisedPosterior, Posterior
+from vitools.posterior import FactorisedPosterior, GaussianPosterior, Posterior
 from vitools.unconstrained import UnconstrainedSpace
 
 CLEAR = 0.3
@@ -29,7 +30,17 @@ GAUSSIAN = {"Normal", "MultivariateNormal"}
 """Sites that one factor of coordinate ascent can hold together."""
 
 JOINT_GUIDE = "svi() with a guide that draws them together (AutoMultivariate)"
-RICHER_GUIDE = "a guide of another shape (AutoFlow), or nuts()"
+FLOW = "a guide of another shape (AutoFlow)"
+NO_GUIDE = "nuts(), or reparameterise the model until its posterior is nearer to a Gaussian"
+
+GAUSSIAN_GUIDES = {
+    "AutoMultivariate",
+    "AutoMultivariateNormal",
+    "AutoLowRankMultivariateNormal",
+    "AutoLaplaceApproximation",
+    "AutoGaussian",
+}
+FLOW_GUIDES = {"AutoFlow", "AutoNormalizingFlow", "AutoIAFNormal"}
 
 
 def suggest(
@@ -128,8 +139,10 @@ def _of_correlation(
         return ""
     one, two = best
     said = f"{names[one]} and {names[two]} are correlated in the posterior, not in the fit"
+    if _is_joint(posterior):
+        said = f"{names[one]} and {names[two]} are correlated otherwise in the posterior"
     if not isinstance(posterior, FactorisedPosterior):
-        return f"{said}: use {JOINT_GUIDE}, or nuts()"
+        return f"{said}: use {_next_rung(posterior)}"
     gaussian = {
         posterior.problem.latents[owner].distribution for owner in (owners[one], owners[two])
     }
@@ -153,15 +166,37 @@ def _of_means(posterior: Posterior, correction: Accuracy | None) -> str:
 
 
 def _of_shape(posterior: Posterior, vector: Tensor) -> str:
-    if vector.shape[1] == 1:
-        return RICHER_GUIDE
-    if isinstance(posterior, FactorisedPosterior):
-        return f"{JOINT_GUIDE}, or nuts()"
+    if vector.shape[1] == 1 and not _is_flow(posterior):
+        return f"{FLOW}, or nuts()"
     even = torch.full((len(vector),), 1.0 / len(vector), dtype=torch.float64)
     own = _correlations(vector, even).fill_diagonal_(0.0).abs().nan_to_num(0.0)
-    if float(own.max()) < SURE / len(vector) ** 0.5:
-        return f"the fit has no correlations at all: try {JOINT_GUIDE}, or nuts()"
-    return RICHER_GUIDE
+    has_none = float(own.max()) < SURE / len(vector) ** 0.5
+    if has_none and not _is_joint(posterior) and not isinstance(posterior, FactorisedPosterior):
+        return f"the fit has no correlations at all: try {_next_rung(posterior)}"
+    return _next_rung(posterior)
+
+
+def _next_rung(posterior: Posterior) -> str:
+    if _is_flow(posterior):
+        return NO_GUIDE
+    return f"{FLOW if _is_joint(posterior) else JOINT_GUIDE}, or nuts()"
+
+
+def _is_joint(posterior: Posterior) -> bool:
+    """Whether all sites are drawn together already."""
+    if isinstance(posterior, GaussianPosterior):
+        return bool((posterior.scale_tril.tril(-1) != 0).any())
+    return _is_flow(posterior) or bool(_guide_classes(posterior) & GAUSSIAN_GUIDES)
+
+
+def _is_flow(posterior: Posterior) -> bool:
+    return bool(_guide_classes(posterior) & FLOW_GUIDES)
+
+
+def _guide_classes(posterior: Posterior) -> set[str]:
+    """By name, bases included: guides belong to a higher layer."""
+    guide = getattr(posterior, "guide", None)
+    return {kind.__name__ for kind in type(guide).__mro__}
 
 
 def _least(weights: SmoothedWeights) -> float:

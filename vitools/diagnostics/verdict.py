@@ -1,6 +1,7 @@
 """A verdict in words on one fit, by stated rules.
 
-The worst of these decides, the first listed among equals:
+The worst of these decides. Of a mean and an sd that are equally bad, the one that is further beyond
+its limit is named; else the first listed:
 
 ===============================  =================================================
 do not use                       the engine diverged, or chains have not mixed
@@ -76,6 +77,19 @@ class Verdict:
         return self.grade.value
 
 
+@dataclass(frozen=True)
+class _Complaint:
+    """A reason not to trust a fit.
+
+    Attributes:
+        excess: how far beyond its limit the figure is for certain, as a factor; infinite where no
+            figure is at fault.
+    """
+
+    verdict: Verdict
+    excess: float = math.inf
+
+
 RICHER = "try a richer guide (full covariance, other families), or nuts()"
 
 
@@ -121,49 +135,56 @@ def reach_verdict(
         found.append(_of_khat(khat, threshold, is_checked, culprit, remedy))
     elif khat is not None and not is_checked:
         found += _of_weights(khat, correction, remedy)
-    complaints = [verdict for verdict in found if verdict is not None]
+    complaints = [complaint for complaint in found if complaint is not None]
     if complaints:
-        return max(complaints, key=lambda verdict: verdict.grade.rank)
+        return max(complaints, key=lambda c: (c.verdict.grade.rank, c.excess)).verdict
     words = _praise(detail, khat, threshold, effective_share, accuracy, correction)
     return Verdict(Grade.TRUST, words)
 
 
-def _of_status(status: Status, detail: str) -> Verdict | None:
+def _of_status(status: Status, detail: str) -> _Complaint | None:
     if status.is_good:
         return None
     grade = Grade.REJECT if status in (Status.DIVERGED, Status.NOT_MIXED) else Grade.CARE
-    return Verdict(grade, status.label + (f" ({detail})" if detail else ""), status.advice)
+    said = status.label + (f" ({detail})" if detail else "")
+    return _Complaint(Verdict(grade, said, status.advice))
 
 
-def _of_density(bound: Estimate | None) -> Verdict | None:
+def _of_density(bound: Estimate | None) -> _Complaint | None:
     if bound is None or math.isfinite(bound.value):
         return None
-    return Verdict(
-        Grade.REJECT,
-        "some of its draws have zero or undefined density under the model",
-        "choose a guide whose support is that of each site, or fit again with a smaller step",
+    return _Complaint(
+        Verdict(
+            Grade.REJECT,
+            "some of its draws have zero or undefined density under the model",
+            "choose a guide whose support is that of each site, or fit again with a smaller step",
+        )
     )
 
 
-def _of_missing(missing: Estimate | None) -> Verdict | None:
+def _of_missing(missing: Estimate | None) -> _Complaint | None:
     if missing is None or not missing.value - SURE * missing.standard_error > -math.log(
         LEAST_SHARE
     ):
         return None
-    return Verdict(
-        Grade.REJECT,
-        f"its draws account for {math.exp(-missing.value):.2g} of the evidence that is known to "
-        "be there",
-        "start from several seeds (another mode holds the rest), or use nuts()",
+    return _Complaint(
+        Verdict(
+            Grade.REJECT,
+            f"its draws account for {math.exp(-missing.value):.2g} of the evidence that is known to "
+            "be there",
+            "start from several seeds (another mode holds the rest), or use nuts()",
+        )
     )
 
 
-def _of_weights(khat: Estimate, correction: Accuracy | None, remedy: str) -> list[Verdict | None]:
+def _of_weights(
+    khat: Estimate, correction: Accuracy | None, remedy: str
+) -> list[_Complaint | None]:
     """What the fit's own weights say of its moments, k̂ being below the threshold."""
     is_doubtful = khat.value > DOUBTFUL_KHAT
     if correction is None:
         said = f"k̂ {khat.value:.2f} is above {DOUBTFUL_KHAT}, and nothing confirms the moments"
-        return [Verdict(Grade.CARE, said, remedy)] if is_doubtful else []
+        return [_Complaint(Verdict(Grade.CARE, said, remedy))] if is_doubtful else []
     mean, sd = (limit / 2 if is_doubtful else limit for limit in CORRECTION_LIMITS)
     words = ("where its weights put it", "what its weights say")
     return _of_moments(correction, (mean, sd), words, remedy)
@@ -171,7 +192,7 @@ def _of_weights(khat: Estimate, correction: Accuracy | None, remedy: str) -> lis
 
 def _of_moments(
     accuracy: Accuracy, limits: tuple[float, float], against: tuple[str, str], remedy: str
-) -> list[Verdict | None]:
+) -> list[_Complaint | None]:
     where, whose = against
     return [
         _of_means(accuracy, limits[0], where, remedy),
@@ -179,7 +200,7 @@ def _of_moments(
     ]
 
 
-def _of_means(accuracy: Accuracy, limit: float, where: str, remedy: str) -> Verdict | None:
+def _of_means(accuracy: Accuracy, limit: float, where: str, remedy: str) -> _Complaint | None:
     error = accuracy.mean_error
     if not error.value > limit:
         return None
@@ -187,10 +208,14 @@ def _of_means(accuracy: Accuracy, limit: float, where: str, remedy: str) -> Verd
     said = f"the mean of {accuracy.mean_error_at} is {error.value:.2f} sd from {where}"
     if least <= 0:
         said += f", give or take {error.standard_error:.2f}: too few draws to tell"
-    return Verdict(Grade.REJECT if least > FATAL_MEAN_ERROR else Grade.CARE, said, remedy)
+    is_fatal = least > FATAL_MEAN_ERROR
+    grade = Grade.REJECT if is_fatal else Grade.CARE
+    return _Complaint(
+        Verdict(grade, said, remedy), least / (FATAL_MEAN_ERROR if is_fatal else limit)
+    )
 
 
-def _of_sds(accuracy: Accuracy, limit: float, whose: str, remedy: str) -> Verdict | None:
+def _of_sds(accuracy: Accuracy, limit: float, whose: str, remedy: str) -> _Complaint | None:
     ratio = accuracy.sd_ratio
     if abs(ratio.value - 1.0) <= limit:
         return None
@@ -198,22 +223,30 @@ def _of_sds(accuracy: Accuracy, limit: float, whose: str, remedy: str) -> Verdic
         distance = math.inf
     else:
         distance = abs(math.log(ratio.value)) - SURE * ratio.standard_error / ratio.value
-    grade = Grade.REJECT if distance > math.log(SD_FACTOR_LIMIT) else Grade.CARE
-    kind = "narrow" if ratio.value < 1.0 else "wide"
-    said = f"the sd of {accuracy.sd_ratio_at} is too {kind}: {ratio.value:.2f} of {whose}"
-    return Verdict(grade, said, remedy)
+    is_fatal = distance > math.log(SD_FACTOR_LIMIT)
+    is_narrow = ratio.value < 1.0
+    said = (
+        f"the sd of {accuracy.sd_ratio_at} is too {'narrow' if is_narrow else 'wide'}: "
+        f"{ratio.value:.2f} of {whose}"
+    )
+    allowed = SD_FACTOR_LIMIT if is_fatal else 1.0 - limit if is_narrow else 1.0 + limit
+    return _Complaint(
+        Verdict(Grade.REJECT if is_fatal else Grade.CARE, said, remedy),
+        distance / abs(math.log(allowed)),
+    )
 
 
 def _of_khat(
     khat: Estimate, threshold: float, is_checked: bool, culprit: str, remedy: str
-) -> Verdict:
+) -> _Complaint:
     said = f"k̂ {khat.value:.2f} is above its threshold {threshold:.2f}"
     if culprit:
         said += f", on account of {culprit}"
     if is_checked:
         said += ", so the joint density is off, though means and sds agree with the reference"
-        return Verdict(Grade.CARE, said, "use it for the moments of single entries; else " + remedy)
-    return Verdict(Grade.REJECT, said, remedy)
+        advice = "use it for the moments of single entries; else " + remedy
+        return _Complaint(Verdict(Grade.CARE, said, advice), 0.0)
+    return _Complaint(Verdict(Grade.REJECT, said, remedy), 0.0)
 
 
 def _praise(

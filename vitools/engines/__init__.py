@@ -6,10 +6,13 @@ from vitools.engines.exact import exact
 from vitools.engines.hand_derived import hand_derived
 from vitools.engines.natural import NaturalGradient
 from vitools.engines.nuts import nuts
-from vitools.engines.objectives import Elbo, ImportanceWeighted, ScoreFunction
+from vitools.engines.objectives import BetaElbo, Elbo, ImportanceWeighted, ScoreFunction
 from vitools.engines.svi import svi
+from vitools.engines.validation import svi_validated
+from vitools.engines.warm_up import warm_up
 
 __all__ = [
+    "BetaElbo",
     "Elbo",
     "ImportanceWeighted",
     "NaturalGradient",
@@ -20,4 +23,6 @@ __all__ = [
     "hand_derived",
     "nuts",
     "svi",
+    "svi_validated",
+    "warm_up",
 ]

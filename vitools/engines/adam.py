@@ -111,8 +111,8 @@ class AdamAscent(Ascent):
         """A block by the compiled program."""
         assert self.compiled is not None
         state, losses = self.adam_state, []
-        for begin in range(0, BLOCK, self.unroll):
-            part = [draws[begin : begin + self.unroll] for draws in noise]
+        for begin in range(0, BLOCK, self.steps_a_call):
+            part = [draws[begin : begin + self.steps_a_call] for draws in noise]
             *after, values = self.compiled(*state, self.rate, *self.constants, *part)
             state = AdamState(*after)
             losses += values.unbind()
@@ -147,11 +147,17 @@ class AdamAscent(Ascent):
         return next((n for n in (BLOCK, BLOCK // 2) if n * nodes <= LARGEST_GRAPH), 1)
 
     def program(self, noise: Sequence[Tensor]) -> tuple[GraphModule, list[Tensor]]:
+        return self._steps(noise, self.unroll)
+
+    def one_step(self, noise: Sequence[Tensor]) -> tuple[GraphModule, list[Tensor], int]:
+        return *self._steps(noise, 1), len(self.adam_state)
+
+    def _steps(self, noise: Sequence[Tensor], count: int) -> tuple[GraphModule, list[Tensor]]:
         gradient = self.gradient
         assert isinstance(gradient, FunctionalGraph)
         inputs = [*self.adam_state, self.rate, *gradient.constants]
-        inputs += [draws[: self.unroll] for draws in noise]
-        return _unrolled(self, gradient, self.unroll), inputs
+        inputs += [draws[:count] for draws in noise]
+        return _unrolled(self, gradient, count), inputs
 
     # ---- checkpoints -------------------------------------------------------------------
 

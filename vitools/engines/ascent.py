@@ -37,6 +37,7 @@ class Ascent:
         self.parameters, self.gradient = list(parameters), gradient
         self.clip_norm = clip_norm
         self.compiled: Callable[..., Any] | None = None
+        self.steps_a_call = 1  # of ``compiled``
 
     @property
     def constants(self) -> tuple[Tensor, ...]:
@@ -51,6 +52,10 @@ class Ascent:
     @abstractmethod
     def program(self, noise: Sequence[Tensor]) -> tuple[GraphModule, list[Tensor]]:
         """What to compile into ``compiled``, and inputs to compile it for."""
+
+    def one_step(self, noise: Sequence[Tensor]) -> tuple[GraphModule, list[Tensor], int]:
+        """A program for :mod:`~vitools.engines.loops`, its inputs, and how many of them are state."""
+        return *self.program(noise), 0
 
     @abstractmethod
     def advance(self, noise: Sequence[Tensor], count: int) -> list[float]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from vitools.conjugacy import ConjugateModel
+from vitools.conjugacy.dependence import in_words, kept_apart
 from vitools.engines.coordinate_ascent import Ascent, Run, Schedule
 from vitools.engines.loop import ProgressCallback
 from vitools.errors import OptionError
@@ -43,8 +44,10 @@ def cavi(
 
     Args:
         joint: blocks of sites that share one factor: ``("z1", "z2")`` for discrete sites of one
-            plate or for Gaussian sites; ``"W[factors]"`` for a Gaussian site with one covariance
-            along that plate. Elements of a Gaussian site that a factor couples always share one.
+            plate (three and more that follow one another, as the states of a hidden Markov model
+            do, by forward and backward recursions) or for Gaussian sites; ``"W[factors]"`` for a
+            Gaussian site with one covariance along that plate. Elements of a Gaussian site that a
+            factor couples always share one.
         factorised: Gaussian sites to keep fully factorised instead, updated element by element.
         max_sweeps: updates of every block, per restart (an accelerated step counts three).
         tol: stop when the bound's relative change is at most ``tol`` **and** no factor moved by more
@@ -116,6 +119,7 @@ def cavi(
         best = max(runs, key=lambda run: run.bound)
         model.load(best.state)
         factors = model.factors()
+        apart = [in_words(group) for group in kept_apart(model.blocks, model.joint.terms)]
     return FactorisedPosterior(
         problem,
         factors,
@@ -123,7 +127,7 @@ def cavi(
         restart_bounds=[run.bound for run in runs],
         engine="cavi",
         status=Status.INTERRUPTED if interrupted else best.status,
-        detail=_detail(best, runs, restarts),
+        detail="; ".join([_detail(best, runs, restarts), *apart]),
         history=best.history,
         seconds=time.perf_counter() - began,
         seed=seed,

@@ -8,9 +8,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from vitools.engines.functional import FunctionalGraph, functional_graph, notice
 from vitools.engines.inductor import compile_graph, find_compiler
+from vitools.engines.loops import LARGEST, NotInLoops
+from vitools.engines.native import compile_loops, find_loop_compiler
 from vitools.errors import OptionError, VitoolsWarning
 from vitools.program import first_words
 
@@ -20,23 +23,38 @@ SECONDS_PER_NODE = 2.5e-6  # of an uncompiled graph: the cost of calling one ope
 SECONDS_PER_ELEMENT = 1e-9  # and of one number in its result
 SECONDS_TO_COMPILE = 4.0
 SECONDS_TO_COMPILE_NODE = 5e-3
+SECONDS_TO_WRITE_LOOPS = 0.5
+SECONDS_TO_WRITE_NODE = 3e-3
 
 
 @dataclass(frozen=True)
 class Plan:
-    """From which step on a run is compiled; ``None`` for never, and why."""
+    """From which step on a run is compiled; ``None`` for never, and why.
+
+    Attributes:
+        by_loops: whether :mod:`vitools.engines.loops` is tried, which takes small graphs alone.
+    """
 
     switch_at: int | None
     reason: str = ""
+    by_loops: bool = False
 
 
 def plan(
-    option: Compile, graph: FunctionalGraph | None, unroll: int, max_steps: int, block: int
+    option: Compile,
+    graph: FunctionalGraph | None,
+    unroll: int,
+    max_steps: int,
+    block: int,
+    *,
+    loops: bool = True,
 ) -> Plan:
     """Decide from the graph alone, never from a clock, so that a seed repeats its numbers.
 
-    ``"auto"`` switches at the step where running uncompiled has cost about as much as compiling
-    does: at worst the run takes twice what the better choice would have taken.
+    Loops cost a second or two, and are written before the first step where running uncompiled to
+    the limit would cost twice that. For torch's compiler ``"auto"`` switches at the step where
+    running uncompiled has cost about as much as compiling does: at worst the run takes twice what
+    the better choice would have taken.
     """
     if option not in (True, False, "auto"):
         raise OptionError(f"compile: expected True, False or 'auto', got {option!r}.")
@@ -46,14 +64,25 @@ def plan(
         return Plan(None, "not recorded, so not compiled")
     if find_compiler() is None:
         return Plan(None, "no C++ compiler found, uncompiled")
+    step = SECONDS_PER_NODE * graph.num_nodes + SECONDS_PER_ELEMENT * graph.elements
+    not_repaid = Plan(None, f"uncompiled: {max_steps} steps would not repay compiling")
+    if loops and graph.elements <= LARGEST and not graph.has_inner_noise and find_loop_compiler():
+        writing = SECONDS_TO_WRITE_LOOPS + SECONDS_TO_WRITE_NODE * graph.num_nodes
+        repaid = option is True or max_steps * step >= 2 * writing
+        return Plan(0, by_loops=True) if repaid else not_repaid
     if option is True:
         return Plan(0)
-    step = SECONDS_PER_NODE * graph.num_nodes + SECONDS_PER_ELEMENT * graph.elements
     compiling = SECONDS_TO_COMPILE + SECONDS_TO_COMPILE_NODE * graph.num_nodes * unroll
     switch = math.ceil(compiling / step / block) * block
-    if 3 * switch > 2 * max_steps:
-        return Plan(None, f"uncompiled: {max_steps} steps would not repay compiling")
-    return Plan(switch)
+    return not_repaid if 3 * switch > 2 * max_steps else Plan(switch)
+
+
+def machine_code(module: GraphModule, example: Sequence[Tensor]) -> Callable[..., Any]:
+    """``module`` compiled as loops where it can be, else by torch's compiler."""
+    try:
+        return compile_loops(module, example)
+    except (NotInLoops, OSError):
+        return compile_graph(module, example)
 
 
 def compiled(
@@ -83,7 +112,7 @@ def compiled(
     run: Callable[..., Any] = graph.module
     if plan(option, graph, 1, calls, 1).switch_at is not None:
         try:
-            run = compile_graph(graph.module, [*example, *graph.constants])
+            run = machine_code(graph.module, [*example, *graph.constants])
         except Exception as reason:  # the compiler's own failures share no type either
             warnings.warn(
                 f"{subject} could not be compiled and runs uncompiled: {first_words(reason)}",
@@ -94,7 +123,7 @@ def compiled(
 
     def call(*inputs: Tensor) -> Any:
         with torch.no_grad():
-            return run(*inputs, *constants)
+            return run(*(x.contiguous() for x in inputs), *constants)
 
     try:
         refuse_other_numbers([value.detach() for value in function(*example)], call(*example))

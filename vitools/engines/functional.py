@@ -24,6 +24,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
 from vitools.engines.mutation import drop_detached, is_mutable, replace_mutations
+from vitools.engines.noise import Noise, is_random, noise_of
 from vitools.errors import VitoolsWarning
 
 aten = torch.ops.aten
@@ -35,38 +36,6 @@ UNCHANGED = {
     aten.alias_copy.default,
 }
 """Operations whose value is their first argument's."""
-
-BY_SIZE = {aten.rand.default, aten.randn.default}
-BY_EXAMPLE = {
-    aten.rand_like.default: aten.rand.default,
-    aten.randn_like.default: aten.randn.default,
-}
-ELEMENTWISE = {
-    aten.normal_functional.default,
-    aten.uniform.default,
-    aten.exponential.default,
-    aten.cauchy.default,
-    aten.log_normal.default,
-}
-
-
-@dataclass(frozen=True)
-class Noise:
-    """One random operation that became an input."""
-
-    operation: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def draw(self, count: int) -> Tensor:
-        """``[count, *shape]`` from torch's global generator."""
-        first, *rest = self.args
-        if self.operation in BY_SIZE:
-            return self.operation([count, *first], *rest, **self.kwargs)
-        if self.operation in ELEMENTWISE:
-            blank = first.new_empty((count, *first.shape))
-            return self.operation(blank, *rest, **self.kwargs)
-        return torch.stack([self.operation(*self.args, **self.kwargs) for _ in range(count)])
 
 
 @dataclass(frozen=True)
@@ -91,6 +60,10 @@ class FunctionalGraph:
     def draw(self, count: int) -> list[Tensor]:
         """Noise of ``count`` runs, each ``[count, *shape]``."""
         return [noise.draw(count) for noise in self.noise]
+
+    def draw_as_recorded(self) -> list[Tensor]:
+        """Noise of one run, the numbers that the recorded function draws with the same seed."""
+        return [noise.draw(1, as_recorded=True)[0] for noise in self.noise]
 
     @property
     def num_nodes(self) -> int:
@@ -202,7 +175,7 @@ class _Rewriter:
                 if is_mutable(node):
                     raise ValueError(f"the model changes its own state by {node.target}")
                 depends = any(a in self.env or a in live for a in node.all_input_nodes)
-                if depends or _is_random(node):
+                if depends or is_random(node):
                     live[node] = None
                 else:
                     args, kwargs = map_arg((node.args, node.kwargs), self.known.__getitem__)
@@ -213,7 +186,10 @@ class _Rewriter:
         value = self.known[node]
         if not isinstance(value, Tensor):
             raise ValueError(f"cannot record the result of {node.target}")
-        key: Any = id(value)
+        # the model may have looked at one tensor several times
+        key: Any = (value.data_ptr(), value.shape, value.stride(), value.dtype, value.device)
+        if value.numel() == 0:
+            key = id(value)
         if node.op != "get_attr" and value.numel() == 1:  # the same number is one constant
             key = (value.dtype, value.device, value.shape, value.item())
         if key not in self.constants:
@@ -222,21 +198,14 @@ class _Rewriter:
 
     def _noise_inputs(self, live: list[Node]) -> None:
         for node in live:
-            if not _is_random(node):
+            if not is_random(node):
                 continue
-            if node.target in BY_EXAMPLE:
-                like = node.meta["val"]
-                operation: Any = BY_EXAMPLE[node.target]
-                noise = Noise(
-                    operation, (list(like.shape),), {"dtype": like.dtype, "device": like.device}
-                )
-            elif all(a in self.known for a in node.all_input_nodes):
-                args, kwargs = map_arg((node.args, node.kwargs), self.known.__getitem__)
-                noise = Noise(node.target, args, kwargs)
-            else:
+            found = noise_of(node, self.known)
+            if found is None:
                 self.has_inner_noise = True
                 continue
-            self.env[node] = self.graph.placeholder(f"n{len(self.noise)}")
+            noise, drawn = found
+            self.env[node] = self.env[drawn] = self.graph.placeholder(f"n{len(self.noise)}")
             self.noise.append(noise)
 
     def _operations(self, live: list[Node]) -> None:
@@ -249,7 +218,7 @@ class _Rewriter:
                 continue
             args, kwargs = map_arg((node.args, node.kwargs), self.env.__getitem__)
             key = (node.target, repr(args), repr(kwargs))
-            if _is_random(node) or key not in seen:
+            if is_random(node) or key not in seen:
                 seen[key] = self.graph.call_function(node.target, args, kwargs)  # type: ignore[arg-type]
                 value = node.meta.get("val")
                 self.elements += value.numel() if isinstance(value, Tensor) else 0
@@ -261,10 +230,6 @@ def _attribute(module: GraphModule, path: str) -> Any:
     for part in path.split("."):
         found = getattr(found, part)
     return found
-
-
-def _is_random(node: Node) -> bool:
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def _is_impure(node: Node) -> bool:

@@ -48,7 +48,7 @@ def recorded_gradient(
         with seeded(0):
             expected = function()
         with seeded(0), torch.no_grad():
-            got = graph(values, [draws[0] for draws in graph.draw(1)])
+            got = graph(values, graph.draw_as_recorded())
         if not graph.has_inner_noise:  # else the two draw in another order
             for a, b in zip(expected, got, strict=True):
                 if not torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True):

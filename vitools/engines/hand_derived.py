@@ -23,7 +23,8 @@ def hand_derived(problem: Problem, *, seed: int = 0, **options: Any) -> Factoris
     derivation = getattr(problem.model, "hand_derived_cavi", None)
     if derivation is None:
         raise NotSupportedError(
-            f"model '{problem.name}' carries no hand-derived updates; use svi() or nuts()."
+            f"model '{problem.name}' carries no hand-derived updates; cavi() derives them from "
+            "the model itself."
         )
     start = time.perf_counter()
     result = derivation(*problem.args, **problem.kwargs, seed=seed, **options)

@@ -11,6 +11,7 @@ This file is run as a script by the helper and imports nothing of the package.
 import inspect
 import os
 import pickle
+import platform
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -31,6 +33,19 @@ def find_compiler() -> str | None:
     """The C++ compiler, or None: without one, graphs run uncompiled."""
     named = os.environ.get("CXX")
     return next((c for c in (named, "g++", "clang++", "cl") if c and shutil.which(c)), None)
+
+
+@cache
+def _knows_vector_instructions() -> bool:
+    """Whether the compiler takes whatever an x86 processor may offer.
+
+    torch's compiler otherwise finds out by trial, in processes of their own that take ten seconds.
+    """
+    compiler = find_compiler()
+    if compiler is None or compiler.endswith("cl") or platform.machine() != "x86_64":
+        return False
+    asked = [compiler, "-march=x86-64-v4", "-mamx-tile", "-E", "-x", "c++", os.devnull]
+    return subprocess.run(asked, capture_output=True).returncode == 0
 
 
 def compile_graph(module: GraphModule, example: Sequence[Tensor]) -> Callable[..., Any]:
@@ -86,13 +101,15 @@ def _compile(module: GraphModule, example: list[Tensor]) -> Callable[..., Any]:
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    settings = {
+    settings: dict[str, Any] = {
         "compile_threads": 1,  # no pool of workers that outlives the call
         "fallback_random": True,  # draws inside are torch's own
         "cpp.threads": torch.get_num_threads(),
         "size_asserts": False,
         "alignment_asserts": False,
     }
+    if _knows_vector_instructions():
+        settings["cpp.vec_isa_ok"] = True
     context = TracingContext(FakeTensorMode(shape_env=ShapeEnv()))  # the disk cache wants one
     static = "ignore_shape_env" in inspect.signature(compile_fx).parameters
     options: dict[str, Any] = {"ignore_shape_env": True} if static else {}  # sizes are numbers

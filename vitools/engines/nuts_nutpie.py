@@ -1,8 +1,9 @@
 """nutpie's no-U-turn sampler, written in Rust, on a given log density.
 
-It adapts its mass matrix from draws and gradients and calls the density from a thread of its own,
-one chain after another, so that a seed's draws do not depend on the machine's load. Reference:
-https://github.com/pymc-devs/nutpie.
+It adapts its mass matrix from draws and gradients: a diagonal, and the few directions that this
+leaves far from round (a regression on uncentred columns has some). The density is called from a
+thread of its own, one chain after another, so that a seed's draws do not depend on the machine's
+load. Reference: https://github.com/pymc-devs/nutpie.
 """
 
 import importlib.util
@@ -19,6 +20,8 @@ from torch import Tensor
 from vitools.engines.chains import Chains, LogDensity, Plan
 
 POLL_SECONDS = 0.2
+MOST_DIVERGENT = 0.1
+"""Share of divergent transitions beyond which an adaptation has failed."""
 
 Array = NDArray[np.float64]
 
@@ -29,7 +32,18 @@ def is_installed() -> bool:
 
 
 def sample(density: LogDensity, starts: list[Tensor], plan: Plan) -> Chains:
-    """All chains, each from its start; what the density raises is raised here."""
+    """All chains, each from its start; what the density raises is raised here.
+
+    From a start so far out that the first draws say nothing of the bulk's directions, estimates of
+    them go astray and most transitions diverge: then the chains are run with a diagonal alone.
+    """
+    found = _run(density, starts, plan, low_rank=True)
+    if found.is_interrupted or found.divergences <= MOST_DIVERGENT * found.draws[..., 0].numel():
+        return found
+    return _run(density, starts, plan, low_rank=False)
+
+
+def _run(density: LogDensity, starts: list[Tensor], plan: Plan, *, low_rank: bool) -> Chains:
     import nutpie
     from nutpie.compiled_pyfunc import from_pyfunc
 
@@ -77,6 +91,7 @@ def sample(density: LogDensity, starts: list[Tensor], plan: Plan) -> Chains:
         progress_bar=False,
         blocking=False,
         return_raw_trace=True,
+        low_rank_modified_mass_matrix=low_rank,
     )
     trace, interrupted = None, False
     try:

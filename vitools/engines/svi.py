@@ -74,14 +74,16 @@ def svi(
         clip_norm: longest gradient allowed; a longer one is shortened to it.
         step_backs: how often a run that left the finite numbers may go back to its last good
             state and on with a fifth of the step size, each time with a warning.
-        compile: ``True`` compiles before the first step, which takes seconds, less once the
-            graph is in the compiler's cache on disk. ``"auto"`` does it in another process while
-            the run goes on, from a step fixed beforehand, and only where that can repay;
+        compile: ``True`` compiles before the first step: a second or two for a small graph,
+            written as C loops; longer for a large one, by torch's compiler; less once it is in
+            the cache on disk. ``"auto"`` does so only where ``max_steps`` steps would repay it, a
+            large graph in another process while the run goes on, to a step fixed beforehand;
             the posterior's ``detail`` says what was done. ``False`` never.
         start: where to begin. A fit of the same model; ``"search"``, a region of high posterior
             mass found by a quick deterministic search; or ``"guide"``, as the guide is, near the
             prior's centre if it is new. By default new guides of :mod:`vitools.guides` search
-            where that is cheap, and Adam's steps are then taken in units of the scales found.
+            where that is cheap and keep what is found where its bound is higher; Adam's steps are
+            then taken in units of the scales found.
         checkpoint: file to keep the state of the run in, renewed about every second.
         resume: go on from ``checkpoint`` if the file exists. A run that was killed gives the
             same numbers as one that was not; only ``max_steps`` may be changed.

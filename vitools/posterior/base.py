@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from textwrap import wrap
@@ -19,6 +20,23 @@ from vitools.sites import nearest
 DRAWS_FOR_MOMENTS = 4000
 WIDTH, MAX_ROWS = 80, 20
 """What fits on a screen when a posterior is printed."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a file holds of a posterior.
+
+    Attributes:
+        tensors, meta: what ``_state`` gave.
+        common: the arguments of ``Posterior.__init__`` but for the problem.
+        guide: the user's own, where one was passed to ``load``.
+    """
+
+    problem: Problem
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+    common: dict[str, Any]
+    guide: Any
 
 
 class Posterior(ABC):
@@ -77,15 +95,8 @@ class Posterior(ABC):
 
     @classmethod
     @abstractmethod
-    def _restore(
-        cls,
-        problem: Problem,
-        tensors: dict[str, Tensor],
-        meta: dict[str, Any],
-        common: dict[str, Any],
-        guide: Any,
-    ) -> "Posterior":
-        """The inverse of :meth:`_state`; ``common`` are the arguments of ``__init__``."""
+    def _restore(cls, saved: Saved) -> "Posterior":
+        """The inverse of :meth:`_state`."""
 
     # ---- derived ----------------------------------------------------------------------------
 
@@ -115,11 +126,11 @@ class Posterior(ABC):
 
     def mean(self) -> dict[str, Tensor]:
         """Posterior means of the latents drawn, exact where the family gives them."""
-        return {name: self._moments(name)[0] for name in self.problem.drawn}
+        return BySite({name: self._moments(name)[0] for name in self.problem.drawn})
 
     def sd(self) -> dict[str, Tensor]:
         """Posterior standard deviations, exact where the family gives them."""
-        return {name: self._moments(name)[1] for name in self.problem.drawn}
+        return BySite({name: self._moments(name)[1] for name in self.problem.drawn})
 
     def _moments(self, name: str) -> tuple[Tensor, Tensor]:
         """Mean and sd of one site; by Monte Carlo unless a subclass knows better."""
@@ -214,6 +225,15 @@ class Posterior(ABC):
 
     def __repr__(self) -> str:
         return f"<{self.engine} posterior of '{self.problem.name}': {self.status.label}>"
+
+
+class BySite(dict[str, Tensor]):
+    """A dict of sites in which a mistyped name meets an explanation."""
+
+    def __missing__(self, name: object) -> Tensor:
+        raise OptionError(
+            f"no latent site {name!r} here (sites: {', '.join(self)}).{nearest(str(name), self)}"
+        )
 
 
 def check_count(n: int) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitools.errors import NotSupportedError, OptionError
 from vitools.isolation import seeded
-from vitools.posterior.base import Posterior, check_count
+from vitools.posterior.base import Posterior, Saved, check_count
 from vitools.posterior.results import Estimate
 from vitools.problem import Problem
 
@@ -79,19 +79,12 @@ class DrawsPosterior(Posterior):
         }
 
     @classmethod
-    def _restore(
-        cls,
-        problem: Problem,
-        tensors: dict[str, Tensor],
-        meta: dict[str, Any],
-        common: dict[str, Any],
-        guide: Any,
-    ) -> "DrawsPosterior":
+    def _restore(cls, saved: Saved) -> "DrawsPosterior":
         return cls(
-            problem,
-            tensors,
-            rhat=meta["rhat"],
-            ess=meta["ess"],
-            divergences=meta["divergences"],
-            **common,
+            saved.problem,
+            saved.tensors,
+            rhat=saved.meta["rhat"],
+            ess=saved.meta["ess"],
+            divergences=saved.meta["divergences"],
+            **saved.common,
         )

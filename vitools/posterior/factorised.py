@@ -11,9 +11,11 @@ from torch import Tensor
 from torch import distributions as td
 
 from vitools.errors import NotSupportedError
+from vitools.families.chain import Chain
 from vitools.families.joint_normal import JointNormal
-from vitools.isolation import seeded
-from vitools.posterior.base import Posterior, check_count
+from vitools.isolation import quiet_draws, seeded
+from vitools.posterior.base import Posterior, Saved, check_count
+from vitools.posterior.masked import MaskedElements, kept_elements
 from vitools.posterior.results import Estimate
 from vitools.problem import Problem, support_size
 
@@ -21,6 +23,7 @@ STORED_PARAMETERS: dict[str, tuple[str, ...]] = {
     "Bernoulli": ("logits",),
     "Beta": ("concentration1", "concentration0"),
     "Categorical": ("logits",),
+    "Chain": ("potentials", "sizes"),
     "Dirichlet": ("concentration",),
     "Exponential": ("rate",),
     "Gamma": ("concentration", "rate"),
@@ -33,6 +36,8 @@ STORED_PARAMETERS: dict[str, tuple[str, ...]] = {
 }
 """The torch distributions a factor may be, with the parameters that rebuild them."""
 
+OWN: dict[str, Any] = {"Chain": Chain, "JointNormal": JointNormal}
+
 
 @dataclass(frozen=True)
 class Factor:
@@ -41,7 +46,7 @@ class Factor:
     A block of one site: ``distribution`` has the site's own batch and event shape. A
     Gaussian block of several sites: a ``MultivariateNormal`` over their values flattened
     and concatenated. A discrete block: a ``Categorical`` over the product of supports
-    (last site fastest), with the sites' common batch shape.
+    (last site fastest), with the sites' common batch shape; or a ``Chain`` over the sites.
     """
 
     sites: tuple[str, ...]
@@ -86,28 +91,10 @@ class FactorisedPosterior(Posterior):
             )
         for factor in self.factors:
             self._refuse_shape(factor)
-        self._kept = {f.sites[0]: kept for f in self.factors if (kept := self._mask(f)) is not None}
-
-    def _mask(self, factor: Factor) -> Tensor | None:
-        """Which elements of a continuous site q is about, of its batch shape; None for all.
-
-        The others keep their prior given the rest: nothing but their own density knows of them.
-        """
-        site, made = self.problem.latents[factor.sites[0]], factor.distribution
-        if isinstance(made, td.Independent):
-            made = made.base_dist
-        if isinstance(made, JointNormal):
-            kept = made.kept_elements
-        elif isinstance(made, dist.MaskedDistribution):
-            kept = torch.as_tensor(made._mask)
-            kept = kept.reshape((*kept.shape, *(1,) * (len(site.shape) - kept.dim())))
-            kept = kept.expand(site.shape)
-        else:
-            return None
-        kept = kept.reshape((*site.batch_shape, -1))
-        if site.is_discrete or bool((kept != kept[..., :1]).any()) or bool(kept.all()):
-            return None  # a mask inside one density hides elements from the model as well
-        return kept[..., 0]
+        first = ((f.sites[0], f.distribution) for f in self.factors)
+        kept = {name: kept_elements(problem.latents[name], made) for name, made in first}
+        masks = {name: mask for name, mask in kept.items() if mask is not None}
+        self._masked = MaskedElements(problem, masks) if masks else None
 
     def _refuse_shape(self, factor: Factor) -> None:
         """A factor's distribution must be over exactly its sites' values."""
@@ -115,7 +102,9 @@ class FactorisedPosterior(Posterior):
         made = factor.distribution
         found: tuple[int, ...] = (*made.batch_shape, *made.event_shape)
         expected: tuple[int, ...] = tuple(sites[0].shape)
-        if sites[0].is_discrete:
+        if isinstance(made, Chain):
+            expected = (*sites[0].batch_shape, len(sites))
+        elif sites[0].is_discrete:
             if isinstance(made, td.Categorical):
                 found = (*made.batch_shape, made.logits.shape[-1])
                 size = math.prod(support_size(site) for site in sites)
@@ -139,11 +128,12 @@ class FactorisedPosterior(Posterior):
     def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
         check_count(n)
         values: dict[str, Tensor] = {}
-        with seeded(seed), torch.no_grad():
+        with seeded(seed), quiet_draws(), torch.no_grad():
             for factor in self.factors:
                 if not self.problem.latents[factor.sites[0]].is_discrete:
                     values.update(self._split(factor, factor.distribution.sample((n,))))
-        values.update(self._with_prior_draws(values, n, seed))
+        if self._masked is not None:
+            values.update(self._masked.drawn(values, n, seed + 1))
         with torch.no_grad():
             log_q = self.log_prob(values).expand(n)  # no values: all latents are discrete
         sites = self.problem.latents
@@ -162,35 +152,9 @@ class FactorisedPosterior(Posterior):
             else:
                 log_density = factor.distribution.log_prob(flat[factor.sites[0]])
             total = total.to(log_density) + log_density.reshape((len(total), -1)).sum(-1)
-        if self._kept:
-            total = total + self.problem._map(self._prior_of_masked, flat)
+        if self._masked is not None:
+            total = total + self._masked.log_prob(flat)
         return total.reshape(sample_shape)
-
-    def _prior_of_masked(self, draw: Mapping[str, Tensor]) -> Tensor:
-        """log p of the elements that q leaves to their prior, at one draw."""
-        nodes = self.problem.factors(draw).trace.nodes
-        total = torch.zeros(())
-        for name, kept in self._kept.items():
-            log_prior = nodes[name]["log_prob"]
-            if log_prior.dim() > kept.dim():
-                raise NotSupportedError(
-                    f"site '{name}': masked elements depend on discrete latents, so the density of "
-                    "q has no closed form at them. Leave the masked elements out of the model."
-                )
-            total = total + torch.where(kept, 0.0, log_prior).sum()
-        return total
-
-    def _with_prior_draws(self, values: dict[str, Tensor], n: int, seed: int) -> dict[str, Tensor]:
-        """The sites with masked elements, those elements drawn from their prior given the rest."""
-        if not self._kept:
-            return {}
-        others = {name: value for name, value in values.items() if name not in self._kept}
-        prior = self.problem._forward(others, n, seed + 1, tuple(self._kept))
-        drawn = {}
-        for name, kept in self._kept.items():
-            event = (1,) * (values[name].dim() - 1 - kept.dim())
-            drawn[name] = torch.where(kept.reshape(kept.shape + event), values[name], prior[name])
-        return drawn
 
     def _split(self, factor: Factor, drawn: Tensor) -> dict[str, Tensor]:
         """A draw ``[n, …]`` of a Gaussian block as ``{site: [n, *shape]}``."""
@@ -219,6 +183,8 @@ class FactorisedPosterior(Posterior):
         return td.MultivariateNormal(mean[flat], covariance[flat][:, flat], validate_args=False)
 
     def _discrete_block_marginal(self, factor: Factor, site: str) -> Tensor:
+        if isinstance(factor.distribution, Chain):
+            return factor.distribution.marginal(factor.sites.index(site))
         sizes = [support_size(self.problem.latents[k]) for k in factor.sites]
         table = factor.distribution.probs
         table = table.reshape(table.shape[:-1] + tuple(sizes))
@@ -226,6 +192,8 @@ class FactorisedPosterior(Posterior):
         return table.sum(others)
 
     def _moments(self, name: str) -> tuple[Tensor, Tensor]:
+        if self._masked is not None and name in self._masked.kept:
+            return super()._moments(name)
         marginal, shape = self.marginal(name), self.problem.latents[name].shape
         try:
             return marginal.mean.reshape(shape), marginal.variance.sqrt().reshape(shape)
@@ -254,26 +222,25 @@ class FactorisedPosterior(Posterior):
         return tensors, {"factors": described, **bounds}
 
     @classmethod
-    def _restore(
-        cls,
-        problem: Problem,
-        tensors: dict[str, Tensor],
-        meta: dict[str, Any],
-        common: dict[str, Any],
-        guide: Any,
-    ) -> "FactorisedPosterior":
+    def _restore(cls, saved: Saved) -> "FactorisedPosterior":
         factors: dict[str | tuple[str, ...], Any] = {}
-        for i, described in enumerate(meta["factors"]):
+        for i, described in enumerate(saved.meta["factors"]):
             kind, sites = described["kind"], described["sites"]
-            parameters = {p: tensors[f"{i}.{p}"] for p in STORED_PARAMETERS[kind]}
-            distribution: Any = getattr(td, kind, None) or getattr(dist, kind, JointNormal)
+            parameters = {p: saved.tensors[f"{i}.{p}"] for p in STORED_PARAMETERS[kind]}
+            distribution: Any = OWN.get(kind) or getattr(td, kind, None) or getattr(dist, kind)
             made = distribution(**parameters, validate_args=False)
-            if f"{i}.mask" in tensors:
-                made = dist.MaskedDistribution(made, tensors[f"{i}.mask"])
+            if f"{i}.mask" in saved.tensors:
+                made = dist.MaskedDistribution(made, saved.tensors[f"{i}.mask"])
             if described["event_dims"]:
                 made = td.Independent(made, described["event_dims"])
             factors[tuple(sites) if len(sites) > 1 else sites[0]] = made
-        return cls(problem, factors, meta["bound"], meta.get("restart_bounds", ()), **common)
+        return cls(
+            saved.problem,
+            factors,
+            saved.meta["bound"],
+            saved.meta.get("restart_bounds", ()),
+            **saved.common,
+        )
 
 
 def _flatten(value: Tensor, shape: Sequence[int]) -> Tensor:

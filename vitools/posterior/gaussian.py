@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from vitools.isolation import seeded
-from vitools.posterior.base import Posterior, check_count
+from vitools.posterior.base import Posterior, Saved, check_count
 from vitools.problem import Problem
 from vitools.supports import base_support
 from vitools.unconstrained import UnconstrainedSpace
@@ -66,12 +66,5 @@ class GaussianPosterior(Posterior):
         return {name: getattr(self, name) for name in names}, {}
 
     @classmethod
-    def _restore(
-        cls,
-        problem: Problem,
-        tensors: dict[str, Tensor],
-        meta: dict[str, Any],
-        common: dict[str, Any],
-        guide: Any,
-    ) -> "GaussianPosterior":
-        return cls(problem, **tensors, **common)
+    def _restore(cls, saved: Saved) -> "GaussianPosterior":
+        return cls(saved.problem, **saved.tensors, **saved.common)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vitools.isolation import seeded
-from vitools.posterior.base import Posterior, check_count
+from vitools.posterior.base import Posterior, Saved, check_count
 from vitools.posterior.results import Estimate
 from vitools.problem import Problem
 from vitools.unconstrained import UnconstrainedSpace
@@ -69,12 +69,10 @@ class GridPosterior(Posterior):
         return tensors, {"log_evidence": [evidence.value, evidence.standard_error]}
 
     @classmethod
-    def _restore(
-        cls,
-        problem: Problem,
-        tensors: dict[str, Tensor],
-        meta: dict[str, Any],
-        common: dict[str, Any],
-        guide: Any,
-    ) -> "GridPosterior":
-        return cls(problem, log_evidence=Estimate(*meta["log_evidence"]), **tensors, **common)
+    def _restore(cls, saved: Saved) -> "GridPosterior":
+        return cls(
+            saved.problem,
+            log_evidence=Estimate(*saved.meta["log_evidence"]),
+            **saved.tensors,
+            **saved.common,
+        )

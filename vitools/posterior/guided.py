@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitools.errors import NotSupportedError
 from vitools.isolation import ParamState, full_plates, isolated, seeded, snapshot
-from vitools.posterior.base import Posterior, check_count
+from vitools.posterior.base import Posterior, Saved, check_count
 from vitools.problem import Problem
 from vitools.sites import is_delta, is_subsample
 from vitools.supports import from_reals
@@ -178,27 +178,22 @@ class GuidePosterior(Posterior):
         return {k: v.detach() for k, v in self.params["params"].items()}, meta
 
     @classmethod
-    def _restore(
-        cls,
-        problem: Problem,
-        tensors: dict[str, Tensor],
-        meta: dict[str, Any],
-        common: dict[str, Any],
-        guide: Any,
-    ) -> "GuidePosterior":
-        made = build_guide(problem, guide or _known_guide(meta["guide"]), **meta["options"])
-        with seeded(0), isolated(None, made, problem.model) as params, torch.no_grad():
-            made(*problem.args, **problem.kwargs)  # registers names and constraints
-            problem.call()
+    def _restore(cls, saved: Saved) -> "GuidePosterior":
+        made = build_guide(
+            saved.problem, saved.guide or _known_guide(saved.meta["guide"]), **saved.meta["options"]
+        )
+        with seeded(0), isolated(None, made, saved.problem.model) as params, torch.no_grad():
+            made(*saved.problem.args, **saved.problem.kwargs)  # registers names and constraints
+            saved.problem.call()
         expected = {k: tuple(v.shape) for k, v in params["params"].items()}
-        found = {k: tuple(v.shape) for k, v in tensors.items()}
+        found = {k: tuple(v.shape) for k, v in saved.tensors.items()}
         if expected != found:
             raise NotSupportedError(
                 f"the saved parameters {found} are not those of guide {type(made).__name__}: "
                 f"{expected}. Pass guide= as it was when the fit was made."
             )
-        params["params"] = {k: torch.nn.Parameter(v) for k, v in tensors.items()}
-        return cls(problem, made, params, **common)
+        params["params"] = {k: torch.nn.Parameter(v) for k, v in saved.tensors.items()}
+        return cls(saved.problem, made, params, **saved.common)
 
 
 def _drawn(run: Trace) -> dict[str, Any]:

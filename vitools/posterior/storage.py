@@ -6,7 +6,7 @@ from typing import Any
 from vitools._version import __version__
 from vitools.archive import read_archive, write_archive
 from vitools.errors import FileError
-from vitools.posterior.base import Posterior
+from vitools.posterior.base import Posterior, Saved
 from vitools.posterior.draws import DrawsPosterior
 from vitools.posterior.factorised import FactorisedPosterior
 from vitools.posterior.gaussian import GaussianPosterior
@@ -74,4 +74,5 @@ def load(path: str | Path, problem: Problem, guide: Any = None) -> Posterior:
         "history": history,
     }
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
-    return KINDS[header["kind"]]._restore(problem, state, header["meta"], common, guide)
+    saved = Saved(problem, state, header["meta"], common, guide)
+    return KINDS[header["kind"]]._restore(saved)

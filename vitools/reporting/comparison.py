@@ -32,6 +32,9 @@ def compare(
 ) -> "Comparison":
     """Judge several fits of one problem by the same functions.
 
+    Judged are the continuous latents, or the model's invariants where it carries some; discrete
+    latents are summed out of bound and weights alike and not judged themselves.
+
     Args:
         fits: ``{name: posterior}``, all of the same model and data.
         reference: the fit whose moments count as true. If omitted: the first exact one, else
@@ -123,7 +126,7 @@ class Comparison:
 
     @property
     def best(self) -> str:
-        """The fit to use: by verdict, then by bound; the reference only if no other will do."""
+        """The best-judged fit: by verdict, then by bound; the reference only if no other will do."""
 
         def order(name: str) -> tuple[int, bool, float]:
             judgement = self.judgements[name]
@@ -131,6 +134,11 @@ class Comparison:
             return judgement.verdict.grade.rank, name == self.reference, -found
 
         return min(self.fits, key=order)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether any fit is fit for use, be it with care."""
+        return any(j.verdict.grade is not Grade.REJECT for j in self.judgements.values())
 
     @property
     def table(self) -> pandas.DataFrame:
@@ -197,6 +205,12 @@ def draw_seed(seed: int, name: str) -> int:
 
 
 def _check(fits: Mapping[str, Posterior], reference: str | None, num_samples: int) -> None:
+    if not isinstance(fits, Mapping):
+        got = "one fit" if isinstance(fits, Posterior) else f"a {type(fits).__name__}"
+        raise OptionError(
+            f"compare expects {{name: fit}}, got {got}. Give each fit a name: "
+            'compare({"CAVI": fit, ...}).'
+        )
     if not fits:
         raise OptionError("compare needs at least one fit, got none.")
     for name, fit in fits.items():

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from vitools._version import __version__
 from vitools.diagnostics.accuracy import entry_name
+from vitools.diagnostics.distance import Distance
+from vitools.diagnostics.evidence_bounds import Evidence
 from vitools.posterior import Estimate
 from vitools.reporting.entries import chosen_entries, moments_at
 
@@ -21,7 +23,9 @@ def comparison_record(comparison: "Comparison") -> dict[str, Any]:
 
     Keys: ``vitools`` (version), ``model``, ``num_samples``, ``seed``, ``reference``, ``best``,
     ``log_evidence``, ``fits`` (``{name: figures}``) and ``moments``
-    (``{entry: {fit: {"mean", "sd"}}}``). An estimate is ``{"value", "standard_error"}``.
+    (``{entry: {fit: {"mean", "sd"}}}``). An estimate is ``{"value", "standard_error"}``. Of each fit,
+    beside the table's figures: ``evidence`` (bounds on log p(x)), ``effective_size`` (of its weights),
+    ``distance`` (from the reference), ``guaranteed`` (limits to errors, where k̂ < 1/2).
     """
     problem = next(iter(comparison.fits.values())).problem
     entries = chosen_entries(comparison.judgements, MOST_ENTRIES)
@@ -62,13 +66,47 @@ def _fit(comparison: "Comparison", name: str) -> dict[str, Any]:
             site: {"value": _number(found.value), "at": found.at}
             for site, found in judgement.site_khats.items()
         },
+        "evidence": _evidence(judgement.evidence),
+        "effective_size": judgement.weights.effective_size if judgement.weights else None,
         "mean_error": None,
         "sd_ratio": None,
+        "distance": _distance(judgement.distance),
+        "guaranteed": None,
     }
+    if judgement.error_bounds is not None:
+        found["guaranteed"] = {
+            "mean_error": _number(judgement.error_bounds.mean_error),
+            "sd_error": _number(judgement.error_bounds.sd_error),
+        }
     if accuracy is not None:
         found["mean_error"] = {"at": accuracy.mean_error_at, **_known(accuracy.mean_error)}
         found["sd_ratio"] = {"at": accuracy.sd_ratio_at, **_known(accuracy.sd_ratio)}
     return found
+
+
+def _evidence(found: Evidence | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "lower": {str(k): _known(value) for k, value in found.lower.items()},
+        "jackknife": {str(k): _known(value) for k, value in found.jackknife.items()},
+        "upper": _estimate(found.upper),
+        "exact": _estimate(found.exact),
+    }
+
+
+def _distance(found: Distance | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    correlation = found.correlation_error
+    return {
+        "quantile_error": {"at": found.quantile_error_at, **_known(found.quantile_error)},
+        "correlation_error": None
+        if correlation is None
+        else {"at": found.correlation_error_at, **_known(correlation)},
+        "sliced_wasserstein": _known(found.sliced_wasserstein),
+        "floor": _number(found.floor),
+    }
 
 
 def _estimate(estimate: Estimate | None) -> dict[str, float | None] | None:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from vitools.diagnostics import Grade
+from vitools.diagnostics.khat import khat_threshold
 from vitools.posterior import GridPosterior
 from vitools.reporting.terminal import Cell, estimate_words, layout, paragraph, seconds_words
 
@@ -63,8 +64,11 @@ def general_notes(comparison: "Comparison") -> list[str]:
         summed = f", {', '.join(problem.discrete)} summed out" if problem.discrete else ""
         sites = ", ".join([*problem.observed, *problem.drawn])
         inside = f" - log q({', '.join(problem.drawn)})" if problem.drawn else ""
-        draws = f"{comparison.num_samples} draws of each fit"
-        notes.append(f"bound: E[log p({sites}){inside}]{summed}, {draws}")
+        count = comparison.num_samples
+        usable = f"at which k̂ is usable up to {khat_threshold(count):.2f}"
+        notes.append(
+            f"bound: E[log p({sites}){inside}]{summed}, {count} draws of each fit, {usable}"
+        )
     notes += _evidence_note(comparison)
     if comparison.reference is None:
         notes.append(
@@ -73,7 +77,11 @@ def general_notes(comparison: "Comparison") -> list[str]:
         )
     else:
         fit = comparison.fits[comparison.reference]
-        judged = "invariants" if problem.invariants else "sites"
+        judged = "sites"
+        if problem.invariants:
+            judged = "invariants"
+        elif problem.discrete:
+            judged = f"continuous sites ({', '.join(problem.discrete)} not judged)"
         notes.append(
             f"reference: {comparison.reference} ({fit.detail or fit.status.label}); mean error, in "
             f"its sds, and sd ratio at the worst entry of the {judged}"

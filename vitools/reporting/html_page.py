@@ -13,6 +13,7 @@ from pathlib import Path
 from vitools._version import __version__
 from vitools.atomic import atomic_path
 from vitools.diagnostics import Grade
+from vitools.diagnostics.khat import khat_threshold
 from vitools.diagnostics.site_khat import SiteKhat
 from vitools.errors import VitoolsError
 from vitools.posterior import Estimate
@@ -21,7 +22,9 @@ from vitools.reporting.comparison import Comparison
 from vitools.reporting.comparison_text import general_notes
 from vitools.reporting.html_calibration import RankHistogram
 from vitools.reporting.html_data import as_script_data, page_data
+from vitools.reporting.html_evidence import bounds_markup, distances_markup
 from vitools.reporting.html_graph import graph_markup
+from vitools.reporting.html_summary import counted, summary_markup
 from vitools.reporting.html_template import asset, fill, part, script
 from vitools.reporting.html_updates import updates_markup
 from vitools.reporting.terminal import estimate_words, seconds_words
@@ -66,16 +69,15 @@ def page(comparison: Comparison, origin: Origin) -> str:
     problem = next(iter(comparison.fits.values())).problem
     code = script()
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    count = len(comparison.fits)
     return fill(
         asset("page.html"),
         version=__version__,
         script_hash=f"sha256-{digest}",
         model=origin.title or problem.name,
-        count=f"{count} fit{'s' * (count > 1)}",
+        count=counted(len(comparison.fits), "fit"),
         style=asset("page.css"),
         description=origin.description or repr(problem),
-        summary=_summary(comparison),
+        summary=summary_markup(comparison),
         cards="\n".join(_card(comparison, i, name) for i, name in enumerate(comparison.fits)),
         failures="\n".join(
             part("failure", fit=fit, reason=reason) for fit, reason in origin.failures.items()
@@ -86,6 +88,8 @@ def page(comparison: Comparison, origin: Origin) -> str:
         ),
         rows="\n".join(_row(comparison, i, name) for i, name in enumerate(comparison.fits)),
         notes="".join(part("note", text=_sentence(note)) for note in general_notes(comparison)),
+        bounds=bounds_markup(comparison),
+        distances=distances_markup(comparison),
         calibration_link=part("calibration_link") if origin.calibration else "",
         calibration=part("calibration") if origin.calibration else "",
         site_khats=_site_khats(comparison),
@@ -98,21 +102,6 @@ def page(comparison: Comparison, origin: Origin) -> str:
         data=as_script_data(page_data(comparison, origin.calibration)),
         script=code,
         **_captions(comparison),
-    )
-
-
-def _summary(comparison: Comparison) -> str:
-    best, count = comparison.best, len(comparison.fits)
-    fits = "1 fit" if count == 1 else f"{count} fits"
-    judged = f"{fits} judged without a reference."
-    if comparison.reference is not None:
-        chosen = comparison.fits[comparison.reference]
-        judged = f"{fits} judged against {comparison.reference} ({chosen.detail or chosen.status.label})."
-    grade = comparison.judgements[best].verdict.grade
-    if grade is Grade.REJECT:
-        return part("summary", judged=judged, best="No fit should be used", words=".")
-    return part(
-        "summary", judged=f"{judged} The fit to use:", best=best, words=f" ({grade.value})."
     )
 
 
@@ -221,7 +210,8 @@ def _site_khat(site: str, found: SiteKhat) -> str:
 def _captions(comparison: Comparison) -> dict[str, str]:
     yardstick = comparison.reference or comparison.best
     reference = comparison.reference
-    threshold = "min(1 − 1/log₁₀ S, 0.7) at S draws"
+    count = comparison.num_samples
+    threshold = f"{khat_threshold(count):.2f} at {count} draws (min(1 − 1/log₁₀ S, 0.7) at S)"
     return {
         "against": f" against {yardstick}",
         "marginals_caption": "Smoothed densities of each fit’s draws"
@@ -233,7 +223,7 @@ def _captions(comparison: Comparison) -> dict[str, str]:
         "correlation r. A fit that treats correlated quantities as independent may have every "
         "marginal right and their joint distribution wrong.",
         "khat_caption": "The shape of the largest importance weights p(x, θ)/q(θ) of each fit’s "
-        f"draws. Below 0.5 the weights have a variance; above the threshold, {threshold}, not even "
+        f"draws. Below 0.5 the weights have a variance; above its threshold, {threshold}, not even "
         "importance sampling can repair the fit. k̂ sees the fit’s own draws only: of a mode that "
         "the fit misses it knows nothing, which is why a reference outranks it.",
     }

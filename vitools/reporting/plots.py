@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from vitools.diagnostics.accuracy import entry_name
 from vitools.reporting.comparison import Comparison
@@ -24,6 +24,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 REFERENCE_COLOUR = "#444444"
 BAND_COLOUR = "#D9D9D9"
+BOUND_CAPTION = (
+    "Lines: the engines' own records, smoothed where noisy; the start of the ascent is cut off.\n"
+    "Markers: the judged bounds on one scale, ± two standard errors, discrete latents summed out.\n"
+    "Dotted: from an engine's own last value to the judged one."
+)
 MAX_PANELS = 12
 MAX_ENTRIES = 24
 
@@ -64,9 +69,12 @@ def plot_bound(comparison: Comparison) -> Figure:
     if finals:
         axes.set_ylim(*bound_limits(finals, visible))
     axes.set_xscale("log")
-    axes.set_xlabel("seconds")
-    axes.set_ylabel("bound on log p(x), nats")
+    axes.xaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
+    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))  # within a decade
+    axes.set_xlabel("seconds of fitting (logarithmic)")
+    axes.set_ylabel("bound on log p(x), nats; higher is better")
     axes.set_title("Bound against time", loc="left")
+    figure.supxlabel(BOUND_CAPTION, fontsize=8, x=0.01, ha="left")
     if finals:
         axes.legend(frameon=False, loc="best")
     return figure

@@ -133,6 +133,16 @@ CASES = {
     "guide file absent": (fit("coin", "--guide", "g.py:guide"), FLIPS, ["no file 'g.py'", "guide"]),
     "guide without a name": (fit("coin", "--guide", "m.py"), FLIPS, ["--guide 'm.py'"]),
     # ---- options
+    "guide that the method ignores": (
+        fit("coin", "--guide", "m.py:guide_of_nothing", "--method", "cavi"),
+        FLIPS,
+        ["--guide", "ignored", "own-guide", "cavi"],
+    ),
+    "guide that the methods ignore": (
+        ("compare", "m.py:coin", "--data", "d.csv", "--guide", "m.py:g", "--methods", "cavi,nuts"),
+        FLIPS,
+        ["--guide", "ignored", "own-guide", "cavi, nuts"],
+    ),
     "method mistyped": (fit("coin", "--method", "nutz"), FLIPS, ["Did you mean 'nuts'?"]),
     "method unknown among several": (
         ["compare", "m.py:coin", *DATA, "--methods", "exact,magic"],

@@ -249,7 +249,7 @@ def test_a_fit_that_did_not_converge_is_written_and_ends_with_1(vitools, folder,
     replace_fit("kumaraswamy", five_steps)
     result = vitools("fit", "coin", "--method", "kumaraswamy", "--out", "fits")
     assert result.exit_code == 1
-    assert "status: stopped at limit (5 steps, " in result.stdout
+    assert "status: stopped at limit (5 steps" in result.stdout
     loaded = Posterior.load("fits/fit.safetensors", Problem(coin.model, FLIPS), AutoKumaraswamy)
     assert loaded.status is Status.STOPPED_AT_LIMIT
 

@@ -33,9 +33,9 @@ def their_bounds(posterior, order):
     return posterior.L[:SWEEPS]
 
 
-def our_bounds(model, arguments, order, start):
+def our_bounds(model, arguments, order, start, **options):
     """``start`` maps a site to the torch distribution that its factor starts at."""
-    conjugate = ConjugateModel(model, arguments, order=order)
+    conjugate = ConjugateModel(model, arguments, order=order, **options)
     conjugate.initialise(0)
     for name, q in start.items():
         family = FAMILIES[FAMILY_OF_PRIOR[type(q).__name__]]
@@ -204,3 +204,46 @@ def test_linear_gaussian_factor_model(missing):
         "tau": dist.Gamma(double(3.0), double(1.5)),
     }
     assert_equal(our_bounds(model, (double(y),), order, start), theirs)
+
+
+def test_hidden_markov_model():
+    generator = np.random.default_rng(4)
+    states, length = 3, 40
+    centres = np.array([-3.0, 0.0, 4.0])
+    y = generator.normal(size=length) + centres[np.sort(generator.integers(states, size=length))]
+    jumps = generator.gamma(2.0, size=(states, states)) + 0.5
+
+    first = nodes.Dirichlet(np.ones(states), name="first")
+    jump = nodes.Dirichlet(np.ones(states), plates=(states,), name="jump")
+    z = nodes.CategoricalMarkovChain(first, jump, states=length, name="z")
+    mean = nodes.GaussianARD(0, 0.1, plates=(states,), name="mean")
+    tau = nodes.Gamma(1, 1, plates=(states,), name="tau")
+    observed = nodes.Mixture(z, nodes.GaussianARD, mean, tau, name="y")
+    observed.observe(y)
+    first.initialize_from_parameters(np.array([1.0, 2.0, 3.0]))
+    jump.initialize_from_parameters(jumps)
+    mean.initialize_from_parameters(centres + 1, 2)
+    tau.initialize_from_parameters(3, 2)
+    order = ["z", "first", "jump", "mean", "tau"]
+    theirs = their_bounds(VB(observed, z, mean, tau, jump, first), order)
+
+    def model(y):
+        first = pyro.sample("first", dist.Dirichlet(torch.ones(states).double()))
+        with pyro.plate("states", states):
+            jump = pyro.sample("jump", dist.Dirichlet(torch.ones(states).double()))
+            mean = pyro.sample("mean", dist.Normal(double(0.0), double(0.1).rsqrt()))
+            tau = pyro.sample("tau", dist.Gamma(double(1.0), double(1.0)))
+        z = None
+        for t in range(length):
+            z = pyro.sample(f"z{t}", dist.Categorical(first if z is None else jump[z]))
+            pyro.sample(f"y{t}", dist.Normal(mean[z], tau[z].rsqrt()), obs=y[t])
+
+    start = {
+        "first": dist.Dirichlet(double([1.0, 2.0, 3.0])),
+        "jump": dist.Dirichlet(double(jumps)),
+        "mean": dist.Normal(double(centres + 1), double(2.0).rsqrt()),
+        "tau": dist.Gamma(double([3.0] * states), double([2.0] * states)),
+    }
+    path = [f"z{t}" for t in range(length)]
+    ours = our_bounds(model, (double(y),), [*path, *order[1:]], start, joint=[path])
+    assert_equal(ours, theirs)

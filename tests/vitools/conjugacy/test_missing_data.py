@@ -170,6 +170,51 @@ def seen_entries_again():
     sample("u", dist.Normal(m, 1.0), obs=torch.tensor(0.3))
 
 
+def mixture_with_gaps():
+    """Two readings of each row share a component; the unseen ones depend on it."""
+    weights = sample("weights", dist.Dirichlet(torch.ones(2)))
+    with pyro.plate("components", 2):
+        mean = sample("mean", dist.Normal(torch.tensor([-1.0, 1.0]), 0.5))
+    with pyro.plate("n", N):
+        z = sample("z", dist.Categorical(weights))
+        with pyro.plate("d", 2, dim=-2):
+            gappy = torch.where(SEEN[:2], Y[:2], torch.nan)
+            sample("y", dist.Normal(mean[z], 0.7), obs=gappy, obs_mask=SEEN[:2])
+
+
+def test_elements_with_discrete_parents_that_q_leaves_out():
+    """They cancel in the weights, and are drawn from their mixture given what was seen."""
+    problem = Problem(mixture_with_gaps)
+    fit = cavi(problem, max_sweeps=50)
+    values, log_q = fit.sample_with_log_prob(2000, seed=5)
+    theta = {k: values[k].double() for k in ("weights", "mean")}
+    y = values["y_unobserved"].double()
+    seen = SEEN[:2].unsqueeze(-1)
+    each = dist.Normal(theta["mean"][:, None, None], 0.7)
+    cases = theta["weights"].log().unsqueeze(1)  # [draws, 1, components]
+    cases = cases + torch.where(seen, each.log_prob(Y[:2].unsqueeze(-1)), 0.0).sum(1)
+    unseen = torch.where(seen, 0.0, each.log_prob(y.unsqueeze(-1))).sum(1)
+    prior = dist.Dirichlet(torch.ones(2)).log_prob(theta["weights"])
+    prior = prior + dist.Normal(torch.tensor([-1.0, 1.0]), 0.5).log_prob(theta["mean"]).sum(-1)
+    log_joint = (cases + unseen).logsumexp(-1).sum(-1) + prior
+    made = {name: fit.marginal(name) for name in fit.problem.drawn}
+    log_made = made["weights"].log_prob(theta["weights"]) + made["mean"].log_prob(
+        theta["mean"]
+    ).sum(-1)
+    log_made = log_made + made["y_unobserved"].log_prob(y).sum((-2, -1))
+    weights = problem.log_joint(values) - log_q
+    torch.testing.assert_close(weights.double(), log_joint - log_made, rtol=1e-4, atol=1e-4)
+
+    components = (cases + unseen).softmax(-1)
+    expected = (components * theta["mean"].unsqueeze(1)).sum(-1).unsqueeze(1)
+    off = (y - expected)[:, SEEN[:2]]
+    error = off.std(0) / len(off) ** 0.5
+    assert bool((off.mean(0).abs() < 4 * error).all())
+    left_out = fit.mean()["y_unobserved"][SEEN[:2]]
+    spread = fit.sd()["y_unobserved"][SEEN[:2]] / 4000**0.5
+    assert bool(((left_out - expected.expand_as(y)[:, SEEN[:2]].mean(0)).abs() < 6 * spread).all())
+
+
 @pytest.mark.parametrize("model", [seen_entries_again, imputed, covariates])
 def test_weights_of_the_posterior_are_those_of_the_problem(model, tmp_path):
     """Masked elements follow their prior in q and in the problem alike."""

@@ -1,5 +1,6 @@
 """Calibration of fits that are exact, too narrow, and biased by construction."""
 
+import itertools
 import json
 import math
 
@@ -10,8 +11,8 @@ import pytest
 import torch
 from torch import distributions as td
 
-from vitools import Problem, cavi
-from vitools.diagnostics.calibration import calibrate
+from vitools import Problem, cavi, compare, exact
+from vitools.diagnostics.calibration import Calibration, calibrate, symmetry_p_value
 from vitools.diagnostics.simulation import with_data
 from vitools.errors import FileError, NumericalError, OptionError
 from vitools.models import bayesian_regression
@@ -46,6 +47,57 @@ def test_other_data_give_the_density_of_a_problem_built_with_them():
     assert swapped.name == PROBLEM.name
     with pytest.raises(OptionError, match="expected data for 'y'"):
         with_data(PROBLEM, {})
+
+
+def two_groups(y):
+    """Each value is from one of two groups, ±2."""
+    share = pyro.sample("share", dist.Beta(y.new_tensor(2.0), 2.0))
+    with pyro.plate("rows", len(y)):
+        z = pyro.sample("z", dist.Bernoulli(share))
+        pyro.sample("y", dist.Normal(4 * z - 2, 1.0), obs=y)
+
+
+def test_discrete_latents_are_said_not_to_be_judged():
+    problem = Problem(two_groups, torch.tensor([-2.0, 2.0, 1.5]).double())
+    found = calibrate(problem, cavi, num_data_sets=2, num_draws=20)
+    assert list(found.levels) == ["share"]
+    assert found.not_judged == ("z",)
+    assert "continuous sites only: z not judged" in str(found)
+    fits = {"CAVI": cavi(problem), "exact": exact(problem)}
+    assert "continuous sites (z not judged)" in " ".join(str(compare(fits)).split())
+
+
+@pytest.mark.parametrize("steps", [1, 5, 12])
+def test_the_symmetry_test_is_exact(steps):
+    """All ways of mirroring some of the levels are equally likely: enumerate them."""
+    sizes = np.linspace(0.05, 0.45, steps)
+    signs = np.array(list(itertools.product((-1.0, 1.0), repeat=steps)))
+
+    def largest_difference(levels):
+        at = np.concatenate([levels, 1 - levels])
+        ours = (levels[:, None] <= at + 1e-9).mean(0)
+        return np.abs(ours - (1 - levels[:, None] <= at + 1e-9).mean(0)).max()
+
+    drawn = [0.5 + sizes * row for row in signs]
+    differences = np.array([largest_difference(levels) for levels in drawn])
+    for levels, difference in list(zip(drawn, differences, strict=True))[:: 2 ** max(0, steps - 6)]:
+        expected = (differences >= difference - 1e-9).mean()
+        assert symmetry_p_value(levels) == pytest.approx(expected, abs=1e-12)
+
+
+def test_symmetric_levels_are_called_biased_no_more_often_than_promised():
+    generator = np.random.default_rng(0)
+    found = np.array([symmetry_p_value(generator.uniform(size=100)) for _ in range(1000)])
+    for level in (0.05, 0.2):
+        assert abs((found <= level).mean() - level) < 4 * (level * (1 - level) / 1000) ** 0.5
+    assert symmetry_p_value(generator.beta(3, 2, size=100)) < 0.01
+    assert symmetry_p_value(np.full(7, 0.5)) == 1.0
+
+
+def test_ranks_that_are_uniform_are_called_so_whatever_the_bins():
+    """201 ranks do not fit 20 bins evenly; 50 000 exact ones must not be blamed for that."""
+    ranks = np.tile(np.arange(201), 250) / 200
+    assert Calibration({"mu": ranks}, {}, {}, {}, 200).uniformity()["mu"] == pytest.approx(1.0)
 
 
 def test_exact_fits_pass():

@@ -1,6 +1,7 @@
 """Leave-one-out scores of a conjugate regression, where they have a closed form."""
 
 import math
+import warnings
 
 import numpy as np
 import pyro
@@ -10,6 +11,7 @@ import torch
 from torch import distributions as td
 
 from vitools import Problem, to_arviz
+from vitools.diagnostics.khat import khat_threshold
 from vitools.diagnostics.loo import elpd_difference, loo, waic
 from vitools.diagnostics.predictive_checks import predictive_checks
 from vitools.errors import DataError, OptionError
@@ -92,6 +94,32 @@ def test_draws_agree_with_arviz(data):
         assert waic(chains).elpd.value == pytest.approx(
             float(arviz.waic(to_arviz(chains)).elpd_waic), abs=0.01
         )
+
+
+@pytest.mark.parametrize("correlation", [0.9, -0.6])
+def test_correlated_draws_have_the_tails_of_arviz(data, correlation):
+    """The tail's length follows the effective sample size, which the draws' correlation sets."""
+    mean, sd = posterior_of(*data)
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(4, 500, generator=generator).double()
+    for i in range(1, 500):
+        draws[:, i] = correlation * draws[:, i - 1] + math.sqrt(1 - correlation**2) * draws[:, i]
+    problem = Problem(regression, *data)
+    slope = mean + 3 * sd * draws  # wider than the posterior, so that tails are heavy
+    chains = DrawsPosterior(problem, {"slope": slope}, engine="nuts", status=Status.SAMPLED)
+    found = loo(chains)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that some k̂ are above the threshold
+        theirs = import_arviz().loo(to_arviz(chains), pointwise=True)
+    khats = np.asarray(theirs.pareto_k)
+    assert found.khats["y"].numpy() == pytest.approx(khats, abs=1e-5)
+    assert found.num_above == int((khats > khat_threshold(2000)).sum()) > 0
+    independent = loo(
+        DrawsPosterior(
+            problem, {"slope": slope.reshape(1, -1)}, engine="nuts", status=Status.SAMPLED
+        )
+    )
+    assert np.abs(independent.khats["y"].numpy() - khats).max() > 0.05
 
 
 def test_waic_is_near_loo_where_all_is_well(data):

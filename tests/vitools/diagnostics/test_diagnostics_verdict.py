@@ -107,6 +107,23 @@ def test_a_reference_outranks_the_weights():
     assert verdict.grade is TRUST
 
 
+@pytest.mark.parametrize(
+    ("found", "named"),
+    [
+        (accuracy(0.27, 0.57), "the sd of mu[0] is too narrow: 0.57"),
+        (accuracy(0.60, 0.70), "the mean of rho[4,2] is 0.60 sd"),
+        (accuracy(0.27, 1.90), "the sd of mu[0] is too wide: 1.90"),
+        (accuracy(0.90, 0.25), "the sd of mu[0] is too narrow: 0.25"),  # the only one to reject
+        (accuracy(4.00, 0.25), "the mean of rho[4,2] is 4.00 sd"),
+        (accuracy(1.10, 0.05), "the sd of mu[0] is too narrow: 0.05"),
+        (accuracy(0.90, 0.57, error_se=0.4), "the sd of mu[0]"),  # the mean may be fine
+    ],
+)
+def test_the_figure_furthest_beyond_its_limit_is_named(found, named):
+    verdict = reach_verdict(Status.CONVERGED, khat=Estimate(0.3, 0.1), accuracy=found)
+    assert verdict.reason.startswith(named)
+
+
 def test_evidence_that_is_missing():
     def verdict(nats, error=0.0):
         return reach_verdict(

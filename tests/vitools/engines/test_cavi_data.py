@@ -40,7 +40,6 @@ def mixture(y, components=6):
 
 @needs_data
 # torch warns of a singular Wishart draw although it redraws it.
-@pytest.mark.filterwarnings("ignore:Singular sample")
 def test_faithful_has_its_two_clusters():
     y = column("faithful/faithful.csv", "eruptions", "waiting")
     centre, spread = y.mean(0), y.std(0)

@@ -134,7 +134,6 @@ def test_linear_regression_with_known_noise(event):
 
 
 # torch warns of a singular Wishart draw although it redraws it.
-@pytest.mark.filterwarnings("ignore:Singular sample")
 def test_wishart_precision_of_a_normal_with_known_mean():
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(6, 2, generator=generator, dtype=torch.float64)

@@ -10,12 +10,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from vitools import Problem, Status
+from vitools import Posterior, Problem, Status
 from vitools.engines.dadvi import dadvi
 from vitools.engines.loop import Progress
 from vitools.errors import NotSupportedError, OptionError
 from vitools.models import coin
-from vitools.posterior.gaussian import GaussianPosterior
 
 POSTERIORDB = Path(__file__).resolve().parents[4] / "shared" / "data" / "posteriordb"
 
@@ -181,7 +180,7 @@ def test_progress_is_reported_and_ctrl_c_keeps_the_state(gaussian):
     assert fit.sample(3)["w"].shape == (3, 3)
 
 
-def test_the_gaussian_posterior_scores_its_own_draws():
+def test_the_gaussian_posterior_scores_its_own_draws(tmp_path):
     """Against the density of a logit-normal, and its restored copy."""
     problem = Problem(coin.model, torch.tensor([1.0, 0.0, 1.0]))
     fit = dadvi(problem)
@@ -192,7 +191,6 @@ def test_the_gaussian_posterior_scores_its_own_draws():
     )
     assert torch.allclose(log_q, logit_normal.log_prob(values["p"]), rtol=1e-8)
     assert torch.allclose(fit.log_prob(values), log_q, rtol=1e-8)
-    tensors, meta = fit._state()
-    common = {"engine": "dadvi", "status": fit.status}
-    again = GaussianPosterior._restore(problem, tensors, meta, common, None)
+    fit.save(tmp_path / "fit")
+    again = Posterior.load(tmp_path / "fit", problem)
     assert torch.equal(again.sample(5, seed=2)["p"], fit.sample(5, seed=2)["p"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vitools import Problem, Status, exact, nuts
-from vitools.engines import nuts_pyro
+from vitools.engines import nuts_nutpie, nuts_pyro
 from vitools.engines.chains import Chains, WhitenedSpace
 from vitools.engines.nuts_nutpie import is_installed
 from vitools.errors import NotSupportedError, OptionError
@@ -35,6 +35,45 @@ def test_beta_bernoulli_moments(sampler):
     assert torch.equal(again.draws["p"], fit.draws["p"])
     other = nuts(Problem(coin.model, flips), **options, seed=1)
     assert not torch.equal(other.draws["p"], fit.draws["p"])
+
+
+@pytest.mark.skipif(not is_installed(), reason="no nutpie")
+def test_a_line_through_calendar_years_is_sampled_along_its_ridge():
+    """Intercept and slope have correlation -0.9999: a diagonal mass matrix would take minutes."""
+    years = torch.arange(1952.0, 2014.0, dtype=torch.float64)
+    temperature = 0.02 * (years - 1980) + torch.sin(7 * years)
+
+    def line(x, y):
+        alpha = pyro.sample("alpha", dist.Normal(x.new_tensor(0.0), 10.0))
+        beta = pyro.sample("beta", dist.Normal(x.new_tensor(0.0), 0.1))
+        with pyro.plate("years", len(x)):
+            pyro.sample("y", dist.Normal(alpha + beta * x, 1.0), obs=y)
+
+    problem = Problem(line, years, temperature)
+    fit = nuts(problem, num_samples=300, num_warmup=400, num_chains=2, sampler="nutpie")
+    design = torch.stack([torch.ones_like(years), years], -1)
+    precision = design.T @ design + torch.tensor([1e-2, 1e2]).double().diag()
+    mean = torch.linalg.solve(precision, design.T @ temperature)
+    sd = torch.linalg.inv(precision).diagonal().sqrt()
+    assert fit.status is Status.SAMPLED
+    for i, name in enumerate(("alpha", "beta")):
+        error = float(sd[i]) / math.sqrt(fit.ess[name])
+        assert float(fit.mean()[name]) == pytest.approx(float(mean[i]), abs=4 * error)
+        assert float(fit.sd()[name]) == pytest.approx(float(sd[i]), rel=0.2)
+
+
+def test_an_adaptation_that_fails_is_done_again_with_a_diagonal(monkeypatch):
+    tried = []
+
+    def run(density, starts, plan, *, low_rank):
+        tried.append(low_rank)
+        return Chains(torch.zeros(2, 50, 1), divergences=11 if low_rank else 3)
+
+    monkeypatch.setattr(nuts_nutpie, "_run", run)
+    assert nuts_nutpie.sample(None, [], None).divergences == 3
+    assert tried == [True, False]
+    monkeypatch.setattr(nuts_nutpie, "MOST_DIVERGENT", 0.11)
+    assert nuts_nutpie.sample(None, [], None).divergences == 11
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -199,7 +199,7 @@ def test_killed_at_any_moment_the_run_goes_on_to_the_same_numbers(tmp_path):
         while process.poll() is None and time.monotonic() < deadline:
             if path.exists() and path.stat().st_mtime_ns != before:
                 break
-        time.sleep(moments.uniform(0.0, 0.15))
+        time.sleep(moments.uniform(0.0, 0.03))
         if process.poll() is not None:
             break
         process.send_signal(signal.SIGKILL)

@@ -12,9 +12,10 @@ from torch._dynamo.utils import counters
 
 from vitools import Problem, Status, svi
 from vitools.engines import compiled as compiled_module
-from vitools.engines import inductor
+from vitools.engines import inductor, native
 from vitools.engines.compiled import compiled, plan
 from vitools.engines.functional import functional_graph
+from vitools.engines.noise import distinct
 from vitools.errors import OptionError, VitoolsWarning
 from vitools.guides import AutoDirichlet
 from vitools.isolation import seeded
@@ -111,20 +112,43 @@ def test_normals_written_into_an_empty_tensor_are_drawn_outside_for_many_steps()
 
 
 @needs_compiler
-def test_compiled_and_uncompiled_steps_agree_and_nothing_is_compiled_twice(problem):
+@pytest.mark.parametrize(
+    "loops", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["loops", "torch"]
+)
+def test_compiled_and_uncompiled_steps_agree_and_nothing_is_compiled_twice(
+    problem, monkeypatch, loops
+):
+    if not loops:
+        monkeypatch.setattr(compiled_module, "find_loop_compiler", lambda: None)
+    loaded = []
+    monkeypatch.setattr(native, "_library", spy(native._library, loaded))
     options = {"max_steps": 402, "seed": 2}
     plain = svi(problem, AutoNormal, compile=False, **options)
     counters.clear()
     fast = svi(problem, AutoNormal, compile=True, **options)
     compiled_graphs = counters["inductor"]["fxgraph_cache_hit"]
     compiled_graphs += counters["inductor"]["fxgraph_cache_miss"]
-    assert compiled_graphs == 1
+    assert (len(loaded), compiled_graphs) == ((1, 0) if loops else (0, 1))
     assert "compiled" in fast.detail
     assert "uncompiled as asked" in plain.detail
     assert fast.history.elbo[:40] == pytest.approx(plain.history.elbo[:40], rel=1e-9)
     assert len(fast.history) == 402
     again = svi(problem, AutoNormal, compile=True, **options)
     assert again.history.elbo == fast.history.elbo
+
+
+def spy(function, calls):
+    def called(*args):
+        calls.append(args)
+        return function(*args)
+
+    return called
+
+
+@needs_compiler
+def test_long_runs_of_small_models_are_compiled_before_the_first_step(problem):
+    fit = svi(problem, AutoNormal, max_steps=20_000)
+    assert fit.detail.endswith("; compiled")
 
 
 @needs_compiler
@@ -150,6 +174,7 @@ def test_compiled_steps_agree_for_inner_draws_and_other_optimisers(guide, optimi
 @needs_compiler
 @pytest.mark.slow
 def test_auto_switches_at_the_same_step_whatever_the_clock_says(problem, monkeypatch):
+    monkeypatch.setattr(compiled_module, "find_loop_compiler", lambda: None)
     monkeypatch.setattr(compiled_module, "SECONDS_TO_COMPILE", 0.2)
     monkeypatch.setattr(compiled_module, "SECONDS_TO_COMPILE_NODE", 0.0)
     fits = [svi(problem, AutoNormal, max_steps=2000, seed=1) for _ in range(2)]
@@ -179,6 +204,7 @@ def test_a_compiler_that_fails_is_reported_and_the_run_goes_on(problem, monkeypa
     def broken(module, example):
         raise RuntimeError("no such header")
 
+    monkeypatch.setattr(compiled_module, "find_loop_compiler", lambda: None)
     monkeypatch.setattr(compiling, "compile_graph", broken)
     monkeypatch.setattr(compiled_module, "find_compiler", lambda: "c++")
     with pytest.warns(VitoolsWarning, match="goes on uncompiled: no such header"):
@@ -203,11 +229,15 @@ def test_an_unknown_wish_is_refused(problem):
         svi(problem, AutoNormal, compile="fast")
 
 
-def test_the_plan_waits_longer_the_cheaper_the_steps():
+def test_the_plan_waits_longer_the_cheaper_the_steps(monkeypatch):
+    monkeypatch.setattr(compiled_module, "find_compiler", lambda: "c++")
+    monkeypatch.setattr(compiled_module, "find_loop_compiler", lambda: "c++")
     small = functional_graph(lambda x: [x + 1], [torch.ones(2)])
     large = functional_graph(lambda x: [(x.sin() + x.cos()).exp()], [torch.ones(10**6)])
     assert plan("auto", small, 4, 20_000, 4).switch_at is None
-    switch = plan("auto", large, 4, 20_000, 4).switch_at
+    assert plan("auto", small, 4, 10**6, 4).by_loops
+    assert plan("auto", large, 4, 20_000, 4).by_loops  # until they turn out to be too large
+    switch = plan("auto", large, 4, 20_000, 4, loops=False).switch_at
     assert switch is not None
     assert switch % 4 == 0
     assert plan(True, small, 4, 10, 4).switch_at == 0
@@ -240,12 +270,13 @@ def test_compiled_code_keeps_the_digits_of_small_differences():
     torch.testing.assert_close(subject(x)[0], torch.expm1(x), rtol=1e-14, atol=0.0)
 
 
+@needs_compiler
 def test_compiled_code_that_gives_other_numbers_is_not_used(problem, monkeypatch):
-    def wrong(module, example):
-        return lambda *inputs: [value + 0.01 for value in module(*inputs)]
+    def wrong(*args):
+        right = native.compile_loops(*args)
+        return lambda *inputs: [value + 0.01 for value in right(*inputs)]
 
-    monkeypatch.setattr("vitools.engines.compiling.compile_graph", wrong)
-    monkeypatch.setattr(compiled_module, "find_compiler", lambda: "c++")
+    monkeypatch.setattr("vitools.engines.compiling.compile_loops", wrong)
     with pytest.warns(VitoolsWarning, match="the compiled graph gives other numbers"):
         fit = svi(problem, AutoNormal, max_steps=40, compile=True)
     plain = svi(problem, AutoNormal, max_steps=40, compile=False)
@@ -294,3 +325,50 @@ def test_data_in_a_file_are_read_batch_by_batch(tmp_path):
     sd = size**-0.5
     assert fit.status is Status.CONVERGED
     assert float(fit.mean()["mean"]) == pytest.approx(float(rows.mean()), abs=0.5 * sd)
+
+
+def test_the_rows_of_a_minibatch_are_distinct_and_equally_likely():
+    total, size, count = 30, 5, 4000
+    with seeded(0):
+        draws = torch.stack([distinct(total, size) for _ in range(count)])
+        whole = distinct(6, 5)
+    assert all(len(draw.unique()) == size for draw in draws)
+    assert len(whole.unique()) == 5
+    for column in draws.T:
+        shares = torch.bincount(column, minlength=total).double() / count
+        error = math.sqrt(1 / total * (1 - 1 / total) / count)
+        assert bool(((shares - 1 / total).abs() < 4.5 * error).all())
+
+
+def test_of_a_minibatch_only_its_rows_are_drawn():
+    data = torch.arange(1000.0)
+
+    def function(x):
+        return [x * data[torch.randperm(1000)[:8].clone()].sum()]
+
+    with seeded(0):
+        graph = functional_graph(function, [torch.ones(())])
+    with seeded(0):
+        (expected,) = function(torch.ones(()))
+    with seeded(0):
+        (noise,) = graph.draw_as_recorded()
+        assert graph.draw(3)[0].shape == (3, 8)
+    assert graph([torch.ones(())], [noise])[0] == expected
+    targets = [n.target for n in graph.module.graph.nodes]
+    assert torch.ops.aten.randperm.default not in targets
+
+
+@needs_compiler
+def test_small_models_with_minibatches_run_as_loops():
+    data = torch.linspace(-1.0, 3.0, 1000)
+
+    def model():
+        mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
+        with pyro.plate("rows", 1000, subsample_size=20) as index:
+            pyro.sample("y", dist.Normal(mean, 1.0), obs=data[index])
+
+    options = {"max_steps": 200, "seed": 3}
+    plain = svi(Problem(model), AutoNormal, compile=False, **options)
+    fast = svi(Problem(model), AutoNormal, compile=True, **options)
+    assert "compiled" in fast.detail
+    assert fast.history.elbo == pytest.approx(plain.history.elbo, rel=1e-6)

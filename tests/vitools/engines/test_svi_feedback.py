@@ -169,7 +169,7 @@ def test_a_run_reports_mean_error_and_expected_end():
     reports = []
     svi(Problem(model), AutoNormal, seed=0, progress=reports.append)
     last = reports[-1]
-    assert last.note == "recorded"
+    assert last.note in ("recorded", "compiled")
     assert last.standard_error > 0
     assert abs(last.elbo) < 1e4
 

@@ -104,7 +104,8 @@ def test_printed_table(comparison):
     assert lines[5].split() == ["chains", "21.5", "trust"]
     assert lines[7].split() == ["against", "exact", "mean", "error", "at", "sd", "ratio", "at"]
     assert lines[8].split() == ["posterior", "0.00", "exact", "p", "1.00", "exact", "p"]
-    assert "bound: E[log p(heads, p) - log q(p)], 800 draws of each fit" in text
+    assert "bound: E[log p(heads, p) - log q(p)], 800 draws of each fit, at which k̂" in text
+    assert "usable up to 0.66" in " ".join(text.split())
     assert "log evidence: " in text
     assert "KL(q ‖ posterior): posterior 0.00" in " ".join(text.split())
     assert "elsewhere: do not use: the mean of p is" in text

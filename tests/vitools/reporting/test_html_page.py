@@ -1,6 +1,7 @@
 """The page as text: whole, self-contained, small, and safe whatever the model's names are."""
 
 import json
+import math
 import re
 from html import unescape
 from html.parser import HTMLParser
@@ -16,11 +17,13 @@ from vitools import Problem, compare
 from vitools.diagnostics.calibration import Calibration
 from vitools.engines import exact
 from vitools.models import coin
-from vitools.posterior import DrawsPosterior, Status
+from vitools.posterior import DrawsPosterior, FactorisedPosterior, Status
 from vitools.reporting.comparison_json import comparison_record
 from vitools.reporting.html_calibration import rank_histograms
 from vitools.reporting.html_data import as_script_data, page_data
+from vitools.reporting.html_evidence import bounds_markup, distances_markup
 from vitools.reporting.html_page import Origin, page
+from vitools.reporting.html_summary import summary_markup
 from vitools.reporting.html_template import asset, fill
 from vitools.reporting.html_updates import updates_markup
 
@@ -238,3 +241,79 @@ def test_a_calibration_becomes_panels_the_least_uniform_first():
     ]
     assert [sum(ranks.counts) for ranks in found] == [200, 200]
     assert found[0].p_value < 1e-4 < found[1].p_value
+
+
+def coin_fits(*names):
+    """Fits of one problem: exact, good, narrow, and a chain."""
+    problem = Problem(coin.model, torch.tensor([1.0, 1.0, 0.0]).double())
+
+    def beta(a, b):
+        q = torch.distributions.Beta(*torch.tensor([a, b]).double())
+        return FactorisedPosterior(
+            problem, {"p": q}, 0.0, engine="cavi", status=Status.CONVERGED, seconds=1.0
+        )
+
+    made = {
+        "exact": lambda: exact(problem),
+        "good": lambda: beta(3.0, 2.0),
+        "near": lambda: beta(3.05, 2.0),
+        "wide": lambda: beta(1.2, 0.85),
+        "narrow": lambda: beta(120.0, 80.0),
+    }
+    return {name: made[name]() for name in names}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            ("exact", "near", "good", "narrow"),
+            "3 approximations judged against exact (…). Agreeing with it: good, near (best bound first).",
+        ),
+        (
+            ("exact", "wide"),
+            "1 approximation judged against exact (…). None to trust outright; to be used with care: "
+            "wide.",
+        ),
+        (
+            ("exact", "narrow"),
+            "1 approximation judged against exact (…). None should be used in place of exact.",
+        ),
+        (("exact",), "exact (…), and no other fit to judge by it."),
+        (("good",), "1 fit judged without a reference. To rely on: good."),
+        (
+            ("narrow",),
+            "1 fit judged without a reference. None should be used: add a reference (nuts, exact) or "
+            "other methods.",
+        ),
+    ],
+)
+def test_the_reference_judges_and_is_no_candidate(names, expected):
+    found = summary_markup(compare(coin_fits(*names)))
+    plain = unescape(re.sub(r"<[^>]*>", "", found))
+    assert re.sub(r"exact \(.*?\)(?=[.,])", "exact (…)", plain) == expected
+
+
+def test_bounds_and_distances_are_the_judges():
+    comparison = compare(coin_fits("exact", "wide", "narrow"))
+    outline = unescape(page(comparison, ORIGIN))
+    record = comparison_record(comparison)["fits"]
+    for name in ("wide", "narrow"):
+        known = comparison.judgements[name].evidence
+        truth = math.log(1 / 12)
+        assert known.lower[1].value < known.lower[10].value < truth + 0.05
+        for k in (1, 10, 100):
+            shown = f"{known.lower[k].value:.2f}".replace("-", "−")
+            assert shown in outline
+            assert record[name]["evidence"]["lower"][str(k)]["value"] == known.lower[k].value
+        distance = comparison.judgements[name].distance
+        assert f"at {distance.quantile_error_at}" in outline
+        assert record[name]["distance"]["quantile_error"]["value"] == distance.quantile_error.value
+        assert record[name]["distance"]["correlation_error"] is None  # there is one entry only
+    assert (record["wide"]["guaranteed"] is None) == (
+        comparison.judgements["wide"].khat.value >= 0.5
+    )
+    assert "Distances from exact" in outline
+    assert bounds_markup(comparison).count("<tr>") == 4
+    alone = compare(coin_fits("wide"))
+    assert distances_markup(alone) == ""

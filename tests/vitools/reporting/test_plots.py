@@ -53,7 +53,12 @@ def fits():
 
 
 def test_bound(fits):
-    axes = plot_bound(compare(fits)).axes[0]
+    figure = plot_bound(compare(fits))
+    axes = figure.axes[0]
+    assert "seconds" in axes.get_xlabel()
+    assert "nats; higher is better" in axes.get_ylabel()
+    for word in ("Lines:", "Markers:", "Dotted:", "two standard errors"):
+        assert word in figure.get_supxlabel()
     labels = axes.get_legend_handles_labels()[1]
     assert labels == ["near", "far"]
     bounds = compare(fits).table["bound"]

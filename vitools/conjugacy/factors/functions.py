@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vitools.conjugacy.cases import as_table
 from vitools.conjugacy.expression import Expression
 from vitools.conjugacy.products import Product, adds_to_one
-from vitools.conjugacy.term import Atom, Term, Unsupported
+from vitools.conjugacy.term import Atom, Constant, Term, Unsupported
 
 
 def constant(expression: Expression, what: str) -> Tensor:
@@ -34,6 +35,9 @@ def log_probabilities(
     if probs.is_constant:
         value = probs.value()
         return Expression.constant(value / value.sum(-1, keepdim=True)).log()
+    table = None if isinstance(probs, Product) else as_table(probs.terms)
+    if table is not None:
+        return Expression([_normalised(table)], probs.shape).log()
     if isinstance(probs, Product):
         certified = adds_to_one(probs.log(), simplex_sites)
     else:
@@ -41,6 +45,17 @@ def log_probabilities(
     if not certified:
         raise Unsupported("probabilities that are not known to sum to one")
     return probs.log()
+
+
+def _normalised(term: Term) -> Term:
+    """Indicators times a table of constants, made to sum to one over the last dim."""
+    (table,) = term.constants()
+    values, last = table.tensor, term.out[-1]
+    if last is None:
+        raise Unsupported("probabilities that are not known to sum to one")
+    values = values / values.sum(table.labels.index(last), keepdim=True)
+    normalised = Constant(values, table.labels, table.selects, table.words)
+    return Term(term.coefficient, (*term.atoms(), normalised), term.out)
 
 
 def sums_to_one(probs: Expression, simplex_sites: frozenset[str]) -> bool:

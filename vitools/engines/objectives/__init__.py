@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from vitools.engines.objectives.beta import BetaElbo
 from vitools.engines.objectives.elbo import Elbo
 from vitools.engines.objectives.importance import ImportanceWeighted
 from vitools.engines.objectives.objective import Objective
 from vitools.engines.objectives.score import ScoreFunction
 from vitools.problem import Problem
 
-__all__ = ["Elbo", "ImportanceWeighted", "Objective", "ScoreFunction", "negative_elbo"]
+__all__ = ["BetaElbo", "Elbo", "ImportanceWeighted", "Objective", "ScoreFunction", "negative_elbo"]
 
 
 def negative_elbo(problem: Problem, guide: Any, num_particles: int) -> Objective:

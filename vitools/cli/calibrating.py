@@ -1,0 +1,84 @@
+"""``vitools calibrate``: is a method right on average over data sets from the model itself?"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitools.atomic import check_folder
+from vitools.cli.fitting import refuse_idle_guide
+from vitools.cli.methods import OWN_GUIDE, default_methods, find_method
+from vitools.cli.options import Data, Guide, Model, Quiet, Seed, complete_method
+from vitools.errors import NumericalError, OptionError
+
+
+def calibrate(
+    model: Model,
+    method: Annotated[
+        str, typer.Option(help="One of 'vitools methods'.", autocompletion=complete_method)
+    ] = "",
+    data: Data = None,
+    guide: Guide = "",
+    data_sets: Annotated[
+        int, typer.Option(min=2, max=100_000, help="How many to simulate and fit.")
+    ] = 100,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes to share them.")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the ranks and their picture; an interrupted run goes on."),
+    ] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Fit data sets simulated from a model, and see where the true values rank among the draws."""
+    from rich.console import Console
+
+    from vitools.cli.target import open_target
+    from vitools.diagnostics import calibrate as run
+    from vitools.posterior import Posterior
+    from vitools.problem import Problem
+
+    if out is not None:
+        check_folder(out)
+        out.mkdir(parents=True, exist_ok=True)
+    named = find_method(method) if method else None
+    refuse_idle_guide(guide, [method] if method else [], "--method")
+    target = open_target(model, data, seed, guide)
+    if target.is_amortised:
+        raise OptionError(
+            f"{model} comes with an encoder, which is trained on many rows once; calibration would "
+            "train it for every data set. Compare it on held-out data: vitools compare."
+        )
+    name = method or (OWN_GUIDE if guide else default_methods(target)[0])
+    chosen = named or find_method(name)
+
+    def fit(problem: Problem) -> Posterior:
+        return chosen.run(replace(target, problem=problem), seed=seed, progress=None, start=None)
+
+    console = Console(stderr=True, highlight=False, quiet=quiet)
+    with console.status(f"{chosen.label}: data set 1 of {data_sets}") as status:
+        found = run(
+            target.problem,
+            fit,
+            data_sets,
+            seed,
+            workers=workers,
+            path=out / f"calibration-{name}.jsonl" if out else None,
+            progress=lambda done: status.update(
+                f"{chosen.label}: {done} of {data_sets} data sets done"
+            ),
+        )
+    if not found.levels:
+        raise NumericalError(
+            f"none of {data_sets} fits by {chosen.label} gave an answer; the first said: "
+            f"{found.failures[min(found.failures)]}"
+        )
+    print(f"{model}, {chosen.label}: {found}")
+    if out is not None:
+        from vitools.reporting.plot_calibration import plot_calibration
+        from vitools.reporting.report import save_figure
+
+        picture = out / f"calibration-{name}.png"
+        save_figure(plot_calibration(found), picture)
+        print(f"written to {out}: calibration-{name}.jsonl · {picture.name}")

@@ -1,0 +1,207 @@
+"""Operations of :mod:`vitools.engines.loops` whose loops follow no common pattern.
+
+Each takes the lowering, the node and a tensor like its result, and returns a value in memory.
+"""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitools.engines.loop_operations import TYPES, literal
+from vitools.engines.loop_values import Expression, NotInLoops, Value
+
+Lowered = Callable[[Any, Any, Tensor], Value]
+
+
+def _cat(lowering: Any, node: Any, made: Tensor) -> Value:
+    pieces: Any = node.args[0]
+    dim = node.args[1] if len(node.args) > 1 else 0
+    into = lowering.emitter.fresh(made.dtype, made.shape)
+    begin = 0
+    for piece in pieces:
+        shape = tuple(piece.meta["val"].shape)
+        if shape == (0,):
+            continue
+        part = into.meta().narrow(dim, begin, shape[dim])
+        lowering.emitter.assign(into.seen_as(part), lowering.expression(piece, shape, made.dtype))
+        begin += shape[dim]
+    return into
+
+
+def _slice_scatter(lowering: Any, node: Any, made: Tensor) -> Value:
+    base, source, *where = node.args
+    into = _copy(lowering, base, made)
+    part = torch.ops.aten.slice.Tensor(into.meta(), *where, **node.kwargs)
+    piece = lowering.expression(source, tuple(part.shape), made.dtype)
+    lowering.emitter.assign(into.seen_as(part), piece)
+    return into
+
+
+def _select_scatter(lowering: Any, node: Any, made: Tensor) -> Value:
+    base, source, *where = node.args
+    into = _copy(lowering, base, made)
+    part = torch.ops.aten.select.int(into.meta(), *where)
+    piece = lowering.expression(source, tuple(part.shape), made.dtype)
+    lowering.emitter.assign(into.seen_as(part), piece)
+    return into
+
+
+def _constant_pad_nd(lowering: Any, node: Any, made: Tensor) -> Value:
+    base, pads, *rest = node.args
+    filling = literal(rest[0] if rest else 0, made.dtype)
+    shape = tuple(made.shape)
+    into = lowering.emitter.fresh(made.dtype, shape)
+    lowering.emitter.assign(into, Expression(made.dtype, shape, filling, ()))
+    target, source = into.meta(), lowering.value(base)
+    view = source.meta()
+    widths: Any = pads
+    for i in range(len(widths) // 2):
+        dim, (before, after) = len(shape) - 1 - i, widths[2 * i : 2 * i + 2]
+        size = view.shape[dim]
+        view = view.narrow(dim, max(-before, 0), size - max(-before, 0) - max(-after, 0))
+        target = target.narrow(dim, max(before, 0), view.shape[dim])
+    lowering.emitter.assign(into.seen_as(target), source.seen_as(view).expression())
+    return into
+
+
+def _flip(lowering: Any, node: Any, made: Tensor) -> Value:
+    source, dims = lowering.value(node.args[0]), {d % made.ndim for d in node.args[1]}
+    indices = _indices(made.ndim)
+    turned = [f"({n - 1} - {i})" if d in dims else i for d, (i, n) in _enumerated(indices, made)]
+    into = lowering.emitter.fresh(made.dtype, made.shape)
+    body = f"{into.at(indices)} = {source.at(turned)};"
+    _loops(lowering, made.shape, body, [source], into)
+    return into
+
+
+def _cumsum(lowering: Any, node: Any, made: Tensor) -> Value:
+    source, dim = lowering.value(node.args[0]), node.args[1] % max(made.ndim, 1)
+    if made.ndim == 0:
+        raise NotInLoops("a running sum of one number")
+    into, indices = lowering.emitter.fresh(made.dtype, made.shape), _indices(made.ndim)
+    kind, index = TYPES[made.dtype], indices[dim]
+    body = f"a += {source.at(indices)}; {into.at(indices)} = a;"
+    body = (
+        f"{kind} a = 0; for (int {index} = 0; {index} < {made.shape[dim]}; ++{index}) {{ {body} }}"
+    )
+    _loops(lowering, made.shape, body, [source], into, without=dim)
+    return into
+
+
+def _gather(lowering: Any, node: Any, made: Tensor) -> Value:
+    source, dim, index = node.args[:3]
+    value, where = lowering.value(source), lowering.value(index)
+    indices = _indices(made.ndim)
+    into = lowering.emitter.fresh(made.dtype, made.shape)
+    found = list(indices)
+    if found:
+        found[dim % made.ndim] = _checked(where.at(indices), value.shape[dim])
+    body = f"{into.at(indices)} = {value.at(found)};"
+    _loops(lowering, made.shape, body, [value, where], into)
+    return into
+
+
+def _scatter_add(lowering: Any, node: Any, made: Tensor) -> Value:
+    base, dim, index, source = node.args
+    into = _copy(lowering, base, made)
+    where, value = lowering.value(index), lowering.value(source)
+    indices = _indices(made.ndim)
+    found = list(indices)
+    if found:
+        found[dim % made.ndim] = _checked(where.at(indices), made.shape[dim])
+    body = f"{into.at(found)} += {value.at(indices)};"
+    _loops(lowering, where.shape, body, [where, value, into], into)
+    return into
+
+
+def _index(lowering: Any, node: Any, made: Tensor) -> Value:
+    source = lowering.value(node.args[0])
+    dim, where = _one_index(lowering, node.args[1])
+    into = lowering.emitter.fresh(made.dtype, made.shape)
+    indices = _indices(made.ndim)
+    body = f"{into.at(indices)} = {source.at(_indexed(indices, dim, where, source))};"
+    _loops(lowering, made.shape, body, [source, where], into)
+    return into
+
+
+def _index_put(lowering: Any, node: Any, made: Tensor) -> Value:
+    base, index, values, *rest = node.args
+    into = _copy(lowering, base, made)
+    dim, where = _one_index(lowering, index)
+    shape = (*made.shape[:dim], *where.shape, *made.shape[dim + 1 :])
+    value = lowering.value(values).broadcast(shape)
+    indices = _indices(len(shape))
+    sign = "+=" if rest and rest[0] else "="
+    body = f"{into.at(_indexed(indices, dim, where, into))} {sign} {value.at(indices)};"
+    _loops(lowering, shape, body, [where, value, into], into)
+    return into
+
+
+# ---- what they share ------------------------------------------------------------------------
+
+
+def _copy(lowering: Any, base: Any, made: Tensor) -> Value:
+    into = lowering.emitter.fresh(made.dtype, made.shape)
+    lowering.emitter.assign(into, lowering.expression(base, tuple(made.shape), made.dtype))
+    return into
+
+
+def _one_index(lowering: Any, given: Any) -> tuple[int, Value]:
+    dims = [d for d, entry in enumerate(given) if entry is not None]
+    if len(dims) != 1:
+        raise NotInLoops("indexing by several tensors")
+    where = lowering.value(given[dims[0]])
+    if where.dtype not in (torch.int64, torch.int32):
+        raise NotInLoops("indexing by a mask")
+    return dims[0], where
+
+
+def _indexed(indices: list[str], dim: int, where: Value, source: Value) -> list[str]:
+    rank = len(where.shape)
+    found = _checked(where.at(indices[dim : dim + rank]), source.shape[dim])
+    return [*indices[:dim], found, *indices[dim + rank :]]
+
+
+def _checked(index: str, size: int) -> str:
+    """A negative index counts from the end; none may leave the buffer."""
+    return f"inside({index}, {size})"
+
+
+def _indices(count: int) -> list[str]:
+    return [f"i{d}" for d in range(count)]
+
+
+def _enumerated(indices: list[str], made: Tensor) -> Any:
+    return enumerate(zip(indices, made.shape, strict=True))
+
+
+def _loops(
+    lowering: Any,
+    shape: Sequence[int],
+    body: str,
+    reads: Sequence[Value],
+    into: Value,
+    without: int | None = None,
+) -> None:
+    for d in reversed(range(len(shape))):
+        if d != without:
+            body = f"for (int i{d} = 0; i{d} < {shape[d]}; ++i{d}) {{ {body} }}"
+    buffers = [value.buffer for value in reads]
+    lowering.emitter.say(f"{{ {body} }}", buffers, into.buffer, prod(shape))
+
+
+SPECIAL: dict[str, Lowered] = {
+    "cat": _cat,
+    "constant_pad_nd": _constant_pad_nd,
+    "cumsum": _cumsum,
+    "flip": _flip,
+    "gather": _gather,
+    "index": _index,
+    "index_put": _index_put,
+    "scatter_add": _scatter_add,
+    "select_scatter": _select_scatter,
+    "slice_scatter": _slice_scatter,
+}

@@ -1,0 +1,104 @@
+"""Values of :mod:`vitools.engines.loops`: strided looks at buffers, and expressions of them in C."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from vitools.engines.loop_operations import TYPES
+
+
+class NotInLoops(NotImplementedError):
+    """A graph holds what cannot be written as loops here."""
+
+
+def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides of a tensor without gaps."""
+    return tuple(prod(shape[d + 1 :]) for d in range(len(shape)))
+
+
+@dataclass(eq=False)
+class Buffer:
+    """A run of numbers: an input, or a part of the scratch memory."""
+
+    name: str
+    dtype: torch.dtype
+    size: int
+    kind: str = "work"
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Value:
+    """A strided look at a buffer."""
+
+    buffer: Buffer
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+
+    def meta(self) -> Tensor:
+        """A tensor without numbers of the same layout, on which torch works out what a view is."""
+        size = (
+            1
+            + self.offset
+            + sum(s * max(n - 1, 0) for s, n in zip(self.strides, self.shape, strict=True))
+        )
+        blank = torch.empty(size, dtype=self.dtype, device="meta")
+        return blank.as_strided(self.shape, self.strides, self.offset)
+
+    def seen_as(self, view: Tensor) -> "Value":
+        """The same buffer with the layout of ``view``, made from :meth:`meta`."""
+        return Value(
+            self.buffer, self.dtype, tuple(view.shape), view.stride(), int(view.storage_offset())
+        )
+
+    def broadcast(self, shape: Sequence[int]) -> "Value":
+        return self.seen_as(self.meta().expand(tuple(shape)))
+
+    def expression(self) -> "Expression":
+        return Expression(self.dtype, self.shape, "{0}", (self,))
+
+    def at(self, indices: Sequence[str]) -> str:
+        """The element at these indices, as C."""
+        terms = [
+            index if stride == 1 else f"{index} * {stride}"
+            for index, stride in zip(indices, self.strides, strict=True)
+            if stride != 0 and index != "0"
+        ]
+        if self.offset or not terms:
+            terms.append(str(self.offset))
+        return f"{self.buffer.name}[{' + '.join(terms)}]"
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A C expression of elements of ``leaves``, which all have its shape; ``{0}`` is the first."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    text: str
+    leaves: tuple[Value, ...]
+
+    @staticmethod
+    def of(
+        template: str,
+        dtype: torch.dtype,
+        shape: tuple[int, ...],
+        arguments: Sequence["Expression"],
+    ) -> "Expression":
+        leaves: list[Value] = []
+        texts = []
+        for argument in arguments:
+            marks = [f"{{{len(leaves) + i}}}" for i in range(len(argument.leaves))]
+            texts.append(argument.text.format(*marks))
+            leaves += argument.leaves
+        return Expression(dtype, shape, template.format(*texts), tuple(leaves))
+
+    def cast(self, dtype: torch.dtype) -> "Expression":
+        if dtype is self.dtype:
+            return self
+        return Expression(dtype, self.shape, f"({TYPES[dtype]})({self.text})", self.leaves)

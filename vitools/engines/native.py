@@ -1,0 +1,135 @@
+"""Loops in C++ made into machine code, kept on disk, and called.
+
+What was compiled once is only loaded the next time, by this process or another: the file's name
+is a hash of its source, the compiler and its options.
+"""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from vitools.engines.loops import LoopProgram, loop_program
+
+FLAGS = ("-O2", "-ftree-vectorize", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd")
+LIBRARY = ("-std=c++17", "-shared", "-fPIC", "-x", "c++")
+MACHINE = {"AVX2": "-march=x86-64-v3", "AVX512": "-march=x86-64-v4"}
+MOST_FILES = 500
+PATIENCE = 120.0  # seconds
+
+
+@cache
+def find_loop_compiler() -> str | None:
+    """A compiler that understands the options above: g++ or clang++."""
+    named = os.environ.get("CXX")
+    if os.name == "nt":
+        return None
+    return next((c for c in (named, "g++", "clang++") if c and shutil.which(c)), None)
+
+
+@cache
+def _version(compiler: str) -> str:
+    return subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+
+
+@cache
+def _folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "vitools"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    except OSError:  # no home to write to
+        pass
+    return Path(tempfile.mkdtemp(prefix="vitools-"))
+
+
+def compile_loops(
+    module: GraphModule, example: Sequence[Tensor], num_state: int = 0, num_noise: int = 0
+) -> Callable[..., Any]:
+    """``module`` as loops; where it takes noise ``[1, …]``, a call takes as many steps as it is given.
+
+    Called like the module, with tensors laid out like ``example`` and noise ``[steps, …]``. It returns a list: the state after the last
+    step, then the other results, ``[1, …]`` in the module and now ``[steps, …]``.
+
+    Raises:
+        NotInLoops: the graph holds what :mod:`vitools.engines.loops` cannot write.
+        OSError: no compiler, or it failed.
+    """
+    program = loop_program(module, example, num_state, num_noise)
+    return Loops(program, _library(program.source))
+
+
+def _library(source: str) -> Any:
+    compiler = find_loop_compiler()
+    if compiler is None:
+        raise OSError("no C++ compiler found")
+    machine = MACHINE.get(torch.backends.cpu.get_cpu_capability())
+    flags = [*FLAGS, *([] if machine is None else [machine])]
+    key = "\n".join([source, _version(compiler), *flags])
+    path = _folder() / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.so"
+    if not path.exists():
+        _make_room(path.parent)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            made = Path(scratch, "loops.so")
+            done = subprocess.run(
+                [compiler, *flags, *LIBRARY, "-", "-x", "none", "-o", str(made), "-lm"],
+                input=source,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+            )
+            if done.returncode != 0:
+                raise OSError(f"{compiler} failed: {done.stderr[:300]}")
+            os.replace(made, path)
+    path.touch()
+    # PyDLL keeps the interpreter's lock: two threads never share the scratch memory
+    run = ctypes.PyDLL(str(path)).run
+    run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long]
+    run.restype = ctypes.c_int
+    return run
+
+
+def _make_room(folder: Path) -> None:
+    """Forget the libraries that were used longest ago."""
+    files = sorted(folder.glob("*.so"), key=lambda file: file.stat().st_mtime)
+    for file in files[: max(0, len(files) - MOST_FILES)]:
+        file.unlink(missing_ok=True)
+
+
+class Loops:
+    """A loaded program and its scratch memory."""
+
+    def __init__(self, program: LoopProgram, run: Any) -> None:
+        self.program, self.run = program, run
+        self.made = [
+            (shape, dtype, bool(program.noise) and i >= program.num_state)
+            for i, (shape, dtype) in enumerate(program.outputs)
+        ]
+        self.pointers = (ctypes.c_void_p * program.num_inputs, ctypes.c_void_p * len(self.made))
+        self.work = torch.empty(program.work + 64, dtype=torch.uint8)
+        self.place = -(-self.work.data_ptr() // 64) * 64
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        program = self.program
+        steps = inputs[program.noise[0]].shape[0] if program.noise else 1
+        outputs = [
+            torch.empty((steps, *shape[1:]) if stacks else shape, dtype=dtype)
+            for shape, dtype, stacks in self.made
+        ]
+        given = self.pointers[0](*[t.data_ptr() for t in inputs])
+        made = self.pointers[1](*[t.data_ptr() for t in outputs])
+        if self.run(given, made, self.place, steps):
+            raise IndexError("index out of range in a compiled graph")
+        return outputs
