@@ -17,6 +17,7 @@ objective", JMLR 25.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -218,6 +219,6 @@ def _descend(loss: Callable[[Tensor], Tensor], start: Tensor) -> tuple[Tensor, f
             best = parameters.detach().clone(), value.item()
         return value
 
-    with torch.enable_grad():
+    with torch.enable_grad(), suppress(IndexError):  # torch's search ends so at a step to NaN
         optimizer.step(closure)
     return best

@@ -34,6 +34,16 @@ COMPARED = 2**30
 """Bytes of a tensor up to which a large model is run on values to compare enumeration with it."""
 
 
+def check_problem(problem: object, engine: str) -> None:
+    """Refuse what is no problem, above all a model without its data."""
+    if not isinstance(problem, Problem):
+        got = getattr(problem, "__name__", None) or type(problem).__name__
+        raise OptionError(
+            f"{engine} expects a Problem, got {got}. Bind the model to its data first: "
+            "Problem(model, data)."
+        )
+
+
 class Problem(BoundModel):
     """A model and its data, run once and known by name.
 

@@ -7,6 +7,7 @@ import torch
 from pyro.distributions import MaskedDistribution
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
+from torch.distributions import transform_to
 
 from vitools.errors import ModelError
 from vitools.shared_logits import share_logits
@@ -72,7 +73,10 @@ def _twice(msg: Any) -> str:
 
 
 def without_masked_values(msg: Any) -> Any:
-    """The observed value with its masked entries replaced by the first that is not masked."""
+    """The observed value with its masked entries replaced by the first that is not masked.
+
+    Where all are masked, as in some minibatches, they become one value of the support.
+    """
     fn, value = msg["fn"], msg["value"]
     own = fn._mask if isinstance(fn, MaskedDistribution) else None
     masks = [m for m in (msg["mask"], own) if isinstance(m, torch.Tensor)]
@@ -85,5 +89,19 @@ def without_masked_values(msg: Any) -> Any:
     if seen.shape != batch_shape:  # one value under several masks: nothing to choose from
         return value
     events = value.reshape((-1, *value.shape[value.dim() - fn.event_dim :]))
-    fill = events[seen.reshape(-1).to(torch.uint8).argmax()]
+    choices = torch.cat([events, _of_support(fn, events).unsqueeze(0)])
+    rows = torch.arange(len(choices), dtype=torch.float64, device=value.device)
+    first = torch.where(seen.reshape(-1), rows[:-1], rows[-1]).amin().long()
+    fill = choices[first.reshape(1)][0]  # choices[first] could not be recorded
     return torch.where(seen.reshape(batch_shape + (1,) * fn.event_dim), value, fill)
+
+
+def _of_support(fn: Any, events: torch.Tensor) -> torch.Tensor:
+    """A value the distribution can take, like one of ``events``; 0 where its support is a lattice."""
+    try:
+        transform = transform_to(fn.support)
+    except NotImplementedError:
+        return torch.zeros_like(events[0])
+    shape = transform.inverse_shape(events.shape[1:])
+    value = transform(events.new_zeros(shape)).detach()
+    return value.reshape(-1, *events.shape[1:])[0].to(events)

@@ -130,5 +130,30 @@ def _failed(program: Program, error: Exception) -> VitoolsError:
         )
     return ModelError(
         f"{program.title} raised {type(error).__name__} when run on its data: {reason}. "
-        "Run the model by itself, outside vitools, to find the line."
+        + _remedy(program, reason)
     )
+
+
+def _remedy(program: Program, reason: str) -> str:
+    """What to do about a model that does not run: the two commonest causes, else where to look."""
+    arguments = program.arguments()
+    arrays = [
+        f"{name!r} ({type(value).__name__})"
+        for name, value in arguments.items()
+        if not isinstance(value, Tensor) and hasattr(value, "__array__")
+    ]
+    if arrays:
+        return f"No tensor is {', '.join(arrays)}: convert with torch.as_tensor(numpy.asarray(…))."
+    default = torch.get_default_dtype()
+    others = [
+        f"{name!r} ({str(value.dtype).removeprefix('torch.')})"
+        for name, value in arguments.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != default
+    ]
+    if others and ("dtype" in reason or "Double" in reason):
+        return (
+            f"Numbers such as those of Normal(0.0, 1.0) become {str(default).removeprefix('torch.')}"
+            f", other than {', '.join(others)}: convert the data, or give the priors tensors of "
+            "its dtype."
+        )
+    return "Run the model by itself, outside vitools, to find the line."

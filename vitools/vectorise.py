@@ -54,7 +54,7 @@ class DrawMapper:
         except VitoolsError:
             raise
         except Exception as error:  # vmap's refusals share no type; the loop re-raises real errors
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            reason = _reason(error)
         _set_generator_states(generators)
         result = self._looped(function, draws, num_draws)
         self.can_vmap = False
@@ -81,6 +81,13 @@ class DrawMapper:
         flat, specs = zip(*(tree_flatten(result) for result in results), strict=True)
         columns = [torch.stack(column) for column in zip(*flat, strict=True)]
         return tree_unflatten(columns, specs[0])
+
+
+def _reason(error: Exception) -> str:
+    words = " ".join(str(error).split())
+    if "data-dependent control flow" in words:
+        return "it branches on a value (if, while); torch.where chooses without"
+    return f"{type(error).__name__}: {words[:200]}"
 
 
 def _generator_states() -> list[Tensor]:

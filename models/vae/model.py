@@ -4,8 +4,8 @@
     x_n | z_n ~ p(x | decoder(z_n))    the pixels, independent given z_n
     q(z_n | x_n) = Normal(m(x_n), diag s(x_n)²)   both from one encoder, shared by all images
 
-Other latent spaces, likelihoods and networks are options. The encoder makes inference for a new image one pass through a network instead of an optimisation
-(amortisation). Derivation: docs/derivations/vae.md.
+Other latent spaces, likelihoods and networks are options. The encoder makes inference for a new
+image one pass through a network instead of an optimisation (amortisation). Derivation: docs/derivations/vae.md.
 
 References: D. P. Kingma, M. Welling, "Auto-encoding variational Bayes", ICLR 2014;
 D. J. Rezende, S. Mohamed, D. Wierstra, "Stochastic backpropagation and approximate inference in

@@ -3,6 +3,7 @@
 import math
 import warnings
 
+import numpy
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -393,3 +394,25 @@ def test_fingerprint_tells_data_arguments_and_sites_apart():
     }
     assert len(prints) == 6
     assert Problem(rows, y.clone()).fingerprint == Problem(rows, y).fingerprint
+
+
+def test_arguments_that_are_no_tensors_are_named():
+    class Column:
+        def __array__(self, dtype=None, copy=None):
+            return numpy.zeros(3, dtype)
+
+    with pytest.raises(ModelError, match=r"No tensor is 'features' \(Column\): convert with"):
+        Problem(rows, torch.zeros(3), Column())
+
+
+def test_data_of_another_precision_than_the_model_s_numbers_are_named():
+    def regression(features, y):
+        weights = pyro.sample("weights", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(features @ weights, 1.0), obs=y)
+
+    features = torch.zeros(3, 2, dtype=torch.float32)
+    with pytest.raises(
+        ModelError, match=r"become float64, other than 'features' \(float32\): conv"
+    ):
+        Problem(regression, features, torch.zeros(3))

@@ -149,6 +149,7 @@ app.command(
         "vitools compare two-dice",
         "vitools compare regression --methods cavi,multivariate,nuts --seed 3",
         "vitools compare mymodel.py:model --data my.csv --report out",
+        "vitools compare vae --report vae_report",
     )
 )(fitting.compare)
 app.command(

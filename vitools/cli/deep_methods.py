@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pyro
+import torch
 
 from vitools.errors import NotSupportedError
 from vitools.isolation import seeded
@@ -59,19 +60,24 @@ def iwae(target: "Target", *, seed: int, progress: Any, start: Any) -> "GuidePos
     """The same networks under the importance-weighted bound."""
     from vitools.engines.objectives import ImportanceWeighted
 
-    network = copy.deepcopy(_network(target, "iwae"))
+    network = _network(target, "iwae")
     weighted = ImportanceWeighted(IMPORTANCE_DRAWS)
     return train(target, network, objective=weighted, seed=seed, progress=progress)
 
 
 def hierarchical(target: "Target", *, seed: int, progress: Any, start: Any) -> "GuidePosterior":
-    """Two layers of latents, the upper one the VAE's, the lower one twice as wide."""
+    """Two layers of latents, the upper one the VAE's, the lower one twice as wide.
+
+    The networks next to the images have the VAE's hidden sizes, those above them half of these.
+    """
     from vitools.models.hierarchical_vae import HierarchicalVAE
 
     vae = _vae(target, "hierarchical")
+    widths = _widths(vae)
     network = HierarchicalVAE(
         vae.num_pixels,
         (2 * vae.latent_dim, vae.latent_dim),
+        (widths, tuple(max(1, width // 2) for width in widths)),
         likelihood=vae.likelihood,
         seed=seed,
     )
@@ -89,9 +95,8 @@ def factor_analysis(target: "Target", *, seed: int, progress: Any, start: Any) -
         raise NotSupportedError(
             f"method factor-analysis is for binary or continuous pixels, not {vae.likelihood} ones."
         )
-    network = copy.deepcopy(vae)
-    network.decoder = VAE(vae.num_pixels, vae.latent_dim, (), seed=seed).decoder
-    return train(target, _alike(network, vae), seed=seed, progress=progress)
+    vae.decoder = VAE(vae.num_pixels, vae.latent_dim, (), seed=seed).decoder
+    return train(target, _alike(vae, target.untrained), seed=seed, progress=progress)
 
 
 def _exact_factor_analysis(target: "Target", vae: "VAE") -> "GuidePosterior":
@@ -125,9 +130,10 @@ def has_encoder(fit: "Posterior") -> bool:
 
 
 def _network(target: "Target", method: str) -> "DeepModel":
+    """A copy of the networks as they were before any fit, so that all rivals start alike."""
     from vitools.models.vae.base import DeepModel
 
-    network = getattr(target.guide, "__self__", None)
+    network = copy.deepcopy(target.untrained)
     if not isinstance(network, DeepModel) or not target.validation:
         raise NotSupportedError(
             f"method {method} is for models with an encoder and held-out data (vae); "
@@ -145,6 +151,12 @@ def _vae(target: "Target", method: str) -> "VAE":
             f"method {method} is a rival of the plain VAE; the model is a {type(network).__name__}."
         )
     return network
+
+
+def _widths(vae: "VAE") -> tuple[int, ...]:
+    """Hidden sizes of its encoder; one layer of 128 where that has none (linear, convolutional)."""
+    layers = [layer for layer in vae.encoder.modules() if isinstance(layer, torch.nn.Linear)]
+    return tuple(layer.out_features for layer in layers[:-1]) or (128,)
 
 
 def _alike(network: Any, vae: "VAE") -> Any:

@@ -56,8 +56,9 @@ def fit(
     refuse_idle_guide(guide, [method] if method else [], "--method")
     target = open_target(model, data, seed, guide)
     chosen = named or find_method(OWN_GUIDE if guide else default_methods(target)[0])
+    label = chosen.named_for(target).label
     try:
-        with progress_line(chosen.label, quiet) as progress:
+        with progress_line(label, quiet) as progress:
             result = chosen.run(target, seed=seed, progress=progress, start=None)
     except (NotConjugate, NotSupportedError) as error:
         others = [name for name in default_methods(target) if find_method(name) is not chosen]
@@ -75,12 +76,12 @@ def fit(
 
         status = f"{result.status.label} ({result.detail}). {result.status.advice}"
         print("\n".join(paragraph(f"{result.engine} fit in {result.seconds:.0f} s: {status}")))
-        held_out = compare_held_out({chosen.label: result}, target.held_out, seed, {})
+        held_out = compare_held_out({label: result}, target.held_out, seed, {})
         print(f"\n{held_out}")
         is_usable = held_out.is_usable
     else:
         print(result)
-        verdict = judge(result, seed=draw_seed(seed, chosen.label)).verdict  # draws of compare
+        verdict = judge(result, seed=draw_seed(seed, label)).verdict  # draws of compare
         advice = f" Next: {verdict.advice}" if verdict.advice else ""
         print("\n".join(paragraph(f"verdict: {verdict}: {verdict.reason.rstrip('.')}.{advice}")))
         is_usable = verdict.grade is not Grade.REJECT
@@ -133,6 +134,7 @@ def compare(
     refuse_idle_guide(guide, list(names), "--methods")
     target = open_target(model, data, seed, guide)
     chosen = named or [find_method(name) for name in default_methods(target)]
+    chosen = [entry.named_for(target) for entry in chosen]
     print(f"{model}: {target.description}\n")
     fits: dict[str, Posterior] = {}
     failures: dict[str, VitoolsError] = {}

@@ -6,7 +6,7 @@ engines and guides are imported when a method runs.
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vitools.errors import NotConjugate, NotSupportedError, OptionError
@@ -25,6 +25,12 @@ class Method:
     label: str
     summary: str
     fit: Callable[..., "Posterior"]
+
+    def named_for(self, target: "Target") -> "Method":
+        """The same method; a model's own encoder goes by its name, such as VAE, beside its rivals."""
+        if self.label != METHODS[OWN_GUIDE].label or not target.held_out:
+            return self
+        return replace(self, label=type(target.untrained).__name__)
 
     def run(self, target: "Target", **options: Any) -> "Posterior":
         """Fit ``target``; options are seed, progress and start."""

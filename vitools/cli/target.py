@@ -1,14 +1,17 @@
 """From what the user typed, MODEL and --data, to a problem."""
 
+import copy
 import importlib
 import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import torch
 
 from vitools.cli.arguments import bind
 from vitools.errors import FileError, ModelError, OptionError
@@ -22,6 +25,7 @@ class Target:
     """What a command works on; what a model brings along is said at ``vitools.models.Example``.
 
     ``is_amortised``: the model comes with a guide without which it is of no use (an encoder).
+    ``untrained``: the networks whose method the guide is, as they were: a fit trains its own in place.
     """
 
     problem: Problem
@@ -32,6 +36,12 @@ class Target:
     pictures: Callable[[], dict[str, Any]] | None = None
     validation: tuple[Any, ...] = ()
     held_out: tuple[Any, ...] = ()
+    untrained: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = getattr(self.guide, "__self__", None)
+        untrained = copy.deepcopy(found) if isinstance(found, torch.nn.Module) else None
+        object.__setattr__(self, "untrained", untrained)  # the rest stays frozen
 
 
 def open_target(model: str, data: Path | None, seed: int, guide: str = "") -> Target:

@@ -1,8 +1,8 @@
-"""All figures on one fit, from one set of draws."""
+"""All figures on one fit, from one set of draws, and a second look before it is trusted."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -16,14 +16,18 @@ from vitools.diagnostics.evidence_bounds import Evidence, evidence_of, exact_log
 from vitools.diagnostics.khat import khat_threshold
 from vitools.diagnostics.moments import Moments, moments, quantities
 from vitools.diagnostics.psis import SmoothedWeights, smooth
+from vitools.diagnostics.relabelling import advise, exchanged_plate
 from vitools.diagnostics.remedy import suggest
 from vitools.diagnostics.site_khat import SiteKhat, site_khats
-from vitools.diagnostics.verdict import LIGHT_SHARE, RICHER, Verdict, reach_verdict
+from vitools.diagnostics.verdict import LIGHT_SHARE, RICHER, Grade, Verdict, reach_verdict
 from vitools.diagnostics.wasserstein_bounds import ErrorBounds, error_bounds
 from vitools.posterior import DrawsPosterior, Estimate, GridPosterior, Posterior
 
 CLEAR_KHAT = 0.4
 """A latent whose own k̂ is below this is not blamed by name."""
+
+SECOND_LOOK = 4
+"""Times as many draws have to say the same before weights alone earn ``trust``."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,11 @@ def judge(
     reference_draws: Mapping[str, Tensor] | None = None,
     least_evidence: Estimate | None = None,
 ) -> Judgement:
-    """Draw once from a fit and compute everything the verdict rests on.
+    """Draw from a fit and compute everything the verdict rests on.
+
+    Where the verdict is ``trust`` and rests on weights alone, it is looked at again with
+    :data:`SECOND_LOOK` times as many draws, and is ``use with care`` if those do not bear it out: few
+    draws seldom see the tail that a fit lacks. All other figures are of the first draws.
 
     Args:
         reference: moments to compare with, from :func:`~vitools.diagnostics.moments.moments`.
@@ -81,9 +89,37 @@ def judge(
         reference_draws: draws of the same quantities ``{name: [n, *shape]}``, e.g. another
             judgement's ``draws``, for :class:`~vitools.diagnostics.distance.Distance`.
         least_evidence: a lower bound on log p(x) from elsewhere (the bound of another fit). A fit
-            that cannot account for half of it misses a mode. Not applied where the model's sites
-            are not identified (``problem.invariants``): one of several equal modes is enough there.
+            that cannot account for nine tenths of it misses a mode. Not applied where the model's
+            sites are not identified (``problem.invariants``): one of several equal modes is enough
+            there.
     """
+    found = _look(posterior, reference, num_samples, seed, reference_draws, least_evidence)
+    if found.verdict.grade is not Grade.TRUST or not _rests_on_weights(found):
+        return found
+    count = SECOND_LOOK * num_samples
+    second = _look(posterior, None, count, seed, None, least_evidence).verdict
+    if second.grade is Grade.TRUST:
+        return found
+    doubt = Verdict(Grade.CARE, f"at {count} draws, {second.reason}", second.advice)
+    return replace(found, verdict=doubt)
+
+
+def _rests_on_weights(found: Judgement) -> bool:
+    """Whether nothing but weights that differ speaks for a fit."""
+    if found.accuracy is not None or found.weights is None or found.correction is None:
+        return False
+    return found.weights.effective_size < LIGHT_SHARE * len(found.weights.weights)
+
+
+def _look(
+    posterior: Posterior,
+    reference: Mapping[str, Moments] | None,
+    num_samples: int,
+    seed: int,
+    reference_draws: Mapping[str, Tensor] | None,
+    least_evidence: Estimate | None,
+) -> Judgement:
+    """What one set of draws says."""
     problem = posterior.problem
     with torch.no_grad():
         if isinstance(posterior, DrawsPosterior):
@@ -122,6 +158,8 @@ def judge(
     share = weights.effective_size / num_samples
     is_usable = weights.khat.value <= threshold or share >= LIGHT_SHARE
     correction = measure_correction(draws, weights) if draws and is_usable else None
+    remedy = suggest(posterior, values, weights, khats, correction) if values else RICHER
+    plate = None if reference is None else exchanged_plate(problem, found, reference)
     verdict = reach_verdict(
         posterior.status,
         detail=posterior.detail,
@@ -133,7 +171,7 @@ def judge(
         effective_share=share,
         culprit=_culprit(khats),
         missing=_missing(posterior, log_weights, known.exact or least_evidence),
-        remedy=suggest(posterior, values, weights, khats, correction) if values else RICHER,
+        remedy=remedy if plate is None else advise(plate),
     )
     return Judgement(
         lower,

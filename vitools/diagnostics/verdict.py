@@ -28,6 +28,10 @@ Where the weights' effective size is at least 95 % of the draws, a k̂ above the
 tails that hardly matter (the estimated χ² divergence is below 0.06, the distance in total variation
 below 0.12): it does not reject then, and the halved limits apply.
 
+``trust`` that rests on weights which differ more than that is said only where four times as many draws
+say it, too (:func:`~vitools.diagnostics.judgement.judge`): weights are drawn towards the fit the more
+the fewer they are, and most where the fit lacks a tail.
+
 Weights see the fit's own draws only: a mode that the fit misses altogether leaves no trace in them,
 which is why a reference outranks them, and why a bound of another fit that lies above all that this
 one can account for counts against it.

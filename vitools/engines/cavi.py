@@ -15,7 +15,7 @@ from vitools.engines.loop import ProgressCallback
 from vitools.errors import OptionError
 from vitools.isolation import full_plates, isolated
 from vitools.posterior import FactorisedPosterior, Status
-from vitools.problem import Problem
+from vitools.problem import Problem, check_problem
 
 CLOSE = 0.1  # nats by which a start may miss the best bound and still have found the same answer
 
@@ -91,6 +91,7 @@ def cavi(
     began = time.perf_counter()
     schedule = Schedule(tol, max_sweeps, accelerate, inner_sweeps, warmup_sweeps)
     runs: list[Run] = []
+    check_problem(problem, "cavi()")
     problem.refuse_unlisted("cavi()")
     with isolated(problem.params), full_plates(), torch.no_grad():
         model = ConjugateModel(

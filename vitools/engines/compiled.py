@@ -74,7 +74,9 @@ def plan(
         return Plan(0)
     compiling = SECONDS_TO_COMPILE + SECONDS_TO_COMPILE_NODE * graph.num_nodes * unroll
     switch = math.ceil(compiling / step / block) * block
-    return not_repaid if 3 * switch > 2 * max_steps else Plan(switch)
+    if 3 * switch > 2 * max_steps:
+        return not_repaid
+    return Plan(switch, f"uncompiled: ended before step {switch}, from which compiling pays")
 
 
 def machine_code(module: GraphModule, example: Sequence[Tensor]) -> Callable[..., Any]:

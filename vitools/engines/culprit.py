@@ -47,9 +47,13 @@ def _parameters(fn: Any) -> str:
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     parts = []
-    for name in getattr(fn, "arg_constraints", {}):
+    for name, constraint in getattr(fn, "arg_constraints", {}).items():
         value = fn.__dict__.get(name)
         if isinstance(value, Tensor):
             low, high = float(value.min()), float(value.max())
-            parts.append(f"{name} {low:.3g}" if low == high else f"{name} {low:.3g} to {high:.3g}")
+            words = f"{name} {low:.3g}" if low == high else f"{name} {low:.3g} to {high:.3g}"
+            least = getattr(constraint, "lower_bound", None)
+            if isinstance(least, int | float) and low < least:
+                words += f", below {least:g}: its prior needs a support that excludes such values"
+            parts.append(words)
     return f" ({', '.join(parts)})" if parts else ""

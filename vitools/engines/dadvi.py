@@ -30,7 +30,7 @@ from vitools.engines.loop import Progress, ProgressCallback
 from vitools.errors import NotSupportedError, NumericalError, OptionError
 from vitools.posterior.gaussian import GaussianPosterior
 from vitools.posterior.results import History, Status
-from vitools.problem import Problem
+from vitools.problem import Problem, check_problem
 from vitools.unconstrained import UnconstrainedSpace
 
 COVARIANCES = ("mean_field", "linear_response")
@@ -106,6 +106,7 @@ def _check(
             "expected an even num_draws ≥ 4, max_draws ≥ num_draws and max_steps ≥ 1, got "
             f"{num_draws}, {max_draws} and {max_steps}."
         )
+    check_problem(problem, "dadvi()")
     problem.refuse_unlisted("dadvi()")
     if not problem.continuous:
         raise NotSupportedError(

@@ -15,7 +15,7 @@ from torch import Tensor
 from vitools.engines.loop import ProgressCallback
 from vitools.errors import NotSupportedError, NumericalError
 from vitools.posterior import Estimate, GridPosterior, Status
-from vitools.problem import Problem
+from vitools.problem import Problem, check_problem
 from vitools.unconstrained import UnconstrainedSpace
 
 MAX_DIMENSIONS = 4
@@ -50,6 +50,7 @@ def exact(
         True
     """
     start = time.perf_counter()
+    check_problem(problem, "exact()")
     problem.refuse_unlisted("exact()")
     space = UnconstrainedSpace(problem)
     if space.size > MAX_DIMENSIONS or 33**space.size > max_evaluations:

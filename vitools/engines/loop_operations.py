@@ -122,7 +122,7 @@ static inline double digamma_(double x) {
   if (x == 0) return -1 / x;
   if (x < 0) {
     const double pi = 3.14159265358979323846;
-    double whole = __builtin_floor(x);
+    double whole = __builtin_ceil(x);  // towards 0: just below it x - floor(x) would round to 1
     if (whole == x) return __builtin_nan("");
     r = -pi * cos_(pi * (x - whole)) / sin_(pi * (x - whole));
     x = 1 - x;

@@ -232,7 +232,10 @@ class _Lowering:
         if alpha != 1:
             scale = self.expression(alpha, shape, dtype)
             found[1] = Expression.of("({0} * {1})", dtype, shape, [found[1], scale])  # type: ignore[index]
-        return Expression.of(ELEMENTWISE[name], dtype, shape, found)  # type: ignore[arg-type]
+        template = ELEMENTWISE[name]
+        if dtype in (torch.bool, torch.uint8):  # C computes these in int, without their overflow
+            template = f"({TYPES[dtype]})({template})"
+        return Expression.of(template, dtype, shape, found)  # type: ignore[arg-type]
 
     @staticmethod
     def _like(argument: Any) -> Any:
@@ -265,7 +268,7 @@ class _Lowering:
             shape = tuple(source.meta["val"].shape)
             dims = node.args[1] if len(node.args) > 1 else []
             given: Any = [dims] if isinstance(dims, int) else dims
-            reduced = {d % len(shape) for d in given} or set(range(len(shape)))
+            reduced = {d % len(shape) for d in given if shape} or set(range(len(shape)))
             found = self.expression(source, shape, made.dtype)
             if name == "mean":
                 share = literal(1 / max(1, prod(shape[d] for d in reduced)), made.dtype)

@@ -13,7 +13,7 @@ from vitools.engines.loop import Progress, ProgressCallback
 from vitools.engines.preflight import check_start
 from vitools.errors import NotSupportedError, OptionError
 from vitools.posterior import DrawsPosterior, History, Posterior, Status
-from vitools.problem import Problem
+from vitools.problem import Problem, check_problem
 from vitools.sites import nearest
 
 RHAT_LIMIT = 1.05
@@ -62,6 +62,7 @@ def nuts(
         raise OptionError("expected num_samples, num_warmup and num_chains of at least 1.")
     if num_samples < FEWEST_DRAWS:
         raise OptionError(f"expected num_samples of at least {FEWEST_DRAWS}, got {num_samples}.")
+    check_problem(problem, "nuts()")
     problem.refuse_unlisted("nuts()")
     if not problem.continuous:
         raise NotSupportedError(

@@ -101,7 +101,9 @@ def asked(problem: Problem, guide: Any) -> Preflight:
 
 
 def check_start(problem: Problem, start: Posterior) -> None:
-    """Refuse a fit of other sites as the place to begin."""
+    """Refuse a fit of other sites as the place to begin, and what is no fit."""
+    if not isinstance(start, Posterior):
+        raise OptionError(f"start: expected a fit, such as start=cavi(problem), got {start!r}.")
     expected, found = (
         {name: tuple(site.shape) for name, site in made.continuous.items()}
         for made in (problem, start.problem)

@@ -128,7 +128,8 @@ class PlateauRule:
         if len(self._elbo) > PATIENCE * FIRST_CHECK and detectable < self.resolution:
             return True
         window = torch.stack(self._iterates[len(self._iterates) // 2 :])
-        return float(split_rhat(window).quantile(0.95)) <= RHAT_LIMIT
+        moving = window[:, window.amax(0) > window.amin(0)]  # some guides keep constants, too
+        return moving.numel() == 0 or float(split_rhat(moving).quantile(0.95)) <= RHAT_LIMIT
 
 
 def _thinned(vector: Tensor) -> Tensor:

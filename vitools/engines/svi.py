@@ -17,7 +17,7 @@ from vitools.engines.svi_run import Options, Run
 from vitools.errors import OptionError
 from vitools.isolation import seeded, snapshot
 from vitools.posterior import GuidePosterior, Posterior, Status
-from vitools.problem import Problem
+from vitools.problem import Problem, check_problem
 
 Callback = Callable[[int, float], None]
 
@@ -120,6 +120,7 @@ def svi(
         )
     if step_backs and optimizer is not None:
         raise OptionError("step_backs needs the default optimiser, which can undo a step.")
+    check_problem(problem, "svi()")
     problem.refuse_beyond_memory("svi()")
     began = time.perf_counter()
     options = Options(

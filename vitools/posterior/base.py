@@ -220,7 +220,8 @@ class Posterior(ABC):
         lines = [f"{'site':<{width}}  {'mean':>10}  {'sd':>8}"] if shown else []
         lines += [f"{name:<{width}}  {mean:>10}  {sd:>8}".rstrip() for name, mean, sd in shown]
         if len(rows) > MAX_ROWS:
-            lines.append(f"… {len(rows) - MAX_ROWS} more rows; mean() and sd() have them all")
+            rest = len(rows) - MAX_ROWS
+            lines.append(f"… {rest} more row{'s' * (rest > 1)}; mean() and sd() have them all")
         return lines
 
     def __repr__(self) -> str:

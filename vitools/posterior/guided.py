@@ -11,7 +11,7 @@ from pyro.infer.autoguide import AutoContinuous, AutoGuide
 from pyro.poutine import Trace
 from torch import Tensor
 
-from vitools.errors import NotSupportedError
+from vitools.errors import NotSupportedError, OptionError
 from vitools.isolation import ParamState, full_plates, isolated, seeded, snapshot
 from vitools.posterior.base import Posterior, Saved, check_count
 from vitools.problem import Problem
@@ -207,6 +207,11 @@ def _drawn(run: Trace) -> dict[str, Any]:
 
 def build_guide(problem: Problem, guide: Any, **options: Any) -> Any:
     """A guide as it is, or a guide class called with the problem's model."""
+    if not callable(guide):
+        raise OptionError(
+            f"guide: expected a Pyro guide or a class of them, such as AutoMultivariate of "
+            f"vitools.guides, got {guide!r}."
+        )
     return guide(problem.model, **options) if isinstance(guide, type) else guide
 
 

@@ -159,14 +159,14 @@ class HeldOutComparison:
             temporary.write_text(text + "\n", encoding="utf-8")
 
     def __str__(self) -> str:
-        first: list[list[Cell]] = [["fit", "bound", "behind the best", "seconds", "status"]]
+        first: list[list[Cell]] = [["fit", "bound", *self._heads, "seconds", "status"]]
         second: list[list[Cell]] = [["", "reconstruction", "KL", "active", "information"]]
         for name, fit in self.fits.items():
             first.append(
                 [
                     name,
                     estimate_words(fit.bound),
-                    "best" if name == self.best else estimate_words(self.behind(name)),
+                    *[self._standing(name) for _ in self._heads],
                     seconds_words(fit.fit.seconds),
                     fit.fit.status.label,
                 ]
@@ -183,6 +183,14 @@ class HeldOutComparison:
         notes = [line for note in self.notes() for line in paragraph(note)]
         return "\n".join([*layout(first), "", *layout(second), "", *notes])
 
+    @property
+    def _heads(self) -> list[str]:
+        """Of the columns that rank fits: none where there is one alone."""
+        return ["behind the best"] if len(self.fits) > 1 else []
+
+    def _standing(self, name: str) -> Cell:
+        return "best" if name == self.best else estimate_words(self.behind(name))
+
     def notes(self) -> list[str]:
         """What the figures are, a paragraph each."""
         above = [
@@ -192,7 +200,10 @@ class HeldOutComparison:
             f"bound: on log p(x), importance-weighted by {self.num_samples} draws of each fit; mean "
             f"of {self.num_data} held-out {self.rows} in nats, ± its standard error; higher is "
             "better",
-            f"behind the best: mean difference of the bounds on the same {self.rows}",
+            *(
+                f"{head}: mean difference of the bounds on the same {self.rows}"
+                for head in self._heads
+            ),
             "reconstruction - KL = ELBO; KL and active, the units whose mean moves with the datum, "
             "by layer from the data up; information: of the latents on the datum, at most "
             f"log {self.num_data} = {math.log(self.num_data):.2f}",

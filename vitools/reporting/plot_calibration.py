@@ -26,13 +26,14 @@ def plot_calibration(calibration: Calibration, max_panels: int = 9) -> Figure:
         axes = figure.add_subplot(rows, columns, i + 1)
         counts, edges = calibration.histogram(name)
         total = int(counts.sum())
-        axes.bar(edges[:-1], counts, edges[1] - edges[0], align="edge", color="C0", alpha=0.8)
+        axes.bar(edges[:-1], counts, edges[1] - edges[0], align="edge", color="C0")
         low, high = stats.binom.interval(BAND, total, 1 / len(counts))
-        axes.axhspan(float(low), float(high), color="0.5", alpha=0.25, linewidth=0)
+        axes.axhspan(float(low), float(high), color="0.88", linewidth=0, zorder=0)
         axes.axhline(total / len(counts), color="0.3", linewidth=0.8)
         title = f"{name}: uniform p = {uniformity[name]:.2g}, symmetric p = {symmetry[name]:.2g}"
         axes.set_title(title, loc="left", fontsize=8)
         axes.set_xlim(0.0, 1.0)
         axes.set_xlabel("share of draws below the truth", fontsize=8)
+        axes.set_ylabel("data sets", fontsize=8)
         axes.tick_params(labelsize=7)
     return figure

@@ -9,7 +9,7 @@ import torch
 from torch import distributions as td
 
 from vitools import Problem
-from vitools.diagnostics import Grade, judge
+from vitools.diagnostics import Grade, Moments, judge
 from vitools.models import coin
 from vitools.posterior import DrawsPosterior, Estimate, FactorisedPosterior, Status
 
@@ -134,3 +134,36 @@ def test_reference_draws_give_distances():
     assert truth.distance is None
     assert truth.error_bounds.mean_error == pytest.approx(0.0, abs=1e-6)
     assert truth.trend.rhat is None
+
+
+def heavy(x):
+    """A posterior with the tails of Student's t at 3 degrees of freedom, whatever the datum."""
+    tau = pyro.sample("tau", dist.StudentT(torch.tensor(3.0), 0.0, 1.0))
+    pyro.sample("x", dist.Normal(torch.zeros_like(tau), 1.0), obs=x)
+
+
+def without_its_tail(scale):
+    problem = Problem(heavy, torch.tensor(0.0))
+    factors = {"tau": td.StudentT(torch.tensor(9.0), 0.0, scale)}
+    return FactorisedPosterior(problem, factors, 0.0, engine="svi", status=Status.CONVERGED)
+
+
+@pytest.mark.parametrize("seed", [0, 3, 8])
+def test_trust_by_weights_alone_takes_a_second_look(seed):
+    """The fit's sd is 0.59 of the posterior's; a thousand draws happen to show less of it."""
+    fit = without_its_tail(0.9)
+    found = judge(fit, seed=seed)
+    assert found.verdict.grade is Grade.CARE
+    assert found.verdict.reason.startswith("at 4000 draws, ")
+    assert found.verdict.advice
+    assert len(found.draws["tau"]) == 1000  # all else is of the first draws
+    assert abs(found.correction.sd_ratio.value - 1) <= 0.2
+    truth = {"tau": Moments.exact(torch.tensor(0.0), torch.tensor(3.0).sqrt())}
+    assert judge(fit, truth, seed=seed).verdict.reason.startswith("the sd of tau is too narrow")
+
+
+def test_a_second_look_bears_out_a_fit_that_is_nearly_right():
+    found = judge(joint([0.12, 0.0], COVARIANCE))
+    assert found.weights.effective_size < 950
+    assert found.verdict.grade is Grade.TRUST
+    assert found.verdict.reason.startswith("k̂ ")

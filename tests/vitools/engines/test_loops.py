@@ -89,6 +89,7 @@ SPECIAL_NUMBERS = [
     -math.inf,
     -1e3,
     -2.5,
+    -0.999999,
     -1e-20,
     -0.0,
     0.0,
@@ -99,6 +100,16 @@ SPECIAL_NUMBERS = [
     math.inf,
     math.nan,
 ]
+
+
+def test_booleans_and_bytes_overflow_as_in_torch_inside_longer_expressions():
+    x = normal(20)
+    check(lambda x: [((x > 0) + (x > 0.5)).double() * x], x)
+    check(lambda x: [((x > 0).to(torch.uint8) * 200 + 100).double() * x], x)
+
+
+def test_reductions_of_a_single_number_are_written():
+    check(lambda x: [x.sum(-1), x.mean(0), x.amax(0), x.logsumexp(0), x.softmax(0)], normal())
 
 
 def test_every_elementwise_operation_has_a_test():

@@ -120,6 +120,13 @@ def test_discrete_latents_are_summed_out():
     assert float(fit.mean()["x"]) == pytest.approx(float(truth.mean()["x"]), abs=4 * error)
 
 
+@pytest.mark.parametrize("start", ["cavi", {"p": 0.5}])
+def test_what_is_no_fit_is_no_start(start):
+    problem = Problem(coin.model, coin.simulate(20, seed=1))
+    with pytest.raises(OptionError, match="start: expected a fit"):
+        nuts(problem, start=start)
+
+
 def test_starting_from_a_fit_gives_the_same_posterior():
     flips = coin.simulate(20, seed=1)
     problem = Problem(coin.model, flips)

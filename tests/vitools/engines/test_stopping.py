@@ -34,6 +34,17 @@ def test_drifting_parameters_hold_a_stage_while_the_bound_is_too_noisy_to_tell()
     assert run(flat, drift) == (None, None, 0)
 
 
+def test_constants_among_the_parameters_do_not_dilute_what_drifts():
+    noise = random.Random(0)
+    current = {}
+    rule = PlateauRule(lambda: None, lambda: current["iterate"])
+    for step in range(5000):
+        current["iterate"] = torch.cat(
+            [torch.zeros(99), torch.tensor([0.02 * step + noise.gauss(0, 1)])]
+        )
+        assert rule(step, noise.gauss(0, 20)) is None
+
+
 def test_a_ridge_is_left_once_the_bound_is_known_to_be_flat():
     noise = random.Random(0)
     flat = [noise.gauss(0, 0.5) for _ in range(5000)]

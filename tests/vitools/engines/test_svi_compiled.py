@@ -237,9 +237,11 @@ def test_the_plan_waits_longer_the_cheaper_the_steps(monkeypatch):
     assert plan("auto", small, 4, 20_000, 4).switch_at is None
     assert plan("auto", small, 4, 10**6, 4).by_loops
     assert plan("auto", large, 4, 20_000, 4).by_loops  # until they turn out to be too large
-    switch = plan("auto", large, 4, 20_000, 4, loops=False).switch_at
+    waiting = plan("auto", large, 4, 20_000, 4, loops=False)
+    switch = waiting.switch_at
     assert switch is not None
     assert switch % 4 == 0
+    assert f"ended before step {switch}" in waiting.reason  # what a run that ends sooner says
     assert plan(True, small, 4, 10, 4).switch_at == 0
     assert plan(True, None, 1, 10, 4).switch_at is None
 
@@ -372,3 +374,22 @@ def test_small_models_with_minibatches_run_as_loops():
     fast = svi(Problem(model), AutoNormal, compile=True, **options)
     assert "compiled" in fast.detail
     assert fast.history.elbo == pytest.approx(plain.history.elbo, rel=1e-6)
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("error::vitools.errors.VitoolsWarning")
+def test_masked_data_are_recorded_and_compiled_also_in_minibatches():
+    y = torch.linspace(-1.0, 2.0, 20, dtype=torch.float64)
+    seen = torch.arange(20) % 3 > 0
+    data = torch.where(seen, y, math.nan)
+
+    def model():
+        mean = pyro.sample("mean", dist.Normal(y.new_zeros(()), 3.0))
+        with pyro.plate("rows", 20, subsample_size=6) as index:
+            pyro.sample("y", dist.Normal(mean, 1.0).mask(seen[index]), obs=data[index])
+
+    options = {"max_steps": 200, "seed": 3}
+    plain = svi(Problem(model), AutoNormal, compile=False, **options)
+    fast = svi(Problem(model), AutoNormal, compile=True, **options)
+    assert fast.detail.endswith("; compiled")
+    assert fast.history.elbo == pytest.approx(plain.history.elbo, rel=1e-9)

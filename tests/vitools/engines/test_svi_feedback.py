@@ -8,11 +8,13 @@ import pytest
 import torch
 from pyro.infer.autoguide import AutoNormal
 
-from vitools import Problem, Status, svi
+from vitools import Problem, Status, cavi, exact, nuts, svi
 from vitools.cli.progress import words
+from vitools.engines.dadvi import dadvi
 from vitools.engines.loop import Progress
 from vitools.engines.stopping import PlateauRule
 from vitools.errors import NumericalError, OptionError, VitoolsWarning
+from vitools.guides import AutoMeanField
 
 DATA = torch.linspace(0.0, 4.0, 20)
 
@@ -151,6 +153,30 @@ def test_options_that_make_no_sense_are_refused(options, words):
 
 
 # ---- the progress line ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [None, "guide"])
+def test_a_scale_whose_prior_allows_negative_values_is_named(start):
+    def negative():
+        scale = pyro.sample("scale", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", 20):
+            pyro.sample("y", dist.Normal(0.0, scale), obs=DATA)
+
+    words = r"'y' in the model became nan \(loc 0, scale -.* below 0: its prior needs a support"
+    with pytest.raises(NumericalError, match=words):
+        svi(Problem(negative), AutoMeanField, start=start, max_steps=300)
+
+
+@pytest.mark.parametrize("guide", ["AutoMultivariate", None, {}])
+def test_what_is_no_guide_is_refused(guide):
+    with pytest.raises(OptionError, match="guide: expected a Pyro guide or a class of them"):
+        svi(Problem(model), guide)
+
+
+@pytest.mark.parametrize("engine", [cavi, dadvi, exact, nuts, lambda m: svi(m, AutoMeanField)])
+def test_a_model_without_its_data_is_refused(engine):
+    with pytest.raises(OptionError, match=r"\(\) expects a Problem, got model\. Bind the model"):
+        engine(model)
 
 
 def test_progress_tells_bound_error_pace_and_how_long():

@@ -82,6 +82,12 @@ def test_text_fits_a_terminal_and_says_what_is_what(comparison):
     assert "plain <1> 12%, deep 12%" in text.replace("\n    ", " ")
 
 
+def test_one_fit_alone_is_not_ranked():
+    text = str(HeldOutComparison({"VAE": fit([-1.0, -2.0])}, "images", 1000, 2 / 3))
+    assert "behind" not in text
+    assert re.search(r"^fit +bound  seconds  status", text, flags=re.MULTILINE)
+
+
 def test_usable_is_what_came_to_a_good_end(comparison):
     assert comparison.is_usable
     stopped = fit([-1.0, -2.0], Status.STOPPED_AT_LIMIT)
