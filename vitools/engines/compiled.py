@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 
 from vitools.engines.functional import FunctionalGraph, functional_graph, notice
 from vitools.engines.inductor import compile_graph, find_compiler
-from vitools.engines.loops import LARGEST, NotInLoops
+from vitools.engines.loops import NotInLoops
 from vitools.engines.native import compile_loops, find_loop_compiler
 from vitools.errors import OptionError, VitoolsWarning
 from vitools.program import first_words
@@ -32,7 +32,7 @@ class Plan:
     """From which step on a run is compiled; ``None`` for never, and why.
 
     Attributes:
-        by_loops: whether :mod:`vitools.engines.loops` is tried, which takes small graphs alone.
+        by_loops: whether by :mod:`vitools.engines.loops`.
     """
 
     switch_at: int | None
@@ -52,9 +52,9 @@ def plan(
     """Decide from the graph alone, never from a clock, so that a seed repeats its numbers.
 
     Loops cost a second or two, and are written before the first step where running uncompiled to
-    the limit would cost twice that. For torch's compiler ``"auto"`` switches at the step where
-    running uncompiled has cost about as much as compiling does: at worst the run takes twice what
-    the better choice would have taken.
+    the limit would cost twice that. For torch's compiler (other devices and number types)
+    ``"auto"`` switches at the step where running uncompiled has cost about as much as compiling
+    does: at worst the run takes twice what the better choice would have taken.
     """
     if option not in (True, False, "auto"):
         raise OptionError(f"compile: expected True, False or 'auto', got {option!r}.")
@@ -66,7 +66,8 @@ def plan(
         return Plan(None, "no C++ compiler found, uncompiled")
     step = SECONDS_PER_NODE * graph.num_nodes + SECONDS_PER_ELEMENT * graph.elements
     not_repaid = Plan(None, f"uncompiled: {max_steps} steps would not repay compiling")
-    if loops and graph.elements <= LARGEST and not graph.has_inner_noise and find_loop_compiler():
+    on_cpu = all(constant.device.type == "cpu" for constant in graph.constants)
+    if loops and on_cpu and find_loop_compiler():
         writing = SECONDS_TO_WRITE_LOOPS + SECONDS_TO_WRITE_NODE * graph.num_nodes
         repaid = option is True or max_steps * step >= 2 * writing
         return Plan(0, by_loops=True) if repaid else not_repaid
@@ -79,10 +80,12 @@ def plan(
     return Plan(switch, f"uncompiled: ended before step {switch}, from which compiling pays")
 
 
-def machine_code(module: GraphModule, example: Sequence[Tensor]) -> Callable[..., Any]:
+def machine_code(
+    module: GraphModule, example: Sequence[Tensor], fixed: Sequence[int]
+) -> Callable[..., Any]:
     """``module`` compiled as loops where it can be, else by torch's compiler."""
     try:
-        return compile_loops(module, example)
+        return compile_loops(module, example, fixed=fixed)
     except (NotInLoops, OSError):
         return compile_graph(module, example)
 
@@ -114,7 +117,8 @@ def compiled(
     run: Callable[..., Any] = graph.module
     if plan(option, graph, 1, calls, 1).switch_at is not None:
         try:
-            run = machine_code(graph.module, [*example, *graph.constants])
+            inputs = [*example, *graph.constants]
+            run = machine_code(graph.module, inputs, range(len(example), len(inputs)))
         except Exception as reason:  # the compiler's own failures share no type either
             warnings.warn(
                 f"{subject} could not be compiled and runs uncompiled: {first_words(reason)}",

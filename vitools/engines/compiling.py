@@ -61,11 +61,13 @@ class Compiling:
             noise = self.draw()
             module, inputs, num_state = self.ascent.one_step(noise)
             noise = noise if num_state else []
-            ready = compile_loops(module, inputs, num_state, len(noise))
-            with torch.no_grad():
+            end = len(inputs) - len(noise)
+            constants = range(end - len(self.ascent.constants), end)
+            ready = compile_loops(module, inputs, num_state, len(noise), constants)
+            with torch.no_grad(), seeded(0):  # draws inside the graph must be the same for both
                 expected = _walked(module, inputs, num_state, noise)
-                whole = [*inputs[: len(inputs) - len(noise)], *noise]
-                refuse_other_numbers(expected, ready(*whole))
+            with torch.no_grad(), seeded(0):
+                refuse_other_numbers(expected, ready(*inputs[:end], *noise))
         except (NotInLoops, OSError):
             self.plan = self.decide(loops=False)
             self.how = self.plan.reason

@@ -17,18 +17,33 @@ Lowered = Callable[[Any, Any, Tensor], Value]
 
 
 def _cat(lowering: Any, node: Any, made: Tensor) -> Value:
+    """One after another; a piece that is nothing else yet is computed where it will lie."""
     pieces: Any = node.args[0]
     dim = node.args[1] if len(node.args) > 1 else 0
     into = lowering.emitter.fresh(made.dtype, made.shape)
-    begin = 0
+    begin, there = 0, []
     for piece in pieces:
         shape = tuple(piece.meta["val"].shape)
         if shape == (0,):
             continue
         part = into.meta().narrow(dim, begin, shape[dim])
-        lowering.emitter.assign(into.seen_as(part), lowering.expression(piece, shape, made.dtype))
         begin += shape[dim]
+        found = lowering.values[piece]
+        if part.is_contiguous() and isinstance(found, Value) and _can_move(found, made, there):
+            there.append((found.buffer, int(part.storage_offset())))
+            continue
+        lowering.emitter.assign(into.seen_as(part), lowering.expression(piece, shape, made.dtype))
+    if there:
+        lowering.emitter.joined(into, there)
     return into
+
+
+def _can_move(value: Value, made: Tensor, there: Sequence[tuple[Any, int]]) -> bool:
+    buffer = value.buffer
+    taken = buffer.home is not None or any(buffer is other for other, _ in there)
+    return (
+        buffer.kind == "work" and not taken and value.is_whole() and value.dtype is made.dtype
+    )
 
 
 def _slice_scatter(lowering: Any, node: Any, made: Tensor) -> Value:
@@ -120,11 +135,16 @@ def _scatter_add(lowering: Any, node: Any, made: Tensor) -> Value:
 def _index(lowering: Any, node: Any, made: Tensor) -> Value:
     source = lowering.value(node.args[0])
     dim, where = _one_index(lowering, node.args[1])
-    into = lowering.emitter.fresh(made.dtype, made.shape)
-    indices = _indices(made.ndim)
-    body = f"{into.at(indices)} = {source.at(_indexed(indices, dim, where, source))};"
-    _loops(lowering, made.shape, body, [source, where], into)
-    return into
+    rank, size = len(where.shape), source.shape[dim]
+    checked = Expression(torch.int64, where.shape, _checked("{0}", size), (where,))
+    index = lowering.emitter.stored(checked, everywhere=True)
+    shape = tuple(made.shape)
+    behind = len(shape) - dim - rank
+    index = index.seen_as(index.meta().reshape((1,) * dim + where.shape + (1,) * behind))
+    strides = (*source.strides[:dim], *(0,) * rank, *source.strides[dim + 1 :])
+    lookup = (index.broadcast(shape), source.strides[dim])
+    found = Value(source.buffer, source.dtype, shape, strides, source.offset, lookup)
+    return lowering.emitter.stored(found.expression(), everywhere=True)
 
 
 def _index_put(lowering: Any, node: Any, made: Tensor) -> Value:

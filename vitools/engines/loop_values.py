@@ -1,7 +1,7 @@
 """Values of :mod:`vitools.engines.loops`: strided looks at buffers, and expressions of them in C."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -21,34 +21,52 @@ def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
 
 @dataclass(eq=False)
 class Buffer:
-    """A run of numbers: an input, or a part of the scratch memory."""
+    """A run of numbers: an input, a state, noise, an output, or (``work``) scratch memory.
+
+    Attributes:
+        home: the buffer that it is a part of, if any, and from which number on.
+    """
 
     name: str
     dtype: torch.dtype
     size: int
     kind: str = "work"
     index: int = 0
+    home: "tuple[Buffer, int] | None" = None
+
+    @property
+    def bytes(self) -> int:
+        return self.size * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Value:
-    """A strided look at a buffer."""
+    """A strided look at a buffer.
+
+    Attributes:
+        lookup: an index in memory, of the same shape, and the stride it is multiplied by: one
+            more term of the address.
+    """
 
     buffer: Buffer
     dtype: torch.dtype
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int
+    lookup: "tuple[Value, int] | None" = None
 
     def meta(self) -> Tensor:
         """A tensor without numbers of the same layout, on which torch works out what a view is."""
-        size = (
-            1
-            + self.offset
-            + sum(s * max(n - 1, 0) for s, n in zip(self.strides, self.shape, strict=True))
-        )
-        blank = torch.empty(size, dtype=self.dtype, device="meta")
+        blank = torch.empty(1 + self.offset + self.span(), dtype=self.dtype, device="meta")
         return blank.as_strided(self.shape, self.strides, self.offset)
+
+    def span(self, without: int | None = None) -> int:
+        """How far the last element lies from the first, one dimension perhaps held still."""
+        return sum(
+            stride * max(n - 1, 0)
+            for d, (stride, n) in enumerate(zip(self.strides, self.shape, strict=True))
+            if d != without
+        )
 
     def seen_as(self, view: Tensor) -> "Value":
         """The same buffer with the layout of ``view``, made from :meth:`meta`."""
@@ -59,8 +77,21 @@ class Value:
     def broadcast(self, shape: Sequence[int]) -> "Value":
         return self.seen_as(self.meta().expand(tuple(shape)))
 
+    def permuted(self, order: Sequence[int]) -> "Value":
+        lookup = self.lookup and (self.lookup[0].permuted(order), self.lookup[1])
+        shape, strides = (tuple(xs[d] for d in order) for xs in (self.shape, self.strides))
+        return replace(self, shape=shape, strides=strides, lookup=lookup)
+
     def expression(self) -> "Expression":
         return Expression(self.dtype, self.shape, "{0}", (self,))
+
+    def is_whole(self) -> bool:
+        """Whether it is its buffer from the first number to the last."""
+        own = tuple(0 if n == 1 else s for s, n in zip(self.strides, self.shape, strict=True))
+        want = tuple(
+            0 if n == 1 else s for s, n in zip(contiguous(self.shape), self.shape, strict=True)
+        )
+        return self.offset == 0 and own == want and prod(self.shape) == self.buffer.size
 
     def at(self, indices: Sequence[str]) -> str:
         """The element at these indices, as C."""
@@ -69,6 +100,8 @@ class Value:
             for index, stride in zip(indices, self.strides, strict=True)
             if stride != 0 and index != "0"
         ]
+        if self.lookup is not None:
+            terms.append(f"{self.lookup[0].at(indices)} * {self.lookup[1]}")
         if self.offset or not terms:
             terms.append(str(self.offset))
         return f"{self.buffer.name}[{' + '.join(terms)}]"

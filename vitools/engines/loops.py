@@ -1,14 +1,14 @@
-"""A small graph of aten operations as plain C loops, which a C++ compiler takes in about a second.
+"""A graph of aten operations as plain C loops, which a C++ compiler takes in a second or two.
 
-torch's own compiler needs ten times as long, most of it in Python, to find the best code for
-graphs of any size. A small graph needs no best code: it is a few hundred loops over numbers that
-lie in the cache. Each operation becomes a loop nest over its result; an elementwise result that
-is used once is written into the loop of its user instead, and one that is the same along a
-dimension is computed once along it. Views are never copied: a value is a buffer, an offset and
-strides. Buffers share memory once their last reader is past.
+torch's own compiler needs ten times as long, most of it in Python. Each operation becomes a loop
+nest over its result; an elementwise result that is used once is written into the loop of its user
+instead, and one that is the same along a dimension is computed once along it. Views are never
+copied: a value is a buffer, an offset and strides. Nests over the same rows are run together
+(:mod:`~vitools.engines.loop_groups`), buffers share memory once their last reader is past. Large
+products of matrices, and all that is not known here, are left to torch, called from inside.
 
 The first inputs can be a *state* that the first outputs replace: one call then takes many steps.
-What is not known here raises :class:`NotInLoops`, and torch's compiler has to do.
+Other devices and number types raise :class:`NotInLoops`, and torch's compiler has to do.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,8 +23,11 @@ from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg
 
 from vitools.engines.loop_emission import Emitter
+from vitools.engines.loop_groups import grouped
+from vitools.engines.loop_nests import Call
 from vitools.engines.loop_operations import (
     BOOLEAN_ONLY,
     ELEMENTWISE,
@@ -36,55 +39,70 @@ from vitools.engines.loop_operations import (
     literal,
     name_of,
 )
+from vitools.engines.loop_products import PRODUCTS, is_for_library, lies_better_in_columns, product
+from vitools.engines.loop_source import source
 from vitools.engines.loop_special import SPECIAL
-from vitools.engines.loop_values import Expression, NotInLoops, Value, contiguous
+from vitools.engines.loop_values import Buffer, Expression, NotInLoops, Value, contiguous
 
 aten = torch.ops.aten
 
 OF_ONE = {"sum", "mean", "prod", "amax", "amin"}
-REDUCTIONS = OF_ONE | {"mv", "mm", "bmm", "dot"}
 BEYOND_CORE = [aten._log_softmax, aten._softmax, aten.addmm, aten.stack]
 FILLED = {"full", "full_like", "scalar_tensor", "zeros", "zeros_like", "ones", "ones_like"}
 FILLED |= {"new_zeros", "new_ones", "new_full", "empty", "empty_like", "new_empty"}
-LARGEST = 4_000_000  # numbers written in a step; beyond, threads and a library's products pay
 
 
 @dataclass(frozen=True)
 class LoopProgram:
-    """C++ source of ``run(inputs, outputs, work, steps)`` and what a caller must allot.
+    """C++ source of ``run(inputs, outputs, work, steps, call)`` and what a caller must allot.
 
     Attributes:
+        constants: inputs behind those of the graph.
+        columns: inputs that it wants column by column.
         num_state: leading inputs that the leading outputs replace after every step.
         noise: which inputs have a leading dimension of steps.
         outputs: shape and dtype of each; those after the state get a leading dimension of steps.
-        work: bytes of scratch memory.
+        work: bytes of scratch memory, in which ``places`` says where a buffer begins.
+        calls: what ``call(i, step)`` is to run.
     """
 
     source: str
     num_inputs: int
+    constants: tuple[Tensor, ...]
+    columns: frozenset[int]
     num_state: int
     noise: tuple[int, ...]
     outputs: tuple[tuple[torch.Size, torch.dtype], ...]
     work: int
+    places: dict[Buffer, int]
+    calls: tuple[Call, ...]
 
 
 def loop_program(
-    module: GraphModule, example: Sequence[Tensor], num_state: int = 0, num_noise: int = 0
+    module: GraphModule,
+    example: Sequence[Tensor],
+    num_state: int = 0,
+    num_noise: int = 0,
+    fixed: Sequence[int] = (),
 ) -> LoopProgram:
     """The loops of ``module``, whose last ``num_noise`` inputs differ from step to step.
 
+    Args:
+        fixed: inputs whose numbers never change.
+
     Raises:
-        NotInLoops: an operation, dtype or device that cannot be written, or too much work.
+        NotInLoops: an operation, dtype or device that cannot be written.
     """
     if any(t.device.type != "cpu" or t.dtype not in TYPES for t in example):
         raise NotInLoops("inputs of other kinds than float and integer tensors on the CPU")
-    return _Lowering(_decomposed(module, example), example, num_state, num_noise).program()
+    decomposed = _decomposed(module, example)
+    return _Lowering(decomposed, example, num_state, num_noise, frozenset(fixed)).program()
 
 
 @cache
 def _decompositions() -> dict[Any, Any]:
     """torch's own, of everything that is not known here."""
-    known = {*ELEMENTWISE, *VIEWS, *FILLED, *REDUCTIONS, *SPECIAL, "clamp"}
+    known = {*ELEMENTWISE, *VIEWS, *FILLED, *OF_ONE, *PRODUCTS, *SPECIAL, "clamp"}
     made = {**core_aten_decompositions(), **get_decompositions(BEYOND_CORE)}
     return {op: how for op, how in made.items() if name_of(op) not in known}
 
@@ -110,63 +128,148 @@ class _Lowering:
     example: Sequence[Tensor]
     num_state: int
     num_noise: int
+    fixed: frozenset[int]
     emitter: Emitter = field(default_factory=Emitter)
     values: dict[Node, Any] = field(default_factory=dict)
+    closed: dict[Node, Any] = field(default_factory=dict)
+    """Nodes that follow from no input, and their values where they were wanted."""
+    constants: list[Tensor] = field(default_factory=list)
 
     def program(self) -> LoopProgram:
         nodes = list(self.module.graph.nodes)
         inputs = [node for node in nodes if node.op == "placeholder"]
-        first_noise = len(inputs) - self.num_noise
-        for i, (node, tensor) in enumerate(zip(inputs, self.example, strict=True)):
-            kind = "state" if i < self.num_state else "noise" if i >= first_noise else "input"
-            buffer = self.emitter.given(kind, i, tensor.dtype, tensor.numel())
-            strides = tensor.stride() if kind == "input" else contiguous(tensor.shape)
-            self.values[node] = Value(buffer, tensor.dtype, tuple(tensor.shape), strides, 0)
+        columns = self._inputs(inputs)
         for node in nodes:
             if node.op == "call_function":
                 self.values[node] = self._lowered(node)
             elif node.op == "get_attr":
                 raise NotInLoops("a tensor inside the graph")
         (output,) = [node for node in nodes if node.op == "output"]
-        results = [self.value(node) for node in output.args[0]]
-        if self.emitter.volume > LARGEST:
-            raise NotInLoops(f"{self.emitter.volume} numbers a step")
-        source, work = self.emitter.source(results, self.num_state)
+        results = [self._result(node) for node in output.args[0]]
+        outputs = self._outputs(results)
+        statements = grouped(self.emitter.statements, torch.get_num_threads())
+        text, places, work = source(statements, self.emitter.inputs, outputs)
         return LoopProgram(
-            source,
+            text,
             len(inputs),
+            tuple(self.constants),
+            columns,
             self.num_state,
-            tuple(range(first_noise, len(inputs))),
+            tuple(range(len(inputs) - self.num_noise, len(inputs))),
             tuple((torch.Size(v.shape), v.dtype) for v in results),
             work,
+            places,
+            tuple(s for s in statements if isinstance(s, Call)),
         )
+
+    def _inputs(self, nodes: Sequence[Node]) -> frozenset[int]:
+        """Gives every input its buffer; returns those that are wanted column by column."""
+        first_noise = len(nodes) - self.num_noise
+        columns = set()
+        for i, (node, tensor) in enumerate(zip(nodes, self.example, strict=True)):
+            kind = "state" if i < self.num_state else "noise" if i >= first_noise else "input"
+            buffer = self.emitter.given(kind, i, tensor.dtype, tensor.numel())
+            strides = tensor.stride() if kind == "input" else contiguous(tensor.shape)
+            if i in self.fixed and lies_better_in_columns(node, tensor):
+                columns.add(i)
+                strides = contiguous(tensor.shape[::-1])[::-1]
+            self.values[node] = Value(buffer, tensor.dtype, tuple(tensor.shape), strides, 0)
+        return frozenset(columns)
+
+    def _result(self, node: Node) -> Value:
+        """An output in memory of its own: the state's changes before the others are read."""
+        value = self.value(node)
+        if value.buffer.kind == "state":
+            return self.emitter.stored(value.expression(), everywhere=True)
+        return value
+
+    def _outputs(self, results: Sequence[Value]) -> list[Buffer]:
+        """Writes the results; returns the buffers of those that are not state."""
+        outputs = []
+        for i, value in enumerate(results):
+            if i < self.num_state:  # the state lives in the outputs
+                into = self.emitter.inputs[i]
+            else:
+                into = Buffer(f"out{i}", value.dtype, prod(value.shape), "output", i)
+                outputs.append(into)
+            place = Value(into, value.dtype, value.shape, contiguous(value.shape), 0)
+            self.emitter.assign(place, value.expression())
+        return outputs
 
     # ---- what a node is -----------------------------------------------------------------
 
     def _lowered(self, node: Node) -> Any:
-        name = name_of(node.target)
+        name, made = name_of(node.target), node.meta["val"]
+        if all(a in self.closed for a in node.all_input_nodes) and not _is_random(node):
+            self.closed[node] = None
+            number = _filled_with(node, name)
+            if not isinstance(made, Tensor):
+                return None
+            return self._constant(node) if number is None else _full(number, made)
         if getattr(node.target, "__name__", "") == "getitem":
             return self.values[node.args[0]][node.args[1]]  # type: ignore[index]
-        made = node.meta["val"]
         if name in VIEWS:
             return self._view(node)
+        for part in made if isinstance(made, tuple | list) else [made]:
+            if not isinstance(part, Tensor) or part.dtype not in TYPES or _is_symbolic(part):
+                raise NotInLoops(f"{name or node.target}: {getattr(part, 'dtype', part)}")
+        number = _filled_with(node, name)
+        if number is not None:
+            return _full(number, made)
+        try:
+            return self._written(node, name, made)
+        except NotInLoops:
+            return self._called(node)
+
+    def _written(self, node: Node, name: str, made: Any) -> Any:
         if not isinstance(made, Tensor):
             raise NotInLoops(name)
-        if made.dtype not in TYPES:
-            raise NotInLoops(str(made.dtype))
-        if name in FILLED:
-            number = {"ones": 1, "ones_like": 1, "new_ones": 1}.get(name, 0)
-            if "full" in name or name == "scalar_tensor":
-                number = node.args[0 if name == "scalar_tensor" else -1]  # type: ignore[assignment]
-            if isinstance(number, Node):
-                raise NotInLoops(name)
-            return Expression(made.dtype, tuple(made.shape), literal(number, made.dtype), ())
-        if name in REDUCTIONS:
+        if name in OF_ONE:
             return self._reduction(node, name, made)
+        if name in PRODUCTS:
+            if is_for_library(node, name):
+                raise NotInLoops(name)
+            left, right = (self.value(argument) for argument in node.args)
+            return product(self.emitter, name, left, right, made.dtype)
         if name in SPECIAL:
             return SPECIAL[name](self, node, made)
         expression = self._elementwise(node, name, made)
         return expression if self._is_written_into_user(node) else self.emitter.stored(expression)
+
+    def _constant(self, node: Node) -> Value:
+        tensor = self._known(node)
+        if tensor.dtype not in TYPES:
+            raise NotInLoops(str(tensor.dtype))
+        index = len(self.example) + len(self.constants)
+        tensor = tensor.contiguous()
+        self.constants.append(tensor)
+        buffer = self.emitter.given("input", index, tensor.dtype, tensor.numel())
+        shape = tuple(tensor.shape)
+        return Value(buffer, tensor.dtype, shape, contiguous(shape), 0)
+
+    def _known(self, node: Node) -> Any:
+        """The value of a node that follows from no input."""
+        if self.closed[node] is None:
+            args, kwargs = map_arg((node.args, node.kwargs), self._known)
+            with torch.no_grad():
+                self.closed[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        return self.closed[node]
+
+    def _called(self, node: Node) -> Any:
+        """What torch computes itself, in memory of the program."""
+        made = node.meta["val"]
+        reads: list[Buffer] = []
+
+        def given(argument: Node) -> Value:
+            value = self.value(argument)
+            reads.append(value.buffer)
+            return value
+
+        args, kwargs = map_arg((node.args, node.kwargs), given)
+        parts = made if isinstance(made, tuple | list) else [made]
+        results = [self.emitter.fresh(part.dtype, part.shape) for part in parts]
+        self.emitter.call(node.target, args, kwargs, results, reads)
+        return results if isinstance(made, tuple | list) else results[0]
 
     def _is_written_into_user(self, node: Node) -> bool:
         (user, *others) = node.users
@@ -263,27 +366,39 @@ class _Lowering:
         return [value.seen_as(part) for part in seen]
 
     def _reduction(self, node: Node, name: str, made: Tensor) -> Value:
-        if name in OF_ONE:
-            source: Any = node.args[0]
-            shape = tuple(source.meta["val"].shape)
-            dims = node.args[1] if len(node.args) > 1 else []
-            given: Any = [dims] if isinstance(dims, int) else dims
-            reduced = {d % len(shape) for d in given if shape} or set(range(len(shape)))
-            found = self.expression(source, shape, made.dtype)
-            if name == "mean":
-                share = literal(1 / max(1, prod(shape[d] for d in reduced)), made.dtype)
-                found = Expression.of(f"({{0}} * {share})", made.dtype, shape, [found])
-            kind = "sum" if name == "mean" else name
-            return self.emitter.reduced(kind, found, reduced, tuple(made.shape))
-        left, right = (self.value(argument) for argument in node.args)
-        a, b = left.meta(), right.meta()
-        if name in ("mv", "dot"):
-            b = b.expand(a.shape)
-        else:  # [… i, k, j]
-            a, b = a.unsqueeze(-1), b.unsqueeze(-3)
-            a, b = torch.broadcast_tensors(a, b)
-        shape = tuple(a.shape)
-        factors = [left.seen_as(a).expression(), right.seen_as(b).expression()]
-        product = Expression.of("({0} * {1})", made.dtype, shape, factors)
-        summed = len(shape) - 1 if name in ("mv", "dot") else len(shape) - 2
-        return self.emitter.reduced("sum", product, {summed}, tuple(made.shape))
+        source: Any = node.args[0]
+        shape = tuple(source.meta["val"].shape)
+        dims = node.args[1] if len(node.args) > 1 else []
+        given: Any = [dims] if isinstance(dims, int) else dims
+        reduced = {d % len(shape) for d in given if shape} or set(range(len(shape)))
+        found = self.expression(source, shape, made.dtype)
+        if name == "mean":
+            share = literal(1 / max(1, prod(shape[d] for d in reduced)), made.dtype)
+            found = Expression.of(f"({{0}} * {share})", made.dtype, shape, [found])
+        if node.kwargs.get("dtype") not in (None, made.dtype):
+            raise NotInLoops(name)
+        kind = "sum" if name == "mean" else name
+        return self.emitter.reduced(kind, found, reduced, tuple(made.shape))
+
+
+def _is_symbolic(tensor: Tensor) -> bool:
+    """Whether a size is known only when the program runs."""
+    return not all(isinstance(n, int) for n in tensor.shape)
+
+
+def _is_random(node: Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _filled_with(node: Node, name: str) -> Any:
+    """The one number a new tensor is full of."""
+    if name not in FILLED or node.meta["val"].dtype not in TYPES:
+        return None
+    if "full" in name or name == "scalar_tensor":
+        number = node.args[0 if name == "scalar_tensor" else -1]
+        return None if isinstance(number, Node) else number
+    return 1 if "ones" in name else 0
+
+
+def _full(number: Any, made: Tensor) -> Expression:
+    return Expression(made.dtype, tuple(made.shape), literal(number, made.dtype), ())

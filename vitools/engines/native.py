@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from vitools.engines.loop_calls import CALLBACK, Calls
 from vitools.engines.loops import LoopProgram, loop_program
 
 FLAGS = ("-O2", "-ftree-vectorize", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd")
@@ -56,19 +57,27 @@ def _folder() -> Path:
 
 
 def compile_loops(
-    module: GraphModule, example: Sequence[Tensor], num_state: int = 0, num_noise: int = 0
+    module: GraphModule,
+    example: Sequence[Tensor],
+    num_state: int = 0,
+    num_noise: int = 0,
+    fixed: Sequence[int] = (),
 ) -> Callable[..., Any]:
     """``module`` as loops; where it takes noise ``[1, …]``, a call takes as many steps as it is given.
 
-    Called like the module, with tensors laid out like ``example`` and noise ``[steps, …]``. It returns a list: the state after the last
-    step, then the other results, ``[1, …]`` in the module and now ``[steps, …]``.
+    Called like the module, with tensors laid out like ``example`` and noise ``[steps, …]``. It
+    returns a list: the state after the last step, then the other results, ``[1, …]`` in the module
+    and now ``[steps, …]``.
+
+    Args:
+        fixed: inputs whose numbers will always be those of ``example``.
 
     Raises:
         NotInLoops: the graph holds what :mod:`vitools.engines.loops` cannot write.
         OSError: no compiler, or it failed.
     """
-    program = loop_program(module, example, num_state, num_noise)
-    return Loops(program, _library(program.source))
+    program = loop_program(module, example, num_state, num_noise, fixed)
+    return Loops(program, _library(program.source), example)
 
 
 def _library(source: str) -> Any:
@@ -77,6 +86,8 @@ def _library(source: str) -> Any:
         raise OSError("no C++ compiler found")
     machine = MACHINE.get(torch.backends.cpu.get_cpu_capability())
     flags = [*FLAGS, *([] if machine is None else [machine])]
+    if "#pragma omp parallel" in source:
+        flags.append("-fopenmp")
     key = "\n".join([source, _version(compiler), *flags])
     path = _folder() / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.so"
     if not path.exists():
@@ -96,7 +107,8 @@ def _library(source: str) -> Any:
     path.touch()
     # PyDLL keeps the interpreter's lock: two threads never share the scratch memory
     run = ctypes.PyDLL(str(path)).run
-    run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long]
+    pointer = ctypes.c_void_p
+    run.argtypes = [pointer, pointer, pointer, ctypes.c_long, CALLBACK]
     run.restype = ctypes.c_int
     return run
 
@@ -109,27 +121,42 @@ def _make_room(folder: Path) -> None:
 
 
 class Loops:
-    """A loaded program and its scratch memory."""
+    """A loaded program and its memory.
 
-    def __init__(self, program: LoopProgram, run: Any) -> None:
+    What it returns as state is memory of its own that it uses again at every second call.
+    """
+
+    def __init__(self, program: LoopProgram, run: Any, example: Sequence[Tensor]) -> None:
         self.program, self.run = program, run
         self.made = [
             (shape, dtype, bool(program.noise) and i >= program.num_state)
             for i, (shape, dtype) in enumerate(program.outputs)
         ]
-        self.pointers = (ctypes.c_void_p * program.num_inputs, ctypes.c_void_p * len(self.made))
-        self.work = torch.empty(program.work + 64, dtype=torch.uint8)
-        self.place = -(-self.work.data_ptr() // 64) * 64
+        count = program.num_inputs + len(program.constants)
+        self.pointers = (ctypes.c_void_p * count, ctypes.c_void_p * len(self.made))
+        work = torch.empty(program.work + 64, dtype=torch.uint8)
+        skipped = -work.data_ptr() % 64
+        self.work = work[skipped : skipped + program.work]
+        self.columns = {i: example[i].t().contiguous() for i in program.columns}
+        states = program.outputs[: program.num_state]
+        self.states = [[torch.empty(shape, dtype=d) for shape, d in states] for _ in range(2)]
+        self.calls = Calls(program, self.work)
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         program = self.program
         steps = inputs[program.noise[0]].shape[0] if program.noise else 1
-        outputs = [
+        self.states.reverse()
+        outputs = self.states[0] + [
             torch.empty((steps, *shape[1:]) if stacks else shape, dtype=dtype)
-            for shape, dtype, stacks in self.made
+            for shape, dtype, stacks in self.made[program.num_state :]
         ]
-        given = self.pointers[0](*[t.data_ptr() for t in inputs])
+        if any(given is ours for given, ours in zip(inputs, outputs, strict=False)):
+            raise ValueError("the state to begin with lies where the next one will")
+        whole = [self.columns.get(i, t) for i, t in enumerate((*inputs, *program.constants))]
+        given = self.pointers[0](*[t.data_ptr() for t in whole])
         made = self.pointers[1](*[t.data_ptr() for t in outputs])
-        if self.run(given, made, self.place, steps):
+        with self.calls.on(inputs, outputs) as call:
+            outcome = self.run(given, made, self.work.data_ptr(), steps, call)
+        if outcome:
             raise IndexError("index out of range in a compiled graph")
         return outputs

@@ -9,8 +9,9 @@ import torch
 from vitools.engines import native
 from vitools.engines.functional import functional_graph
 from vitools.engines.loop_operations import ELEMENTWISE
-from vitools.engines.loops import LARGEST, NotInLoops, loop_program
+from vitools.engines.loops import NotInLoops, loop_program
 from vitools.engines.native import compile_loops, find_loop_compiler
+from vitools.isolation import seeded
 
 pytestmark = pytest.mark.skipif(find_loop_compiler() is None, reason="no C++ compiler")
 
@@ -261,21 +262,152 @@ def test_an_index_outside_is_an_error():
             run(x, torch.tensor([index]))
 
 
-@pytest.mark.parametrize(
-    ("function", "reason"),
-    [
-        (lambda x: [torch.linalg.cholesky(x @ x.T + torch.eye(3, dtype=x.dtype))], "cholesky"),
-        (lambda x: [x.sort().values], "sort"),
-        (lambda x: [x.half()], "float16"),
+def test_other_number_types_are_left_to_torchs_compiler():
+    with pytest.raises(NotInLoops, match="float16"):
+        loop_program(*graph_of(lambda x: [x.half()], [normal(3)]))
+
+
+# ---- operations left to torch ----------------------------------------------------------------
+
+
+CALLED = {
+    "cholesky": lambda x: [torch.linalg.cholesky(x @ x.T + torch.eye(40, dtype=x.dtype)) * 2],
+    "sort": lambda x: [part + 1 for part in x.sort(0)],
+    "rounded quotient": lambda x: [torch.div(x, 0.3, rounding_mode="floor")],
+    "index by two": lambda x: [x[torch.tensor([3, 1]), torch.tensor([0, 2])]],
+    "triangle": lambda x: [
+        torch.linalg.solve_triangular(x.tril() + 9 * torch.eye(40, dtype=x.dtype), x, upper=False)
     ],
-)
-def test_what_is_not_known_is_refused(function, reason):
-    x = normal(3, 3).abs()
-    with pytest.raises(NotInLoops, match=reason):
-        loop_program(*graph_of(function, [x]))
+    "large product": lambda x: [x.exp() @ x.T, (x @ x)[3:].sum(), x.T.view(2, 20, 40) @ x],
+    "convolution": lambda x: [torch.conv2d(x.view(1, 1, 40, 40), x.view(1, 1, 40, 40)[..., :3, :3])],
+}
 
 
-def test_large_graphs_are_left_to_torch():
-    x = torch.zeros(LARGEST // 2, 1)
-    with pytest.raises(NotInLoops, match="numbers a step"):
-        loop_program(*graph_of(lambda x: [x.exp().cumsum(0) * 2 + x], [x]))
+@pytest.mark.parametrize("name", CALLED)
+def test_what_has_no_loops_is_called(name):
+    x = normal(40, 40)
+    assert loop_program(*graph_of(CALLED[name], [x])).calls
+    check(CALLED[name], x, rtol=1e-11)
+
+
+def test_calls_see_each_steps_noise_and_state():
+    """x' = (x + noise) x / 40, by a product that is left to torch."""
+
+    def step(x, noise):
+        return [(x + noise[0]) @ x / 40, (x @ noise[0]).sum().reshape(1)]
+
+    x, noise = normal(40, 40), normal(3, 40, 40, seed=1)
+    module, _ = graph_of(step, [x.clone(), noise[:1].clone()])
+    got, sums = compile_loops(module, [x, noise[:1]], 1, 1)(x, noise)
+    for i in range(3):
+        x, total = step(x, noise[i : i + 1])
+        assert float(sums[i]) == pytest.approx(float(total), rel=1e-11)
+    torch.testing.assert_close(got, x)
+
+
+def test_what_a_call_raises_is_raised():
+    x, where = normal(4, 4), torch.tensor([3, 0])
+    run = compile_loops(*graph_of(lambda x, i: [x[i, i]], [x, where]))
+    assert torch.equal(run(x, where)[0], x[where, where])
+    with pytest.raises(IndexError, match="out of bounds"):
+        run(x, where + 1)
+
+
+def test_draws_inside_come_in_the_order_of_the_graph():
+    def function(x):
+        return [torch._standard_gamma(x).sum() + x, torch._standard_gamma(x * 2)]
+
+    with seeded(0):
+        module, inputs = graph_of(function, [torch.ones(5, dtype=torch.float64)])
+        run = compile_loops(module, inputs)
+    with seeded(3):
+        expected = module(*inputs)
+    with seeded(3):
+        torch.testing.assert_close(run(*inputs), [*expected])
+
+
+# ---- loops over the same rows ----------------------------------------------------------------
+
+
+def glm(x, y, w):
+    """A regression's loss and gradient, as autograd records them."""
+    slope = (x @ w).sigmoid() - y
+    return [(torch.nn.functional.softplus(x @ w) - y * (x @ w)).sum(), x.T @ slope, slope.sum()]
+
+
+GROUPS = {
+    "regression": (glm, (normal(3000, 7), (normal(3000) > 0).double(), normal(7, seed=1))),
+    "rows and columns": (
+        lambda x: [x.exp().sum(0), x.exp().sum(1), (x - x.mean(0)).square().mean(1), x.amax(0)],
+        (normal(900, 50),),
+    ),
+    "more columns than rows": (
+        lambda x: [x.softmax(1), (x.exp() + x[0]).sum(0), x.amin(1) + x[:, 3]],
+        (normal(9, 5000),),
+    ),
+    "columns of columns": (
+        lambda x: [x.T.exp().contiguous(), x.T.exp().sum(0), x.T.sin() + x.T[1]],
+        (normal(600, 20),),
+    ),
+    "a row that needs the one before": (
+        lambda x: [x[1:] * x[:-1].exp(), x.cumsum(0).sin(), x.flip(0) + x, x[::2] * x[1::2]],
+        (normal(6000),),
+    ),
+    "a sum that the rows need": (
+        lambda x: [x / x.sum(), (x - x.mean()).square().sum(), (x / x.exp().sum()).sum(0)],
+        (normal(2000, 6),),
+    ),
+    "chosen rows": (
+        lambda x, i: [x[i].exp(), x[i].sum(0), x[i] * 2 + x[-1], x[:, i[:3] % 30].sum(0)],
+        (normal(500, 40), torch.arange(300).flip(0)),
+    ),
+    "pieces": (
+        lambda x: [torch.cat([x.sum(0), x.exp().flatten(), x.amax(0)]) * 2, x.exp().sum(0)],
+        (normal(700, 20),),
+    ),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", GROUPS)
+def test_nests_run_together(name, threads):
+    function, example = GROUPS[name]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        check(function, *example, rtol=1e-10)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_rows_go_through_memory_once():
+    """All of a regression's step over the rows is one pass, which keeps nothing of full length."""
+    module, inputs = graph_of(glm, GROUPS["regression"][1])
+    program = loop_program(module, inputs, fixed=[0])
+    assert program.columns == {0}
+    assert program.source.count("begin +=") == 1
+    assert program.work < 3000 * 8
+    results = compile_loops(module, inputs, fixed=[0])(*inputs)
+    for got, expected in zip(results, glm(*inputs), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_threads_add_up_to_the_same_numbers_every_time(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    module, inputs = graph_of(glm, (normal(50_000, 7), normal(50_000).sign(), normal(7)))
+    run = compile_loops(module, inputs)
+    assert "omp parallel" in run.program.source
+    first = run(*inputs)
+    assert all(torch.equal(a, b) for _ in range(20) for a, b in zip(first, run(*inputs), strict=True))
+
+
+def test_the_state_is_left_as_it_was():
+    """A block may be taken back: what it began with is still there after it."""
+    module, _ = graph_of(lambda x: [x.sin() + 1], [normal(5000)])
+    run = compile_loops(module, [normal(5000)], 1)
+    first = normal(5000)
+    (second,) = run(first)
+    (third,) = run(second)
+    torch.testing.assert_close(second, normal(5000).sin() + 1)
+    torch.testing.assert_close(third, second.sin() + 1)
+    assert torch.equal(first, normal(5000))

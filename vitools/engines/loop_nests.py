@@ -1,0 +1,244 @@
+"""Statements of a loop program, and the C of a loop nest.
+
+A nest runs over the dimensions of its target. Where one of them is the *row* of a group of nests
+(:mod:`vitools.engines.loop_groups`), it runs over a tile of ``n`` rows, and what has a stride
+along it is reached from a pointer to the tile's first row, named after the buffer and that stride.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+
+from vitools.engines.loop_operations import TYPES
+from vitools.engines.loop_values import Buffer, Expression, Value
+
+UPDATE = {
+    "sum": "{into} += {value};",
+    "prod": "{into} *= {value};",
+    "amax": "{into} = larger({into}, {value});",
+    "amin": "{into} = smaller({into}, {value});",
+}
+START = {"sum": "0", "prod": "1", "amax": "-__builtin_inf()", "amin": "__builtin_inf()"}
+SHORT = 4  # iterations that are not worth vectors
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What reads and writes buffers."""
+
+    reads: tuple[Buffer, ...]
+    writes: tuple[Buffer, ...]
+    volume: int
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        return tuple(dict.fromkeys((*self.reads, *self.writes)))
+
+
+@dataclass(frozen=True)
+class Text(Statement):
+    """Loops whose shape follows no common pattern, as C."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Call(Statement):
+    """An operation of torch's own on memory of the program.
+
+    Attributes:
+        args: with :class:`~vitools.engines.loop_values.Value` where the operation takes a tensor.
+        results: where its results go; ``out=`` takes the only one where ``has_out``.
+    """
+
+    operation: Any
+    args: Any
+    kwargs: Any
+    results: tuple[Value, ...]
+    has_out: bool
+
+
+@dataclass(frozen=True)
+class Nest(Statement):
+    """``target[…] = expression[…]``, or its reduction along the dimensions ``gone``.
+
+    The expression has the target's shape; along ``gone`` the target has stride 0.
+    """
+
+    target: Value
+    expression: Expression
+    reduction: str | None = None
+    gone: frozenset[int] = frozenset()
+
+    @staticmethod
+    def of(
+        target: Value,
+        expression: Expression,
+        reduction: str | None = None,
+        gone: frozenset[int] = frozenset(),
+    ) -> "Nest":
+        reads = [leaf.buffer for leaf in expression.leaves]
+        reads += [leaf.lookup[0].buffer for leaf in expression.leaves if leaf.lookup]
+        volume = prod(target.shape)
+        return Nest(tuple(reads), (target.buffer,), volume, target, expression, reduction, gone)
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """The target, the leaves, and the indices that these are looked up by."""
+        leaves = self.expression.leaves
+        return self.target, *leaves, *(leaf.lookup[0] for leaf in leaves if leaf.lookup)
+
+    def start(self) -> Expression:
+        """What a reduction's target holds before the first number."""
+        number = f"({TYPES[self.target.dtype]})({START[self.reduction or 'sum']})"
+        shape = tuple(1 if d in self.gone else n for d, n in enumerate(self.target.shape))
+        return Expression(self.target.dtype, shape, number, ())
+
+    def first(self) -> "Nest":
+        """The nest that puts it there."""
+        beginning = self.start()
+        target = Value(
+            self.target.buffer,
+            self.target.dtype,
+            beginning.shape,
+            self.target.strides,
+            self.target.offset,
+        )
+        return Nest.of(target, beginning)
+
+
+# ---- C ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Loops:
+    """Loops over some dimensions, neighbours merged where the layout of every value allows it.
+
+    Attributes:
+        extents: how often each runs, in C, and ``lengths`` in numbers (with all rows).
+        strides: of each loop, for each value.
+    """
+
+    extents: list[str] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    strides: list[list[int]] = field(default_factory=list)
+
+    def around(self, body: str, first: int, simd: str | None) -> str:
+        """The loops ``i{first}``, … around ``body``; ``simd``, if any, marks the innermost."""
+        for k in reversed(range(len(self.extents))):
+            i = f"i{first + k}"
+            marked = simd is not None and k == len(self.extents) - 1 and self.lengths[k] > SHORT
+            pragma = f"\n#pragma omp simd{simd}\n" if marked else ""
+            body = f"{pragma}for (long {i} = 0; {i} < {self.extents[k]}; ++{i}) {{ {body} }}"
+        return body
+
+
+class _Writer:
+    """Writes the elements of a nest's values as C."""
+
+    def __init__(self, nest: Nest, rows: int | None) -> None:
+        self.nest, self.rows = nest, rows
+        self.values = [nest.target, *nest.expression.leaves]
+        lookups = [value.lookup for value in self.values]
+        self.lookups = {k: found for k, found in enumerate(lookups) if found is not None}
+        self.places = {k: len(self.values) + i for i, k in enumerate(self.lookups)}
+        self.values += [where for where, _ in self.lookups.values()]
+
+    def loops(self, dims: Sequence[int]) -> _Loops:
+        loops = _Loops()
+        for d in dims:
+            n, here = self.nest.target.shape[d], [value.strides[d] for value in self.values]
+            if d == self.rows:
+                loops.extents.append("n")
+            elif n == 1:
+                continue
+            elif loops.strides and all(
+                outer == inner * n for outer, inner in zip(loops.strides[-1], here, strict=True)
+            ):
+                is_rows = loops.extents[-1].startswith("n")
+                loops.lengths[-1] *= n
+                loops.strides[-1] = here
+                loops.extents[-1] = (
+                    f"{loops.extents[-1]} * {n}" if is_rows else str(loops.lengths[-1])
+                )
+                continue
+            else:
+                loops.extents.append(str(n))
+            loops.lengths.append(n)
+            loops.strides.append(here)
+        return loops
+
+    def elements(self, loops: Sequence[_Loops]) -> tuple[str, str]:
+        """The target's element and the expression's."""
+        steps = [strides for part in loops for strides in part.strides]
+        target, *leaves = [
+            self._element(k, steps) for k in range(1 + len(self.nest.expression.leaves))
+        ]
+        return target, self.nest.expression.text.format(*leaves)
+
+    def _element(self, k: int, steps: Sequence[Sequence[int]]) -> str:
+        value = self.values[k]
+        step = 0 if self.rows is None else value.strides[self.rows]
+        name = row_pointer(value.buffer, step) if step else value.buffer.name
+        terms = [
+            f"i{i}" if strides[k] == 1 else f"i{i} * {strides[k]}"
+            for i, strides in enumerate(steps)
+            if strides[k]
+        ]
+        if k in self.lookups:
+            terms.append(f"{self._element(self.places[k], steps)} * {self.lookups[k][1]}")
+        if value.offset or not terms:
+            terms.append(str(value.offset))
+        return f"{name}[{' + '.join(terms)}]"
+
+
+def row_pointer(buffer: Buffer, stride: int) -> str:
+    """The name of the pointer to a tile's first row."""
+    return f"{buffer.name}_{stride}"
+
+
+def nest_text(nest: Nest, rows: int | None = None) -> str:
+    """The nest in C; over ``n`` of the dimension ``rows``, if that is given.
+
+    A reduction along ``rows`` adds to what its target holds.
+    """
+    kept = [d for d in range(len(nest.target.shape)) if d not in nest.gone]
+    gone, writer = sorted(nest.gone), _Writer(nest, rows)
+    if nest.reduction is None:
+        loops = writer.loops(kept)
+        target, value = writer.elements([loops])
+        return loops.around(f"{target} = {value};", 0, "")
+    update, goes_on = UPDATE[nest.reduction], rows in nest.gone
+    if not _sums_inside(nest, kept, gone, rows):
+        begin = "" if goes_on else nest_text(nest.first(), rows)
+        loops = writer.loops([*gone, *kept])
+        target, value = writer.elements([loops])
+        body = loops.around(update.format(into=target, value=value), 0, "")
+        return f"{begin} {body}"
+    outer, inner = writer.loops(kept), writer.loops(gone)
+    target, value = writer.elements([outer, inner])
+    simd = " reduction(+ : a)" if nest.reduction == "sum" else None
+    body = inner.around(update.format(into="a", value=value), len(outer.extents), simd)
+    end = update.format(into=target, value="a") if goes_on else f"{target} = a;"
+    number = TYPES[nest.target.dtype]
+    body = f"{{ {number} a = {START[nest.reduction]}; {body} {end} }}"
+    return outer.around(body, 0, None)
+
+
+def _sums_inside(
+    nest: Nest, kept: Sequence[int], gone: Sequence[int], rows: int | None
+) -> bool:
+    """Whether the innermost loop of a reduction is over what is reduced, into one number.
+
+    Otherwise it is over what is kept, and adds to neighbouring numbers in memory.
+    """
+    if not kept or not gone:
+        return True
+    in_gone, in_kept = (
+        max((abs(leaf.strides[dims[-1]]) for leaf in nest.expression.leaves), default=0)
+        for dims in (gone, kept)
+    )
+    return in_gone <= in_kept or (kept[-1] != rows and nest.target.shape[kept[-1]] < SHORT)
