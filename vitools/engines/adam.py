@@ -96,8 +96,7 @@ class AdamAscent(Ascent):
     @torch.no_grad()
     def advance(self, noise: Sequence[Tensor], count: int) -> list[float]:
         whole = self.compiled is not None and count == BLOCK
-        state, losses = self._run(noise) if whole else self._walk(noise, count)
-        result: list[float] = torch.stack(losses).tolist()
+        state, result = self._run(noise) if whole else self._walk(noise, count)
         self.lost = None
         if not (all(map(math.isfinite, result)) and _all_finite(state.theta)):
             self.lost = [state.theta]
@@ -107,25 +106,25 @@ class AdamAscent(Ascent):
         self.mark()
         return result
 
-    def _run(self, noise: Sequence[Tensor]) -> tuple[AdamState, list[Tensor]]:
+    def _run(self, noise: Sequence[Tensor]) -> tuple[AdamState, list[float]]:
         """A block by the compiled program."""
         assert self.compiled is not None
-        state, losses = self.adam_state, []
+        state, losses = self.adam_state, list[float]()
         for begin in range(0, BLOCK, self.steps_a_call):
             part = [draws[begin : begin + self.steps_a_call] for draws in noise]
             *after, values = self.compiled(*state, self.rate, *self.constants, *part)
             state = AdamState(*after)
-            losses += values.unbind()
+            losses += values.tolist()
         return state, losses
 
-    def _walk(self, noise: Sequence[Tensor], count: int) -> tuple[AdamState, list[Tensor]]:
+    def _walk(self, noise: Sequence[Tensor], count: int) -> tuple[AdamState, list[float]]:
         """Step by step."""
         state, losses = self.adam_state, []
         for i in range(count):
             loss, gradient = self._gradient(state.theta, [draws[i] for draws in noise])
             state = adam(state, self.rate, gradient)
             losses.append(loss)
-        return state, losses
+        return state, torch.stack(losses).tolist()
 
     @torch.no_grad()
     def replay(self, noise: Sequence[Tensor], count: int) -> list[Tensor]:

@@ -22,7 +22,8 @@ from vitools.engines.loop_values import Buffer, Value, contiguous
 
 SMALLEST = 4096  # numbers a nest computes: below it lies in the cache anyhow
 SHARED_OUT = 40_000  # numbers a group computes for which threads repay being woken
-TILE = 1 << 16  # bytes of a tile
+ACROSS = 0.6  # what a group by an inner dimension counts
+TILE = 1 << 18  # bytes of a tile: half of a small second-level cache
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def _grouped(
         assert isinstance(first, Nest)
         sizes = first.target.shape
         tries = [_Gathering(first, d, statements[start + 1 :]) for d in _candidates(sizes)]
-        best = max(tries, key=lambda gathering: gathering.volume)
+        # rows that lie behind one another in memory are to be preferred
+        best = max(tries, key=lambda g: g.volume * (1.0 if g.row == tries[0].row else ACROSS))
         done += statements[:start]
         done += _grouped(best.ahead, users, lanes, numbers)
         done += best.statements(users, lanes, numbers)

@@ -5,8 +5,9 @@ A nest runs over the dimensions of its target. Where one of them is the *row* of
 along it is reached from a pointer to the tile's first row, named after the buffer and that stride.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -23,6 +24,7 @@ UPDATE = {
 }
 START = {"sum": "0", "prod": "1", "amax": "-__builtin_inf()", "amin": "__builtin_inf()"}
 SHORT = 4  # iterations that are not worth vectors
+TOGETHER = 4  # terms added to a number in memory at a time
 
 
 @dataclass(frozen=True)
@@ -214,10 +216,7 @@ def nest_text(nest: Nest, rows: int | None = None) -> str:
     update, goes_on = UPDATE[nest.reduction], rows in nest.gone
     if not _sums_inside(nest, kept, gone, rows):
         begin = "" if goes_on else nest_text(nest.first(), rows)
-        loops = writer.loops([*gone, *kept])
-        target, value = writer.elements([loops])
-        body = loops.around(update.format(into=target, value=value), 0, "")
-        return f"{begin} {body}"
+        return f"{begin} {_adding_to_memory(nest, writer, gone, kept)}"
     outer, inner = writer.loops(kept), writer.loops(gone)
     target, value = writer.elements([outer, inner])
     simd = " reduction(+ : a)" if nest.reduction == "sum" else None
@@ -226,6 +225,27 @@ def nest_text(nest: Nest, rows: int | None = None) -> str:
     number = TYPES[nest.target.dtype]
     body = f"{{ {number} a = {START[nest.reduction]}; {body} {end} }}"
     return outer.around(body, 0, None)
+
+
+def _adding_to_memory(
+    nest: Nest, writer: _Writer, gone: Sequence[int], kept: Sequence[int]
+) -> str:
+    """Outer loops over what is reduced, several at a time where they are summed."""
+    over, inner = writer.loops(gone), writer.loops(kept)
+    update = UPDATE[nest.reduction or "sum"]
+    k = len(over.extents) - 1
+    target, value = writer.elements([over, inner])
+    one = inner.around(update.format(into=target, value=value), k + 1, "")
+    if nest.reduction != "sum" or k < 0:
+        return over.around(one, 0, None)
+    whole, i = over.extents[k], f"i{k}"
+    values = [value, *(re.sub(rf"\b{i}\b", f"({i} + {j})", value) for j in range(1, TOGETHER))]
+    several = inner.around(update.format(into=target, value=" + ".join(values)), k + 1, "")
+    last = (
+        f"long {i} = 0; for (; {i} + {TOGETHER} <= {whole}; {i} += {TOGETHER}) {{ {several} }} "
+        f"for (; {i} < {whole}; ++{i}) {{ {one} }}"
+    )
+    return replace(over, extents=over.extents[:k]).around(f"{{ {last} }}", 0, None)
 
 
 def _sums_inside(

@@ -47,16 +47,22 @@ def product(
 
 
 def lies_better_in_columns(node: Node, data: Tensor) -> bool:
-    """Whether a data matrix [N, K], K small, is used by thin products alone.
+    """Whether a data matrix [N, K], K small, or its transpose is used by thin products alone.
 
     Row by row, the K products of a row fill few vectors; column by column, all loops run over
     rows.
     """
-    if data.ndim != 2 or not data.is_contiguous() or not data.is_floating_point():
+    if data.ndim != 2 or not data.is_floating_point():
         return False
-    n, k = data.shape
+    rows = data if data.shape[0] > data.shape[1] else data.t()
+    n, k = rows.shape
     shaped = 1 < k <= WIDEST and n >= LONG * k and data.numel() * data.itemsize <= HEAVIEST
-    return shaped and all(_is_thin_product(user) for user in node.users)
+    return shaped and rows.is_contiguous() and all(_is_thin_product(u) for u in node.users)
+
+
+def in_columns(data: Tensor) -> Tensor:
+    """The same matrix with its longer side contiguous."""
+    return data.t().contiguous().t() if data.shape[0] > data.shape[1] else data.contiguous()
 
 
 def _is_thin_product(user: Any) -> bool:

@@ -39,7 +39,13 @@ from vitools.engines.loop_operations import (
     literal,
     name_of,
 )
-from vitools.engines.loop_products import PRODUCTS, is_for_library, lies_better_in_columns, product
+from vitools.engines.loop_products import (
+    PRODUCTS,
+    in_columns,
+    is_for_library,
+    lies_better_in_columns,
+    product,
+)
 from vitools.engines.loop_source import source
 from vitools.engines.loop_special import SPECIAL
 from vitools.engines.loop_values import Buffer, Expression, NotInLoops, Value, contiguous
@@ -58,7 +64,7 @@ class LoopProgram:
 
     Attributes:
         constants: inputs behind those of the graph.
-        columns: inputs that it wants column by column.
+        columns: inputs that it wants column by column, and which of them have the same memory.
         num_state: leading inputs that the leading outputs replace after every step.
         noise: which inputs have a leading dimension of steps.
         outputs: shape and dtype of each; those after the state get a leading dimension of steps.
@@ -69,7 +75,7 @@ class LoopProgram:
     source: str
     num_inputs: int
     constants: tuple[Tensor, ...]
-    columns: frozenset[int]
+    columns: dict[int, int]
     num_state: int
     noise: tuple[int, ...]
     outputs: tuple[tuple[torch.Size, torch.dtype], ...]
@@ -162,19 +168,29 @@ class _Lowering:
             tuple(s for s in statements if isinstance(s, Call)),
         )
 
-    def _inputs(self, nodes: Sequence[Node]) -> frozenset[int]:
-        """Gives every input its buffer; returns those that are wanted column by column."""
+    def _inputs(self, nodes: Sequence[Node]) -> dict[int, int]:
+        """Gives every input its buffer; returns those that are wanted column by column.
+
+        What never changes and is the same memory is one buffer: a matrix and its transpose.
+        """
         first_noise = len(nodes) - self.num_noise
-        columns = set()
+        same: dict[Any, Buffer] = {}
+        columns = {}
         for i, (node, tensor) in enumerate(zip(nodes, self.example, strict=True)):
             kind = "state" if i < self.num_state else "noise" if i >= first_noise else "input"
-            buffer = self.emitter.given(kind, i, tensor.dtype, tensor.numel())
             strides = tensor.stride() if kind == "input" else contiguous(tensor.shape)
-            if i in self.fixed and lies_better_in_columns(node, tensor):
-                columns.add(i)
-                strides = contiguous(tensor.shape[::-1])[::-1]
-            self.values[node] = Value(buffer, tensor.dtype, tuple(tensor.shape), strides, 0)
-        return frozenset(columns)
+            key: Any = i
+            if i in self.fixed:
+                turned = lies_better_in_columns(node, tensor)
+                key = (tensor.data_ptr(), tensor.numel(), tensor.dtype, turned)
+                if turned:
+                    columns[i] = same[key].index if key in same else i
+                    strides = in_columns(tensor.to("meta")).stride()
+            if key not in same:
+                same[key] = self.emitter.given(kind, i, tensor.dtype, tensor.numel())
+            shape = tuple(tensor.shape)
+            self.values[node] = Value(same[key], tensor.dtype, shape, strides, 0)
+        return columns
 
     def _result(self, node: Node) -> Value:
         """An output in memory of its own: the state's changes before the others are read."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from vitools.engines.loop_calls import CALLBACK, Calls
+from vitools.engines.loop_products import in_columns
 from vitools.engines.loops import LoopProgram, loop_program
 
 FLAGS = ("-O2", "-ftree-vectorize", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd")
@@ -137,7 +138,9 @@ class Loops:
         work = torch.empty(program.work + 64, dtype=torch.uint8)
         skipped = -work.data_ptr() % 64
         self.work = work[skipped : skipped + program.work]
-        self.columns = {i: example[i].t().contiguous() for i in program.columns}
+        self.columns: dict[int, Tensor] = {}
+        for i, first in program.columns.items():
+            self.columns[i] = in_columns(example[i]) if i == first else self.columns[first]
         states = program.outputs[: program.num_state]
         self.states = [[torch.empty(shape, dtype=d) for shape, d in states] for _ in range(2)]
         self.calls = Calls(program, self.work)
