@@ -11,6 +11,7 @@ from vitools._version import __version__
 if TYPE_CHECKING:
     from vitools.conjugacy.explain import explain
     from vitools.engines import (
+        Adam,
         BetaElbo,
         Elbo,
         ImportanceWeighted,
@@ -37,6 +38,7 @@ _HOME = {
     "History": "vitools.posterior",
     "Estimate": "vitools.posterior",
     "VitoolsError": "vitools.errors",
+    "Adam": "vitools.engines",
     "BetaElbo": "vitools.engines",
     "Elbo": "vitools.engines",
     "ImportanceWeighted": "vitools.engines",
@@ -56,6 +58,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Adam",
     "BetaElbo",
     "Elbo",
     "Estimate",

@@ -1,7 +1,7 @@
 """Adam over one flat vector, and several of its steps with their gradients as one graph.
 
-Kingma & Ba 2015, with torch's defaults. All is a pure function of the state, so that a block of
-steps is taken whole or not at all.
+:class:`~vitools.engines.adam_settings.Adam` has the formulas. All is a pure function of the state,
+so that a block of steps is taken whole or not at all.
 """
 
 import math
@@ -14,9 +14,11 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import Parameter
 
+from vitools.engines.adam_settings import Adam
 from vitools.engines.ascent import BLOCK, Ascent
 from vitools.engines.functional import FunctionalGraph, aten
 from vitools.engines.gradient import EagerGradient
+from vitools.engines.schedules import factor_at
 
 LARGEST_GRAPH = 1000  # operations; a larger graph compiles for too long
 
@@ -31,13 +33,14 @@ class AdamState(NamedTuple):
     step: Tensor
 
 
-def adam(state: AdamState, rate: Tensor, gradient: Tensor) -> AdamState:
+def adam(state: AdamState, rate: Tensor, gradient: Tensor, settings: Adam) -> AdamState:
     """One step."""
+    beta, beta_square = settings.betas
     step = state.step + 1
-    first = 0.9 * state.first + 0.1 * gradient
-    second = 0.999 * state.second + 0.001 * gradient * gradient
-    scale = (second / (1 - 0.999**step)).sqrt() + 1e-8
-    theta = state.theta - rate / (1 - 0.9**step) * first / scale
+    first = beta * state.first + (1 - beta) * gradient
+    second = beta_square * state.second + (1 - beta_square) * gradient * gradient
+    scale = (second / (1 - beta_square**step)).sqrt() + settings.epsilon
+    theta = state.theta - rate / (1 - beta**step) * first / scale
     return AdamState(theta, first, second, state.total + theta, step)
 
 
@@ -52,6 +55,7 @@ class AdamAscent(Ascent):
     Args:
         rate: the step size.
         units: what it is multiplied by for each number of the parameters.
+        settings: betas, epsilon and the schedule of the step size.
     """
 
     def __init__(
@@ -61,13 +65,16 @@ class AdamAscent(Ascent):
         clip_norm: float | None,
         rate: float,
         units: Tensor | None = None,
+        settings: Adam = Adam(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__(parameters, gradient, clip_norm)
+        self.settings = settings
         theta = torch.cat([p.detach().flatten() for p in self.parameters])
         self.sizes = [p.numel() for p in self.parameters]
-        self.rate = theta.new_tensor(rate)
+        self.unscheduled_rate = theta.new_tensor(rate)
         if units is not None:
-            self.rate = self.rate * units
+            self.unscheduled_rate = self.unscheduled_rate * units
+        self.rate = self.unscheduled_rate  # of the block that is being taken
         zeros = torch.zeros_like(theta)
         self._take(AdamState(theta, zeros, zeros, zeros, theta.new_zeros(())))
         self.restart_average()
@@ -82,7 +89,14 @@ class AdamAscent(Ascent):
         self.adam_state = self.adam_state._replace(total=self.totals[0])
 
     def scale_rate(self, factor: float) -> None:
-        self.rate = self.rate * factor
+        self.unscheduled_rate = self.unscheduled_rate * factor
+
+    def _scheduled_rate(self) -> Tensor:
+        """The step size of the block that comes next."""
+        schedule = self.settings.schedule
+        if schedule is None:
+            return self.unscheduled_rate
+        return self.unscheduled_rate * factor_at(schedule, int(self.adam_state.step))
 
     def place(self, values: Sequence[Tensor]) -> None:
         with torch.no_grad():
@@ -95,6 +109,7 @@ class AdamAscent(Ascent):
 
     @torch.no_grad()
     def advance(self, noise: Sequence[Tensor], count: int) -> list[float]:
+        self.rate = self._scheduled_rate()
         whole = self.compiled is not None and count == BLOCK
         state, result = self._run(noise) if whole else self._walk(noise, count)
         self.lost = None
@@ -122,7 +137,7 @@ class AdamAscent(Ascent):
         state, losses = self.adam_state, []
         for i in range(count):
             loss, gradient = self._gradient(state.theta, [draws[i] for draws in noise])
-            state = adam(state, self.rate, gradient)
+            state = adam(state, self.rate, gradient, self.settings)
             losses.append(loss)
         return state, torch.stack(losses).tolist()
 
@@ -162,11 +177,11 @@ class AdamAscent(Ascent):
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, numbers = self._average_state()
-        return tensors | self.adam_state._asdict() | {"rate": self.rate}, numbers
+        return tensors | self.adam_state._asdict() | {"rate": self.unscheduled_rate}, numbers
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         self._take(AdamState(*(tensors[name] for name in AdamState._fields)))
-        self.rate = tensors["rate"]
+        self.unscheduled_rate = tensors["rate"]
         self._restore_average(tensors, numbers)
         self.place(self.values)
 
@@ -185,7 +200,7 @@ def _unrolled(ascent: AdamAscent, gradient: FunctionalGraph, unroll: int) -> Gra
     def update(*inputs: Tensor) -> tuple[Tensor, ...]:
         *state, rate, slope = inputs
         slope = slope if limit is None else clipped(slope, limit)
-        return tuple(adam(AdamState(*state), rate, slope))
+        return tuple(adam(AdamState(*state), rate, slope, ascent.settings))
 
     step_graph = make_fx(update)(*like).graph
     body_graph = gradient.module.graph

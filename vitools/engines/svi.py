@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vitools.engines.adam_settings import Adam
 from vitools.engines.checkpoint import Checkpoint
 from vitools.engines.compiled import Compile
 from vitools.engines.loop import Progress, ProgressCallback, iterate
@@ -30,7 +31,7 @@ def svi(
     objective: Callable[[Problem, Any], Objective] | None = None,
     max_steps: int = 20_000,
     learning_rate: float | None = None,
-    optimizer: OptimizerFactory | NaturalGradient | None = None,
+    optimizer: OptimizerFactory | Adam | NaturalGradient | None = None,
     clip_norm: float | None = None,
     step_backs: int = 0,
     compile: Compile = "auto",
@@ -68,9 +69,10 @@ def svi(
         max_steps: limit; reaching it gives status STOPPED_AT_LIMIT.
         learning_rate: first step size of Adam; the guide's ``learning_rate`` if omitted, 0.05
             where it has none.
-        optimizer: another optimiser than Adam: a
-            :class:`~vitools.engines.natural.NaturalGradient`, or a function from parameters to a
-            ``torch.optim.Optimizer``. It steps in Python, only its gradients are compiled.
+        optimizer: Adam with other settings (:class:`~vitools.engines.adam_settings.Adam`: betas,
+            epsilon, a schedule), a :class:`~vitools.engines.natural.NaturalGradient`, or a function
+            from parameters to a ``torch.optim.Optimizer``. The last two step in Python, only their
+            gradients are compiled.
         clip_norm: longest gradient allowed; a longer one is shortened to it.
         step_backs: how often a run that left the finite numbers may go back to its last good
             state and on with a fifth of the step size, each time with a warning.
@@ -113,13 +115,14 @@ def svi(
         raise OptionError(f"clip_norm: expected a length above 0, got {clip_norm}.")
     if resume and checkpoint is None:
         raise OptionError("resume=True needs checkpoint=, the file to go on from.")
-    if learning_rate is not None and (optimizer is not None or not learning_rate > 0):
+    has_own_rate = optimizer is not None and not isinstance(optimizer, Adam)
+    if learning_rate is not None and (has_own_rate or not learning_rate > 0):
         raise OptionError(
-            f"learning_rate: expected a number above 0 and no optimizer beside it, got "
-            f"{learning_rate}{' and an optimizer' if optimizer is not None else ''}."
+            f"learning_rate: expected a number above 0 and no optimizer but Adam(…) beside it, got "
+            f"{learning_rate}{' and an optimizer' if has_own_rate else ''}."
         )
-    if step_backs and optimizer is not None:
-        raise OptionError("step_backs needs the default optimiser, which can undo a step.")
+    if step_backs and has_own_rate:
+        raise OptionError("step_backs needs Adam, the default optimiser, which can undo a step.")
     check_problem(problem, "svi()")
     problem.refuse_beyond_memory("svi()")
     began = time.perf_counter()

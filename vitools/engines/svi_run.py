@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vitools.engines.adam import AdamAscent
+from vitools.engines.adam_settings import Adam
 from vitools.engines.ascent import BLOCK, Ascent
 from vitools.engines.checkpoint import Checkpoint
 from vitools.engines.compiled import Compile
@@ -44,7 +45,7 @@ class Options:
     objective: Callable[[Problem, Any], Objective] | None
     max_steps: int
     learning_rate: float | None
-    optimizer: OptimizerFactory | NaturalGradient | None
+    optimizer: OptimizerFactory | Adam | NaturalGradient | None
     clip_norm: float | None
     step_backs: int
     compile: Compile
@@ -105,17 +106,19 @@ class Run:
         )
 
     def _ascent(self) -> Ascent:
-        optimizer, clip = self.options.optimizer, self.options.clip_norm
+        optimizer, clip = self.options.optimizer or Adam(), self.options.clip_norm
         rate = self.options.learning_rate
         if rate is None:
             rate = float(getattr(self.guide, "learning_rate", LEARNING_RATE))
         kinds = {(p.dtype, p.device) for p in self.parameters}
-        if optimizer is None and len(kinds) == 1:
-            return AdamAscent(self.parameters, self.gradient, clip, rate, self._units())
+        if isinstance(optimizer, Adam):
+            if len(kinds) == 1:
+                units = self._units()
+                return AdamAscent(self.parameters, self.gradient, clip, rate, units, optimizer)
+            optimizer = optimizer.of_torch(rate)
         if isinstance(optimizer, NaturalGradient):
             optimizer = optimizer.of(self.guide)
-        make = optimizer or partial(torch.optim.Adam, lr=rate)
-        return OptimizerAscent(self.parameters, self.gradient, clip, make)
+        return OptimizerAscent(self.parameters, self.gradient, clip, optimizer)
 
     def _units(self) -> Tensor | None:
         """How far a step of 1 takes each number of the parameters, where the guide knows."""
@@ -191,13 +194,16 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with."""
         options, kind = self.options, type(self.guide)
-        optimizer = getattr(self.ascent, "optimizer", None)
+        optimizer = options.optimizer or Adam()
+        if not isinstance(optimizer, Adam):
+            assert isinstance(self.ascent, OptimizerAscent)
+            optimizer = type(self.ascent.optimizer)
         return {
             "problem": f"'{self.problem.name}' with data {self.problem.fingerprint}",
             "guide": getattr(self.guide, "__name__", f"{kind.__module__}.{kind.__qualname__}"),
             "parameters": {k: list(v.shape) for k, v in self.params["params"].items()},
             "objective": f"{options.objective or 'ELBO'} by {options.num_particles}",
-            "optimizer": "Adam" if optimizer is None else type(optimizer).__name__,
+            "optimizer": optimizer.words if isinstance(optimizer, Adam) else optimizer.__name__,
             "learning_rate": options.learning_rate,
             "clip_norm": options.clip_norm,
             "compile": options.compile,

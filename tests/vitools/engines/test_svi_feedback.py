@@ -142,9 +142,9 @@ def test_the_guide_names_its_step_size_and_an_argument_overrules_it():
         ({"learning_rate": -1.0}, "learning_rate: expected a number above 0"),
         (
             {"learning_rate": 0.1, "optimizer": torch.optim.SGD},
-            "no optimizer beside it, got 0.1 and an optimizer",
+            "no optimizer but Adam.…. beside it, got 0.1 and an optimizer",
         ),
-        ({"step_backs": 1, "optimizer": torch.optim.SGD}, "needs the default optimiser"),
+        ({"step_backs": 1, "optimizer": torch.optim.SGD}, "needs Adam, the default optimiser"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, words):
