@@ -139,7 +139,7 @@ class AdamAscent(Ascent):
             loss, gradient = self._gradient(state.theta, [draws[i] for draws in noise])
             state = adam(state, self.rate, gradient, self.settings)
             losses.append(loss)
-        return state, torch.stack(losses).tolist()
+        return state, torch.stack(losses).tolist() if losses else []
 
     @torch.no_grad()
     def replay(self, noise: Sequence[Tensor], count: int) -> list[Tensor]:
