@@ -39,8 +39,8 @@ def adam(state: AdamState, rate: Tensor, gradient: Tensor, settings: Adam) -> Ad
     step = state.step + 1
     first = beta * state.first + (1 - beta) * gradient
     second = beta_square * state.second + (1 - beta_square) * gradient * gradient
-    scale = (second / (1 - beta_square**step)).sqrt() + settings.epsilon
-    theta = state.theta - rate / (1 - beta**step) * first / scale
+    scale = (second * (1 / (1 - beta_square**step))).sqrt() + settings.epsilon
+    theta = state.theta - rate / (1 - beta**step) * (first / scale)
     return AdamState(theta, first, second, state.total + theta, step)
 
 

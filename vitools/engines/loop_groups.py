@@ -16,7 +16,14 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from math import prod
 
-from vitools.engines.loop_nests import Nest, Statement, nest_text, row_pointer
+from vitools.engines.loop_nests import (
+    Nest,
+    Statement,
+    in_one_loop,
+    may_join,
+    nest_text,
+    row_pointer,
+)
 from vitools.engines.loop_operations import TYPES
 from vitools.engines.loop_values import Buffer, Value, contiguous
 
@@ -318,5 +325,20 @@ def group_text(group: Group) -> str:
         place = f"{group.tile * stride}L * lane" if buffer in group.private else f"begin * {stride}"
         name = row_pointer(buffer, stride)
         lines.append(f"auto* {name} = {buffer.name} + {place};")
-    lines += [nest_text(nest, row) for nest, row in group.members]
+    run: list[Nest] = []
+    for k, (nest, row) in enumerate(group.members):
+        run.append(nest)
+        following = group.members[k + 1 :]
+        if following and following[0][1] == row and may_join(run, following[0][0]):
+            continue
+        lines.append(_run_text(run, row, group))
+        run = []
     return "\n".join([*lines, "}", "}"])
+
+
+def _run_text(run: Sequence[Nest], row: int, group: Group) -> str:
+    if len(run) == 1:
+        return nest_text(run[0], row)
+    inside = {id(nest) for nest in run}
+    others = {b for nest, _ in group.members if id(nest) not in inside for b in nest.buffers}
+    return in_one_loop(run, row, group.private.keys() - others)

@@ -6,14 +6,14 @@ along it is reached from a pointer to the tile's first row, named after the buff
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
 import torch
 
-from vitools.engines.loop_operations import TYPES
+from vitools.engines.loop_operations import TYPES, runs_in_vectors
 from vitools.engines.loop_values import Buffer, Expression, Value
 
 UPDATE = {
@@ -139,20 +139,19 @@ class _Loops:
 
 
 class _Writer:
-    """Writes the elements of a nest's values as C."""
+    """Writes the elements of the values of nests over the same dimensions as C."""
 
-    def __init__(self, nest: Nest, rows: int | None) -> None:
-        self.nest, self.rows = nest, rows
-        self.values = [nest.target, *nest.expression.leaves]
-        lookups = [value.lookup for value in self.values]
-        self.lookups = {k: found for k, found in enumerate(lookups) if found is not None}
-        self.places = {k: len(self.values) + i for i, k in enumerate(self.lookups)}
-        self.values += [where for where, _ in self.lookups.values()]
+    def __init__(self, nests: Sequence[Nest], rows: int | None) -> None:
+        self.shape, self.rows = nests[0].target.shape, rows
+        values = [v for nest in nests for v in (nest.target, *nest.expression.leaves)]
+        lookups = [value.lookup[0] for value in values if value.lookup]
+        self.values = list(dict.fromkeys([*values, *lookups]))
+        self.places = {value: k for k, value in enumerate(self.values)}
 
     def loops(self, dims: Sequence[int]) -> _Loops:
         loops = _Loops()
         for d in dims:
-            n, here = self.nest.target.shape[d], [value.strides[d] for value in self.values]
+            n, here = self.shape[d], [value.strides[d] for value in self.values]
             if d == self.rows:
                 loops.extents.append("n")
             elif n == 1:
@@ -173,16 +172,14 @@ class _Writer:
             loops.strides.append(here)
         return loops
 
-    def elements(self, loops: Sequence[_Loops]) -> tuple[str, str]:
+    def elements(self, nest: Nest, loops: Sequence[_Loops]) -> tuple[str, str]:
         """The target's element and the expression's."""
         steps = [strides for part in loops for strides in part.strides]
-        target, *leaves = [
-            self._element(k, steps) for k in range(1 + len(self.nest.expression.leaves))
-        ]
-        return target, self.nest.expression.text.format(*leaves)
+        leaves = [self.element(leaf, steps) for leaf in nest.expression.leaves]
+        return self.element(nest.target, steps), nest.expression.text.format(*leaves)
 
-    def _element(self, k: int, steps: Sequence[Sequence[int]]) -> str:
-        value = self.values[k]
+    def element(self, value: Value, steps: Sequence[Sequence[int]]) -> str:
+        k = self.places[value]
         step = 0 if self.rows is None else value.strides[self.rows]
         name = row_pointer(value.buffer, step) if step else value.buffer.name
         terms = [
@@ -190,8 +187,8 @@ class _Writer:
             for i, strides in enumerate(steps)
             if strides[k]
         ]
-        if k in self.lookups:
-            terms.append(f"{self._element(self.places[k], steps)} * {self.lookups[k][1]}")
+        if value.lookup is not None:
+            terms.append(f"{self.element(value.lookup[0], steps)} * {value.lookup[1]}")
         if value.offset or not terms:
             terms.append(str(value.offset))
         return f"{name}[{' + '.join(terms)}]"
@@ -208,23 +205,62 @@ def nest_text(nest: Nest, rows: int | None = None) -> str:
     A reduction along ``rows`` adds to what its target holds.
     """
     kept = [d for d in range(len(nest.target.shape)) if d not in nest.gone]
-    gone, writer = sorted(nest.gone), _Writer(nest, rows)
+    gone, writer = sorted(nest.gone), _Writer([nest], rows)
     if nest.reduction is None:
         loops = writer.loops(kept)
-        target, value = writer.elements([loops])
+        target, value = writer.elements(nest, [loops])
         return loops.around(f"{target} = {value};", 0, "")
     update, goes_on = UPDATE[nest.reduction], rows in nest.gone
     if not _sums_inside(nest, kept, gone, rows):
         begin = "" if goes_on else nest_text(nest.first(), rows)
         return f"{begin} {_adding_to_memory(nest, writer, gone, kept)}"
     outer, inner = writer.loops(kept), writer.loops(gone)
-    target, value = writer.elements([outer, inner])
+    target, value = writer.elements(nest, [outer, inner])
     simd = " reduction(+ : a)" if nest.reduction == "sum" else None
     body = inner.around(update.format(into="a", value=value), len(outer.extents), simd)
     end = update.format(into=target, value="a") if goes_on else f"{target} = a;"
     number = TYPES[nest.target.dtype]
     body = f"{{ {number} a = {START[nest.reduction]}; {body} {end} }}"
     return outer.around(body, 0, None)
+
+
+def in_one_loop(nests: Sequence[Nest], rows: int | None, unread: Collection[Buffer]) -> str:
+    """Elementwise nests over the same dimensions as one loop: each number is read where it is made.
+
+    Args:
+        unread: what nothing else reads, which is kept in registers alone.
+    """
+    writer = _Writer(nests, rows)
+    loops = writer.loops(range(len(writer.shape)))
+    made: dict[Value, str] = {}
+    lines = []
+    for k, nest in enumerate(nests):
+        target, own = nest.target, f"v{k}"
+        leaves = [
+            made.get(leaf) or writer.element(leaf, loops.strides)
+            for leaf in nest.expression.leaves
+        ]
+        value = nest.expression.text.format(*leaves)
+        lines.append(f"const {TYPES[target.dtype]} {own} = {value};")
+        if target.buffer not in unread:
+            lines.append(f"{writer.element(target, loops.strides)} = {own};")
+        made[target] = own
+    return loops.around(" ".join(lines), 0, "")
+
+
+def may_join(nests: Sequence[Nest], nest: Nest) -> bool:
+    """Whether an elementwise nest can go into one loop with those before it."""
+    if not nests or nest.reduction or nests[-1].reduction:
+        return not nests
+    if nest.target.shape != nests[0].target.shape:
+        return False
+    if not all(runs_in_vectors(one.expression.text) for one in (nests[-1], nest)):
+        return False
+    made = {other.target.buffer: other.target for other in nests}
+    if any(made.get(value.buffer, value) != value for value in nest.values):
+        return False
+    seen = [value for other in nests for value in other.values]
+    return all(value == nest.target for value in seen if value.buffer is nest.target.buffer)
 
 
 def _adding_to_memory(
@@ -234,7 +270,7 @@ def _adding_to_memory(
     over, inner = writer.loops(gone), writer.loops(kept)
     update = UPDATE[nest.reduction or "sum"]
     k = len(over.extents) - 1
-    target, value = writer.elements([over, inner])
+    target, value = writer.elements(nest, [over, inner])
     one = inner.around(update.format(into=target, value=value), k + 1, "")
     if nest.reduction != "sum" or k < 0:
         return over.around(one, 0, None)

@@ -7,6 +7,7 @@ long one), so what needs it twice is a function of :data:`PRELUDE`.
 """
 
 import platform
+import re
 from typing import Any
 
 import torch
@@ -143,16 +144,27 @@ def name_of(target: Any) -> str:
     return "" if schema is None else str(schema.name).removeprefix("aten::")
 
 
+def vector_functions() -> tuple[str, ...]:
+    """Functions that the mathematical library computes several at a time."""
+    library, version = platform.libc_ver()
+    if library != "glibc" or platform.machine() != "x86_64":
+        return ()
+    number = tuple(map(int, version.split(".")[:2]))
+    if number < (2, 22):
+        return ()
+    later = ("log1p", "expm1", "tanh", "erf", "atan") if number >= (2, 35) else ()
+    return ("exp", "log", "sin", "cos", "pow", *later)
+
+
+def runs_in_vectors(text: str) -> bool:
+    """Whether a compiler can compute several of an expression of C at a time."""
+    alone = {*FUNCTIONS, "digamma", "inside"} - {*vector_functions()}
+    return not any(re.search(rf"\b{name}_?\(", text) for name in alone)
+
+
 def declarations() -> str:
     """The functions of the mathematical library, those with vector variants marked so."""
-    vector: tuple[str, ...] = ()
-    library, version = platform.libc_ver()
-    if library == "glibc" and platform.machine() == "x86_64":
-        number = tuple(map(int, version.split(".")[:2]))
-        if number >= (2, 22):
-            vector = ("exp", "log", "sin", "cos", "pow")
-        if number >= (2, 35):
-            vector += ("log1p", "expm1", "tanh", "erf", "atan")
+    vector = vector_functions()
     lines = []
     for name in FUNCTIONS:
         marks = '__attribute__((simd("notinbranch"), const))' if name in vector else ""

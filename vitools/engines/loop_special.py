@@ -133,8 +133,19 @@ def _scatter_add(lowering: Any, node: Any, made: Tensor) -> Value:
 
 
 def _index(lowering: Any, node: Any, made: Tensor) -> Value:
-    source = lowering.value(node.args[0])
     dim, where = _one_index(lowering, node.args[1])
+    return _chosen(lowering, lowering.value(node.args[0]), dim, where, made)
+
+
+def _index_select(lowering: Any, node: Any, made: Tensor) -> Value:
+    source, dim, where = node.args
+    if made.ndim == 0:
+        raise NotInLoops("an element of a number")
+    return _chosen(lowering, lowering.value(source), dim % made.ndim, lowering.value(where), made)
+
+
+def _chosen(lowering: Any, source: Value, dim: int, where: Value, made: Tensor) -> Value:
+    """``source`` at the indices ``where`` of its dimension ``dim``."""
     rank, size = len(where.shape), source.shape[dim]
     checked = Expression(torch.int64, where.shape, _checked("{0}", size), (where,))
     index = lowering.emitter.stored(checked, everywhere=True)
@@ -220,6 +231,7 @@ SPECIAL: dict[str, Lowered] = {
     "flip": _flip,
     "gather": _gather,
     "index": _index,
+    "index_select": _index_select,
     "index_put": _index_put,
     "scatter_add": _scatter_add,
     "select_scatter": _select_scatter,
