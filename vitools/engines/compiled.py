@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from vitools.engines.functional import FunctionalGraph, functional_graph, notice
+from vitools.engines.functional import (
+    FunctionalGraph,
+    functional_graph,
+    notice,
+    refuse_other_numbers,
+)
 from vitools.engines.inductor import compile_graph, find_compiler
 from vitools.engines.loops import NotInLoops
 from vitools.engines.native import compile_loops, find_loop_compiler
@@ -137,11 +142,3 @@ def compiled(
         notice(subject, reason)
         return function
     return call
-
-
-def refuse_other_numbers(expected: Sequence[Tensor], got: Sequence[Tensor]) -> None:
-    """Raise ValueError where compiled code does not give what its graph gives, to half the digits."""
-    for one, other in zip(expected, got, strict=True):
-        digits = 10 * torch.finfo(one.dtype).eps ** 0.5 if one.is_floating_point() else 0.0
-        if not torch.allclose(one, other, rtol=digits, atol=digits, equal_nan=True):
-            raise ValueError("the compiled graph gives other numbers")

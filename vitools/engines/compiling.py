@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from vitools.engines.ascent import BLOCK, Ascent
-from vitools.engines.compiled import Compile, Plan, plan, refuse_other_numbers
-from vitools.engines.functional import FunctionalGraph
+from vitools.engines.compiled import Compile, Plan, plan
+from vitools.engines.functional import FunctionalGraph, refuse_other_numbers
 from vitools.engines.inductor import CompilingBeside, compile_graph
 from vitools.engines.loops import NotInLoops
 from vitools.engines.native import compile_loops

@@ -15,6 +15,7 @@ Draws that a parameter shapes (gamma, Dirichlet) stay inside and use torch's glo
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -44,26 +45,35 @@ class FunctionalGraph:
 
     Attributes:
         constants: tensors that follow from the data.
+        recorded_noise: what the recorded function draws, in order, and whether the graph uses it.
         has_inner_noise: whether draws remain that a parameter shapes.
         elements: numbers computed in one run, a measure of its work.
     """
 
     module: GraphModule
     constants: tuple[Tensor, ...]
-    noise: tuple[Noise, ...]
+    recorded_noise: tuple[tuple[Noise, bool], ...]
     has_inner_noise: bool
     elements: int
 
     def __call__(self, parameters: Sequence[Tensor], noise: Sequence[Tensor]) -> Any:
         return self.module(*parameters, *self.constants, *noise)
 
+    @cached_property
+    def noise(self) -> tuple[Noise, ...]:
+        return tuple(noise for noise, is_used in self.recorded_noise if is_used)
+
     def draw(self, count: int) -> list[Tensor]:
         """Noise of ``count`` runs, each ``[count, *shape]``."""
         return [noise.draw(count) for noise in self.noise]
 
     def draw_as_recorded(self) -> list[Tensor]:
-        """Noise of one run, the numbers that the recorded function draws with the same seed."""
-        return [noise.draw(1, as_recorded=True)[0] for noise in self.noise]
+        """Noise of one run, the numbers that the recorded function draws with the same seed.
+
+        Where ``has_inner_noise``, the two draw in another order.
+        """
+        drawn = [(noise.draw(1, as_recorded=True)[0], used) for noise, used in self.recorded_noise]
+        return [numbers for numbers, is_used in drawn if is_used]
 
     @property
     def num_nodes(self) -> int:
@@ -112,6 +122,17 @@ def notice(subject: str, reason: Exception) -> None:
     )
 
 
+def refuse_other_numbers(
+    expected: Sequence[Tensor], got: Sequence[Tensor], what: str = "the compiled graph"
+) -> None:
+    """Raise ValueError where ``what`` does not give what is expected, to half the digits."""
+    for one, other in zip(expected, got, strict=True):
+        digits = 10 * torch.finfo(one.dtype).eps ** 0.5 if one.is_floating_point() else 0.0
+        scale = max(1.0, float(one.abs().max())) if one.numel() else 1.0  # sums cancel
+        if not torch.allclose(one, other, rtol=digits, atol=digits * scale, equal_nan=True):
+            raise ValueError(f"{what} gives other numbers")
+
+
 def _lift(recorded: GraphModule, captured: Sequence[Tensor]) -> None:
     """Makes inputs of tensors that the recorded function read by itself."""
     graph = recorded.graph
@@ -134,10 +155,9 @@ class _Rewriter:
         self.env: dict[Node, Any] = {}
         self.known: dict[Node, Any] = {}
         self.constants: dict[Any, tuple[Tensor, Node]] = {}
-        self.noise: list[Noise] = []
-        self.has_inner_noise = False
+        self.noise: list[tuple[Noise, Node]] = []
         self.elements = 0
-        recorded.graph.eliminate_dead_code(_is_impure)
+        recorded.graph.eliminate_dead_code(lambda node: _is_impure(node) or is_random(node))
         nodes = list(recorded.graph.nodes)
         live = self._inputs(nodes)
         for node in live:  # inputs first: torch.fx wants them before any operation
@@ -153,12 +173,17 @@ class _Rewriter:
         results = output.args[0]
         results = [results] if isinstance(results, Node) else list(results)
         self.graph.output([self.env[node] for node in results])
-        self.graph.eliminate_dead_code()
+        inner_noise = sum(map(is_random, self.graph.nodes))
+        self.graph.eliminate_dead_code(_is_impure)
+        used = [(noise, bool(node.users)) for noise, node in self.noise]
+        for _, node in self.noise:
+            if not node.users:
+                self.graph.erase_node(node)
         self.result = FunctionalGraph(
             GraphModule({}, self.graph),
             tuple(tensor for tensor, _ in self.constants.values()),
-            tuple(self.noise),
-            self.has_inner_noise,
+            tuple(used),
+            inner_noise > 0,
             self.elements,
         )
 
@@ -202,11 +227,11 @@ class _Rewriter:
                 continue
             found = noise_of(node, self.known)
             if found is None:
-                self.has_inner_noise = True
                 continue
             noise, drawn = found
-            self.env[node] = self.env[drawn] = self.graph.placeholder(f"n{len(self.noise)}")
-            self.noise.append(noise)
+            here = self.graph.placeholder(f"n{len(self.noise)}")
+            self.env[node] = self.env[drawn] = here
+            self.noise.append((noise, here))
 
     def _operations(self, live: list[Node]) -> None:
         seen: dict[Any, Node] = {}

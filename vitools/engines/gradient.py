@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from vitools.engines.functional import FunctionalGraph, functional_graph, notice
+from vitools.engines.functional import (
+    FunctionalGraph,
+    functional_graph,
+    notice,
+    refuse_other_numbers,
+)
 from vitools.isolation import seeded
 
 LossAndGradient = Callable[[], tuple[Tensor, ...]]
@@ -50,9 +55,7 @@ def recorded_gradient(
         with seeded(0), torch.no_grad():
             got = graph(values, graph.draw_as_recorded())
         if not graph.has_inner_noise:  # else the two draw in another order
-            for a, b in zip(expected, got, strict=True):
-                if not torch.allclose(a, b, rtol=1e-4, atol=1e-6, equal_nan=True):
-                    raise ValueError("the recording gives other numbers than the model")
+            refuse_other_numbers(expected, got, "the recording")
     except Exception as reason:  # tracing fails in as many ways as there are models
         notice(subject, reason)
         return EagerGradient(function, parameters)

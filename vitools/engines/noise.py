@@ -77,14 +77,22 @@ def noise_of(node: Node, known: Mapping[Node, Any]) -> tuple[Noise, Node] | None
         like = node.meta["val"]
         kwargs = {"dtype": like.dtype, "device": like.device}
         return Noise(BY_EXAMPLE[node.target], (list(like.shape),), kwargs), node
-    if not all(argument in known for argument in node.all_input_nodes):
+    filled = node.args[0] if node.target in ELEMENTWISE else None  # its numbers are not looked at
+    if not all(argument in known or argument is filled for argument in node.all_input_nodes):
         return None
-    args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
+    blank = None if filled is None else _blank(node.meta["val"])
+    given = (blank, *node.args[1:]) if blank is not None else node.args
+    args, kwargs = map_arg((given, node.kwargs), known.__getitem__)
     chosen = _first_of_a_random_order(node)
     if chosen is None:
         return Noise(node.target, args, kwargs), node
     kwargs = {k: v for k, v in kwargs.items() if k != "pin_memory"} | {"dtype": torch.int64}
     return Noise(distinct, (args[0], chosen.meta["val"].shape[0]), kwargs), chosen
+
+
+def _blank(like: Tensor) -> Tensor:
+    """A tensor of this kind that takes no memory."""
+    return torch.empty((), dtype=like.dtype, device=like.device).expand(tuple(like.shape))
 
 
 def _first_of_a_random_order(node: Node) -> Node | None:

@@ -108,6 +108,17 @@ def test_normals_written_into_an_empty_tensor_are_drawn_outside_for_many_steps()
     assert bool(((draws.std(0) - 1).abs() < 4 * error).all())
 
 
+def test_what_normals_are_written_into_does_not_matter():
+    """A parameter's own kind of tensor, as in ``x.new_empty(…).normal_()``, shapes no draw."""
+    with seeded(0):
+        graph = functional_graph(lambda x: [x + (x * 2).normal_()], [torch.ones(2)])
+        (noise,) = graph.noise
+        recorded, draws = noise.draw(1, as_recorded=True), noise.draw(4000)
+    assert not graph.has_inner_noise
+    assert recorded.shape == (1, 2)
+    assert bool((draws.mean(0).abs() < 4 / math.sqrt(4000)).all())
+
+
 # ---- the compiled step ---------------------------------------------------------------------
 
 
