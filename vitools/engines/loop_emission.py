@@ -47,7 +47,14 @@ class Emitter:
         volume = sum(prod(value.shape) for value in results)
         self.statements.append(
             Call(
-                tuple(reads), tuple(writes), volume, operation, args, kwargs, tuple(results), has_out
+                tuple(reads),
+                tuple(writes),
+                volume,
+                operation,
+                args,
+                kwargs,
+                tuple(results),
+                has_out,
             )
         )
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
-import torch
-
 from vitools.engines.loop_operations import TYPES, runs_in_vectors
 from vitools.engines.loop_values import Buffer, Expression, Value
 
@@ -237,8 +235,7 @@ def in_one_loop(nests: Sequence[Nest], rows: int | None, unread: Collection[Buff
     for k, nest in enumerate(nests):
         target, own = nest.target, f"v{k}"
         leaves = [
-            made.get(leaf) or writer.element(leaf, loops.strides)
-            for leaf in nest.expression.leaves
+            made.get(leaf) or writer.element(leaf, loops.strides) for leaf in nest.expression.leaves
         ]
         value = nest.expression.text.format(*leaves)
         lines.append(f"const {TYPES[target.dtype]} {own} = {value};")
@@ -263,9 +260,7 @@ def may_join(nests: Sequence[Nest], nest: Nest) -> bool:
     return all(value == nest.target for value in seen if value.buffer is nest.target.buffer)
 
 
-def _adding_to_memory(
-    nest: Nest, writer: _Writer, gone: Sequence[int], kept: Sequence[int]
-) -> str:
+def _adding_to_memory(nest: Nest, writer: _Writer, gone: Sequence[int], kept: Sequence[int]) -> str:
     """Outer loops over what is reduced, several at a time where they are summed."""
     over, inner = writer.loops(gone), writer.loops(kept)
     update = UPDATE[nest.reduction or "sum"]
@@ -284,9 +279,7 @@ def _adding_to_memory(
     return replace(over, extents=over.extents[:k]).around(f"{{ {last} }}", 0, None)
 
 
-def _sums_inside(
-    nest: Nest, kept: Sequence[int], gone: Sequence[int], rows: int | None
-) -> bool:
+def _sums_inside(nest: Nest, kept: Sequence[int], gone: Sequence[int], rows: int | None) -> bool:
     """Whether the innermost loop of a reduction is over what is reduced, into one number.
 
     Otherwise it is over what is kept, and adds to neighbouring numbers in memory.

@@ -28,9 +28,7 @@ def is_for_library(node: Node, name: str) -> bool:
     return bool(prod(left) * n > LARGE and min(m, k, n) > THIN)
 
 
-def product(
-    emitter: Emitter, name: str, left: Value, right: Value, dtype: torch.dtype
-) -> Value:
+def product(emitter: Emitter, name: str, left: Value, right: Value, dtype: torch.dtype) -> Value:
     """The product as the sum over a dimension of an elementwise one."""
     a, b = left.meta(), right.meta()
     if name in ("mv", "dot"):

@@ -21,7 +21,7 @@ def _cat(lowering: Any, node: Any, made: Tensor) -> Value:
     pieces: Any = node.args[0]
     dim = node.args[1] if len(node.args) > 1 else 0
     into = lowering.emitter.fresh(made.dtype, made.shape)
-    begin, there = 0, []
+    begin, there = 0, list[tuple[Any, int]]()
     for piece in pieces:
         shape = tuple(piece.meta["val"].shape)
         if shape == (0,):
@@ -41,9 +41,7 @@ def _cat(lowering: Any, node: Any, made: Tensor) -> Value:
 def _can_move(value: Value, made: Tensor, there: Sequence[tuple[Any, int]]) -> bool:
     buffer = value.buffer
     taken = buffer.home is not None or any(buffer is other for other, _ in there)
-    return (
-        buffer.kind == "work" and not taken and value.is_whole() and value.dtype is made.dtype
-    )
+    return buffer.kind == "work" and not taken and value.is_whole() and value.dtype is made.dtype
 
 
 def _slice_scatter(lowering: Any, node: Any, made: Tensor) -> Value:

@@ -276,7 +276,7 @@ class _Lowering:
         made = node.meta["val"]
         reads: list[Buffer] = []
 
-        def given(argument: Node) -> Value:
+        def given(argument: Node) -> Any:
             value = self.value(argument)
             reads.append(value.buffer)
             return value

@@ -76,11 +76,11 @@ def svi(
         clip_norm: longest gradient allowed; a longer one is shortened to it.
         step_backs: how often a run that left the finite numbers may go back to its last good
             state and on with a fifth of the step size, each time with a warning.
-        compile: ``True`` compiles before the first step: a second or two for a small graph,
-            written as C loops; longer for a large one, by torch's compiler; less once it is in
-            the cache on disk. ``"auto"`` does so only where ``max_steps`` steps would repay it, a
-            large graph in another process while the run goes on, to a step fixed beforehand;
-            the posterior's ``detail`` says what was done. ``False`` never.
+        compile: ``True`` compiles before the first step, which takes a few seconds, less once the
+            result is in the cache on disk. ``"auto"`` does so only where ``max_steps`` steps would
+            repay it; what torch's own compiler must do (on a GPU, or in half precision) takes
+            longer, and goes on in another process beside the run, to a step fixed beforehand.
+            The posterior's ``detail`` says what was done. ``False`` never.
         start: where to begin. A fit of the same model; ``"search"``, a region of high posterior
             mass found by a quick deterministic search; or ``"guide"``, as the guide is, near the
             prior's centre if it is new. By default new guides of :mod:`vitools.guides` search

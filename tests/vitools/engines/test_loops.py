@@ -279,7 +279,9 @@ CALLED = {
         torch.linalg.solve_triangular(x.tril() + 9 * torch.eye(40, dtype=x.dtype), x, upper=False)
     ],
     "large product": lambda x: [x.exp() @ x.T, (x @ x)[3:].sum(), x.T.view(2, 20, 40) @ x],
-    "convolution": lambda x: [torch.conv2d(x.view(1, 1, 40, 40), x.view(1, 1, 40, 40)[..., :3, :3])],
+    "convolution": lambda x: [
+        torch.conv2d(x.view(1, 1, 40, 40), x.view(1, 1, 40, 40)[..., :3, :3])
+    ],
 }
 
 
@@ -398,7 +400,9 @@ def test_threads_add_up_to_the_same_numbers_every_time(monkeypatch):
     run = compile_loops(module, inputs)
     assert "omp parallel" in run.program.source
     first = run(*inputs)
-    assert all(torch.equal(a, b) for _ in range(20) for a, b in zip(first, run(*inputs), strict=True))
+    assert all(
+        torch.equal(a, b) for _ in range(20) for a, b in zip(first, run(*inputs), strict=True)
+    )
 
 
 def test_the_state_is_left_as_it_was():
