@@ -46,9 +46,8 @@ class Calls:
 
     def _prepared(self, call: Call) -> Callable[[int], None]:
         """A function of the step that runs the call."""
-        results = [self._tensor(value) for value in call.results]
         if call.has_out:
-            (left, right), (into,) = map(self._tensor, call.args), results
+            left, right, into = map(self._tensor, (*call.args, *call.results))
             multiply = torch.mm if call.operation is torch.ops.aten.mm.default else torch.bmm
 
             def product(step: int) -> None:
@@ -59,12 +58,15 @@ class Calls:
             lambda x: self._tensor(x) if isinstance(x, Value) else x, (call.args, call.kwargs)
         )
 
+        results = [None if v is None else self._tensor(v) for v in call.results]
+
         def run(step: int) -> None:
             args, kwargs = tree_map(lambda x: x(step) if callable(x) else x, places)
             made = call.operation(*args, **kwargs)
             made = made if isinstance(made, tuple | list) else [made]
             for result, found in zip(results, made, strict=True):
-                result(step).copy_(found)
+                if result is not None:
+                    result(step).copy_(found)
 
         return run
 

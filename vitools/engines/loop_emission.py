@@ -37,14 +37,20 @@ class Emitter:
         self.statements.append(Text(tuple(reads), (writes,), volume, text))
 
     def call(
-        self, operation: Any, args: Any, kwargs: Any, results: Sequence[Value], reads: list[Buffer]
+        self,
+        operation: Any,
+        args: Any,
+        kwargs: Any,
+        results: Sequence[Value | None],
+        reads: list[Buffer],
     ) -> None:
         """An operation of torch's own, its results copied or written into ``results``."""
-        writes = [value.buffer for value in results]
+        kept = [value for value in results if value is not None]
+        writes = [value.buffer for value in kept]
         if torch.Tag.nondeterministic_seeded in operation.tags:
             reads, writes = [*reads, GENERATOR], [*writes, GENERATOR]
         has_out = operation in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default)
-        volume = sum(prod(value.shape) for value in results)
+        volume = sum(prod(value.shape) for value in kept)
         self.statements.append(
             Call(
                 tuple(reads),

@@ -51,13 +51,14 @@ class Call(Statement):
 
     Attributes:
         args: with :class:`~vitools.engines.loop_values.Value` where the operation takes a tensor.
-        results: where its results go; ``out=`` takes the only one where ``has_out``.
+        results: where its results go, None for one that it leaves out; ``out=`` takes the only
+            one where ``has_out``.
     """
 
     operation: Any
     args: Any
     kwargs: Any
-    results: tuple[Value, ...]
+    results: tuple[Value | None, ...]
     has_out: bool
 
 

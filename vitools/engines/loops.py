@@ -11,8 +11,8 @@ The first inputs can be a *state* that the first outputs replace: one call then 
 Other devices and number types raise :class:`NotInLoops`, and torch's compiler has to do.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from math import prod
 from typing import Any
@@ -23,39 +23,19 @@ from torch._decomp import core_aten_decompositions, get_decompositions
 from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.node import map_arg
 
 from vitools.engines.loop_emission import Emitter
 from vitools.engines.loop_groups import grouped
+from vitools.engines.loop_lowering import KNOWN, Lowering
 from vitools.engines.loop_nests import Call
-from vitools.engines.loop_operations import (
-    BOOLEAN_ONLY,
-    ELEMENTWISE,
-    OF_ARGUMENTS,
-    POWERS,
-    TO_BOOLEAN,
-    TYPES,
-    VIEWS,
-    literal,
-    name_of,
-)
-from vitools.engines.loop_products import (
-    PRODUCTS,
-    in_columns,
-    is_for_library,
-    lies_better_in_columns,
-    product,
-)
+from vitools.engines.loop_operations import TYPES, name_of
+from vitools.engines.loop_products import in_columns, lies_better_in_columns
 from vitools.engines.loop_source import source
-from vitools.engines.loop_special import SPECIAL
-from vitools.engines.loop_values import Buffer, Expression, NotInLoops, Value, contiguous
+from vitools.engines.loop_values import Buffer, NotInLoops, Value, contiguous
 
 aten = torch.ops.aten
 
-OF_ONE = {"sum", "mean", "prod", "amax", "amin"}
 BEYOND_CORE = [aten._log_softmax, aten._softmax, aten.addmm, aten.stack]
-FILLED = {"full", "full_like", "scalar_tensor", "zeros", "zeros_like", "ones", "ones_like"}
-FILLED |= {"new_zeros", "new_ones", "new_full", "empty", "empty_like", "new_empty"}
 
 
 @dataclass(frozen=True)
@@ -101,16 +81,38 @@ def loop_program(
     """
     if any(t.device.type != "cpu" or t.dtype not in TYPES for t in example):
         raise NotInLoops("inputs of other kinds than float and integer tensors on the CPU")
-    decomposed = _decomposed(module, example)
-    return _Lowering(decomposed, example, num_state, num_noise, frozenset(fixed)).program()
+    nodes = list(_decomposed(module, example).graph.nodes)
+    lowering = Lowering(len(example))
+    columns = _take_inputs(lowering, nodes, example, num_state, num_noise, frozenset(fixed))
+    for node in nodes:
+        if node.op == "call_function":
+            lowering.values[node] = lowering.lowered(node)
+        elif node.op == "get_attr":
+            raise NotInLoops("a tensor inside the graph")
+    (output,) = [node for node in nodes if node.op == "output"]
+    results = [_in_own_memory(lowering, node) for node in output.args[0]]
+    outputs = _write_outputs(lowering.emitter, results, num_state)
+    statements = grouped(lowering.emitter.statements, torch.get_num_threads())
+    text, places, work = source(statements, lowering.emitter.inputs, outputs)
+    return LoopProgram(
+        text,
+        len(example),
+        tuple(lowering.constants),
+        columns,
+        num_state,
+        tuple(range(len(example) - num_noise, len(example))),
+        tuple((torch.Size(v.shape), v.dtype) for v in results),
+        work,
+        places,
+        tuple(s for s in statements if isinstance(s, Call)),
+    )
 
 
 @cache
 def _decompositions() -> dict[Any, Any]:
     """torch's own, of everything that is not known here."""
-    known = {*ELEMENTWISE, *VIEWS, *FILLED, *OF_ONE, *PRODUCTS, *SPECIAL, "clamp"}
     made = {**core_aten_decompositions(), **get_decompositions(BEYOND_CORE)}
-    return {op: how for op, how in made.items() if name_of(op) not in known}
+    return {op: how for op, how in made.items() if name_of(op) not in KNOWN}
 
 
 def _decomposed(module: GraphModule, example: Sequence[Tensor]) -> GraphModule:
@@ -126,295 +128,55 @@ def _decomposed(module: GraphModule, example: Sequence[Tensor]) -> GraphModule:
     return recorded
 
 
-@dataclass
-class _Lowering:
-    """Walks the graph once; ``values`` holds what each node became."""
+def _take_inputs(
+    lowering: Lowering,
+    nodes: Sequence[Node],
+    example: Sequence[Tensor],
+    num_state: int,
+    num_noise: int,
+    fixed: frozenset[int],
+) -> dict[int, int]:
+    """Gives every input its buffer; returns those that are wanted column by column.
 
-    module: GraphModule
-    example: Sequence[Tensor]
-    num_state: int
-    num_noise: int
-    fixed: frozenset[int]
-    emitter: Emitter = field(default_factory=Emitter)
-    values: dict[Node, Any] = field(default_factory=dict)
-    closed: dict[Node, Any] = field(default_factory=dict)
-    """Nodes that follow from no input, and their values where they were wanted."""
-    constants: list[Tensor] = field(default_factory=list)
-
-    def program(self) -> LoopProgram:
-        nodes = list(self.module.graph.nodes)
-        inputs = [node for node in nodes if node.op == "placeholder"]
-        columns = self._inputs(inputs)
-        for node in nodes:
-            if node.op == "call_function":
-                self.values[node] = self._lowered(node)
-            elif node.op == "get_attr":
-                raise NotInLoops("a tensor inside the graph")
-        (output,) = [node for node in nodes if node.op == "output"]
-        results = [self._result(node) for node in output.args[0]]
-        outputs = self._outputs(results)
-        statements = grouped(self.emitter.statements, torch.get_num_threads())
-        text, places, work = source(statements, self.emitter.inputs, outputs)
-        return LoopProgram(
-            text,
-            len(inputs),
-            tuple(self.constants),
-            columns,
-            self.num_state,
-            tuple(range(len(inputs) - self.num_noise, len(inputs))),
-            tuple((torch.Size(v.shape), v.dtype) for v in results),
-            work,
-            places,
-            tuple(s for s in statements if isinstance(s, Call)),
-        )
-
-    def _inputs(self, nodes: Sequence[Node]) -> dict[int, int]:
-        """Gives every input its buffer; returns those that are wanted column by column.
-
-        What never changes and is the same memory is one buffer: a matrix and its transpose.
-        """
-        first_noise = len(nodes) - self.num_noise
-        same: dict[Any, Buffer] = {}
-        columns = {}
-        for i, (node, tensor) in enumerate(zip(nodes, self.example, strict=True)):
-            kind = "state" if i < self.num_state else "noise" if i >= first_noise else "input"
-            strides = tensor.stride() if kind == "input" else contiguous(tensor.shape)
-            key: Any = i
-            if i in self.fixed:
-                turned = lies_better_in_columns(node, tensor)
-                key = (tensor.data_ptr(), tensor.numel(), tensor.dtype, turned)
-                if turned:
-                    columns[i] = same[key].index if key in same else i
-                    strides = in_columns(tensor.to("meta")).stride()
-            if key not in same:
-                same[key] = self.emitter.given(kind, i, tensor.dtype, tensor.numel())
-            shape = tuple(tensor.shape)
-            self.values[node] = Value(same[key], tensor.dtype, shape, strides, 0)
-        return columns
-
-    def _result(self, node: Node) -> Value:
-        """An output in memory of its own: the state's changes before the others are read."""
-        value = self.value(node)
-        if value.buffer.kind == "state":
-            return self.emitter.stored(value.expression(), everywhere=True)
-        return value
-
-    def _outputs(self, results: Sequence[Value]) -> list[Buffer]:
-        """Writes the results; returns the buffers of those that are not state."""
-        outputs = []
-        for i, value in enumerate(results):
-            if i < self.num_state:  # the state lives in the outputs
-                into = self.emitter.inputs[i]
-            else:
-                into = Buffer(f"out{i}", value.dtype, prod(value.shape), "output", i)
-                outputs.append(into)
-            place = Value(into, value.dtype, value.shape, contiguous(value.shape), 0)
-            self.emitter.assign(place, value.expression())
-        return outputs
-
-    # ---- what a node is -----------------------------------------------------------------
-
-    def _lowered(self, node: Node) -> Any:
-        name, made = name_of(node.target), node.meta["val"]
-        if all(a in self.closed for a in node.all_input_nodes) and not _is_random(node):
-            self.closed[node] = None
-            number = _filled_with(node, name)
-            if not isinstance(made, Tensor):
-                return None
-            return self._constant(node) if number is None else _full(number, made)
-        if getattr(node.target, "__name__", "") == "getitem":
-            return self.values[node.args[0]][node.args[1]]  # type: ignore[index]
-        if name in VIEWS:
-            return self._view(node)
-        for part in made if isinstance(made, tuple | list) else [made]:
-            if not isinstance(part, Tensor) or part.dtype not in TYPES or _is_symbolic(part):
-                raise NotInLoops(f"{name or node.target}: {getattr(part, 'dtype', part)}")
-        number = _filled_with(node, name)
-        if number is not None:
-            return _full(number, made)
-        try:
-            return self._written(node, name, made)
-        except NotInLoops:
-            return self._called(node)
-
-    def _written(self, node: Node, name: str, made: Any) -> Any:
-        if not isinstance(made, Tensor):
-            raise NotInLoops(name)
-        if name in OF_ONE:
-            return self._reduction(node, name, made)
-        if name in PRODUCTS:
-            if is_for_library(node, name):
-                raise NotInLoops(name)
-            left, right = (self.value(argument) for argument in node.args)
-            return product(self.emitter, name, left, right, made.dtype)
-        if name in SPECIAL:
-            return SPECIAL[name](self, node, made)
-        expression = self._elementwise(node, name, made)
-        return expression if self._is_written_into_user(node) else self.emitter.stored(expression)
-
-    def _constant(self, node: Node) -> Value:
-        tensor = self._known(node)
-        if tensor.dtype not in TYPES:
-            raise NotInLoops(str(tensor.dtype))
-        index = len(self.example) + len(self.constants)
-        tensor = tensor.contiguous()
-        self.constants.append(tensor)
-        buffer = self.emitter.given("input", index, tensor.dtype, tensor.numel())
-        shape = tuple(tensor.shape)
-        return Value(buffer, tensor.dtype, shape, contiguous(shape), 0)
-
-    def _known(self, node: Node) -> Any:
-        """The value of a node that follows from no input."""
-        if self.closed[node] is None:
-            args, kwargs = map_arg((node.args, node.kwargs), self._known)
-            with torch.no_grad():
-                self.closed[node] = node.target(*args, **kwargs)  # type: ignore[operator]
-        return self.closed[node]
-
-    def _called(self, node: Node) -> Any:
-        """What torch computes itself, in memory of the program."""
-        made = node.meta["val"]
-        reads: list[Buffer] = []
-
-        def given(argument: Node) -> Any:
-            value = self.value(argument)
-            reads.append(value.buffer)
-            return value
-
-        args, kwargs = map_arg((node.args, node.kwargs), given)
-        parts = made if isinstance(made, tuple | list) else [made]
-        results = [self.emitter.fresh(part.dtype, part.shape) for part in parts]
-        self.emitter.call(node.target, args, kwargs, results, reads)
-        return results if isinstance(made, tuple | list) else results[0]
-
-    def _is_written_into_user(self, node: Node) -> bool:
-        (user, *others) = node.users
-        if others or user.op == "output":
-            return False
-        if sum(argument is node for argument in user.args) != 1:
-            return False
-        name = name_of(user.target)
-        if name in OF_ONE:
-            return True
-        elementwise = name in ELEMENTWISE or name == "clamp"
-        return elementwise and bool(user.meta["val"].shape == node.meta["val"].shape)
-
-    def value(self, node: Any) -> Value:
-        """The node as numbers in memory."""
-        found = self.values[node]
-        if isinstance(found, Expression):
-            found = self.emitter.stored(found)
-            self.values[node] = found
-        return found
-
-    def expression(self, argument: Any, shape: Sequence[int], dtype: torch.dtype) -> Expression:
-        """An argument of an elementwise operation, broadcast to ``shape`` and cast to ``dtype``."""
-        if not isinstance(argument, Node):
-            if not isinstance(argument, int | float):
-                raise NotInLoops(f"an argument {type(argument).__name__}")
-            return Expression(dtype, tuple(shape), literal(argument, dtype), ())
-        found = self.values[argument]
-        if isinstance(found, Expression) and not found.leaves:
-            found = Expression(found.dtype, tuple(shape), found.text, ())
-        elif isinstance(found, Value) or found.shape != tuple(shape):
-            found = self.value(argument).broadcast(shape).expression()
-        return found.cast(dtype)
-
-    def _elementwise(self, node: Node, name: str, made: Tensor) -> Expression:
-        args = list(node.args)
-        shape, dtype = tuple(made.shape), made.dtype
-        inner = dtype
-        if name in OF_ARGUMENTS:
-            inner = torch.result_type(*(self._like(a) for a in (*args, *args)[:2]))
-        elif name in TO_BOOLEAN:
-            inner = torch.bool
-        if name in BOOLEAN_ONLY and dtype is not torch.bool:
-            raise NotInLoops(f"{name} of integers")
-        if name == "clamp":
-            found = self.expression(args[0], shape, dtype)
-            for bound, function in zip(
-                (*args[1:], None, None), ("larger", "smaller"), strict=False
-            ):
-                if bound is not None:
-                    other = self.expression(bound, shape, dtype)
-                    found = Expression.of(f"{function}({{0}}, {{1}})", dtype, shape, [found, other])
-            return found
-        if name == "pow" and isinstance(args[1], int | float) and dtype.is_floating_point:
-            base = self.expression(args[0], shape, dtype)
-            if args[1] in POWERS:
-                return Expression.of(POWERS[args[1]], dtype, shape, [base])
-        if name not in ELEMENTWISE or node.kwargs.get("rounding_mode") or len(args) > 3:
-            raise NotInLoops(name or str(node.target))
-        kinds = [torch.bool if name == "where" and i == 0 else inner for i in range(len(args))]
-        found = [self.expression(a, shape, k) for a, k in zip(args, kinds, strict=True)]  # type: ignore[assignment]
-        alpha = node.kwargs.get("alpha", 1)
-        if alpha != 1:
-            scale = self.expression(alpha, shape, dtype)
-            found[1] = Expression.of("({0} * {1})", dtype, shape, [found[1], scale])  # type: ignore[index]
-        template = ELEMENTWISE[name]
-        if dtype in (torch.bool, torch.uint8):  # C computes these in int, without their overflow
-            template = f"({TYPES[dtype]})({template})"
-        return Expression.of(template, dtype, shape, found)  # type: ignore[arg-type]
-
-    @staticmethod
-    def _like(argument: Any) -> Any:
-        return argument.meta["val"] if isinstance(argument, Node) else argument
-
-    # ---- views and reductions -----------------------------------------------------------
-
-    def _view(self, node: Node) -> Any:
-        source, *rest = node.args
-        made = node.meta["val"]
-        known = self.values[source]  # type: ignore[index]
-        if isinstance(known, Expression) and not known.leaves and isinstance(made, Tensor):
-            return Expression(known.dtype, tuple(made.shape), known.text, ())
-        value = self.value(source)
-        target: Callable[..., Any] = node.target  # type: ignore[assignment]
-        if name_of(target) in ("view", "_unsafe_view"):
-            target = aten.view.default
-        try:
-            seen = target(value.meta(), *rest, **node.kwargs)
-        except RuntimeError:  # a view that does not fit the strides: of a copy
-            value = self.emitter.stored(value.expression(), everywhere=True)
-            seen = target(value.meta(), *rest, **node.kwargs)
-        if isinstance(seen, Tensor):
-            return value.seen_as(seen)
-        return [value.seen_as(part) for part in seen]
-
-    def _reduction(self, node: Node, name: str, made: Tensor) -> Value:
-        source: Any = node.args[0]
-        shape = tuple(source.meta["val"].shape)
-        dims = node.args[1] if len(node.args) > 1 else []
-        given: Any = [dims] if isinstance(dims, int) else dims
-        reduced = {d % len(shape) for d in given if shape} or set(range(len(shape)))
-        found = self.expression(source, shape, made.dtype)
-        if name == "mean":
-            share = literal(1 / max(1, prod(shape[d] for d in reduced)), made.dtype)
-            found = Expression.of(f"({{0}} * {share})", made.dtype, shape, [found])
-        if node.kwargs.get("dtype") not in (None, made.dtype):
-            raise NotInLoops(name)
-        kind = "sum" if name == "mean" else name
-        return self.emitter.reduced(kind, found, reduced, tuple(made.shape))
+    What never changes and is the same memory is one buffer: a matrix and its transpose.
+    """
+    same: dict[Any, Buffer] = {}
+    columns = {}
+    inputs = [node for node in nodes if node.op == "placeholder"]
+    for i, (node, tensor) in enumerate(zip(inputs, example, strict=True)):
+        is_noise = i >= len(inputs) - num_noise
+        kind = "state" if i < num_state else "noise" if is_noise else "input"
+        strides = tensor.stride() if kind == "input" else contiguous(tensor.shape)
+        key: Any = i
+        if i in fixed:
+            turned = lies_better_in_columns(node, tensor)
+            key = (tensor.data_ptr(), tensor.numel(), tensor.dtype, turned)
+            if turned:
+                columns[i] = same[key].index if key in same else i
+                strides = in_columns(tensor.to("meta")).stride()
+        if key not in same:
+            same[key] = lowering.emitter.given(kind, i, tensor.dtype, tensor.numel())
+        lowering.values[node] = Value(same[key], tensor.dtype, tuple(tensor.shape), strides, 0)
+    return columns
 
 
-def _is_symbolic(tensor: Tensor) -> bool:
-    """Whether a size is known only when the program runs."""
-    return not all(isinstance(n, int) for n in tensor.shape)
+def _in_own_memory(lowering: Lowering, node: Node) -> Value:
+    """A result, and not a look at the state, which changes before the others are read."""
+    value = lowering.value(node)
+    if value.buffer.kind == "state":
+        return lowering.emitter.stored(value.expression(), everywhere=True)
+    return value
 
 
-def _is_random(node: Node) -> bool:
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-
-
-def _filled_with(node: Node, name: str) -> Any:
-    """The one number a new tensor is full of."""
-    if name not in FILLED or node.meta["val"].dtype not in TYPES:
-        return None
-    if "full" in name or name == "scalar_tensor":
-        number = node.args[0 if name == "scalar_tensor" else -1]
-        return None if isinstance(number, Node) else number
-    return 1 if "ones" in name else 0
-
-
-def _full(number: Any, made: Tensor) -> Expression:
-    return Expression(made.dtype, tuple(made.shape), literal(number, made.dtype), ())
+def _write_outputs(emitter: Emitter, results: Sequence[Value], num_state: int) -> list[Buffer]:
+    """Writes the results; returns the buffers of those that are not state."""
+    outputs = []
+    for i, value in enumerate(results):
+        if i < num_state:  # the state lives in the outputs
+            into = emitter.inputs[i]
+        else:
+            into = Buffer(f"out{i}", value.dtype, prod(value.shape), "output", i)
+            outputs.append(into)
+        place = Value(into, value.dtype, value.shape, contiguous(value.shape), 0)
+        emitter.assign(place, value.expression())
+    return outputs

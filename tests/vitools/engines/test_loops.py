@@ -292,6 +292,15 @@ def test_what_has_no_loops_is_called(name):
     check(CALLED[name], x, rtol=1e-11)
 
 
+def test_gradients_that_nobody_asked_for_are_left_out():
+    def slopes(x, w):
+        with torch.enable_grad():
+            leaf = w.detach().requires_grad_()
+            return torch.autograd.grad(torch.conv2d(x, leaf).exp().sum(), leaf)
+
+    check(slopes, normal(2, 1, 9, 9), normal(3, 1, 3, 3, seed=1), rtol=1e-11)
+
+
 def test_calls_see_each_steps_noise_and_state():
     """x' = (x + noise) x / 40, by a product that is left to torch."""
 
