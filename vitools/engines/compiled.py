@@ -17,8 +17,7 @@ from vitools.engines.functional import (
     refuse_other_numbers,
 )
 from vitools.engines.inductor import compile_graph, find_compiler
-from vitools.engines.loops import NotInLoops
-from vitools.engines.native import compile_loops, find_loop_compiler
+from vitools.engines.loops import NotInLoops, compile_loops, find_loop_compiler
 from vitools.errors import OptionError, VitoolsWarning
 from vitools.program import first_words
 

@@ -13,8 +13,7 @@ from vitools.engines.ascent import BLOCK, Ascent
 from vitools.engines.compiled import Compile, Plan, plan
 from vitools.engines.functional import FunctionalGraph, refuse_other_numbers
 from vitools.engines.inductor import CompilingBeside, compile_graph
-from vitools.engines.loops import NotInLoops
-from vitools.engines.native import compile_loops
+from vitools.engines.loops import NotInLoops, compile_loops
 from vitools.errors import VitoolsWarning
 from vitools.isolation import seeded
 from vitools.program import first_words

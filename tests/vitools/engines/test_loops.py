@@ -6,11 +6,10 @@ import subprocess
 import pytest
 import torch
 
-from vitools.engines import native
 from vitools.engines.functional import functional_graph
-from vitools.engines.loop_operations import ELEMENTWISE
-from vitools.engines.loops import NotInLoops, loop_program
-from vitools.engines.native import compile_loops, find_loop_compiler
+from vitools.engines.loops import NotInLoops, compile_loops, find_loop_compiler, native
+from vitools.engines.loops.operations import ELEMENTWISE
+from vitools.engines.loops.program import loop_program
 from vitools.isolation import seeded
 
 pytestmark = pytest.mark.skipif(find_loop_compiler() is None, reason="no C++ compiler")

@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from vitools.engines.loop_operations import TYPES
+from vitools.engines.loops.operations import TYPES
 
 
 class NotInLoops(NotImplementedError):

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from vitools.engines.loop_emission import Emitter
-from vitools.engines.loop_operations import (
+from vitools.engines.loops.emission import Emitter
+from vitools.engines.loops.operations import (
     BOOLEAN_ONLY,
     ELEMENTWISE,
     OF_ARGUMENTS,
@@ -22,9 +22,9 @@ from vitools.engines.loop_operations import (
     literal,
     name_of,
 )
-from vitools.engines.loop_products import PRODUCTS, is_for_library, product
-from vitools.engines.loop_special import SPECIAL
-from vitools.engines.loop_values import Buffer, Expression, NotInLoops, Value, contiguous
+from vitools.engines.loops.products import PRODUCTS, is_for_library, product
+from vitools.engines.loops.special import SPECIAL
+from vitools.engines.loops.values import Buffer, Expression, NotInLoops, Value, contiguous
 
 aten = torch.ops.aten
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitools.engines.loop_operations import TYPES, literal
-from vitools.engines.loop_values import Expression, NotInLoops, Value
+from vitools.engines.loops.operations import TYPES, literal
+from vitools.engines.loops.values import Expression, NotInLoops, Value
 
 Lowered = Callable[[Any, Any, Tensor], Value]
 

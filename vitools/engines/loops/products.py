@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from vitools.engines.loop_emission import Emitter
-from vitools.engines.loop_operations import name_of
-from vitools.engines.loop_values import Expression, Value
+from vitools.engines.loops.emission import Emitter
+from vitools.engines.loops.operations import name_of
+from vitools.engines.loops.values import Expression, Value
 
 PRODUCTS = {"mv", "mm", "bmm", "dot"}
 LARGE = 32_768  # multiplications; below, a library's call takes longer than the loops

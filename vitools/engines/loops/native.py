@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from vitools.engines.loop_calls import CALLBACK, Calls
-from vitools.engines.loop_products import in_columns
-from vitools.engines.loops import LoopProgram, loop_program
+from vitools.engines.loops.calls import CALLBACK, Calls
+from vitools.engines.loops.products import in_columns
+from vitools.engines.loops.program import LoopProgram, loop_program
 
 FLAGS = ("-O2", "-ftree-vectorize", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd")
 LIBRARY = ("-std=c++17", "-shared", "-fPIC", "-x", "c++")
