@@ -2,6 +2,7 @@
 
 import math
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -420,6 +421,19 @@ def test_the_state_is_left_as_it_was():
     first = normal(5000)
     (second,) = run(first)
     (third,) = run(second)
+    (again,) = run(second)
     torch.testing.assert_close(second, normal(5000).sin() + 1)
+    assert torch.equal(third, again)
     torch.testing.assert_close(third, second.sin() + 1)
     assert torch.equal(first, normal(5000))
+
+
+def test_threads_take_turns_in_one_program():
+    """A call from inside lets another thread go on, which must not find the memory in use."""
+    x = [normal(200, 200, seed=i) for i in range(8)]
+    run = compile_loops(*graph_of(lambda x: [(x @ x.exp()).sin().sum(1)], [x[0]]))
+    expected = [run(one)[0] for one in x]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            found = pool.map(lambda one: run(one)[0], x)
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

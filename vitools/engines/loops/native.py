@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from vitools.engines.loops.program import LoopProgram, loop_program
 FLAGS = ("-O2", "-ftree-vectorize", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd")
 LIBRARY = ("-std=c++17", "-shared", "-fPIC", "-x", "c++")
 MACHINE = {"AVX2": "-march=x86-64-v3", "AVX512": "-march=x86-64-v4"}
+THREADS = "-fopenmp"
 MOST_FILES = 500
 PATIENCE = 120.0  # seconds
 
@@ -42,6 +44,15 @@ def find_loop_compiler() -> str | None:
 @cache
 def _version(compiler: str) -> str:
     return subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+
+
+@cache
+def _knows_threads(compiler: str | None) -> bool:
+    """Whether the compiler comes with OpenMP; Apple's does not."""
+    if compiler is None:
+        return False
+    asked = [compiler, THREADS, *LIBRARY, "-", "-o", os.devnull]
+    return subprocess.run(asked, input=b"", capture_output=True).returncode == 0
 
 
 @cache
@@ -77,7 +88,8 @@ def compile_loops(
         NotInLoops: the graph holds what :mod:`vitools.engines.loops` cannot write.
         OSError: no compiler, or it failed.
     """
-    program = loop_program(module, example, num_state, num_noise, fixed)
+    threads = torch.get_num_threads() if _knows_threads(find_loop_compiler()) else 1
+    program = loop_program(module, example, num_state, num_noise, fixed, threads)
     return Loops(program, _library(program.source), example)
 
 
@@ -88,7 +100,7 @@ def _library(source: str) -> Any:
     machine = MACHINE.get(torch.backends.cpu.get_cpu_capability())
     flags = [*FLAGS, *([] if machine is None else [machine])]
     if "#pragma omp parallel" in source:
-        flags.append("-fopenmp")
+        flags.append(THREADS)
     key = "\n".join([source, _version(compiler), *flags])
     path = _folder() / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.so"
     if not path.exists():
@@ -106,7 +118,7 @@ def _library(source: str) -> Any:
                 raise OSError(f"{compiler} failed: {done.stderr[:300]}")
             os.replace(made, path)
     path.touch()
-    # PyDLL keeps the interpreter's lock: two threads never share the scratch memory
+    # PyDLL keeps the interpreter's lock, which the calls from inside need
     run = ctypes.PyDLL(str(path)).run
     pointer = ctypes.c_void_p
     run.argtypes = [pointer, pointer, pointer, ctypes.c_long, CALLBACK]
@@ -124,7 +136,9 @@ def _make_room(folder: Path) -> None:
 class Loops:
     """A loaded program and its memory.
 
-    What it returns as state is memory of its own that it uses again at every second call.
+    What it returns as state is memory of its own, which a later call may use again that does not
+    begin with it. One thread at a time runs it; an operation of torch's that is called from inside
+    lets others go on.
     """
 
     def __init__(self, program: LoopProgram, run: Any, example: Sequence[Tensor]) -> None:
@@ -143,22 +157,22 @@ class Loops:
             self.columns[i] = in_columns(example[i]) if i == first else self.columns[first]
         states = program.outputs[: program.num_state]
         self.states = [[torch.empty(shape, dtype=d) for shape, d in states] for _ in range(2)]
+        self.lock = Lock()
         self.calls = Calls(program, self.work)
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         program = self.program
         steps = inputs[program.noise[0]].shape[0] if program.noise else 1
-        self.states.reverse()
-        outputs = self.states[0] + [
+        begins = {t.data_ptr() for t in inputs[: program.num_state]}
+        free = (s for s in self.states if begins.isdisjoint(t.data_ptr() for t in s if t.numel()))
+        outputs = next(free) + [
             torch.empty((steps, *shape[1:]) if stacks else shape, dtype=dtype)
             for shape, dtype, stacks in self.made[program.num_state :]
         ]
-        if any(given is ours for given, ours in zip(inputs, outputs, strict=False)):
-            raise ValueError("the state to begin with lies where the next one will")
         whole = [self.columns.get(i, t) for i, t in enumerate((*inputs, *program.constants))]
         given = self.pointers[0](*[t.data_ptr() for t in whole])
         made = self.pointers[1](*[t.data_ptr() for t in outputs])
-        with self.calls.on(inputs, outputs) as call:
+        with self.lock, self.calls.on(inputs, outputs) as call:
             outcome = self.run(given, made, self.work.data_ptr(), steps, call)
         if outcome:
             raise IndexError("index out of range in a compiled graph")

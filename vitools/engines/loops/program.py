@@ -70,11 +70,13 @@ def loop_program(
     num_state: int = 0,
     num_noise: int = 0,
     fixed: Sequence[int] = (),
+    threads: int = 1,
 ) -> LoopProgram:
     """The loops of ``module``, whose last ``num_noise`` inputs differ from step to step.
 
     Args:
         fixed: inputs whose numbers never change.
+        threads: how many share the rows of large groups.
 
     Raises:
         NotInLoops: an operation, dtype or device that cannot be written.
@@ -92,7 +94,7 @@ def loop_program(
     (output,) = [node for node in nodes if node.op == "output"]
     results = [_in_own_memory(lowering, node) for node in output.args[0]]
     outputs = _write_outputs(lowering.emitter, results, num_state)
-    statements = grouped(lowering.emitter.statements, torch.get_num_threads())
+    statements = grouped(lowering.emitter.statements, threads)
     text, places, work = source(statements, lowering.emitter.inputs, outputs)
     return LoopProgram(
         text,
