@@ -86,7 +86,7 @@ class DeepModel(torch.nn.Module):
         check_precision(precision)
         for module in self.modules():
             if hasattr(module, "precision"):
-                module.precision = precision
+                module.precision = precision  # type: ignore[assignment]
 
     # ---- what a subclass states its model with -----------------------------------------------
 
