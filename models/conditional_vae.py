@@ -62,6 +62,7 @@ class ConditionalVAE(DeepModel):
     :param latent_dim: dimension of z.
     :param hidden: hidden-layer sizes of the encoder, reversed in the decoder.
     :param likelihood: as of :class:`~vitools.models.vae.VAE`.
+    :param precision: as of :class:`~vitools.models.vae.VAE`.
     :param seed: of the starting weights; torch's global generator is left alone.
 
     >>> cvae = ConditionalVAE(num_pixels=4, condition_dim=3, latent_dim=2, hidden=(5,))
@@ -77,6 +78,7 @@ class ConditionalVAE(DeepModel):
         hidden: Sequence[int] = (128,),
         *,
         likelihood: str = "bernoulli",
+        precision: str = "full",
         seed: int = 0,
     ) -> None:
         super().__init__(num_pixels)
@@ -92,6 +94,7 @@ class ConditionalVAE(DeepModel):
         decoder = find_decoder(likelihood)
         self.encoder = NormalEncoder(num_pixels + condition_dim, latent_dim, hidden, generator)
         self.decoder = decoder(num_pixels, latent_dim + condition_dim, hidden[::-1], generator)
+        self.set_precision(precision)
 
     def model(self, images: Tensor, conditions: Tensor, batch_size: int | None = None) -> None:
         """p(x, z | c) of images [num_images, num_pixels]; a minibatch where a size is given."""

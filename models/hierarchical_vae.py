@@ -60,6 +60,7 @@ class HierarchicalVAE(DeepModel):
     :param hidden: for each layer the hidden sizes of its encoder; the network that leads back
         down has them reversed.
     :param likelihood: as of :class:`~vitools.models.vae.VAE`.
+    :param precision: as of :class:`~vitools.models.vae.VAE`.
     :param seed: of the starting weights; torch's global generator is left alone.
 
     The two-layer architecture of Burda et al. is
@@ -77,6 +78,7 @@ class HierarchicalVAE(DeepModel):
         hidden: Sequence[Sequence[int]] = ((128,), (64,)),
         *,
         likelihood: str = "bernoulli",
+        precision: str = "full",
         seed: int = 0,
     ) -> None:
         super().__init__(num_pixels)
@@ -103,6 +105,7 @@ class HierarchicalVAE(DeepModel):
             else:
                 self.add_module(f"prior{layer - 1}", NormalEncoder(size, below, upper, generator))
             below = size
+        self.set_precision(precision)
 
     def model(self, images: Tensor, batch_size: int | None = None) -> None:
         """p(x, z_1, …, z_L), drawn from the top; a random minibatch where a size is given."""

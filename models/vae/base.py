@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vitools.errors import DataError, OptionError
+from vitools.models.vae.precision import check_precision
 from vitools.models.vae.weights import LogWeights, log_weights
 
 
@@ -79,6 +80,13 @@ class DeepModel(torch.nn.Module):
         """
         with pyro.get_param_store().scope():
             return log_weights(self.model, self.guide, *data, num_samples=num_samples)
+
+    def set_precision(self, precision: str) -> None:
+        """Run the encoders and decoders in ``"full"`` or ``"bf16"`` precision (``precision.py``)."""
+        check_precision(precision)
+        for module in self.modules():
+            if hasattr(module, "precision"):
+                module.precision = precision  # type: ignore[assignment]
 
     # ---- what a subclass states its model with -----------------------------------------------
 

@@ -21,6 +21,7 @@ from torch.distributions.constraints import Constraint
 
 from vitools.errors import OptionError
 from vitools.models.vae.layers import Builder, multilayer_perceptron
+from vitools.models.vae.precision import run_network
 
 NUM_LEVELS = 8
 
@@ -39,6 +40,7 @@ class Decoder(torch.nn.Module):
     advice = ""
     """What to do with pixels outside it."""
     outputs_per_pixel = 1
+    precision = "full"
 
     def __init__(
         self,
@@ -53,7 +55,8 @@ class Decoder(torch.nn.Module):
         self.network = network(latent_dim, num_outputs, hidden, generator)
 
     def forward(self, latents: Tensor) -> dist.TorchDistribution:
-        return self.pixels(self.network(latents)).to_event(1)
+        outputs = run_network(self.network, latents, self.precision)
+        return self.pixels(outputs).to_event(1)
 
     def pixels(self, outputs: Tensor) -> Any:
         """The distribution of every pixel, given the network's outputs."""

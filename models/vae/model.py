@@ -53,6 +53,8 @@ class VAE(DeepModel):
         see ``latents.py``.
     :param concentration: α of the prior on the cube or the simplex; 1 is uniform, less is sparse.
     :param network: ``"mlp"``, ``"convolutional"`` or builders of your own; see ``layers.py``.
+    :param precision: ``"bf16"`` for networks whose linear algebra is in bfloat16; see
+        ``precision.py``.
     :param seed: of the starting weights; torch's global generator is left alone.
 
     >>> vae = VAE(num_pixels=4, latent_dim=2, hidden=(3,), seed=0)
@@ -73,6 +75,7 @@ class VAE(DeepModel):
         latents: str = "normal",
         concentration: float = 1.0,
         network: str | Networks = "mlp",
+        precision: str = "full",
         seed: int = 0,
     ) -> None:
         super().__init__(num_pixels)
@@ -110,6 +113,7 @@ class VAE(DeepModel):
         self.decoder = decoder(
             num_pixels, latent_dim, decoder_hidden, generator, network=networks.decoder
         )
+        self.set_precision(precision)
 
     def model(self, images: Tensor, batch_size: int | None = None) -> None:
         """p(x, z) of images [num_images, num_pixels]; a random minibatch where a size is given."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vitools.models.vae.latents import find_latents
 from vitools.models.vae.layers import Builder, multilayer_perceptron
+from vitools.models.vae.precision import run_network
 
 
 class Encoder(torch.nn.Module):
@@ -22,6 +23,8 @@ class Encoder(torch.nn.Module):
     Args:
         network: builder of the network from x to the numbers that the family needs.
     """
+
+    precision = "full"
 
     def __init__(
         self,
@@ -38,7 +41,7 @@ class Encoder(torch.nn.Module):
         self.network = network(num_inputs, num_outputs, hidden, generator)
 
     def forward(self, inputs: Tensor) -> dist.TorchDistribution:
-        return self.latents.posterior(self.network(inputs))
+        return self.latents.posterior(run_network(self.network, inputs, self.precision))
 
 
 class NormalEncoder(Encoder):

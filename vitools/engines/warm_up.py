@@ -38,7 +38,8 @@ def warm_up(
 
     Args:
         free_bits: as of ``BetaElbo``, through all stages.
-        options: of :func:`~vitools.svi`, for every stage: ``learning_rate``, ``compile``, …
+        options: of :func:`~vitools.svi`, for every stage: ``learning_rate``, ``compile``, …; a
+            schedule of Adam's begins anew with each.
 
     Example:
         >>> import pyro.distributions as dist, pyro, torch
