@@ -33,8 +33,8 @@ class LogisticNormalFamily(Family):
     def distribution(
         self, site: LatentSite, parameters: dict[str, Tensor]
     ) -> TorchDistributionMixin:
-        scale = torch.exp(parameters["log_scale"])
-        q = LogisticNormal(parameters["loc"], scale, validate_args=False)
+        log_scale = parameters["log_scale"]
+        q = LogisticNormal(parameters["loc"], log_scale=log_scale, validate_args=False)
         return q.to_event(site.event_dim - 1)
 
     def units(self, parameters: dict[str, Tensor]) -> dict[str, Tensor]:

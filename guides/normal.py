@@ -37,8 +37,7 @@ class NormalFamily(Family):
     def distribution(
         self, site: LatentSite, parameters: dict[str, Tensor]
     ) -> TorchDistributionMixin:
-        scale = torch.exp(parameters["log_scale"])
-        normal = Normal(parameters["loc"], scale, validate_args=False)
+        normal = Normal.from_log_scale(parameters["loc"], parameters["log_scale"])
         base = normal.to_event(site.unconstrained_event_dim)
         if base_support(site.support) is constraints.real:
             return base

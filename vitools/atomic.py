@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from uuid import uuid4
 
 from vitools.errors import FileError
@@ -33,12 +34,36 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def check_folder(folder: str | Path) -> None:
-    """Refuse, before any work is done, a folder that could not be written to."""
-    existing = Path(folder).absolute()
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise FileError(f"cannot write into '{folder}': '{existing}' is not a folder.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise FileError(f"cannot write into '{folder}': no leave. Choose another folder.")
+def check_folder(folder: str | Path, *names: str) -> None:
+    """Refuse, before any work is done, a folder that could not be written to.
+
+    It is tried out, and left as it was: no rule of thumb knows of links that lead nowhere, names
+    too long, or disks that take no more files.
+
+    Args:
+        names: files that will be written there.
+    """
+    folder = Path(folder)
+    made = []
+    try:
+        for part in reversed([folder, *folder.parents]):
+            if not os.path.lexists(part):
+                part.mkdir()
+                made.append(part)
+            elif not part.is_dir():
+                raise FileError(
+                    f"cannot write into '{folder}': '{part.absolute()}' is not a folder."
+                )
+        with TemporaryFile(dir=folder):
+            pass
+        taken = [name for name in names if (folder / name).is_dir()]
+    except OSError as error:
+        raise FileError(
+            f"cannot write into '{folder}': {error.strerror or error}. Choose another folder."
+        ) from error
+    finally:
+        for part in reversed(made):
+            with suppress(OSError):  # somebody else has put something into it
+                part.rmdir()
+    if taken:
+        raise FileError(f"cannot write '{folder / taken[0]}': it is a folder. Choose another one.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from vitools.sites import Site
+from vitools.sites import Site, nearest
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,21 @@ class Program:
             return {f"argument {i}": a for i, a in enumerate(self.args)} | dict(self.kwargs)
         bound.apply_defaults()
         return dict(bound.arguments)
+
+    def misfit(self) -> str:
+        """What the model takes, where that is not what it was given; else nothing."""
+        called = self.model.forward if isinstance(self.model, torch.nn.Module) else self.model
+        try:
+            signature = inspect.signature(called)
+        except ValueError:  # of compiled code
+            return ""
+        names = list(signature.parameters)
+        try:
+            signature.bind(*self.args, **self.kwargs)
+        except TypeError:
+            hints = (nearest(name, names) for name in self.kwargs if name not in names)
+            return f"Its arguments: {', '.join(names) or 'none'}.{next(hints, '')}"
+        return ""
 
 
 def name_of(model: Callable[..., Any]) -> str:

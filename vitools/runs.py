@@ -135,7 +135,9 @@ def _failed(program: Program, error: Exception) -> VitoolsError:
 
 
 def _remedy(program: Program, reason: str) -> str:
-    """What to do about a model that does not run: the two commonest causes, else where to look."""
+    """What to do about a model that does not run: the commonest causes, else where to look."""
+    if misfit := program.misfit():
+        return misfit
     arguments = program.arguments()
     arrays = [
         f"{name!r} ({type(value).__name__})"

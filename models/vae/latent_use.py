@@ -122,9 +122,13 @@ def _log_aggregate(model: DeepModel, data: tuple[Tensor, ...], values: dict[str,
 
 
 def _log_density(run: Trace, names: Iterable[str]) -> Tensor:
-    """log density of the latents of a run, summed over layers."""
+    """log density of the latents of a run, summed over layers.
+
+    Draws are scored as any values are, not by what their distribution remembers of them: where
+    q is narrow and z rounded, q(z_n | x_n) must be what it is among the N that it is compared with.
+    """
     sites = [run.nodes[name] for name in names]
-    terms = [site["fn"].log_prob(site["value"]) for site in sites]
+    terms = [site["fn"].log_prob(site["value"].clone()) for site in sites]
     return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
 
 

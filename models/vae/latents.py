@@ -35,6 +35,7 @@ from vitools.distributions import (
     MVKumaraswamy,
     StickBreaking,
 )
+from vitools.distributions.gaussian import Normal
 from vitools.distributions.log_space import log_softplus
 from vitools.errors import OptionError
 
@@ -60,7 +61,7 @@ class LatentSpace:
 
 def _normal(outputs: Tensor) -> Any:
     mean, log_sd = outputs.chunk(2, dim=-1)
-    return dist.Normal(mean, log_sd.exp()).to_event(1)
+    return Normal.from_log_scale(mean, log_sd).to_event(1)
 
 
 def _kumaraswamy_by_median(outputs: Tensor) -> Kumaraswamy:
@@ -70,7 +71,7 @@ def _kumaraswamy_by_median(outputs: Tensor) -> Kumaraswamy:
 
 def _logistic_normal(outputs: Tensor) -> LogisticNormal:
     location, log_sd = outputs.chunk(2, dim=-1)
-    return LogisticNormal(location, log_sd.exp(), validate_args=False)
+    return LogisticNormal(location, log_scale=log_sd, validate_args=False)
 
 
 def _dirichlet(outputs: Tensor) -> Dirichlet:

@@ -23,6 +23,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from vitools.distributions.gaussian import Normal
 from vitools.errors import NotSupportedError
 from vitools.isolation import seeded
 from vitools.models.vae.base import DeepModel
@@ -74,7 +75,7 @@ class LocalPosteriors(DeepModel):
         """q(z_n) = Normal(m_n, diag s_n²)."""
         mean, log_sd = pyro.param("mean", self.mean), pyro.param("log_sd", self.log_sd)
         with self._plate(images, None):
-            pyro.sample("z", dist.Normal(mean, log_sd.exp()).to_event(1))
+            pyro.sample("z", Normal.from_log_scale(mean, log_sd).to_event(1))
 
 
 def inference_gaps(

@@ -11,6 +11,7 @@ from scipy.special import polygamma, roots_jacobi
 from scipy.stats import multinomial
 
 from vitools import Problem, svi
+from vitools.engines.objectives import Elbo
 from vitools.errors import DataError, OptionError
 from vitools.isolation import seeded
 from vitools.models.vae import VAE, load
@@ -124,6 +125,27 @@ def test_the_engine_trains_every_latent_space(latents):
         after = vae.log_weights(images, num_samples=200).elbo.mean(1)
     gain = after - before
     assert gain.mean() > 4 * gain.std() / math.sqrt(200)
+
+
+@pytest.mark.parametrize("log_sd", [-45.0, -110.0])
+@pytest.mark.parametrize(
+    ("latents", "objective"),
+    [("normal", Elbo()), ("normal", Elbo(analytic_kl=True)), ("logistic_normal", Elbo())],
+    ids=["normal", "normal_closed_kl", "logistic_normal"],
+)
+def test_an_encoder_grown_sure_of_a_unit_trains_on_in_float32(latents, objective, log_sd):
+    """σ whose square is no number, and σ that is none itself: the entropy widens q again."""
+    vae = VAE(5, 3, (6,), latents=latents, seed=3).float()
+    with torch.no_grad():
+        vae.encoder.network[-1].weight[:3] = 0.0
+        vae.encoder.network[-1].bias[3:] = log_sd
+    generator = torch.Generator().manual_seed(0)
+    images = torch.bernoulli(torch.full((40, 5), 0.4).float(), generator=generator)
+    problem = Problem(vae.model, images, batch_size=20)
+    options = {"max_steps": 20, "learning_rate": 0.01, "compile": False}
+    svi(problem, vae.guide, objective=objective, **options)
+    assert all(bool(weight.isfinite().all()) for weight in vae.parameters())
+    assert bool((vae.encoder.network[-1].bias[3:] > log_sd + 0.05).all())
 
 
 # ---- likelihoods ------------------------------------------------------------------------------

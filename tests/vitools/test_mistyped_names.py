@@ -41,6 +41,28 @@ def test_a_family_for_no_site_is_refused():
         svi(PROBLEM, AutoMeanField(coin.model, families={"p": "dichlet"}), max_steps=1)
 
 
+class Line(torch.nn.Module):
+    def forward(self, counts, scale=1.0, batch_size=None):
+        rate = pyro.sample("rate", dist.Gamma(torch.tensor(1.0), 1.0))
+        with pyro.plate("rows", len(counts), batch_size):
+            pyro.sample("counts", dist.Poisson(scale * rate), obs=counts)
+
+
+@pytest.mark.parametrize("model", [Line(), Line().forward], ids=["module", "function"])
+def test_arguments_that_a_model_does_not_take_are_named_with_those_it_does(model):
+    counts, takes = torch.ones(3), "Its arguments: counts, scale, batch_size."
+    for args, kwargs, hint in [
+        ((counts,), {"btach_size": 2}, " Did you mean 'batch_size'?"),
+        ((), {"count": counts}, " Did you mean 'counts'?"),
+        ((counts,), {"xyz": 1}, ""),
+        ((), {}, ""),
+        ((counts, 1.0, None, 4), {}, ""),
+    ]:
+        with pytest.raises(ModelError) as error:
+            Problem(model, *args, **kwargs)
+        assert str(error.value).endswith(takes + hint)
+
+
 def count(total):
     rate = pyro.sample("rate", dist.Gamma(torch.tensor(1.0), 1.0))
     n = pyro.sample("n", dist.Poisson(rate))

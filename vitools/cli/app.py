@@ -132,7 +132,7 @@ def draw(
     from vitools import draw as draw_graph
     from vitools.cli.target import open_target
 
-    check_folder(out.parent)
+    check_folder(out.parent, out.name)
     draw_graph(open_target(model, data, seed).problem, out)
     print(f"written: {out}")
 

@@ -2,7 +2,8 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from vitools.data import read_table
 from vitools.errors import DataError, OptionError, VitoolsError
 from vitools.problem import Problem
 from vitools.sites import nearest
+
+ALIKE = 0.85
+"""Share of letters in common from which a column's name is taken for that of an argument."""
 
 
 def bind(function: Callable[..., Any], data: Path | None, model: str) -> Problem:
@@ -79,6 +83,8 @@ def _arguments(
     given = {name: columns[name] for name in names if name in columns}
     rest = {name: column for name, column in columns.items() if name not in given}
     missing = [name for name in required if name not in given] or ([] if given else names[:1])
+    optional = [name for name in names if name not in given and name not in required]
+    _refuse_mistyped(rest, optional, data, model)
     if len(required) == 1 and missing and rest and all(c.dim() == 1 for c in rest.values()):
         return {required[0]: torch.stack(list(rest.values()), -1).squeeze(-1)} | given
     if missing:
@@ -88,6 +94,22 @@ def _arguments(
             "Rename the column, or the argument."
         )
     return given
+
+
+def _refuse_mistyped(
+    columns: Iterable[str], arguments: Iterable[str], data: Path, model: str
+) -> None:
+    """A column of almost the name of an argument that has a default is a slip of the pen.
+
+    The fit would go without it, unsaid. Other columns that the model has no use for may stay.
+    """
+    for column in columns:
+        for argument in arguments:
+            if SequenceMatcher(None, column.casefold(), argument.casefold()).ratio() >= ALIKE:
+                raise DataError(
+                    f"'{data}' has a column '{column}', which {model} does not take. Did you mean "
+                    f"'{argument}'? Rename the column, or take it out."
+                )
 
 
 def _required(function: Callable[..., Any]) -> list[str]:

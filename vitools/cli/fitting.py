@@ -51,7 +51,7 @@ def fit(
     from vitools.reporting.terminal import paragraph
 
     if out is not None:
-        check_folder(out)
+        check_folder(out, "fit.safetensors", "posterior.nc")
     named = find_method(method) if method else None
     refuse_idle_guide(guide, [method] if method else [], "--method")
     target = open_target(model, data, seed, guide)
@@ -128,7 +128,7 @@ def compare(
     from vitools.reporting import write_report
     from vitools.reporting.html_page import Origin
 
-    check_folder(report)
+    check_folder(report, "index.html", "comparison.csv", "comparison.json", "posterior.nc")
     names = dict.fromkeys(name.strip() for name in methods.split(",") if name.strip())
     named = [find_method(name) for name in names]
     refuse_idle_guide(guide, list(names), "--methods")

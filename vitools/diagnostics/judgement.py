@@ -16,12 +16,17 @@ from vitools.diagnostics.evidence_bounds import Evidence, evidence_of, exact_log
 from vitools.diagnostics.khat import khat_threshold
 from vitools.diagnostics.moments import Moments, moments, quantities
 from vitools.diagnostics.psis import SmoothedWeights, smooth
-from vitools.diagnostics.relabelling import advise, exchanged_plate
+from vitools.diagnostics.relabelling import (
+    advise,
+    advise_chains,
+    exchanged_plate,
+    switched_plate,
+)
 from vitools.diagnostics.remedy import suggest
 from vitools.diagnostics.site_khat import SiteKhat, site_khats
 from vitools.diagnostics.verdict import LIGHT_SHARE, RICHER, Grade, Verdict, reach_verdict
 from vitools.diagnostics.wasserstein_bounds import ErrorBounds, error_bounds
-from vitools.posterior import DrawsPosterior, Estimate, GridPosterior, Posterior
+from vitools.posterior import DrawsPosterior, Estimate, GridPosterior, Posterior, Status
 
 CLEAR_KHAT = 0.4
 """A latent whose own k̂ is below this is not blamed by name."""
@@ -138,7 +143,12 @@ def _look(
         lower = posterior.log_evidence if isinstance(posterior, GridPosterior) else None
         khat = None if lower is None else Estimate(0.0)
         verdict = reach_verdict(
-            posterior.status, detail=posterior.detail, bound=lower, khat=khat, accuracy=accuracy
+            posterior.status,
+            detail=posterior.detail,
+            bound=lower,
+            khat=khat,
+            accuracy=accuracy,
+            advice=_of_chains(posterior),
         )
         known = None if lower is None else Evidence({1: lower}, {}, lower, lower)
         return Judgement(
@@ -189,6 +199,14 @@ def _look(
         distance,
         record,
     )
+
+
+def _of_chains(posterior: Posterior) -> str:
+    """What ails chains that do not mix, where it is their labels."""
+    if not isinstance(posterior, DrawsPosterior) or posterior.status is not Status.NOT_MIXED:
+        return ""
+    plate = switched_plate(posterior)
+    return "" if plate is None else advise_chains(plate)
 
 
 def _culprit(khats: Mapping[str, SiteKhat]) -> str:

@@ -1,8 +1,9 @@
-"""Is a fit that looks wrong the reference with other labels?
+"""Is a fit that looks wrong the reference with other labels? Are chains that disagree one another's?
 
 The components of a mixture may be numbered in any order: each order is a mode of the same height,
-and two fits of one posterior may number them differently. Sorting tells: where each site's means,
-sorted along a plate, are the reference's sorted, no mean is wrong but the labels.
+and two fits of one posterior, or two chains of a sampler, may number them differently. Sorting tells:
+where each site's means, sorted along a plate, are the reference's sorted, no mean is wrong but the
+labels.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vitools.diagnostics.moments import Moments
+from vitools.posterior import DrawsPosterior
 from vitools.problem import Problem
 
 CLOSE = 1.0
@@ -21,10 +23,11 @@ def exchanged_plate(
 ) -> str | None:
     """The plate of components whose labels differ between a fit and a reference, or ``None``.
 
-    Asked of models with discrete latents that are judged on their sites, and of plates
-    without observations.
+    Asked of mixtures (models with discrete latents, or whose data are of a mixture distribution)
+    that are judged on their sites, and of plates without observations.
     """
-    if not problem.discrete or problem.invariants is not None:
+    mixes = any("Mixture" in site.distribution for site in problem.observed.values())
+    if not (problem.discrete or mixes) or problem.invariants is not None:
         return None
     observed = {name for site in problem.observed.values() for name in site.plates}
     for plate in problem.plates:
@@ -40,6 +43,27 @@ def exchanged_plate(
         if max(as_it_is) > CLOSE >= max(matched):
             return plate
     return None
+
+
+def switched_plate(posterior: DrawsPosterior) -> str | None:
+    """The plate whose labels alone make chains disagree, or ``None``: each chain's means are the
+    first's, or the first's with the labels of that plate exchanged."""
+    problem = posterior.problem
+    first, *others = (
+        {
+            name: Moments.of_chains(draws[chain : chain + 1])
+            for name, draws in posterior.draws.items()
+        }
+        for chain in range(len(next(iter(posterior.draws.values()))))
+    )
+    plates = {
+        exchanged_plate(problem, found, first) for found in others if not _agree(found, first)
+    }
+    return plates.pop() if len(plates) == 1 else None
+
+
+def _agree(found: Mapping[str, Moments], reference: Mapping[str, Moments]) -> bool:
+    return all(_distance(found[name], reference[name]) <= CLOSE for name in reference)
 
 
 def _distance(found: Moments, reference: Moments, sorted_along: int | None = None) -> float:
@@ -58,9 +82,19 @@ def _largest(errors: Tensor) -> float:
 
 
 def advise(plate: str) -> str:
-    """What to do about it, in a sentence."""
+    """What to do about a fit with other labels, in a sentence."""
     return (
-        f"these are the reference's means with the labels of plate '{plate}' exchanged: judge by "
-        "what no label changes (give the model a function as attribute model.invariants), or "
+        f"these are the reference's means with the labels of plate '{plate}' exchanged: {_CURE}, or "
         "start both from one fit (start=)"
     )
+
+
+def advise_chains(plate: str) -> str:
+    """What to do about chains with other labels, in a sentence: to run longer is no use."""
+    return (
+        f"the chains sit in modes that differ by the labels of plate '{plate}' alone, and no length "
+        f"of run mixes them: {_CURE}, or start all from one fit (start=)"
+    )
+
+
+_CURE = "judge by what no label changes (give the model a function as attribute model.invariants)"

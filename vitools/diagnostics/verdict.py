@@ -110,6 +110,7 @@ def reach_verdict(
     culprit: str = "",
     missing: Estimate | None = None,
     remedy: str = RICHER,
+    advice: str = "",
 ) -> Verdict:
     """Apply the rules above to what is known of a fit.
 
@@ -123,13 +124,14 @@ def reach_verdict(
         culprit: the latent that makes the weights heavy, with its k̂.
         missing: log p(x), or a lower bound of it from elsewhere, less what this fit accounts for.
         remedy: the next thing to try where the shape of the fit is at fault.
+        advice: the same where the engine's status is, if there is better than the status's own.
 
     Example:
         >>> verdict = reach_verdict(Status.CONVERGED, khat=Estimate(0.82, 0.1), culprit="tau")
         >>> print(verdict, "|", verdict.reason)
         do not use | k̂ 0.82 is above its threshold 0.70, on account of tau
     """
-    found = [_of_status(status, detail), _of_density(bound), _of_missing(missing)]
+    found = [_of_status(status, detail, advice), _of_density(bound), _of_missing(missing)]
     is_checked = accuracy is not None
     if accuracy is not None:
         limits = (MEAN_LIMIT, SD_TOLERANCE)
@@ -146,12 +148,12 @@ def reach_verdict(
     return Verdict(Grade.TRUST, words)
 
 
-def _of_status(status: Status, detail: str) -> _Complaint | None:
+def _of_status(status: Status, detail: str, advice: str) -> _Complaint | None:
     if status.is_good:
         return None
     grade = Grade.REJECT if status in (Status.DIVERGED, Status.NOT_MIXED) else Grade.CARE
     said = status.label + (f" ({detail})" if detail else "")
-    return _Complaint(Verdict(grade, said, status.advice))
+    return _Complaint(Verdict(grade, said, advice or status.advice))
 
 
 def _of_density(bound: Estimate | None) -> _Complaint | None:

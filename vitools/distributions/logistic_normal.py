@@ -13,6 +13,7 @@ J. Aitchison and S. M. Shen (1980), "Logistic-normal distributions", Biometrika 
 """
 
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -24,12 +25,17 @@ from torch.distributions import (
     Independent,
     LowRankMultivariateNormal,
     MultivariateNormal,
-    Normal,
     constraints,
 )
 from torch.distributions.kl import kl_divergence, register_kl
 
-from vitools.distributions.gaussian import covariance, deviation, rsample_gaussian
+from vitools.distributions.gaussian import (
+    Normal,
+    covariance,
+    deviation,
+    draw_noise,
+    log_density_of_noise,
+)
 from vitools.distributions.last_draw import LastDraw
 
 
@@ -39,6 +45,7 @@ class LogisticNormal(TorchDistribution):
     Args:
         loc: mean of the logits, ``batch + (D,)``; D = K, or K - 1 with ``reference``.
         scale: standard deviations, ``batch + (D,)`` (diagonal covariance), or
+        log_scale: their logarithms, or
         scale_tril: Cholesky factor, ``batch + (D, D)`` (full covariance), or
         cov_factor, cov_diag: ``batch + (D, r)`` and ``batch + (D,)`` (low rank plus diagonal).
         reference: append a logit fixed at 0.
@@ -59,6 +66,7 @@ class LogisticNormal(TorchDistribution):
         loc: Tensor,
         scale: Tensor | None = None,
         *,
+        log_scale: Tensor | None = None,
         scale_tril: Tensor | None = None,
         cov_factor: Tensor | None = None,
         cov_diag: Tensor | None = None,
@@ -68,12 +76,14 @@ class LogisticNormal(TorchDistribution):
         gaussian: Distribution
         if scale is not None:
             gaussian = Independent(Normal(loc, scale, validate_args), 1)
+        elif log_scale is not None:
+            gaussian = Independent(Normal.from_log_scale(loc, log_scale), 1)
         elif scale_tril is not None:
             gaussian = MultivariateNormal(loc, scale_tril=scale_tril, validate_args=validate_args)
         elif cov_factor is not None and cov_diag is not None:
             gaussian = LowRankMultivariateNormal(loc, cov_factor, cov_diag, validate_args)
         else:
-            raise ValueError("give scale, or scale_tril, or cov_factor and cov_diag")
+            raise ValueError("give scale, or log_scale, or scale_tril, or cov_factor and cov_diag")
         self._set(gaussian, reference)
         super().__init__(gaussian.batch_shape, self._event_shape, validate_args)
 
@@ -95,7 +105,11 @@ class LogisticNormal(TorchDistribution):
 
     def rsample_log(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         """Reparameterised draws of log θ, ``sample_shape + batch + (K,)``."""
-        logits = rsample_gaussian(self.gaussian, sample_shape)
+        return self._log_of(*draw_noise(self.gaussian, sample_shape))
+
+    def _log_of(self, noise: Tensor, shared: Tensor) -> Tensor:
+        """log θ of the draw that this noise makes."""
+        logits = self.gaussian.mean + deviation(self.gaussian, noise, shared)
         if self.reference:
             logits = torch.nn.functional.pad(logits, (0, 1))
         return torch.log_softmax(logits, -1)
@@ -109,13 +123,21 @@ class LogisticNormal(TorchDistribution):
         return self.log_ratios.log_prob(ratios) - jacobian
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        log_value = self.rsample_log(sample_shape)
+        noise, shared = draw_noise(self.gaussian, sample_shape)
+        log_value = self._log_of(noise, shared)
         value = torch.exp(log_value).clamp(min=torch.finfo(log_value.dtype).tiny)
-        self._last_draw = LastDraw(value, log_value)
+        self._last_draw = LastDraw(value, log_value, self._density_of(noise, log_value))
         return value
 
+    def _density_of(self, noise: Tensor, log_value: Tensor) -> Callable[[], Tensor] | None:
+        """How to score a draw by its noise, with independent logits."""
+        if not isinstance(self.gaussian, Independent):
+            return None
+        log_scale, reference = self.gaussian.base_dist.log_scale, self.reference
+        return lambda: _log_density_of_noise(log_scale, noise, reference) - log_value.sum(-1)
+
     def log_prob(self, value: Tensor) -> Tensor:
-        """log p(θ). The last draw of this very object is scored at the log θ it was made from."""
+        """log p(θ). The last draw of this very object is scored by the noise or the log θ in it."""
         if self._last_draw is not None and self._last_draw.value is value:
             return self._last_draw.score(self.log_prob_log)
         if self._validate_args:
@@ -248,6 +270,21 @@ def _diagonal_log_density(normal: Normal, log_value: Tensor) -> Tensor:
     log_determinant = 2 * normal.scale.log().sum(-1) + total.squeeze(-1).log()
     quadratic = (weight * residual.square()).sum(-1)
     return -0.5 * ((size - 1) * math.log(2 * math.pi) + log_determinant + quadratic)
+
+
+def _log_density_of_noise(log_scale: Tensor, noise: Tensor, reference: bool) -> Tensor:
+    """log N of the log-ratios that σ ε make: :func:`_diagonal_log_density` without rounding them.
+
+    With s_k = σ_k⁻² / Σ w the quadratic form is Σ ε² - (Σ √s ε)². With a reference the log-ratios
+    are the logits themselves.
+    """
+    if reference:
+        return (log_density_of_noise(noise) - log_scale).sum(-1)
+    log_weight = -2 * log_scale
+    along = (torch.exp(0.5 * torch.log_softmax(log_weight, -1)) * noise).sum(-1)
+    log_determinant = 2 * log_scale.sum(-1) + log_weight.logsumexp(-1)
+    quadratic = noise.square().sum(-1) - along.square()
+    return -0.5 * ((noise.shape[-1] - 1) * math.log(2 * math.pi) + log_determinant + quadratic)
 
 
 def _mean_softplus(mean: Tensor, scale: Tensor) -> Tensor:

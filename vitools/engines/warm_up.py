@@ -27,6 +27,7 @@ def warm_up(
     steps: int,
     stages: int = 10,
     free_bits: float = 0.0,
+    free_bits_per: str = "site",
     num_particles: int = 1,
     seed: int = 0,
     **options: Any,
@@ -37,7 +38,7 @@ def warm_up(
     the bound (β = 1) of every step. A guide class is made once, here.
 
     Args:
-        free_bits: as of ``BetaElbo``, through all stages.
+        free_bits, free_bits_per: as of ``BetaElbo``, through all stages.
         options: of :func:`~vitools.svi`, for every stage: ``learning_rate``, ``compile``, …; a
             schedule of Adam's begins anew with each.
 
@@ -59,7 +60,7 @@ def warm_up(
         fit = svi(
             problem,
             guide,
-            objective=BetaElbo((stage + 0.5) / stages, free_bits, num_particles),
+            objective=BetaElbo((stage + 0.5) / stages, free_bits, num_particles, free_bits_per),
             max_steps=end - begin,
             seed=seed + stage,
             **options,

@@ -384,16 +384,31 @@ def test_draw_below_a_file_is_refused(refused, folder):
     assert os.listdir(folder) == ["file"]
 
 
-def test_a_failure_while_writing_leaves_whole_files_only(refused, vitools, folder):
-    (folder / "fits" / "posterior.nc").mkdir(parents=True)  # a folder where a file should go
-    result = vitools("fit", "coin", "--method", "exact", "--out", "fits")
-    assert result.exit_code == 2
-    assert "cannot write 'fits/posterior.nc'" in result.stderr.replace("\\", "/")
-    assert sorted(os.listdir("fits")) == ["fit.safetensors", "posterior.nc"]
-    Posterior.load("fits/fit.safetensors", Problem(coin.model, FLIPS))
-    (folder / "coin.svg").mkdir()
-    assert "coin.svg" in refused("draw", "coin", "--out", "coin.svg")
-    assert sorted(os.listdir(folder)) == ["coin.svg", "fits"]
+@pytest.mark.parametrize("command", [["fit", "coin"], ["compare", "coin"], ["calibrate", "coin"]])
+def test_a_folder_is_tried_out_before_any_work(refused, folder, monkeypatch, command):
+    """Links that lead nowhere and names too long have no tell-tale but the attempt."""
+    (folder / "link").symlink_to("nowhere")
+    monkeypatch.setattr("vitools.cli.target.open_target", pytest.fail)
+    assert "link' is not a folder" in refused(*command, "--out", "link")
+    assert "File name too long. Choose another folder." in refused(*command, "--out", "x" * 300)
+    assert os.listdir(folder) == ["link"]
+
+
+@pytest.mark.parametrize("name", ["posterior.nc", "fit.safetensors", "index.html"])
+def test_a_folder_where_a_file_should_go_is_refused_before_any_work(
+    refused, folder, monkeypatch, name
+):
+    (folder / "out" / name).mkdir(parents=True)
+    command = "compare" if name == "index.html" else "fit"
+    with monkeypatch.context() as patch:
+        patch.setattr("vitools.cli.target.open_target", pytest.fail)
+        message = refused(command, "coin", "--out", "out")
+    assert message == f"cannot write 'out/{name}': it is a folder. Choose another one."
+    assert os.listdir("out") == [name]
+    with monkeypatch.context() as patch:
+        patch.setattr("vitools.cli.target.open_target", pytest.fail)
+        message = refused("draw", "coin", "--out", "out")
+    assert message == "cannot write 'out': it is a folder. Choose another one."
 
 
 # ---- Ctrl-C ----------------------------------------------------------------------------

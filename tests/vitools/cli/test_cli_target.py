@@ -273,6 +273,24 @@ def test_columns_that_are_no_arguments_are_refused_though_all_have_defaults(refu
     assert "(columns: x, y; arguments: heads)" in message
 
 
+def test_a_column_of_almost_an_arguments_name_is_not_passed_over(refused, vitools, models):
+    """The model would run without it, by its default; a column of another name may stay."""
+    (models / "rates.py").write_text(
+        "import pyro, torch\n"
+        "import pyro.distributions as dist\n"
+        "def counted(counts, exposure=torch.tensor(1.0).double()):\n"
+        "    rate = pyro.sample('rate', dist.Gamma(torch.tensor(1.0).double(), 1.0))\n"
+        "    with pyro.plate('rows', len(counts)):\n"
+        "        pyro.sample('n', dist.Poisson(rate * exposure), obs=counts)\n"
+    )
+    (models / "rows.csv").write_text("counts,Exposur\n1,2\n3,2\n")
+    message = refused("fit", "rates.py:counted", "--data", "rows.csv")
+    assert "'rows.csv' has a column 'Exposur', which rates.py:counted does not take" in message
+    assert "Did you mean 'exposure'?" in message
+    (models / "rows.csv").write_text("counts,county\n1,2\n3,2\n")
+    assert vitools("explain", "rates.py:counted", "--data", "rows.csv").exit_code == 0
+
+
 def test_a_file_that_is_not_there_or_of_no_known_kind_is_refused(refused, models):
     (models / "rows.csv").write_text("x,y\n1,2\n")
     (models / "rows.txt").write_text("x,y\n1,2\n")

@@ -77,6 +77,12 @@ CASES = [
     Case("concrete", Concrete, (t(0.8), t(0.2, -0.3, 0.5)), True),
     Case("logistic_normal", LogisticNormal, (t(0.1, -0.5, 0.4), t(0.5, 1.0, 0.8)), True),
     Case(
+        "logistic_normal_log_scale",
+        lambda m, s: LogisticNormal(m, log_scale=s),
+        (t(0.1, -0.5, 0.4), t(-0.7, 0.0, -0.2)),
+        True,
+    ),
+    Case(
         "logistic_normal_reference",
         lambda m, s: LogisticNormal(m, s, reference=True),
         (t(0.3, -0.5), t(0.6, 1.2)),

@@ -108,6 +108,115 @@ def test_free_bits_leave_the_first_nats_unpaid():
         assert_unbiased(spec, Problem(model), guide, elbo, objective, **START)
 
 
+def wide_model(batch_size=None):
+    """Two dimensions a row, of which the data see the sum; the second row is not observed."""
+    with pyro.plate("rows", 4, batch_size) as rows:
+        z = pyro.sample("z", dist.Normal(DATA.new_zeros(2), 1.0).to_event(1))
+        seen = torch.arange(4)[rows] != 1
+        with pyro.poutine.mask(mask=seen):
+            pyro.sample("x", dist.Normal(z.sum(-1), NOISE), obs=DATA[rows])
+
+
+WIDE = {
+    "mean": torch.stack([START["mean"], 0.2 * START["mean"].flip(0)], -1),
+    "log_sd": torch.stack([START["log_sd"], 0.1 * START["log_sd"].flip(0)], -1),
+}
+
+
+def wide_guide(batch_size=None):
+    p = {name: pyro.param(name, value.clone()) for name, value in WIDE.items()}
+    with pyro.plate("rows", 4, batch_size) as rows:
+        pyro.sample("z", Normal(p["mean"][rows], p["log_sd"][rows].exp()).to_event(1))
+
+
+def wide_terms(mean, log_sd):
+    """E log p(x | z) of each row, and KL of each row and dimension."""
+    variance = (2 * log_sd).exp()
+    likelihood = -0.5 * ((DATA - mean.sum(-1)) ** 2 + variance.sum(-1)) / NOISE**2
+    likelihood = likelihood - math.log(NOISE) - 0.5 * math.log(2 * math.pi)
+    seen = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+    return likelihood * seen, 0.5 * (mean**2 + variance - 1 - 2 * log_sd)
+
+
+def test_each_dimension_has_its_own_free_bits():
+    """One dimension above λ and one below: what the first pays over, the second may not keep."""
+    kls = wide_terms(**WIDE)[1].mean(0)
+    free = float(kls.mean())
+    assert kls[1] < free / 2 < free < kls[0]
+
+    def bound(mean, log_sd):
+        likelihood, kl = wide_terms(mean, log_sd)
+        return likelihood.sum() - kl.sum()
+
+    def objective(mean, log_sd):
+        likelihood, kl = wide_terms(mean, log_sd)
+        return likelihood.sum() - 1.5 * kl[:, 0].sum()
+
+    spec = BetaElbo(1.5, free_bits=free, free_bits_per="dimension")
+    assert_unbiased(spec, Problem(wide_model), wide_guide, bound, objective, **WIDE)
+
+    def by_site(mean, log_sd):  # 2λ would be free for both together
+        likelihood, kl = wide_terms(mean, log_sd)
+        return likelihood.sum() - 1.5 * kl.sum()
+
+    spec = BetaElbo(1.5, free_bits=free)
+    assert_unbiased(spec, Problem(wide_model), wide_guide, bound, by_site, **WIDE)
+
+
+def test_free_bits_of_a_dimension_are_held_against_its_mean_over_a_minibatch():
+    """With batches of one row the maximum is taken row by row."""
+    free = float(wide_terms(**WIDE)[1].mean())
+
+    def bound(mean, log_sd):
+        likelihood, kl = wide_terms(mean, log_sd)
+        return likelihood.sum() - kl.sum()
+
+    def objective(mean, log_sd):
+        likelihood, kl = wide_terms(mean, log_sd)
+        return likelihood.sum() - kl.clamp(min=free).sum()
+
+    spec = BetaElbo(free_bits=free, free_bits_per="dimension")
+    assert_unbiased(
+        spec, Problem(wide_model, 1), wide_guide, bound, objective, count=20_000, **WIDE
+    )
+
+
+def test_a_dimension_without_closed_form_is_taken_at_the_draw():
+    """λ far below every KL changes nothing, λ far above leaves the likelihood alone."""
+
+    def student_model():
+        with pyro.plate("rows", 4):
+            z = pyro.sample("z", dist.StudentT(DATA.new_tensor(5.0), DATA.new_zeros(2)).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1), NOISE), obs=DATA)
+
+    problem, found = Problem(student_model), {}
+    for name, spec in {
+        "weighted": BetaElbo(0.7),
+        "nothing free": BetaElbo(0.7, 1e-9, free_bits_per="dimension"),
+        "all free": BetaElbo(0.7, 50.0, free_bits_per="dimension"),
+        "no KL": BetaElbo(0.0),
+    }.items():
+        step, _ = recorded_step(spec, problem, wide_guide)
+        with seeded(2):
+            found[name] = step()
+    # at one draw a KL may be negative, where the maximum takes hold: this draw has none such
+    torch.testing.assert_close(found["nothing free"], found["weighted"])
+    torch.testing.assert_close(found["all free"], found["no KL"])
+
+
+def test_dimensions_that_depend_on_each_other_have_no_free_bits_of_their_own():
+    def joint_guide():
+        mean = pyro.param("mean", WIDE["mean"].clone())
+        with pyro.plate("rows", 4):
+            pyro.sample("z", dist.MultivariateNormal(mean, torch.eye(2, dtype=torch.float64)))
+
+    spec = BetaElbo(free_bits=0.1, free_bits_per="dimension")
+    with pytest.raises(NotSupportedError, match="'z' are not independent in the guide, a Multiv"):
+        svi(Problem(wide_model), joint_guide, objective=spec)
+    with pytest.raises(OptionError, match="expected one of site, dimension, got 'unit'"):
+        svi(Problem(wide_model), wide_guide, objective=BetaElbo(free_bits_per="unit"))
+
+
 def test_a_kl_without_closed_form_is_taken_at_the_draw():
     start = {name: value[:1] for name, value in START.items()}
 

@@ -19,7 +19,7 @@ from objective_checks import (
     shifted_model,
 )
 
-from vitools import Problem
+from vitools import Problem, svi
 from vitools.distributions.gaussian import Normal
 from vitools.engines.objectives import Elbo, ImportanceWeighted
 from vitools.errors import NotSupportedError
@@ -149,6 +149,14 @@ def test_elements_of_common_plates_have_their_own_weights(gradient, size):
     spec = ImportanceWeighted(2, gradient)
     found = estimates(spec, Problem(local_model, size), local_guide, 3000)
     assert_unbiased(found, exact_gradient(local_bound, **LOCAL))
+
+
+@pytest.mark.parametrize("gradient", ["pathwise", "doubly_reparameterised"])
+def test_choosing_a_minibatch_draws_no_noise_that_a_recording_would_leave_out(gradient):
+    """Warnings are errors here: one says that the recording gives other numbers than the model."""
+    spec = ImportanceWeighted(2, gradient)
+    fit = svi(Problem(local_model, 2), local_guide, objective=spec, max_steps=3, compile=False)
+    assert len(fit.history) == 3
 
 
 def test_no_closed_kl_is_said():

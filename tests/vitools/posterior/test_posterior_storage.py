@@ -301,6 +301,15 @@ def test_folders_are_checked_beforehand(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match=r"cannot write into '.*': '.*/file' is not a folder"):
         check_folder(tmp_path / "file" / "a")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(FileError, match=r"cannot write into '.*link/a': '.*/link' is not a folder"):
+        check_folder(tmp_path / "link" / "a")
+    with pytest.raises(FileError, match=r"File name too long"):
+        check_folder(tmp_path / "made" / ("x" * 300))
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(FileError, match=r"cannot write '.*/sub': it is a folder"):
+        check_folder(tmp_path, "other", "sub")
+    assert sorted(os.listdir(tmp_path)) == ["file", "link", "sub"]
 
 
 def test_permissions_are_those_of_a_new_file(tmp_path):

@@ -191,10 +191,15 @@ class _Weights:
         return self.layout.model_terms(FactorGraph(model, self.problem.max_plate_nesting))
 
     def _minibatch(self) -> Trace | None:
-        """The choice of elements that all K draws share."""
+        """The choice of elements that all K draws share.
+
+        The latents are held at old values meanwhile: noise that nothing uses would be left out of
+        a recorded graph, whose draws would then be others than the model's.
+        """
         if not self.has_minibatch:
             return None
-        guide_run = run_guide(self.problem, self.guide)
+        old = {name: value.detach() for name, value in random_values(self.template).items()}
+        guide_run = self._run_guide(None, old)
         model_run = poutine.trace(poutine.replay(self.problem.call, trace=guide_run)).get_trace()
         chosen = Trace()
         for name, node in model_run.nodes.items():
