@@ -84,6 +84,11 @@ class AdamAscent(Ascent):
     def scale_rate(self, factor: float) -> None:
         self.rate = self.rate * factor
 
+    def metric(self) -> Tensor:
+        """By what a step divides the gradient of each number of the parameters."""
+        state = self.adam_state
+        return (state.second / (1 - 0.999**state.step)).sqrt() / self.rate
+
     def place(self, values: Sequence[Tensor]) -> None:
         with torch.no_grad():
             for parameter, part in zip(self.parameters, self._parts(values[0]), strict=True):

@@ -88,6 +88,7 @@ class Run:
         self.rule = PlateauRule(
             self._reduce_rate,
             lambda: self.ascent.vector(),
+            metric=self.ascent.metric if isinstance(self.ascent, AdamAscent) else None,
             resolution=max(0.2, NATS_PER_LATENT * num_latents),
             thin=BLOCK,
         )
