@@ -3,8 +3,8 @@
     python benchmarks/svi_stopping.py [--seeds 20] [--only NAME] [--data ../shared/data/posteriordb]
 
 Every fit is made with default options, and its bound compared, on the same draws, with the best
-that longer runs reach from where it ended: 8000 steps at a fifth of the first step size, and 4000 at
-the whole of it before such 8000. So each run is held against its own optimum, where there are several.
+that longer runs reach from where it ended: 5000 steps at a fifth of the first step size, and 2000 at
+the whole of it before such 5000. So each run is held against its own optimum, where there are several.
 With the rule's resolution r (.2 nats, or .01 a latent where that is more) and three standard errors,
 
     early   it says that it converged, and is more than r below;
@@ -53,8 +53,8 @@ from posteriors import POSTERIORS  # noqa: E402
 DRAWS = 2000
 PATIENCE = 4000
 LIMIT = 20_000
-FIXED = (1000, 4000, 16_000)
-CONTINUED = ((0, 8000), (4000, 8000))  # steps at the first step size, then at a fifth of it
+FIXED = (1000, 4000, 8000)
+CONTINUED = ((0, 5000), (2000, 5000))  # steps at the first step size, then at a fifth of it
 
 
 def eight_schools() -> Problem:

@@ -8,12 +8,15 @@ has moved by Δθ = -n M⁻¹ ∇loss, its noise averaged away; so the mean grad
     gain = Σᵢ (Mᵢ Δθᵢ / n) (θ̄₂ - θ̄₁)ᵢ
 
 is what the bound gained from the mean iterate θ̄₁ of one half of the window to that of the
-other. Drift along a ridge counts by what it gains, and no further. Independent noise enters the product
-of two displacements, Σᵢ hᵢ var(θ̄ᵢ) in size with hᵢ the curvatures: the very loss that the Monte Carlo
-error of the averaged iterate costs. A stage (one learning rate) therefore ends when
+other. Drift along a ridge counts by what it gains, and no further. And the Monte Carlo error of
+the mean iterate of n steps, var(θᵢ) τᵢ / n with τᵢ = 2 Mᵢ/hᵢ steps between independent iterates, costs
 
-- the gain, gone on with for as many steps as the stage has had and at least HORIZON, is below
-  ``resolution`` nats, either way: drift and Monte Carlo error both have become small;
+    ½ Σᵢ hᵢ var(θ̄ᵢ) = Σᵢ Mᵢ var(θᵢ) / n
+
+nats, whatever the curvatures hᵢ. A stage (one learning rate) ends when
+
+- the gain, gone on with for as many steps as the stage has had and at least HORIZON, and the
+  cost of the Monte Carlo error together are below ``resolution`` nats;
 - the bound agrees: its mean over the last quarter is not detectably above that of the quarter
   before, m₂ - m₁ < 2 √(se₁² + se₂²), with standard errors from batch means.
 
@@ -23,7 +26,8 @@ split R-hat of the window's halves is at most 1.2 for 95 % of the parameters (We
 idea of the first test, too), or the bound's own error is below ``resolution``.
 
 The windows grow with the stage, so a slow drift is found as the tests gain power. Each
-stage ends by dividing the learning rate; the last one ends the run.
+stage ends by dividing the learning rate; the last one, which has LAST_STAGE steps at least because
+they are what is averaged, ends the run.
 """
 
 import math
@@ -35,6 +39,7 @@ from torch import Tensor
 from vitools.posterior import Status
 
 FIRST_CHECK = 400
+LAST_STAGE = 1000
 GROWTH = 1.3
 HORIZON = 1000
 MAX_COORDINATES = 1000
@@ -73,7 +78,8 @@ class PlateauRule:
         self._elbo: list[float] = []
         self._iterates: list[Tensor] = []
         self._metrics: list[Tensor] = []
-        self._next_check = max(FIRST_CHECK, 8 * self.thin)
+        first = LAST_STAGE if self.stage == self.stages - 1 else FIRST_CHECK
+        self._next_check = max(first, 8 * self.thin)
 
     def __call__(self, step: int, elbo: float) -> Status | None:
         """Take one more value of the bound; return CONVERGED at the end of the last stage."""
@@ -111,9 +117,10 @@ class PlateauRule:
         before, before_error = batch_mean(earlier)
         if value - before > 2 * math.hypot(error, before_error):
             return value, error, None
-        if self._metrics[3:] and self.predicted_gain() > self.resolution:
+        if self._metrics[3:] and self.to_be_had() > self.resolution:
             return value, error, None
-        later = (self.stages - 1 - self.stage) * FIRST_CHECK
+        later = max(0, self.stages - 2 - self.stage) * FIRST_CHECK
+        later += LAST_STAGE if self.stage < self.stages - 1 else 0
         return value, error, self._next_check - len(self._elbo) + later
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, int]]:
@@ -138,17 +145,19 @@ class PlateauRule:
         """Forget the bounds and iterates of this stage."""
         self._begin()
 
-    def predicted_gain(self) -> float:
-        """Nats that as many steps again, and at least HORIZON, would move the bound by."""
+    def to_be_had(self) -> float:
+        """Nats that more steps would change the bound by: predicted gain and Monte Carlo error."""
         begin = len(self._iterates) // 2
         window = torch.stack(self._iterates[begin:]).double()
-        pull = torch.stack(self._metrics[begin:]).double().mean(0) * (window[-1] - window[0])
+        metric = torch.stack(self._metrics[begin:]).double().mean(0)
         half = len(window) // 2
         moved = window[-half:].mean(0) - window[:half].mean(0)
-        left_out = self.iterate().numel() / window.shape[1]
-        gain = left_out * float(pull @ moved) / (self.thin * (len(window) - 1))
-        steps = self.thin * (len(window) - half)
-        return abs(gain) * max(len(self._elbo), HORIZON) / steps
+        pull = metric * (window[-1] - window[0]) / (self.thin * (len(window) - 1))
+        gain_a_step = abs(float(pull @ moved)) / (self.thin * (len(window) - half))
+        steps = len(self._elbo)
+        monte_carlo = float(metric @ window.var(0)) / steps
+        thinned = self.iterate().numel() / len(metric)
+        return thinned * (gain_a_step * max(steps, HORIZON) + monte_carlo)
 
     def _is_stationary(self) -> bool:
         quarter = len(self._elbo) // 4
@@ -158,7 +167,7 @@ class PlateauRule:
         if after[0] - before[0] > detectable:
             return False
         if self.metric is not None:
-            return self.predicted_gain() < self.resolution
+            return self.to_be_had() < self.resolution
         if len(self._elbo) > PATIENCE * FIRST_CHECK and detectable < self.resolution:
             return True
         window = torch.stack(self._iterates[len(self._iterates) // 2 :])

@@ -123,7 +123,7 @@ def test_the_predicted_gain_is_what_gradient_descent_gains():
     bounds = [float(-0.5 * curvature @ mean**2) for mean in means]
     expected = (bounds[1] - bounds[0]) * 1000 / 95  # going on for a thousand steps
     assert expected > 10
-    assert rule.predicted_gain() == pytest.approx(expected, rel=0.05)  # the gradient bends a little
+    assert rule.to_be_had() == pytest.approx(expected, rel=0.05)  # the gradient bends a little
 
 
 def test_a_slow_climb_that_the_noise_hides_is_waited_for():
@@ -141,7 +141,7 @@ def test_drift_that_gains_nothing_is_not_waited_for():
     metric = torch.tensor([10.0]).double()
     iterates = (torch.tensor([0.001 * i]).double() for i in range(5000))
     _, ended = with_metric(iterates, metric, [noise.gauss(0, 20) for _ in range(5000)])
-    assert ended == 400
+    assert ended == 1000  # the shortest last stage
 
 
 def test_the_average_s_monte_carlo_error_is_waited_for():
@@ -151,7 +151,7 @@ def test_the_average_s_monte_carlo_error_is_waited_for():
     iterates = list(descent(torch.zeros(size).double(), curvature, metric, 8000, noise=1.0))
     _, ended = with_metric(iterates, metric, [0.0] * 8000)
     assert ended is not None
-    assert size / (2 * ended) < 0.5  # nats; 0.6 at the first look
+    assert size / (2 * ended) < 0.2
     assert ended < 4000
 
 
@@ -160,4 +160,4 @@ def test_few_of_many_parameters_stand_for_all():
     path = [torch.full((5000,), 0.001 * i).double() for i in range(380)]
     whole, _ = with_metric(path, metric, [0.0] * 380)
     fewer, _ = with_metric([p[:500] for p in path], metric[:500], [0.0] * 380)
-    assert whole.predicted_gain() == pytest.approx(10 * fewer.predicted_gain())
+    assert whole.to_be_had() == pytest.approx(10 * fewer.to_be_had())
