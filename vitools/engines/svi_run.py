@@ -63,7 +63,7 @@ class Run:
     def __init__(
         self, problem: Problem, guide: Any, options: Options, start: Posterior | Start | None
     ) -> None:
-        self.problem, self.options = problem, options
+        self.problem, self.options, self.start = problem, options, start
         with isolated() as self.params:
             guide_is_new = is_new(guide)
             report = asked(problem, guide)
@@ -191,11 +191,14 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with."""
-        options, kind = self.options, type(self.guide)
+        options, start, kind = self.options, self.start, type(self.guide)
         optimizer = getattr(self.ascent, "optimizer", None)
         return {
             "problem": f"'{self.problem.name}' with data {self.problem.fingerprint}",
             "guide": getattr(self.guide, "__name__", f"{kind.__module__}.{kind.__qualname__}"),
+            "start": f"a fit by {start.engine} ({start.fingerprint})"
+            if isinstance(start, Posterior)
+            else start,
             "parameters": {k: list(v.shape) for k, v in self.params["params"].items()},
             "objective": f"{options.objective or 'ELBO'} by {options.num_particles}",
             "optimizer": "Adam" if optimizer is None else type(optimizer).__name__,
