@@ -6,7 +6,7 @@ Every estimator is recorded as a graph and run on fresh draws. The noise is the 
 variance over the guide's parameters; the signal is the root mean square of the mean gradient;
 milliseconds are the median of single runs of the graph (of the Python code for a running mean,
 which is no graph). Each K has its own bound, so that only noise *relative to the signal* compares
-different K. Writes gradient_variance.json.
+different K. Writes gradient_variance.json and .md.
 """
 
 import argparse
@@ -157,6 +157,31 @@ def cases(seed: int) -> dict[str, tuple[Problem, Any, dict[str, Any]]]:
     }
 
 
+def markdown(result: dict[str, Any]) -> str:
+    """One row for each model and estimator; noise by signal, which can be compared, in bold."""
+    lines = [
+        "| model | gradient | at the start: noise | signal | noise / signal "
+        "| at the fit: noise | signal | noise / signal | ms |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for title, places in result.items():
+        if not isinstance(places, dict):  # how it was measured
+            continue
+        for name, start in places["start"].items():
+            fit = places["fit"][name]
+            figures = " | ".join(
+                f"{row['noise']:.3g} | {row['signal']:.3g} | **{row['relative']:.2g}**"
+                for row in (start, fit)
+            )
+            lines.append(f"| {title} | {name} | {figures} | {fit['milliseconds']:.2f} |")
+    note = (
+        "Noise: root of the mean variance over the guide's parameters. Signal: root mean square of "
+        "the mean gradient, which vanishes at a fit. Bounds of different K are different functions, "
+        f"so only the ratio compares them. {result['draws']} draws each, {result['threads']} thread."
+    )
+    return "\n".join([*lines, "", note]) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=2000)
@@ -178,6 +203,7 @@ def main() -> None:
                     f"{row['relative']:9.2f}{row['milliseconds']:8.2f}"
                 )
     (options.out / "gradient_variance.json").write_text(json.dumps(result, indent=2) + "\n")
+    (options.out / "gradient_variance.md").write_text(markdown(result))
 
 
 if __name__ == "__main__":

@@ -98,6 +98,11 @@ class AdamAscent(Ascent):
             return self.unscheduled_rate
         return self.unscheduled_rate * factor_at(schedule, int(self.adam_state.step))
 
+    def metric(self) -> Tensor:
+        """By what a step divides the gradient of each number of the parameters."""
+        state = self.adam_state
+        return (state.second / (1 - 0.999**state.step)).sqrt() / self.rate
+
     def place(self, values: Sequence[Tensor]) -> None:
         with torch.no_grad():
             for parameter, part in zip(self.parameters, self._parts(values[0]), strict=True):

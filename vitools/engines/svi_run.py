@@ -64,7 +64,7 @@ class Run:
     def __init__(
         self, problem: Problem, guide: Any, options: Options, start: Posterior | Start | None
     ) -> None:
-        self.problem, self.options = problem, options
+        self.problem, self.options, self.start = problem, options, start
         with isolated() as self.params:
             guide_is_new = is_new(guide)
             report = asked(problem, guide)
@@ -89,6 +89,7 @@ class Run:
         self.rule = PlateauRule(
             self._reduce_rate,
             lambda: self.ascent.vector(),
+            metric=self.ascent.metric if isinstance(self.ascent, AdamAscent) else None,
             resolution=max(0.2, NATS_PER_LATENT * num_latents),
             thin=BLOCK,
         )
@@ -193,7 +194,7 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with."""
-        options, kind = self.options, type(self.guide)
+        options, start, kind = self.options, self.start, type(self.guide)
         optimizer = options.optimizer or Adam()
         if not isinstance(optimizer, Adam):
             assert isinstance(self.ascent, OptimizerAscent)
@@ -201,6 +202,9 @@ class Run:
         return {
             "problem": f"'{self.problem.name}' with data {self.problem.fingerprint}",
             "guide": getattr(self.guide, "__name__", f"{kind.__module__}.{kind.__qualname__}"),
+            "start": f"a fit by {start.engine} ({start.fingerprint})"
+            if isinstance(start, Posterior)
+            else start,
             "parameters": {k: list(v.shape) for k, v in self.params["params"].items()},
             "objective": f"{options.objective or 'ELBO'} by {options.num_particles}",
             "optimizer": optimizer.words if isinstance(optimizer, Adam) else optimizer.__name__,

@@ -15,6 +15,7 @@ from torch import Tensor
 from vitools.errors import NotSupportedError, OptionError
 from vitools.posterior.results import Estimate, History, Status
 from vitools.problem import Problem
+from vitools.program import fingerprint
 from vitools.sites import nearest
 
 DRAWS_FOR_MOMENTS = 4000
@@ -97,6 +98,11 @@ class Posterior(ABC):
     @abstractmethod
     def _restore(cls, saved: Saved) -> "Posterior":
         """The inverse of :meth:`_state`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the numbers this fit consists of."""
+        return fingerprint((), self._state()[0])
 
     # ---- derived ----------------------------------------------------------------------------
 

@@ -102,15 +102,16 @@ def shifted_log_weight(noise, shift, loc, log_scale):
     return likelihood.sum(-1) + log_normal(x, 0.0, 1.0) - log_normal(x, loc, log_scale.exp())
 
 
-def shifted_bound(num_particles):
-    """E log mean w, by Gauss-Hermite quadrature in as many dims as there are draws."""
+def shifted_bound(num_particles, alpha=0.0):
+    """E log mean w^(1-alpha) / (1-alpha), by Gauss-Hermite quadrature in as many dims as there are draws."""
 
     def bound(**parameters):
         nodes, weights = hermite(60 if num_particles < 3 else 30)
         log_w = shifted_log_weight(nodes, **parameters)
         grid = torch.stack(torch.meshgrid(*[log_w] * num_particles, indexing="ij"))
         mass = torch.stack(torch.meshgrid(*[weights] * num_particles, indexing="ij")).prod(0)
-        return (mass * (grid.logsumexp(0) - math.log(num_particles))).sum()
+        log_mean = (grid * (1 - alpha)).logsumexp(0) - math.log(num_particles)
+        return (mass * log_mean).sum() / (1 - alpha)
 
     return bound
 

@@ -403,6 +403,16 @@ def test_rows_go_through_memory_once():
         torch.testing.assert_close(got, expected)
 
 
+def test_data_written_to_between_calls_are_seen():
+    x, w = normal(3000, 7), normal(7)
+    module, inputs = graph_of(lambda x, w: [(x @ w).exp().sum()], (x, w))
+    run = compile_loops(module, inputs, fixed=[0])
+    assert run.program.columns
+    run(*inputs)
+    x.mul_(0.5)
+    torch.testing.assert_close(run(*inputs)[0], (x @ w).exp().sum())
+
+
 def test_threads_add_up_to_the_same_numbers_every_time(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     module, inputs = graph_of(glm, (normal(50_000, 7), normal(50_000).sign(), normal(7)))

@@ -48,6 +48,43 @@ def test_importance_weighted_gradients_on_one_latent(gradient, num_particles):
     assert_unbiased(found, exact_gradient(shifted_bound(num_particles), **START))
 
 
+@pytest.mark.parametrize("gradient", ["pathwise", "doubly_reparameterised"])
+def test_gradients_of_the_bound_between_elbo_and_importance_weights(gradient):
+    found = estimates(
+        ImportanceWeighted(2, gradient, 0.4), Problem(shifted_model), normal_guide, 4000
+    )
+    assert_unbiased(found, exact_gradient(shifted_bound(2, 0.4), **START))
+
+
+def test_renyi_s_bound_of_two_gaussians():
+    """p(x, z) = N(z; 0, 1) N(x; z, 1) and q = N(0, 1): 1/(1-α) log E_q w^(1-α) in closed form.
+
+    w is the likelihood, and N(x; z, 1)^(1-α) is N(x; z, 1/(1-α)) up to a factor, so that E_q w^(1-α)
+    is that factor times N(x; 0, 1 + 1/(1-α)).
+    """
+    x, alpha = torch.tensor(1.5), 0.5
+
+    def model():
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide():
+        loc = pyro.param("loc", torch.tensor(0.0))
+        pyro.sample("z", Normal(loc, torch.tensor(1.0)))
+
+    variance = torch.tensor(1 / (1 - alpha))
+    factor = 0.5 * (2 * math.pi * variance).log() - 0.5 * (1 - alpha) * math.log(2 * math.pi)
+    expected = (factor + log_normal(x, 0.0, (1 + variance).sqrt())) / (1 - alpha)
+    count = 4000
+    losses, _ = estimates(ImportanceWeighted(count, alpha=alpha), Problem(model), guide, 20)
+    # w^(1-α) ≤ 1 and of mean .3, so that its relative sd is below 2 and the bias, var/(2K), 1e-3
+    error = float(losses.std()) / math.sqrt(20)
+    assert abs(float(losses.mean() + expected)) < 4 * error + 1e-3
+    evidence = log_normal(x, 0.0, math.sqrt(2))
+    elbo = -0.5 * math.log(2 * math.pi) - 0.5 * (float(x) ** 2 + 1)
+    assert elbo < expected < evidence
+
+
 # ---- two latents, one drawn given the other -----------------------------------------------------
 
 PAIR = {"mean": -0.1, "log_sd": -0.9, "loc": 0.4, "slope": 0.7, "log_scale": -0.5}

@@ -118,6 +118,7 @@ def test_a_fit_with_a_guide_that_draws_discrete_latents():
     [
         (ImportanceWeighted(5, "sticking_the_landing"), NotSupportedError, "biased"),
         (ImportanceWeighted(5, "best"), OptionError, "got 'best'"),
+        (ImportanceWeighted(5, alpha=1.0), OptionError, "0 ≤ alpha < 1, got 1.0"),
         (ImportanceWeighted(0), OptionError, "num_particles ≥ 1"),
         (ImportanceWeighted(5, "pathwise"), NotSupportedError, "at 'g', 'z'"),
         (Elbo(gradient="sticking_the_landing"), NotSupportedError, "at 'g', 'z'"),

@@ -97,6 +97,8 @@ def test_score_function_gradients_of_continuous_draws():
     for count in (2, 3):
         found = estimates(ImportanceWeighted(count), Problem(shifted_model), guide, 6000)
         assert_unbiased(found, exact_gradient(shifted_bound(count), **START))
+    found = estimates(ImportanceWeighted(2, alpha=0.4), Problem(shifted_model), guide, 6000)
+    assert_unbiased(found, exact_gradient(shifted_bound(2, 0.4), **START))
 
 
 def test_leave_one_out_weights_with_discrete_draws_in_a_plate():

@@ -85,3 +85,79 @@ def test_split_rhat_of_two_shifted_halves():
     half = torch.tensor([-1.0, 0.0, 1.0]).double()
     window = torch.cat([half, half + 2]).unsqueeze(-1)
     assert float(split_rhat(window)) == pytest.approx((2 / 3 + 2.0 / 1.0) ** 0.5)
+
+
+def descent(theta, curvature, metric, steps, noise=0.0, seed=0):
+    """Iterates of θ ← θ - (h θ + noise) / M from ``theta``."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        slope = curvature * theta + noise * torch.randn(theta.shape, generator=generator).double()
+        theta = theta - slope / metric
+        yield theta
+
+
+def with_metric(iterates, metric, bounds, **options):
+    """The rule after it has seen everything, and when it ended."""
+    current, ended = {}, None
+    rule = PlateauRule(
+        lambda: None, lambda: current["iterate"], metric=lambda: metric, stages=1, **options
+    )
+    for step, (iterate, value) in enumerate(zip(iterates, bounds, strict=True), 1):
+        current["iterate"] = iterate
+        if rule(step, value) is not None:
+            return rule, step
+    return rule, ended
+
+
+def test_the_predicted_gain_is_what_gradient_descent_gains():
+    """-½ Σ hᵢ θᵢ² with θ_t = (1 - hᵢ/Mᵢ)^t θ₀, at the mean iterates of two quarters of a run."""
+    curvature, metric = torch.tensor([4.0, 0.3, 1e-3]).double(), torch.tensor([900.0, 400.0, 2.0])
+    start = torch.tensor([30.0, 20.0, 10.0]).double()
+    steps = 380  # short of the first look, which would end a stage
+    rule, _ = with_metric(
+        descent(start, curvature, metric.double(), steps), metric.double(), [0.0] * steps, thin=1
+    )
+    powers = (1 - curvature / metric.double()) ** torch.arange(1, steps + 1).double().unsqueeze(-1)
+    path = start * powers
+    means = path[190:285].mean(0), path[285:].mean(0)
+    bounds = [float(-0.5 * curvature @ mean**2) for mean in means]
+    expected = (bounds[1] - bounds[0]) * 1000 / 95  # going on for a thousand steps
+    assert expected > 10
+    assert rule.to_be_had() == pytest.approx(expected, rel=0.05)  # the gradient bends a little
+
+
+def test_a_slow_climb_that_the_noise_hides_is_waited_for():
+    """The bound gains 1 nat in 1000 steps and its noise is 20: only the iterates can tell."""
+    noise = random.Random(0)
+    metric = torch.tensor([1000.0]).double()  # a step of .001 is the gradient 1
+    iterates = (torch.tensor([0.001 * i]).double() for i in range(5000))
+    _, ended = with_metric(iterates, metric, [noise.gauss(0, 20) for _ in range(5000)])
+    assert ended is None
+
+
+def test_drift_that_gains_nothing_is_not_waited_for():
+    """The same drift along a ridge so flat that 1000 steps gain .01 nats."""
+    noise = random.Random(0)
+    metric = torch.tensor([10.0]).double()
+    iterates = (torch.tensor([0.001 * i]).double() for i in range(5000))
+    _, ended = with_metric(iterates, metric, [noise.gauss(0, 20) for _ in range(5000)])
+    assert ended == 1000  # the shortest last stage
+
+
+def test_the_average_s_monte_carlo_error_is_waited_for():
+    """Stationary noise in 500 parameters, whose mean over n steps costs Σ s²/(2 h n) nats."""
+    size = 500
+    curvature, metric = torch.ones(size).double(), torch.full((size,), 20.0).double()
+    iterates = list(descent(torch.zeros(size).double(), curvature, metric, 8000, noise=1.0))
+    _, ended = with_metric(iterates, metric, [0.0] * 8000)
+    assert ended is not None
+    assert size / (2 * ended) < 0.2
+    assert ended < 4000
+
+
+def test_few_of_many_parameters_stand_for_all():
+    metric = torch.full((5000,), 2.0).double()
+    path = [torch.full((5000,), 0.001 * i).double() for i in range(380)]
+    whole, _ = with_metric(path, metric, [0.0] * 380)
+    fewer, _ = with_metric([p[:500] for p in path], metric[:500], [0.0] * 380)
+    assert whole.to_be_had() == pytest.approx(10 * fewer.to_be_had())

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from vitools import Problem, Status, svi
 from vitools.errors import FileError, OptionError
+from vitools.guides import AutoMeanField
 from vitools.models import coin
 
 
@@ -140,6 +141,23 @@ def test_a_checkpoint_of_other_data_or_guide_is_refused(problem, tmp_path):
             checkpoint=path,
             resume=True,
         )
+
+
+def test_a_checkpoint_of_another_start_is_refused(problem, tmp_path):
+    path = tmp_path / "run.ckpt"
+    one, other = (svi(problem, AutoMeanField, max_steps=n, compile=False) for n in (8, 12))
+    options = {"max_steps": 20, "compile": False, "checkpoint": path}
+    svi(problem, AutoMeanField, start=one, **options)
+    resumed = svi(problem, AutoMeanField, start=one, resume=True, **options)
+    assert len(resumed.history) == 20
+    for start, words in ((other, "a fit by svi"), ("search", "search"), (None, "None")):
+        with pytest.raises(
+            FileError, match=rf"its start is a fit by svi \(\w+\), here it is {words}"
+        ):
+            svi(problem, AutoMeanField, start=start, resume=True, **options)
+    svi(problem, AutoMeanField, start="guide", **options)
+    with pytest.raises(FileError, match="its start is guide, here it is search"):
+        svi(problem, AutoMeanField, start="search", resume=True, **options)
 
 
 def test_a_fit_is_no_checkpoint(tmp_path):

@@ -212,7 +212,7 @@ def test_the_rule_expects_an_end_only_where_the_bound_has_stopped_climbing():
         rule(step, value)
     bound, error, left = rule.expect()
     assert abs(bound) < 5 * error
-    assert left == 100 + 400  # the first look of this stage, then that of the last
+    assert left == 100 + 1000  # the first look of this stage, then that of the last
 
 
 def test_a_restored_rule_goes_on_as_before():

@@ -152,9 +152,8 @@ class Loops:
         work = torch.empty(program.work + 64, dtype=torch.uint8)
         skipped = -work.data_ptr() % 64
         self.work = work[skipped : skipped + program.work]
-        self.columns: dict[int, Tensor] = {}
-        for i, first in program.columns.items():
-            self.columns[i] = in_columns(example[i]) if i == first else self.columns[first]
+        self.columns: dict[int, tuple[int, Tensor]] = {}
+        """Version and numbers of what the program wants column by column."""
         states = program.outputs[: program.num_state]
         self.states = [[torch.empty(shape, dtype=d) for shape, d in states] for _ in range(2)]
         self.lock = Lock()
@@ -169,7 +168,9 @@ class Loops:
             torch.empty((steps, *shape[1:]) if stacks else shape, dtype=dtype)
             for shape, dtype, stacks in self.made[program.num_state :]
         ]
-        whole = [self.columns.get(i, t) for i, t in enumerate((*inputs, *program.constants))]
+        whole = [*inputs, *program.constants]
+        for i, first in program.columns.items():
+            whole[i] = self._in_columns(first, inputs[first])
         given = self.pointers[0](*[t.data_ptr() for t in whole])
         made = self.pointers[1](*[t.data_ptr() for t in outputs])
         with self.lock, self.calls.on(inputs, outputs) as call:
@@ -177,3 +178,11 @@ class Loops:
         if outcome:
             raise IndexError("index out of range in a compiled graph")
         return outputs
+
+    def _in_columns(self, index: int, data: Tensor) -> Tensor:
+        """A copy of the data column by column, made again when they were written to."""
+        version, copy = self.columns.get(index, (-1, data))
+        if version != data._version:
+            copy = in_columns(data)
+            self.columns[index] = data._version, copy
+        return copy

@@ -11,6 +11,11 @@ weighted autoencoders"). Three gradients:
   ∂ log q(θ_k) times the bound less what it would be with w_k replaced by the others' geometric
   mean.
 
+Weights to a power, 1/(1-α) E log 1/K Σ_k w_k^(1-α), give a bound between this one (α = 0) and the
+ELBO (α → 1) that tends to Rényi's (Li & Turner 2016; Daudel et al. 2023, "Alpha-divergence
+variational inference meets importance weighted auto-encoders"). Then w̃ = w^(1-α) / Σ w^(1-α), and
+α w̃_k + (1-α) w̃_k² takes the place of w̃_k².
+
 Where all latents and data lie in common plates the elements are independent given the parameters,
 and each has weights of its own: Σ_n log 1/K Σ_k w_nk. Minibatches of such plates are unbiased.
 """
@@ -42,7 +47,7 @@ from vitools.engines.objectives.objective import (
 from vitools.engines.objectives.particles import Particles
 from vitools.engines.objectives.slices import PlateLayout, Term
 from vitools.enumeration import FactorGraph
-from vitools.errors import NotSupportedError
+from vitools.errors import NotSupportedError, OptionError
 from vitools.problem import Problem
 from vitools.sites import is_subsample
 
@@ -57,13 +62,20 @@ class ImportanceWeighted:
         gradient: ``"doubly_reparameterised"``, ``"pathwise"`` or ``"leave_one_out"`` (the choice
             for guides whose draws carry no derivative). By default the first where the guide
             allows it, else the last.
+        alpha: of Rényi's divergence, at least 0 and below 1: less variance, a lower bound.
     """
 
     num_particles: int
     gradient: str | None = None
+    alpha: float = 0.0
 
     def __call__(self, problem: Problem, guide: Any) -> Objective:
         refuse_bad_count(self.num_particles, 1, "ImportanceWeighted")
+        if not 0 <= self.alpha < 1:
+            raise OptionError(
+                f"ImportanceWeighted: expected 0 ≤ alpha < 1, got {self.alpha}. The ELBO is "
+                "what alpha = 1 would be: use Elbo()."
+            )
         if self.gradient == "sticking_the_landing":
             raise NotSupportedError(
                 "ImportanceWeighted: sticking the landing is biased for more than one weight. Use "
@@ -76,15 +88,23 @@ class ImportanceWeighted:
         refuse_unknown(gradient, GRADIENTS, "ImportanceWeighted: gradient")
         if gradient != "leave_one_out":
             refuse_not_reparameterised(run, guide, gradient.replace("_", " "))
-        weights = _Weights(problem, guide, run, self.num_particles)
-        return Objective(getattr(weights, gradient), True, f"IW bound of {self.num_particles}")
+        weights = _Weights(problem, guide, run, self.num_particles, self.alpha)
+        return Objective(getattr(weights, gradient), True, self._label)
+
+    @property
+    def _label(self) -> str:
+        power = f", alpha {self.alpha}" if self.alpha else ""
+        return f"IW bound of {self.num_particles}{power}"
 
 
 class _Weights:
     """log w, ``[K, *rank]`` with the sizes of the common plates, and the losses made of it."""
 
-    def __init__(self, problem: Problem, guide: Any, guide_run: Trace, count: int) -> None:
+    def __init__(
+        self, problem: Problem, guide: Any, guide_run: Trace, count: int, alpha: float
+    ) -> None:
         self.problem, self.guide, self.template = problem, guide, guide_run
+        self.alpha = alpha
         self.count, self.layout = count, PlateLayout(problem)
         self.draws, self.weights = Particles(count), Particles(count)
         self.has_minibatch = any(p.subsample_size < p.size for p in problem.plates.values())
@@ -122,14 +142,14 @@ class _Weights:
         others = (fixed.sum(0) - fixed) / (self.count - 1)
         own = torch.eye(self.count, dtype=torch.bool, device=fixed.device)
         own = own.reshape(own.shape + (1,) * self.layout.rank)
-        signal = fixed.logsumexp(0) - torch.where(own, others, fixed).logsumexp(1)
+        signal = self._log_mean(fixed, 0) - self._log_mean(torch.where(own, others, fixed), 1)
         surrogate = (log_q * signal).sum() * self.minibatch_weight
         return -self._bound(log_w) - without_value(surrogate)
 
     def doubly_reparameterised(self) -> Tensor:
         minibatch = self._minibatch()
         draws = self.draws(lambda _: random_values(self._run_guide(minibatch)))
-        share = _Share()
+        share = _Share(self.alpha)
         for name, value in draws.items():
             if value.requires_grad:
                 value.register_hook(partial(share.of_gradient, self.template.nodes[name]))
@@ -140,14 +160,19 @@ class _Weights:
             return self._log_w(run, minibatch) + without_value(self._log_q(fixed_run))
 
         log_w = self.weights(once, draws)
-        share.weights = log_w.detach().softmax(0)
+        share.weights = ((1 - self.alpha) * log_w.detach()).softmax(0)
         surrogate = (share.weights * log_w).sum() * self.minibatch_weight
         return -self._bound(log_w.detach()) - without_value(surrogate)
 
     # ---- what they are made of ---------------------------------------------------------------
 
     def _bound(self, log_w: Tensor) -> Tensor:
-        return (log_w.logsumexp(0) - math.log(self.count)).sum() * self.minibatch_weight
+        return self._log_mean(log_w, 0).sum() * self.minibatch_weight
+
+    def _log_mean(self, log_w: Tensor, dim: int) -> Tensor:
+        """log (1/K Σ w^(1-α))^(1/(1-α)) along ``dim``."""
+        power = 1 - self.alpha
+        return ((power * log_w).logsumexp(dim) - math.log(self.count)) / power
 
     def _own_weights(self) -> tuple[Tensor, Tensor]:
         """log w, and log q of the draws without a derivative, of K fresh draws."""
@@ -209,9 +234,12 @@ class _Weights:
 
 
 class _Share:
-    """Multiplies what flows back through each draw by its weight w̃, known by then."""
+    """Multiplies what flows back through each draw by α + (1-α) w̃, known by then."""
 
     weights: Tensor | None = None
+
+    def __init__(self, alpha: float) -> None:
+        self.alpha = alpha
 
     def of_gradient(self, node: Any, gradient: Tensor) -> Tensor:
         """``[K, *batch, *event]``, by the weights of the plates within the batch."""
@@ -221,4 +249,4 @@ class _Share:
         batch = gradient.dim() - 1 - event
         tail = list(self.weights.shape[1:])[-batch:] if batch else []
         shape = [len(self.weights), *[1] * (batch - len(tail)), *tail, *[1] * event]
-        return gradient * self.weights.reshape(shape)
+        return gradient * (self.alpha + (1 - self.alpha) * self.weights).reshape(shape)
