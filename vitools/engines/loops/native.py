@@ -90,7 +90,7 @@ def compile_loops(
     """
     threads = torch.get_num_threads() if _knows_threads(find_loop_compiler()) else 1
     program = loop_program(module, example, num_state, num_noise, fixed, threads)
-    return Loops(program, _library(program.source), example)
+    return Loops(program, _library(program.source))
 
 
 def _library(source: str) -> Any:
@@ -141,7 +141,7 @@ class Loops:
     lets others go on.
     """
 
-    def __init__(self, program: LoopProgram, run: Any, example: Sequence[Tensor]) -> None:
+    def __init__(self, program: LoopProgram, run: Any) -> None:
         self.program, self.run = program, run
         self.made = [
             (shape, dtype, bool(program.noise) and i >= program.num_state)
