@@ -105,8 +105,8 @@ def svi_validated(
         checkpoint, resume: as of ``svi``; the best so far is kept in a file beside it, with
             ``.best`` added to its name.
         progress: told of the whole run, as ``svi`` would.
-        options: the others of ``svi``. Parts are not compiled unless ``compile`` says so: each
-            would be compiled anew.
+        options: the others of ``svi``. With ``compile="auto"`` a part is compiled where it repays
+            that by itself; later ones find the first's code on disk.
 
     Example:
         >>> from vitools import Problem
@@ -131,7 +131,6 @@ def svi_validated(
         if progress is not None:
             progress(replace(report, max_steps=max_steps))
 
-    options.setdefault("compile", False)
     looks = Looks()
     with TemporaryDirectory() as folder:
         file = Path(folder) / "run" if checkpoint is None else Path(checkpoint)
