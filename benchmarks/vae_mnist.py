@@ -23,26 +23,29 @@ and the difference varies little from image to image. Its standard error is what
 against the same S draws of all these images; "over images" is that of the choice of test images.
 
 A row is written as soon as it is measured, and says which part of the schedule it stands for; the
-curves are in ``vae_mnist_curves.json`` and a picture.
+curves are in ``vae_mnist_curves.json`` and a picture. ``--profile`` trains nothing and tells what a
+step of each cell costs, in ``vae_mnist_steps.json``.
 """
 
 import argparse
-import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
-from cavi_timing import RESULTS, report
+from cavi_timing import report
 from torch import Tensor
+from vae_mnist_table import FEW_DRAWS, PUBLISHED, STAGES, Row, keep
 
 from vitools import Adam, Problem
 from vitools.archive import read_archive, write_archive
 from vitools.data import read_idx
 from vitools.engines import Stages
 from vitools.engines.ascent import BLOCK
-from vitools.engines.objectives import Elbo, ImportanceWeighted
+from vitools.engines.objectives import ImportanceWeighted
 from vitools.engines.svi_run import Options, Run
 from vitools.isolation import isolated, seeded
 from vitools.models.hierarchical_vae import HierarchicalVAE
@@ -50,16 +53,8 @@ from vitools.models.vae import VAE, average, importance_weighted_log_likelihood
 from vitools.models.vae.base import DeepModel
 
 BATCH = 20
-STAGES = 8
 RATE = 0.001
-FEW_DRAWS = 100
-PUBLISHED = {
-    "vae1": {1: 86.76, 5: 86.47, 50: 86.35},
-    "iwae1": {1: 86.76, 5: 85.54, 50: 84.78},
-    "vae2": {1: 85.33, 5: 85.01, 50: 84.78},
-    "iwae2": {1: 85.33, 5: 83.89, 50: 82.90},
-}
-Row = dict[str, Any]
+Program = Callable[..., None]
 
 
 def read(folder: Path, name: str, device: str) -> Tensor:
@@ -86,6 +81,19 @@ def stage_ends(fraction: float, steps_per_epoch: int) -> list[int]:
     return [BLOCK * sum(max(1, n) for n in lengths[: i + 1]) for i in range(STAGES)]
 
 
+def by_draws(program: Program, k: int) -> Program:
+    """``program`` by k draws for each image of one minibatch, their mean in the bound.
+
+    ``Elbo(k)`` would give each draw a minibatch of its own.
+    """
+
+    def repeated(images: Tensor, batch_size: int) -> None:
+        with pyro.plate("draws", k, dim=-2), pyro.poutine.scale(scale=1 / k):
+            program(images, batch_size)
+
+    return repeated
+
+
 class Training:
     """One cell of the table.
 
@@ -102,10 +110,11 @@ class Training:
         self.steps_per_epoch = len(images) // BATCH
         self.ends = stage_ends(options.fraction, self.steps_per_epoch)
         self.total = self.ends[options.stages - 1]
+        model, guide, objective = self.model.model, self.model.guide, None
         if column.startswith("iwae") and k > 1:
-            objective: Any = ImportanceWeighted(k, gradient="pathwise")
-        else:
-            objective = Elbo(k)
+            objective = ImportanceWeighted(k, gradient="pathwise")
+        elif k > 1:
+            model, guide = by_draws(model, k), by_draws(guide, k)
         schedule = Stages(tuple(self.ends[:-1]), tuple(10 ** (-i / 7) for i in range(STAGES)))
         # the bound is that of all images, and so is its gradient
         optimizer = Adam(epsilon=1e-4 * len(images), schedule=schedule)
@@ -113,8 +122,7 @@ class Training:
         chosen = Options(
             1, objective, self.ends[-1], RATE, optimizer, None, 0, options.compile, options.seed
         )
-        problem = Problem(self.model.model, self.images, BATCH)
-        self.run = Run(problem, self.model.guide, chosen, None)
+        self.run = Run(Problem(model, self.images, BATCH), guide, chosen, None)
         self.done, self.seconds = 0, 0.0
         self.recent: list[float] = []
         self.bounds: list[float] = []
@@ -226,44 +234,32 @@ def measure(column: str, k: int, train: Tensor, test: Tensor, options: Any) -> t
     return row, curve
 
 
-def keep(row: Row, curve: Row) -> None:
-    """Put a cell in the place of its like in the results."""
-    path, curves_path = RESULTS / "vae_mnist.json", RESULTS / "vae_mnist_curves.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    same = ("column", "k", "epochs", "stages", "device")
-    report("vae_mnist", [r for r in rows if any(r[key] != row[key] for key in same)] + [row])
-    curves = json.loads(curves_path.read_text()) if curves_path.exists() else []
-    curves = [c for c in curves if (c["column"], c["k"]) != (row["column"], row["k"])] + [curve]
-    curves_path.write_text(json.dumps(curves) + "\n")
-    plot(curves, RESULTS / "vae_mnist.png")
-
-
-def plot(curves: list[Row], path: Path) -> None:
-    """NLL of the test images after each stage, and minus the training bound of each epoch."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for number, curve in enumerate(curves):
-        color, name = f"C{number}", f"{curve['column']}, k = {curve['k']}"
-        bounds, (*_, points) = curve["training bound of each epoch"], curve.values()
-        losses = [-bound for bound in bounds]
-        axes.plot(range(1, len(losses) + 1), losses, color=color, alpha=0.5, lw=1)
-        axes.plot([p[0] for p in points], [p[1] for p in points], "o-", color=color, label=name)
-        level = PUBLISHED[curve["column"]][curve["k"]]
-        axes.axhline(level, color=color, ls=":", lw=1)
-    axes.set(
-        xscale="log",
-        ylim=(80, 115),
-        xlabel="epochs",
-        ylabel="nats an image",
-        title=f"MNIST: test NLL by {FEW_DRAWS} draws (points), minus the training bound (lines),\n"
-        "published after 3280 epochs by 5000 draws (dotted)",
-    )
-    axes.legend()
-    figure.savefig(path, dpi=110)
+def profile(column: str, k: int, train: Tensor, test: Tensor, options: Any) -> Row:
+    """What a step costs: the least of ten means over a few, in seconds of one processor."""
+    with seeded(options.seed), isolated():
+        training = Training(column, k, train, test, options)
+        run, seconds = training.run, []
+        try:
+            began = time.process_time()
+            run.advance(0)
+            ready = time.process_time() - began
+            blocks = 10 if k < 50 else 2
+            for _ in range(10):
+                began = time.process_time()
+                for _ in range(blocks):
+                    run.advance(run.done)
+                seconds.append((time.process_time() - began) / (blocks * BLOCK))
+        finally:
+            run.compiling.close()
+    return {
+        "column": column,
+        "k": k,
+        "ms a step": 1000 * min(seconds),
+        "images/s": BATCH / min(seconds),
+        "hours for 3280 epochs": min(seconds) * training.ends[-1] / 3600,
+        "first block s": ready,
+        "how": run.compiling.how,
+    }
 
 
 def main() -> None:
@@ -277,6 +273,7 @@ def main() -> None:
     parser.add_argument("--images-by-samples", type=int, default=1000)
     parser.add_argument("--test-images", type=int, default=10_000)
     parser.add_argument("--train-images", type=int, default=60_000)
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--checkpoints", type=Path, default=Path("vae_mnist"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--uncompiled", dest="compile", action="store_const", const=False)
@@ -290,11 +287,18 @@ def main() -> None:
     test = read(options.folder, "t10k", options.device)
     generator = torch.Generator(options.device).manual_seed(options.seed)
     test = torch.bernoulli(test, generator=generator)[: options.test_images]
-    for column in options.columns:
-        for k in options.k:
-            if k == 1 and column.startswith("iwae"):
-                continue  # by one draw the two bounds are the same
-            keep(*measure(column, k, train, test, options))
+    cells = [
+        (column, k)
+        for column in options.columns
+        for k in options.k
+        if k > 1 or column.startswith("vae")  # by one draw the two bounds are the same
+    ]
+    if options.profile:
+        options.compile = bool(options.compile)
+        report("vae_mnist_steps", [profile(*cell, train, test, options) for cell in cells])
+        return
+    for column, k in cells:
+        keep(*measure(column, k, train, test, options))
 
 
 if __name__ == "__main__":
