@@ -1,18 +1,22 @@
 """Topics by a VAE beside latent Dirichlet allocation by coordinate ascent.
 
-    python benchmarks/vae_topics.py path/to/bow.npz path/to/vocab.txt [--topics 20]
+    python benchmarks/vae_topics.py path/to/bow.npz path/to/vocab.txt [--topics 20] [--only ProdLDA]
 
 ``bow.npz`` is as in ``cavi_topics.py``; line i of ``vocab.txt`` is word i. Of the documents 200 are held
 out and 200 more stop the VAEs' training; LDA is fitted to all the others. Reported are
 
     perplexity   of held-out documents, by the ELBO and by 200 importance draws from each one's q(θ),
                  topics fixed at their estimate (LDA: their posterior mean)
-    NPMI         of each topic's ten likeliest words over the whole corpus, averaged
+    NPMI         of each topic's ten likeliest words over the whole corpus, averaged: the words of a
+                 topic alone, p(v | θ = e_k), and those of the training documents that it leads
 
-LDA's q(θ) for a held-out document is the Dirichlet that its coordinate updates converge to.
+LDA's q(θ) for a held-out document is the Dirichlet that its coordinate updates converge to. ProdLDA is
+trained as its authors do: batch normalisation, dropout, Adam with β₁ = 0.99 and steps of 0.002, some 200
+epochs. ``--only`` fits one, and keeps the other rows of the results.
 """
 
 import argparse
+import json
 import math
 import time
 
@@ -24,25 +28,35 @@ from torch.distributions import Dirichlet
 from vitools import Problem, cavi
 from vitools.engines.validation import svi_validated
 from vitools.isolation import seeded
-from vitools.models.topic_vae import TopicVAE, coherence, perplexity
+from vitools.models.topic_judgement import coherence, led_by, perplexity
+from vitools.models.topic_vae import TopicVAE
 from vitools.models.vae import elbo_terms, importance_weighted_log_likelihood
 
 NUM_DRAWS = 200
 VAES = {
-    "ProdLDA": {"combination": "product"},
+    "ProdLDA": {"combination": "product", "normalise": True, "dropout": 0.2},
+    "ProdLDA, no dropout": {"combination": "product", "normalise": True},
+    "product, plain": {"combination": "product"},
     "mixture": {"combination": "mixture"},
 }
+AS_PUBLISHED = {
+    "optimizer": lambda weights: torch.optim.Adam(weights, lr=0.002, betas=(0.99, 0.999)),
+    "max_steps": 2000,
+    "patience": 10,
+}
+PLAIN = {"learning_rate": 0.01, "max_steps": 4000, "patience": 3}
 
 
 def lda(documents, num_topics, sweeps):
-    """Topics [K, V], their mean under q, and the seconds it took."""
+    """Topics [K, V] and weights [n, K], their means under q, and the seconds it took."""
     document, word = documents.nonzero(as_tuple=True)
     counts = documents[document, word].long()
     words, owners = (part.repeat_interleave(counts) for part in (word, document))
     began = time.perf_counter()
     problem = Problem(topics_model, words, owners, documents.shape, num_topics)
     fit = cavi(problem, max_sweeps=sweeps)
-    return fit.mean()["phi"], {"steps": len(fit.history), "s": time.perf_counter() - began}
+    mean = fit.mean()
+    return mean["phi"], mean["theta"], {"steps": len(fit.history), "s": time.perf_counter() - began}
 
 
 def lda_bounds(topics, documents, concentration):
@@ -72,13 +86,61 @@ def topic_words(topics, vocabulary, scores):
     ]
 
 
+def trained(kind, train, validation, num_topics):
+    """A VAE and what its training took."""
+    vae = TopicVAE(train.shape[1], num_topics, **kind)
+    began = time.perf_counter()
+    fit = svi_validated(
+        Problem(vae.model, train, batch_size=200),
+        vae.guide,
+        Problem(vae.model, validation),
+        every=200,
+        compile=False,
+        **(AS_PUBLISHED if kind.get("normalise") else PLAIN),
+    )
+    vae.settle(train)
+    return vae, {"steps": fit.steps[-1], "s": time.perf_counter() - began}
+
+
+class Results:
+    """The rows so far and each topic's words, written after every fit: the last takes longest."""
+
+    def __init__(self, documents, held_out, vocabulary, only):
+        self.documents, self.held_out, self.vocabulary = documents, held_out, vocabulary
+        self.rows, self.texts = {}, {}
+        if only:
+            stored = json.loads((RESULTS / "vae_topics.json").read_text())["rows"]
+            self.rows = {row["fit"]: row for row in stored}
+            parts = (RESULTS / "vae_topics.txt").read_text().split("\n\n")
+            self.texts = {part.partition(":")[0]: part.rstrip("\n") for part in parts}
+
+    def add(self, name, topics, led, elbo, bound, took, **more):
+        scores, led_scores = (coherence(x.float(), self.documents) for x in (topics, led))
+        self.rows[name] = {
+            "fit": name,
+            "perplexity, ELBO": perplexity(elbo, self.held_out),
+            "perplexity": perplexity(bound, self.held_out),
+            "NPMI": scores.mean().item(),
+            "±": scores.std().item() / math.sqrt(len(scores)),
+            "NPMI as led": led_scores.mean().item(),
+            "± as led": led_scores.std().item() / math.sqrt(len(led_scores)),
+            **took,
+            **more,
+        }
+        words = topic_words(led, self.vocabulary, led_scores)
+        head = f"{name}: words of the documents that each topic leads, by NPMI"
+        self.texts[name] = "\n".join([head, *words])
+        report("vae_topics", list(self.rows.values()))
+        (RESULTS / "vae_topics.txt").write_text("\n\n".join(self.texts.values()) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus")
     parser.add_argument("vocabulary")
     parser.add_argument("--topics", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--sweeps", type=int, default=60)
+    parser.add_argument("--only", default="")
     options = parser.parse_args()
     matrix, _, _ = read_corpus(options.corpus)
     documents = torch.from_numpy(matrix.toarray()).to(torch.get_default_dtype())
@@ -86,48 +148,20 @@ def main():
         vocabulary = lines.read().split("\n")
     order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(0))
     held_out, validation, train = (documents[part] for part in order.tensor_split([200, 400]))
+    results = Results(documents, held_out, vocabulary, options.only)
 
-    rows, text = [], []
-
-    def add(name, topics, elbo, bound, trained, **more):
-        scores = coherence(topics, documents)
-        rows.append(
-            {
-                "fit": name,
-                "perplexity, ELBO": perplexity(elbo, held_out),
-                "perplexity": perplexity(bound, held_out),
-                "NPMI": scores.mean().item(),
-                "±": scores.std().item() / math.sqrt(len(scores)),
-                **trained,
-                **more,
-            }
-        )
-        text.extend(
-            [f"{name}, {len(topics)} topics, by NPMI:", *topic_words(topics, vocabulary, scores)]
-        )
-        report("vae_topics", rows)  # after each fit: the last takes longest
-        (RESULTS / "vae_topics.txt").write_text("\n".join(text) + "\n")
-
-    topics, trained = lda(train, options.topics, options.sweeps)
-    bounds = lda_bounds(topics, held_out, 1 / options.topics)
-    add("LDA by CAVI", topics.to(documents), *bounds, trained)
+    if options.only in ("", "LDA by CAVI"):
+        topics, weights, took = lda(train, options.topics, options.sweeps)
+        led = led_by(weights, weights @ topics)
+        bounds = lda_bounds(topics, held_out, 1 / options.topics)
+        results.add("LDA by CAVI", topics, led, *bounds, took)
     for name, kind in VAES.items():
-        vae = TopicVAE(documents.shape[1], options.topics, **kind)
-        began = time.perf_counter()
-        fit = svi_validated(
-            Problem(vae.model, train, batch_size=200),
-            vae.guide,
-            Problem(vae.model, validation),
-            every=200,
-            patience=3,
-            max_steps=options.steps,
-            learning_rate=0.01,
-            compile=False,
-        )
-        trained = {"steps": fit.steps[-1], "s": time.perf_counter() - began}
-        terms = elbo_terms(vae, held_out)
-        bound = importance_weighted_log_likelihood(vae, held_out, num_samples=NUM_DRAWS).value
-        add(name, vae.topics(), terms.elbo, bound, trained, KL=terms.kl.mean().item())
+        if options.only in ("", name):
+            vae, took = trained(kind, train, validation, options.topics)
+            terms = elbo_terms(vae, held_out)
+            bound = importance_weighted_log_likelihood(vae, held_out, num_samples=NUM_DRAWS).value
+            topics, led = vae.topics(), vae.topics_as_led(train)
+            results.add(name, topics, led, terms.elbo, bound, took, KL=terms.kl.mean().item())
 
 
 if __name__ == "__main__":

@@ -16,103 +16,40 @@ Dirichlet(α) in the softmax basis, whose log-ratios are those of K independent 
 and the KL from q is in closed form. Here p(w | θ) is that of the words in their order, without
 multinomial coefficient, so that exp(-Σ_d log p(w_d) / Σ_d N_d) is the perplexity of one word.
 
-The batch normalisation of the paper's decoder is left out: a document's density would depend on
-the other documents of its minibatch. References: A. Srivastava, C. Sutton, "Autoencoding
+Trained plainly the product tends to leave topics unused: the KL of a topic is cheap to save before it
+is worth anything. The paper keeps all alive by batch normalisation, of the encoder's outputs and of the
+decoder's logits, and by Adam with much momentum (β₁ = 0.99); ``normalise=True`` is that, ended by
+:meth:`TopicVAE.settle` (see ``models/vae/normalisation.py``). A word's logits then have one spread for
+all words, so that b tells the frequent from the rare, and β what a topic changes. Dropout of θ's
+weights in training makes each topic say something by itself.
+
+References: A. Srivastava, C. Sutton, "Autoencoding
 variational inference for topic models", ICLR 2017; P. Hennig, D. Stern, R. Herbrich, T. Graepel,
-"Kernel topic models", AISTATS 2012; D. Newman, J. H. Lau, K. Grieser, T. Baldwin, "Automatic
-evaluation of topic coherence", NAACL 2010; G. Bouma, "Normalized (pointwise) mutual information in
-collocation extraction", GSCL 2009.
+"Kernel topic models", AISTATS 2012.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import constraints
-from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from vitools.distributions import LogisticNormal
-from vitools.errors import DataError, OptionError
+from vitools.errors import OptionError
 from vitools.isolation import seeded
 from vitools.models import Example
+from vitools.models.topic_judgement import led_by
+from vitools.models.topic_words import WordDecoder
 from vitools.models.vae.base import DeepModel
 from vitools.models.vae.latents import LATENTS
+from vitools.models.vae.layers import multilayer_perceptron
 from vitools.models.vae.networks import Encoder
+from vitools.models.vae.normalisation import normalised, refuse_unsettled, settle
+from vitools.models.vae.weights import LogWeights
 
 SIMPLEX = tuple(name for name, row in LATENTS.items() if row.smallest > 1)
 COMBINATIONS = ("product", "mixture")
-
-
-class Words(TorchDistribution):
-    """``lengths`` independent words from one vocabulary, as counts; the density is of their order.
-
-        log p(n) = Σ_v n_v log p_v
-
-    Args:
-        log_probabilities: log p, ``batch + (V,)``.
-        lengths: number of words of a draw, ``batch``.
-
-    >>> words = Words(torch.tensor([0.5, 0.25, 0.25]).log(), torch.tensor(3))
-    >>> words.log_prob(torch.tensor([2.0, 1.0, 0.0])).exp()
-    tensor(0.0625)
-    """
-
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-    support = constraints.independent(constraints.nonnegative_integer, 1)
-
-    def __init__(self, log_probabilities: Tensor, lengths: Tensor, validate_args: Any = None):
-        self.log_probabilities, self.lengths = log_probabilities, lengths
-        batch = torch.broadcast_shapes(log_probabilities.shape[:-1], lengths.shape)
-        super().__init__(batch, log_probabilities.shape[-1:], validate_args=validate_args)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "Words":
-        batch = torch.Size(batch_shape)
-        log_probabilities = self.log_probabilities.expand(*batch, *self.event_shape)
-        return Words(log_probabilities, self.lengths.expand(batch), self._validate_args)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        return (value * self.log_probabilities).sum(-1)
-
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        with torch.no_grad():
-            shape = self._extended_shape(sample_shape)
-            probabilities = self.log_probabilities.exp().expand(shape).reshape(-1, shape[-1])
-            lengths = self.lengths.expand(shape[:-1]).reshape(-1, 1)
-            longest = max(int(lengths.max()), 1)
-            words = torch.multinomial(probabilities, longest, replacement=True)
-            present = torch.arange(longest, device=words.device) < lengths
-            counts = torch.zeros_like(probabilities).scatter_add(
-                -1, words, present.to(probabilities)
-            )
-            return counts.reshape(shape)
-
-
-class WordDecoder(torch.nn.Module):
-    """θ [..., num_topics] and lengths [...] ↦ :class:`Words`; β is [num_words, num_topics]."""
-
-    support = constraints.nonnegative_integer
-    expects = "word counts, 0 or more"
-    advice = ""
-
-    def __init__(
-        self, num_words: int, num_topics: int, combination: str, generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        self.combination = combination
-        self.weight = torch.nn.Parameter(torch.randn(num_words, num_topics, generator=generator))
-        if combination == "product":
-            self.bias = torch.nn.Parameter(torch.zeros(num_words))
-
-    def forward(self, weights: Tensor, lengths: Tensor) -> Words:
-        if self.combination == "product":
-            return Words(torch.log_softmax(weights @ self.weight.mT + self.bias, -1), lengths)
-        probabilities = weights @ torch.softmax(self.weight, 0).mT
-        tiny = torch.finfo(probabilities.dtype).tiny
-        return Words(probabilities.clamp(min=tiny).log(), lengths)
 
 
 class TopicVAE(DeepModel):
@@ -127,6 +64,8 @@ class TopicVAE(DeepModel):
         from where q starts, few topics come to life.
     :param latents: ``"logistic_normal"``, ``"dirichlet"``, ``"stick_kumaraswamy"`` or
         ``"mv_kumaraswamy"``; all but the first have a Dirichlet prior.
+    :param normalise: batch normalisation; only for the product. End training by :meth:`settle`.
+    :param dropout: share of θ's weights that training leaves out at random; with ``normalise``.
     :param seed: of the starting weights; torch's global generator is left alone.
 
     Data are word counts [num_documents, num_words], of torch's default dtype.
@@ -148,6 +87,8 @@ class TopicVAE(DeepModel):
         combination: str = "product",
         concentration: float = 1.0,
         latents: str = "logistic_normal",
+        normalise: bool = False,
+        dropout: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__(num_words)
@@ -164,10 +105,19 @@ class TopicVAE(DeepModel):
                 raise OptionError(f"{name}: expected one of {list(choices)}, got {value!r}")
         if not concentration > 0:
             raise OptionError(f"concentration: expected a number above 0, got {concentration}")
+        if normalise and combination != "product":
+            raise OptionError("normalise: a mixture's probabilities have no logits to normalise")
+        if dropout and not normalise:
+            raise OptionError("dropout: it goes with normalise=True")
+        if not 0 <= dropout < 1:
+            raise OptionError(f"dropout: expected a share from 0 to below 1, got {dropout}")
         self.num_topics, self.concentration, self.latents = num_topics, concentration, latents
         generator = torch.Generator().manual_seed(seed)
-        self.encoder = Encoder(num_words, num_topics, hidden, generator, latents)
-        self.decoder = WordDecoder(num_words, num_topics, combination, generator)
+        network = normalised(multilayer_perceptron) if normalise else multilayer_perceptron
+        self.encoder = Encoder(num_words, num_topics, hidden, generator, latents, network)
+        self.decoder = WordDecoder(
+            num_words, num_topics, combination, generator, normalise, dropout
+        )
 
     def model(self, documents: Tensor, batch_size: int | None = None) -> None:
         """p(w, θ) of counts [num_documents, num_words]; a minibatch where a size is given."""
@@ -190,21 +140,59 @@ class TopicVAE(DeepModel):
             return LogisticNormal(torch.zeros_like(concentration), concentration.rsqrt())
         return self.encoder.latents.prior(concentration)
 
+    def settle(self, documents: Tensor, seed: int = 0) -> None:
+        """Take the statistics of all documents for those of minibatches, and end the training.
+
+        Words' logits are those at one draw of each document's θ. Go on training after ``train()``.
+        """
+
+        def run() -> None:
+            weights = self.encoder(self.check(documents).log1p()).sample()
+            self.decoder(weights, documents.sum(-1))
+
+        with seeded(seed):
+            settle(self, run)
+
+    def log_weights(self, *data: Tensor, num_samples: int) -> LogWeights:
+        self._refuse_unsettled("the log density")
+        return super().log_weights(*data, num_samples=num_samples)
+
+    def _refuse_unsettled(self, what: str) -> None:
+        refuse_unsettled(self, what, "model.settle(documents), with those it was trained on")
+
     @torch.no_grad()
     def encode(self, documents: Tensor) -> Tensor:
         """The centre of q(θ | w) for each document, [num_documents, num_topics]."""
+        self._refuse_unsettled("the encoding")
         return self.encoder.latents.centre(self.encoder(self.check(documents).log1p()))
 
     @torch.no_grad()
     def topics(self) -> Tensor:
-        """p(v | θ = e_k), the words of each topic alone: [num_topics, num_words]."""
+        """p(v | θ = e_k), the words of each topic alone: [num_topics, num_words].
+
+        Few documents are of one topic alone; where experts' logits add up, e_k may lie far from any
+        θ that the model was trained at. See :meth:`topics_as_led`.
+        """
+        self._refuse_unsettled("the topics")
         alone = torch.eye(self.num_topics).to(self.decoder.weight)
         lengths = alone.new_ones(self.num_topics)
         return self.decoder(alone, lengths).log_probabilities.exp()
 
     @torch.no_grad()
+    def topics_as_led(self, documents: Tensor) -> Tensor:
+        """The mean of p(v | θ_d) over the documents that each topic leads: [num_topics, num_words].
+
+        A document is led by the topic of its largest weight. A topic that leads none has the mean
+        over all, weighted by its own weight in each.
+        """
+        weights = self.encode(documents)
+        words = self.decoder(weights, documents.sum(-1)).log_probabilities.exp()
+        return led_by(weights, words)
+
+    @torch.no_grad()
     def simulate(self, lengths: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Counts [n, num_words] of documents of given lengths [n], and θ [n, num_topics]."""
+        self._refuse_unsettled("a simulation")
         with seeded(seed):
             weights = self.prior(self.decoder.weight).sample(lengths.shape)
             return self.decoder(weights, lengths).sample(), weights
@@ -229,37 +217,3 @@ def example(seed: int) -> Example:
         validation=(validation,),
         held_out=(held_out,),
     )
-
-
-def perplexity(log_probabilities: Tensor, documents: Tensor) -> float:
-    """exp(-Σ_d log p(w_d) / Σ_d N_d), of documents with counts [n, num_words] and log p(w_d) [n]."""
-    return float((-log_probabilities.sum() / documents.sum()).exp())
-
-
-def coherence(topics: Tensor, documents: Tensor, num_words: int = 10) -> Tensor:
-    """Normalised pointwise mutual information of each topic's likeliest words, [num_topics].
-
-        NPMI(v, w) = log(p(v, w) / p(v) p(w)) / -log p(v, w),  averaged over pairs of the words
-
-    with p the share of ``documents`` [n, vocabulary] that hold the word, or both: 1 where words are
-    only found together, 0 where independent, -1 where never together.
-
-    >>> documents = torch.tensor([[1.0, 2.0, 0.0], [3.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    >>> coherence(torch.tensor([[0.5, 0.4, 0.1], [0.1, 0.4, 0.5]]), documents, num_words=2)
-    tensor([ 1., -1.])
-    """
-    if not 2 <= num_words <= topics.shape[1] or topics.shape[1] != documents.shape[1]:
-        raise DataError(
-            "expected topics and documents over one vocabulary of at least num_words words, 2 or "
-            f"more; got {list(topics.shape)}, {list(documents.shape)} and {num_words}"
-        )
-    best = topics.topk(num_words).indices
-    held = (documents[:, best.flatten()] > 0).to(topics).unflatten(1, best.shape)  # [n, K, words]
-    together = torch.einsum("nkv,nkw->kvw", held, held) / len(documents)
-    alone = together.diagonal(dim1=1, dim2=2)
-    ratio = together.log() - alone.log()[:, :, None] - alone.log()[:, None, :]
-    # Both in every document: independent and always together at once; 1, as the limit is.
-    score = torch.where(together == 1, torch.ones_like(ratio), ratio / -together.log())
-    score = torch.where(together == 0, -torch.ones_like(score), score)
-    first, second = torch.triu_indices(num_words, num_words, 1)
-    return score[:, first, second].mean(1)

@@ -108,7 +108,7 @@ def plot_latent_plane(vae: VAE, num_per_side: int = 15, shape: Shape | None = No
     )
     shown = np.linspace(0, num_per_side - 1, min(num_per_side, 5)).round().astype(int)
     positions = shown + 0.5
-    labels = [f"{steps[i]:.1f}" for i in shown]
+    labels = [f"{steps[i]:.1f}".replace("-", "−") for i in shown]
     axes.set_xticks(positions, labels)
     axes.set_yticks(positions, labels)
     axes.set(xlabel="z₁", ylabel="z₂")

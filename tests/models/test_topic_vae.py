@@ -14,7 +14,9 @@ from vitools import Problem, svi
 from vitools.distributions import LogisticNormal
 from vitools.errors import DataError, OptionError
 from vitools.isolation import seeded
-from vitools.models.topic_vae import SIMPLEX, TopicVAE, Words, coherence, example, perplexity
+from vitools.models.topic_judgement import coherence, led_by, perplexity
+from vitools.models.topic_vae import SIMPLEX, TopicVAE, example
+from vitools.models.topic_words import Words
 from vitools.models.vae import elbo_terms, importance_weighted_log_likelihood
 
 
@@ -178,3 +180,16 @@ def test_bad_input_is_refused(documents):
         TopicVAE(8, 2).double().encode(documents + 0.5)
     with pytest.raises(DataError, match="one vocabulary"):
         coherence(torch.ones(2, 7), documents)
+
+
+def test_a_topics_words_are_those_of_the_documents_it_leads():
+    weights = torch.tensor([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.5, 0.4]]).double()
+    words = torch.tensor([[0.8, 0.2], [0.4, 0.6], [0.1, 0.9]]).double()
+    led = led_by(weights, words)
+    torch.testing.assert_close(led[:2], torch.tensor([[0.6, 0.4], [0.1, 0.9]]).double())
+    spread = (weights[:, 2, None] * words).sum(0) / 0.6  # the third leads none
+    torch.testing.assert_close(led[2], spread)
+    model = TopicVAE(8, 3, combination="mixture").double()
+    documents = torch.ones(4, 8).double()
+    found = model.topics_as_led(documents)
+    torch.testing.assert_close(found.sum(-1), torch.ones(3).double())

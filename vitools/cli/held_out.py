@@ -64,7 +64,8 @@ def write(
 
     networks = {name: _network_of(row.fit) for name, row in comparison.fits.items()}
     images, *conditions = target.held_out
-    figures = {}
+    figures: dict[str, Any] = {}
+    subjects: dict[str, str] = {}
     is_square = math.isqrt(images.shape[1]) ** 2 == images.shape[1]
     if comparison.rows == "images" and is_square and not conditions:
         images = images[:SHOWN]
@@ -75,8 +76,11 @@ def write(
             "prior_samples": plot_rows(samples),
         }
     if target.pictures and target.guide.__self__ in networks.values():
-        figures = target.pictures() | figures
-    return write_held_out_report(comparison, folder, figures, origin)
+        own = [name for name, network in networks.items() if network is target.guide.__self__]
+        more = target.pictures()
+        subjects = dict.fromkeys(more.keys() - figures.keys(), own[0])
+        figures = more | figures
+    return write_held_out_report(comparison, folder, figures, origin, subjects)
 
 
 def _network_of(fit: Posterior) -> Any:

@@ -97,8 +97,10 @@ def test_usable_is_what_came_to_a_good_end(comparison):
 def test_report_is_whole_and_loads_nothing(comparison, tmp_path):
     figure = Figure(figsize=(1, 1))
     origin = Origin("vae", "some <digits>", "vitools compare vae", {"IWAE": "no & never"})
-    written = write_held_out_report(comparison, tmp_path, {"prior_samples": figure}, origin)
-    names = ["index.html", "comparison.csv", "comparison.json", "prior_samples.png"]
+    figures = {"prior_samples": figure, "latent_plane": figure}
+    subjects = {"latent_plane": "plain <1>"}
+    written = write_held_out_report(comparison, tmp_path, figures, origin, subjects)
+    names = ["index.html", "comparison.csv", "comparison.json", *(f"{x}.png" for x in figures)]
     assert [path.name for path in written] == names
     assert all(path.stat().st_size > 0 for path in written)
     page = written[0].read_text(encoding="utf-8")
@@ -106,8 +108,9 @@ def test_report_is_whole_and_loads_nothing(comparison, tmp_path):
     assert "plain &lt;1&gt;" in page
     assert "some &lt;digits&gt;" in page
     assert "<b>IWAE</b> gave no answer: no &amp; never" in page
-    assert "Prior samples" in page
-    assert "12,345" in page
+    assert "<h3>Prior samples</h3>" in page
+    assert "<h3>Latent plane of plain &lt;1&gt;</h3>" in page
+    assert "12,345 weights" in page
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
     assert "<script" not in page
 

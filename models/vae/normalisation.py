@@ -1,0 +1,97 @@
+"""Batch normalisation as a function of the rows in hand, and its end: a corpus's own statistics.
+
+    y_j = (x_j - m_j) / √(v_j + ε) + b_j
+
+In training mode m and v are those of the rows that come together, a minibatch; nothing is kept from one
+call to the next, so that a step is a function that can be recorded. But what a row becomes then depends on
+the others, and a density made of it is none of that row. So training ends with :func:`settle`: m and v
+of all rows become constants, the module goes into evaluation mode, and its densities are proper ones.
+The variance is kept at 1, whatever the weights below: that keeps every unit of an encoder apart from its
+prior, and the words of a vocabulary, rare or frequent, on one scale (no unit dies out early).
+
+Reference: S. Ioffe, C. Szegedy, "Batch normalization", ICML 2015.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitools.errors import OptionError
+from vitools.models.vae.layers import Builder
+
+EPSILON = 1e-3
+
+
+class Normalisation(nn.Module):
+    """x [..., size] ↦ y of the same shape, over all leading dims.
+
+    Args:
+        shift: whether b is learnt; else 0.
+
+    >>> layer = Normalisation(1, shift=False)
+    >>> layer(torch.tensor([[1.0], [3.0]])).round(decimals=2)
+    tensor([[-1.],
+            [ 1.]])
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, size: int, shift: bool = True) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(size)) if shift else None
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("variance", torch.ones(size))
+        self.is_settled = False
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        mean, variance = self.mean, self.variance
+        if self.training:
+            variance, mean = torch.var_mean(inputs.flatten(0, -2), 0, correction=0)
+        outputs = (inputs - mean) * torch.rsqrt(variance + EPSILON)
+        return outputs if self.shift is None else outputs + self.shift
+
+
+def normalised(network: Builder) -> Builder:
+    """A builder of networks whose outputs are normalised and shifted."""
+
+    def build(num_inputs: int, num_outputs: int, *rest: Any) -> nn.Module:
+        return nn.Sequential(network(num_inputs, num_outputs, *rest), Normalisation(num_outputs))
+
+    return build
+
+
+def settle(model: nn.Module, run: Callable[[], Any]) -> None:
+    """Make the statistics of one run on all rows those of the model, and end its training.
+
+    Args:
+        run: runs every normalisation once, on all rows, in the order in which they are used.
+    """
+
+    def keep(layer: Normalisation, inputs: tuple[Tensor, ...]) -> None:
+        variance, mean = torch.var_mean(inputs[0].flatten(0, -2), 0, correction=0)
+        layer.mean.copy_(mean)
+        layer.variance.copy_(variance)
+        layer.is_settled = True
+
+    model.eval()
+    with ExitStack() as hooks, torch.no_grad():
+        for layer in _normalisations(model):
+            hooks.callback(layer.register_forward_pre_hook(keep).remove)
+        run()
+
+
+def refuse_unsettled(model: nn.Module, what: str, remedy: str) -> None:
+    """Raise where densities would still depend on the rows that come together."""
+    if any(layer.training or not layer.is_settled for layer in _normalisations(model)):
+        raise OptionError(
+            f"{what} of a model with batch normalisation would depend on the rows that come "
+            f"together; fix its statistics first: {remedy}."
+        )
+
+
+def _normalisations(model: nn.Module) -> list[Normalisation]:
+    return [layer for layer in model.modules() if isinstance(layer, Normalisation)]
