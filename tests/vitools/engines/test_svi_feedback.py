@@ -11,6 +11,7 @@ from pyro.infer.autoguide import AutoNormal
 from vitools import Problem, Status, cavi, exact, nuts, svi
 from vitools.cli.progress import words
 from vitools.engines.dadvi import dadvi
+from vitools.engines.laplace import laplace
 from vitools.engines.loop import Progress
 from vitools.engines.stopping import PlateauRule
 from vitools.errors import NumericalError, OptionError, VitoolsWarning
@@ -173,7 +174,9 @@ def test_what_is_no_guide_is_refused(guide):
         svi(Problem(model), guide)
 
 
-@pytest.mark.parametrize("engine", [cavi, dadvi, exact, nuts, lambda m: svi(m, AutoMeanField)])
+@pytest.mark.parametrize(
+    "engine", [cavi, dadvi, exact, laplace, nuts, lambda m: svi(m, AutoMeanField)]
+)
 def test_a_model_without_its_data_is_refused(engine):
     with pytest.raises(OptionError, match=r"\(\) expects a Problem, got model\. Bind the model"):
         engine(model)
