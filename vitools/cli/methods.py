@@ -123,6 +123,12 @@ def _dadvi(target: "Target", *, seed: int, progress: Any, start: Any) -> "Poster
     return dadvi(target.problem, covariance="linear_response", seed=seed, progress=progress)
 
 
+def _laplace(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
+    from vitools.engines import laplace
+
+    return laplace(target.problem, seed=seed, progress=progress)
+
+
 def _nuts(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
     from vitools.engines import nuts
 
@@ -183,6 +189,9 @@ METHODS: dict[str, Method] = {
     ),
     "dadvi": Method(
         "DADVI", "a Gaussian on fixed draws, linear-response covariance, transformed", _dadvi
+    ),
+    "laplace": Method(
+        "Laplace", "a Gaussian at the mode, as wide as the curvature there, transformed", _laplace
     ),
     "nuts": Method("NUTS", "the no-U-turn sampler", _nuts),
 }

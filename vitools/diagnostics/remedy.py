@@ -159,6 +159,11 @@ def _of_means(posterior: Posterior, correction: Accuracy | None) -> str:
     is_off = correction.mean_error.value > NOT_ARRIVED
     if not is_off or abs(correction.sd_ratio.value - 1) > NOT_ARRIVED:
         return ""
+    if isinstance(posterior, GaussianPosterior):  # by a mode or on fixed draws: it has no steps
+        return (
+            f"the mean of {correction.mean_error_at} is not where {posterior.engine} puts it: go on "
+            "from here by svi(problem, AutoMultivariate, start=fit), or use nuts()"
+        )
     return (
         f"the mean of {correction.mean_error_at} has not arrived: run longer, or with a smaller "
         "step at the end; then a richer guide"

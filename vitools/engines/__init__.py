@@ -5,6 +5,7 @@ from vitools.engines.cavi import cavi
 from vitools.engines.dadvi import dadvi
 from vitools.engines.exact import exact
 from vitools.engines.hand_derived import hand_derived
+from vitools.engines.laplace import laplace
 from vitools.engines.natural import NaturalGradient
 from vitools.engines.nuts import nuts
 from vitools.engines.objectives import BetaElbo, Elbo, ImportanceWeighted, ScoreFunction
@@ -28,6 +29,7 @@ __all__ = [
     "dadvi",
     "exact",
     "hand_derived",
+    "laplace",
     "nuts",
     "svi",
     "svi_validated",

@@ -1,5 +1,6 @@
 """Which parameter or site left the finite numbers? Asked after a step was lost."""
 
+import math
 from typing import Any
 
 import torch
@@ -38,6 +39,39 @@ def find_culprit(problem: Problem, guide: Any, state: ParamState) -> str:
     return "the bound became non-finite, at no single site"
 
 
+def find_bad_gradient(problem: Problem, guide: Any, state: ParamState) -> str:
+    """The first site whose log density is finite and its gradient is not, in words; or nothing.
+
+    Asked at the parameters before the lost step: one number that is not finite in a gradient is
+    enough to spoil a parameter, and then all sites.
+    """
+    parameters = [p for p in state["params"].values() if p.requires_grad]
+    for _ in range(ATTEMPTS):
+        with isolated(state), torch.enable_grad():
+            guide_run = poutine.trace(guide).get_trace(*problem.args, **problem.kwargs)
+            model_run = poutine.trace(poutine.replay(problem.call, trace=guide_run)).get_trace()
+            guide_run.compute_log_prob()
+            model_run.compute_log_prob()
+        for who, run in (("guide", guide_run), ("model", model_run)):
+            for name, node in run.nodes.items():
+                if node["type"] != "sample" or is_subsample(node):
+                    continue
+                total = node["log_prob"].sum()
+                if not (total.requires_grad and math.isfinite(float(total.detach()))):
+                    continue
+                slopes = torch.autograd.grad(
+                    total, parameters, retain_graph=True, allow_unused=True
+                )
+                for slope in slopes:
+                    if slope is not None and not bool(torch.isfinite(slope).all()):
+                        return (
+                            f": the gradient of site '{name}' in the {who} is {_worst(slope)}, "
+                            "though its log density is finite (as of a root or a norm at 0, or of "
+                            "the branch that a torch.where does not take)"
+                        )
+    return ""
+
+
 def _worst(tensor: Tensor) -> str:
     bad = tensor[~torch.isfinite(tensor)].detach()
     return str(float(bad.flatten()[0])) if bad.numel() else "finite"
@@ -50,6 +84,7 @@ def _parameters(fn: Any) -> str:
     for name, constraint in getattr(fn, "arg_constraints", {}).items():
         value = fn.__dict__.get(name)
         if isinstance(value, Tensor):
+            value = value.detach()
             low, high = float(value.min()), float(value.max())
             words = f"{name} {low:.3g}" if low == high else f"{name} {low:.3g} to {high:.3g}"
             least = getattr(constraint, "lower_bound", None)

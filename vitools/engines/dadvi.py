@@ -27,17 +27,15 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from vitools.engines.loop import Progress, ProgressCallback
-from vitools.errors import NotSupportedError, NumericalError, OptionError
+from vitools.engines.smooth import dense_hessian, smooth_space
+from vitools.errors import NumericalError, OptionError
 from vitools.posterior.gaussian import GaussianPosterior
 from vitools.posterior.results import History, Status
-from vitools.problem import Problem, check_problem
-from vitools.unconstrained import UnconstrainedSpace
+from vitools.problem import Problem
 
 COVARIANCES = ("mean_field", "linear_response")
-MAX_DIMENSIONS = 1000  # the Hessian has twice as many rows, one product with it for each
 FIRST_SCALE = 0.1
 ERROR_LIMIT = 0.5  # Monte Carlo sd of a mean, in posterior sds, above which M doubles
-STEP_LIMIT = 0.01  # Newton step left at the end, in posterior sds
 
 
 def dadvi(
@@ -72,7 +70,7 @@ def dadvi(
         >>> fit.status.label
         'converged'
     """
-    _check(problem, num_draws, covariance, max_draws, max_steps)
+    _check(num_draws, covariance, max_draws, max_steps)
     began = time.perf_counter()
     run = _Run(problem, num_draws, seed, progress, began)
     status, words = run.fit(max_draws, max_steps)
@@ -96,28 +94,13 @@ def dadvi(
     )
 
 
-def _check(
-    problem: Problem, num_draws: int, covariance: str, max_draws: int, max_steps: int
-) -> None:
+def _check(num_draws: int, covariance: str, max_draws: int, max_steps: int) -> None:
     if covariance not in COVARIANCES:
         raise OptionError(f"covariance: expected one of {COVARIANCES}, got {covariance!r}.")
     if num_draws < 4 or num_draws % 2 or max_draws < num_draws or max_steps < 1:
         raise OptionError(
             "expected an even num_draws ≥ 4, max_draws ≥ num_draws and max_steps ≥ 1, got "
             f"{num_draws}, {max_draws} and {max_steps}."
-        )
-    check_problem(problem, "dadvi()")
-    problem.refuse_unlisted("dadvi()")
-    if not problem.continuous:
-        raise NotSupportedError(
-            f"model '{problem.name}' has only discrete latents; dadvi needs continuous ones. "
-            "Use exact(problem)."
-        )
-    free = [name for name, value in problem.params["params"].items() if value.requires_grad]
-    if free:
-        raise NotSupportedError(
-            f"model '{problem.name}' has parameters of its own ({', '.join(free)}), which dadvi "
-            "does not fit. Use svi(), or make them latents."
         )
 
 
@@ -132,12 +115,7 @@ class _Run:
         progress: ProgressCallback | None,
         began: float,
     ) -> None:
-        self.space = space = UnconstrainedSpace(problem)
-        if space.size > MAX_DIMENSIONS:
-            raise NotSupportedError(
-                f"model '{problem.name}' has {space.size} continuous dimensions; dadvi computes a "
-                f"dense Hessian and takes at most {MAX_DIMENSIONS}. Use svi(problem, AutoMeanField)."
-            )
+        self.space = space = smooth_space(problem, "dadvi")
         self.progress, self.began, self.history = progress, began, History()
         self.generator = torch.Generator().manual_seed(seed)
         start = space.initial_point(seed)
@@ -227,9 +205,7 @@ class _Run:
     def _respond(self) -> float:
         """Linear response and Monte Carlo error at η̂; the worst error in posterior sds."""
         vector, size = self.eta.double().cpu().numpy(), self.space.size
-        rows = [self._times_hessian(vector, unit) for unit in np.eye(2 * size)]
-        hessian = torch.as_tensor(np.stack(rows))
-        root, failed = torch.linalg.cholesky_ex((hessian + hessian.mT) / 2)
+        root, failed = torch.linalg.cholesky_ex(dense_hessian(self._times_hessian, vector))
         if int(failed):
             raise NumericalError(
                 f"model '{self.space.problem.name}': dadvi's objective has no minimum where Newton's "

@@ -17,7 +17,7 @@ from vitools.engines.ascent import BLOCK, Ascent
 from vitools.engines.checkpoint import Checkpoint
 from vitools.engines.compiled import Compile
 from vitools.engines.compiling import Compiling
-from vitools.engines.culprit import find_culprit
+from vitools.engines.culprit import find_bad_gradient, find_culprit
 from vitools.engines.functional import FunctionalGraph
 from vitools.engines.gradient import EagerGradient, recorded_gradient
 from vitools.engines.natural import NaturalGradient
@@ -285,6 +285,8 @@ class Run:
         ascent.place(ascent.lost)
         culprit = find_culprit(self.problem, self.guide, self.params)
         self.ascent.place(self.good)
+        if culprit.startswith("parameter "):
+            culprit += find_bad_gradient(self.problem, self.guide, self.params)
         index = done + first
         error = NumericalError(
             f"step {index}: {culprit}. The last good state (step {self.good_step}) is "

@@ -8,9 +8,10 @@ from pyro.infer.autoguide import AutoIAFNormal, AutoMultivariateNormal, AutoNorm
 
 from vitools import Problem, svi
 from vitools.diagnostics import smooth
+from vitools.diagnostics.accuracy import Accuracy
 from vitools.diagnostics.remedy import suggest
 from vitools.guides import AutoFlow, AutoMeanField, AutoMultivariate
-from vitools.posterior import GaussianPosterior, Status
+from vitools.posterior import Estimate, GaussianPosterior, Status
 
 
 class OwnMultivariate(AutoMultivariate):
@@ -28,7 +29,7 @@ PROBLEM = Problem(ridge, torch.tensor(0.0).double())
 CORRELATED = torch.tensor([[0.5, -0.49], [-0.49, 0.5]]).double()
 
 
-def advice(fit, missed):
+def advice(fit, missed, correction=None):
     """What is suggested where the weights of the fit's draws say ``missed``: a correlation, or none."""
     normal = torch.distributions.MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
     with torch.random.fork_rng(devices=[]):
@@ -43,7 +44,19 @@ def advice(fit, missed):
         )
         log_weights = target.log_prob(vector) - normal.log_prob(vector)
     values = {"a": vector[:, 0], "b": vector[:, 1]}
-    return suggest(fit, values, smooth(log_weights), {}, None)
+    return suggest(fit, values, smooth(log_weights), {}, correction)
+
+
+def gaussian(tril, engine):
+    zeros = torch.zeros(2).double()
+    return GaussianPosterior(
+        PROBLEM,
+        location=zeros,
+        scale_tril=tril,
+        location_error=zeros,
+        engine=engine,
+        status=Status.CONVERGED,
+    )
 
 
 GUIDES = [
@@ -71,13 +84,12 @@ def test_a_guide_is_sent_to_the_next_rung(guide, advised, left_behind, missed):
 )
 def test_a_gaussian_is_asked_whether_it_has_correlations(scale, advised):
     tril = torch.linalg.cholesky(CORRELATED) if scale is None else scale.double()
-    zeros = torch.zeros(2).double()
-    fit = GaussianPosterior(
-        PROBLEM,
-        location=zeros,
-        scale_tril=tril,
-        location_error=zeros,
-        engine="dadvi",
-        status=Status.CONVERGED,
-    )
-    assert advised in advice(fit, missed=True)
+    assert advised in advice(gaussian(tril, "dadvi"), missed=True)
+
+
+def test_smaller_steps_are_advised_to_what_takes_steps():
+    off = Accuracy(Estimate(0.5, 0.01), "a", Estimate(1.0, 0.01), "a", {}, {})
+    placed = advice(gaussian(torch.linalg.cholesky(CORRELATED), "laplace"), False, off)
+    assert placed.startswith("the mean of a is not where laplace puts it: go on from here by svi(")
+    stepped = advice(svi(PROBLEM, AutoMeanField, max_steps=1, compile=False), False, off)
+    assert "run longer, or with a smaller step" in stepped

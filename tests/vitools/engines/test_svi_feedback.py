@@ -11,6 +11,7 @@ from pyro.infer.autoguide import AutoNormal
 from vitools import Problem, Status, cavi, exact, nuts, svi
 from vitools.cli.progress import words
 from vitools.engines.dadvi import dadvi
+from vitools.engines.laplace import laplace
 from vitools.engines.loop import Progress
 from vitools.engines.stopping import PlateauRule
 from vitools.errors import NumericalError, OptionError, VitoolsWarning
@@ -167,13 +168,33 @@ def test_a_scale_whose_prior_allows_negative_values_is_named(start):
         svi(Problem(negative), AutoMeanField, start=start, max_steps=300)
 
 
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_gradient_that_is_lost_where_the_density_is_not_is_named(compile):
+    def root():
+        x = pyro.sample("x", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", 20):
+            pyro.sample("y", dist.Normal((x - x).abs().sqrt() + x, 1.0), obs=DATA)
+
+    words = (
+        r"step 1: parameter 'AutoMeanField\.sites\.x_loc' became nan: the gradient of site 'y' in "
+    )
+    with pytest.raises(
+        NumericalError, match=words + "the model is nan, though its log dens"
+    ) as info:
+        svi(Problem(root), AutoMeanField, start="guide", max_steps=100, compile=compile)
+    assert "last good state (step 0)" in str(info.value)
+    assert all(bool(v.isfinite().all()) for v in info.value.posterior.params["params"].values())
+
+
 @pytest.mark.parametrize("guide", ["AutoMultivariate", None, {}])
 def test_what_is_no_guide_is_refused(guide):
     with pytest.raises(OptionError, match="guide: expected a Pyro guide or a class of them"):
         svi(Problem(model), guide)
 
 
-@pytest.mark.parametrize("engine", [cavi, dadvi, exact, nuts, lambda m: svi(m, AutoMeanField)])
+@pytest.mark.parametrize(
+    "engine", [cavi, dadvi, exact, laplace, nuts, lambda m: svi(m, AutoMeanField)]
+)
 def test_a_model_without_its_data_is_refused(engine):
     with pytest.raises(OptionError, match=r"\(\) expects a Problem, got model\. Bind the model"):
         engine(model)

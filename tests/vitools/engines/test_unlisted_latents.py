@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from vitools import Elbo, Problem, ScoreFunction, cavi, compare, dadvi, exact, nuts, svi
+from vitools import Elbo, Problem, ScoreFunction, cavi, compare, dadvi, exact, laplace, nuts, svi
 from vitools.errors import ModelError, NotSupportedError, OptionError
 from vitools.guides import AutoMeanField
 from vitools.isolation import isolated, seeded
@@ -213,6 +213,7 @@ def on_the_reals(problem):
         (exact, "exact()"),
         (nuts, "nuts()"),
         (dadvi, "dadvi()"),
+        (laplace, "laplace()"),
         (cavi, "cavi()"),
         (on_the_reals, "a density over the reals"),
     ],
