@@ -64,7 +64,8 @@ class TopicVAE(DeepModel):
         from where q starts, few topics come to life.
     :param latents: ``"logistic_normal"``, ``"dirichlet"``, ``"stick_kumaraswamy"`` or
         ``"mv_kumaraswamy"``; all but the first have a Dirichlet prior.
-    :param normalise: batch normalisation; only for the product. End training by :meth:`settle`.
+    :param normalise: batch normalisation; for the product of experts, with a logistic normal. End
+        training by :meth:`settle`.
     :param dropout: share of θ's weights that training leaves out at random; with ``normalise``.
     :param seed: of the starting weights; torch's global generator is left alone.
 
@@ -107,6 +108,8 @@ class TopicVAE(DeepModel):
             raise OptionError(f"concentration: expected a number above 0, got {concentration}")
         if normalise and combination != "product":
             raise OptionError("normalise: a mixture's probabilities have no logits to normalise")
+        if normalise and latents != "logistic_normal":
+            raise OptionError(f"normalise: it goes with latents='logistic_normal', not {latents!r}")
         if dropout and not normalise:
             raise OptionError("dropout: it goes with normalise=True")
         if not 0 <= dropout < 1:

@@ -1,13 +1,13 @@
 """Batch normalisation as a function of the rows in hand, and its end: a corpus's own statistics.
 
-    y_j = (x_j - m_j) / √(v_j + ε) + b_j
+    y_j = s_j (x_j - m_j) / √(v_j + ε) + b_j
 
 In training mode m and v are those of the rows that come together, a minibatch; nothing is kept from one
 call to the next, so that a step is a function that can be recorded. But what a row becomes then depends on
 the others, and a density made of it is none of that row. So training ends with :func:`settle`: m and v
 of all rows become constants, the module goes into evaluation mode, and its densities are proper ones.
-The variance is kept at 1, whatever the weights below: that keeps every unit of an encoder apart from its
-prior, and the words of a vocabulary, rare or frequent, on one scale (no unit dies out early).
+The spread s is not learnt: it keeps every unit of an encoder apart from its prior, whatever the weights
+below, and the words of a vocabulary, rare or frequent, on one scale (no unit dies out early).
 
 Reference: S. Ioffe, C. Szegedy, "Batch normalization", ICML 2015.
 """
@@ -30,6 +30,7 @@ class Normalisation(nn.Module):
 
     Args:
         shift: whether b is learnt; else 0.
+        scale: s, ``[size]``; 1 if omitted.
 
     >>> layer = Normalisation(1, shift=False)
     >>> layer(torch.tensor([[1.0], [3.0]])).round(decimals=2)
@@ -39,27 +40,35 @@ class Normalisation(nn.Module):
 
     mean: Tensor
     variance: Tensor
+    scale: Tensor
 
-    def __init__(self, size: int, shift: bool = True) -> None:
+    def __init__(self, size: int, shift: bool = True, scale: Tensor | None = None) -> None:
         super().__init__()
         self.shift = nn.Parameter(torch.zeros(size)) if shift else None
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("variance", torch.ones(size))
+        self.register_buffer("scale", torch.ones(size) if scale is None else scale)
         self.is_settled = False
 
     def forward(self, inputs: Tensor) -> Tensor:
         mean, variance = self.mean, self.variance
         if self.training:
             variance, mean = torch.var_mean(inputs.flatten(0, -2), 0, correction=0)
-        outputs = (inputs - mean) * torch.rsqrt(variance + EPSILON)
+        outputs = (inputs - mean) * torch.rsqrt(variance + EPSILON) * self.scale
         return outputs if self.shift is None else outputs + self.shift
 
 
 def normalised(network: Builder) -> Builder:
-    """A builder of networks whose outputs are normalised and shifted."""
+    """A builder of networks whose outputs, means and log sds side by side, are normalised and shifted.
+
+    Means and log *variances* have a spread of 1: with log sds of that spread some sds would be so large
+    that float32 has no softmax of the draws.
+    """
 
     def build(num_inputs: int, num_outputs: int, *rest: Any) -> nn.Module:
-        return nn.Sequential(network(num_inputs, num_outputs, *rest), Normalisation(num_outputs))
+        scale = torch.tensor([1.0, 0.5]).repeat_interleave(num_outputs // 2)
+        layers = network(num_inputs, num_outputs, *rest), Normalisation(num_outputs, scale=scale)
+        return nn.Sequential(*layers)
 
     return build
 

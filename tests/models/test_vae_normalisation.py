@@ -9,7 +9,8 @@ from vitools.errors import OptionError
 from vitools.isolation import seeded
 from vitools.models.topic_vae import TopicVAE
 from vitools.models.vae import elbo_terms
-from vitools.models.vae.normalisation import EPSILON, Normalisation, settle
+from vitools.models.vae.layers import multilayer_perceptron
+from vitools.models.vae.normalisation import EPSILON, Normalisation, normalised, settle
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,17 @@ def test_in_training_it_is_torchs_batch_normalisation():
     torch.testing.assert_close(layer(inputs), torchs(inputs))
     torch.testing.assert_close(layer(inputs.reshape(7, 1, 4)).squeeze(1), torchs(inputs))
     assert torch.equal(layer.mean, torch.zeros(4).double())  # no trace of a call is kept
+
+
+def test_an_encoders_means_and_log_variances_have_spread_one():
+    network = normalised(multilayer_perceptron)(5, 6, (4,), torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    outputs = network.double()(10 * torch.randn(500, 5, generator=generator, dtype=torch.float64))
+    mean, log_sd = outputs.chunk(2, -1)
+    for values in (mean, 2 * log_sd):
+        torch.testing.assert_close(values.mean(0), torch.zeros(3).double())
+        spread = values.std(0, correction=0)
+        torch.testing.assert_close(spread, torch.ones(3).double(), rtol=0, atol=0.02)
 
 
 def test_settled_it_maps_each_row_by_the_statistics_of_all():
@@ -109,6 +121,8 @@ def test_what_would_depend_on_company_is_refused(documents):
     topics.train()
     with pytest.raises(OptionError, match="would depend on the rows that come together"):
         topics.encode(documents)
+    with pytest.raises(OptionError, match="goes with latents='logistic_normal', not 'dirichlet'"):
+        TopicVAE(6, 3, normalise=True, latents="dirichlet")
     with pytest.raises(OptionError, match="have no logits to normalise"):
         TopicVAE(6, 3, combination="mixture", normalise=True)
 
