@@ -1,6 +1,6 @@
 """Does the stopping rule end runs at the right place? Many seeds, against runs of fixed length.
 
-    python benchmarks/svi_stopping.py [--seeds 20] [--only NAME] [--data ../shared/data/posteriordb]
+    python benchmarks/svi_stopping.py [--seeds 20] [--only NAME]
 
 Every fit is made with default options, and its bound compared, on the same draws, with the best
 that longer runs reach from where it ended: 5000 steps at a fifth of the first step size, and 2000 at
@@ -13,7 +13,8 @@ With the rule's resolution r (.2 nats, or .01 a latent where that is more) and t
 Beside it stand runs of fixed length at the first step size, by the average of their tail. A run
 that starts far off along a ridge is there to be refused: no rule could end it well in 20 000 steps.
 
-Writes results/svi_stopping.json and .md.
+Two cases are posteriordb's, whose data are read from ../shared/data/posteriordb. Writes
+results/svi_stopping.json and .md.
 """
 
 import argparse
@@ -108,9 +109,6 @@ CASES = {
     "two dice, logistic normal": Case(lambda: shipped("two-dice"), AutoLogisticNormal, {}),
     "log earnings, mean field": Case(
         lambda: stored("earnings-logearn_interaction_z"), AutoMeanField, {}
-    ),
-    "Gaussian process, multivariate": Case(
-        lambda: stored("gp_pois_regr-gp_regr"), AutoMultivariate, {}
     ),
     "kids' scores from the prior": Case(
         lambda: stored("kidiq-kidscore_interaction"), AutoMeanField, {"start": "guide"}

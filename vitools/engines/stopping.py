@@ -20,10 +20,11 @@ nats, whatever the curvatures hᵢ. A stage (one learning rate) ends when
 - the bound agrees: its mean over the last quarter is not detectably above that of the quarter
   before, m₂ - m₁ < 2 √(se₁² + se₂²), with standard errors from batch means.
 
-An optimiser without a known metric is asked instead whether its iterates are stationary:
-split R-hat of the window's halves is at most 1.2 for 95 % of the parameters (Welandawe et al. 2022,
-"Robust, automated, and accurate black-box variational inference", whose predicted gain is the
-idea of the first test, too), or the bound's own error is below ``resolution``.
+An optimiser without a known metric, or with gradients that are cut short, is asked instead whether
+its iterates are stationary: split R-hat of the window's halves is at most 1.2 for 95 % of the
+parameters (Welandawe et al. 2022, "Robust, automated, and accurate black-box variational
+inference", whose predicted gain is the idea of the first test, too), or the bound's own error is
+below ``resolution``.
 
 The windows grow with the stage, so a slow drift is found as the tests gain power. Each
 stage ends by dividing the learning rate; the last one, which has LAST_STAGE steps at least because

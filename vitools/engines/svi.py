@@ -48,7 +48,8 @@ def svi(
     by the guide; its other draws are differentiated through. What a guide may do wrong is asked
     before the first step (:meth:`Problem.preflight`).
 
-    The step size falls at each plateau of the bound and the run ends at the last
+    The step size falls where the iterates predict no gain of the bound that matters, .2 nats or .01 a
+    latent, and the run ends where the smaller steps predict none either
     (:class:`~vitools.engines.stopping.PlateauRule`); the answer is the average of the iterates of
     the last stage, which removes most of the optimiser's noise. A run that is interrupted or meets
     its limit gives the average over the tail of the stage it was in.

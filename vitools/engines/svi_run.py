@@ -89,7 +89,7 @@ class Run:
         self.rule = PlateauRule(
             self._reduce_rate,
             lambda: self.ascent.vector(),
-            metric=self.ascent.metric if isinstance(self.ascent, AdamAscent) else None,
+            metric=self._metric(),
             resolution=max(0.2, NATS_PER_LATENT * num_latents),
             thin=BLOCK,
         )
@@ -105,6 +105,12 @@ class Run:
             lambda: self.gradient.draw(BLOCK),
             f"svi of model '{problem.name}'",
         )
+
+    def _metric(self) -> Callable[[], Tensor] | None:
+        """Adam's; of gradients cut short it would promise too little."""
+        if isinstance(self.ascent, AdamAscent) and self.options.clip_norm is None:
+            return self.ascent.metric
+        return None
 
     def _ascent(self) -> Ascent:
         optimizer, clip = self.options.optimizer or Adam(), self.options.clip_norm
