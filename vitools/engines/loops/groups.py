@@ -25,7 +25,7 @@ from vitools.engines.loops.nests import (
     row_pointer,
 )
 from vitools.engines.loops.operations import TYPES
-from vitools.engines.loops.values import Buffer, Value, contiguous
+from vitools.engines.loops.values import Buffer, Value, are_apart, contiguous
 
 SMALLEST = 4096  # numbers a nest computes: below it lies in the cache anyhow
 SHARED_OUT = 40_000  # numbers a group computes for which threads repay being woken
@@ -259,17 +259,7 @@ def _rows_apart(looks: Sequence[tuple[Value, int]]) -> bool:
     if all(_fits_row(value, row) for value, row in looks):
         return True
     alike = len({_layout(value, row) for value, row in looks}) == 1
-    return alike and _has_no_overlap(looks[0][0])
-
-
-def _has_no_overlap(value: Value) -> bool:
-    reach = 0
-    for stride, n in sorted(zip(value.strides, value.shape, strict=True)):
-        if n > 1:
-            if stride <= reach:
-                return False
-            reach += stride * (n - 1)
-    return True
+    return alike and are_apart(looks[0][0].shape, looks[0][0].strides)
 
 
 def _parted(nest: Nest, lanes: int, number: int) -> tuple[Buffer, Nest, Nest]:

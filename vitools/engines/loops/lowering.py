@@ -19,6 +19,7 @@ from vitools.engines.loops.operations import (
     TO_BOOLEAN,
     TYPES,
     VIEWS,
+    WRAPPING,
     literal,
     name_of,
 )
@@ -54,6 +55,8 @@ class Lowering:
             if not isinstance(made, Tensor):
                 return None
             return self._constant(node) if number is None else _full(number, made)
+        if _depends_on_layout(node, name) or _writes_in_place(node):
+            raise NotInLoops(f"{name}, which depends on how torch lays out its memory")
         if getattr(node.target, "__name__", "") == "getitem":
             return self.values[node.args[0]][node.args[1]]  # type: ignore[index]
         if name in VIEWS:
@@ -164,6 +167,8 @@ class Lowering:
             inner = torch.bool
         if name in BOOLEAN_ONLY and dtype is not torch.bool:
             raise NotInLoops(f"{name} of integers")
+        if name == "pow" and not dtype.is_floating_point:
+            raise NotInLoops("pow of integers")
         if name == "clamp":
             found = self.expression(args[0], shape, dtype)
             for bound, function in zip(
@@ -184,11 +189,9 @@ class Lowering:
         alpha = node.kwargs.get("alpha", 1)
         if alpha != 1:
             scale = self.expression(alpha, shape, dtype)
-            found[1] = Expression.of("({0} * {1})", dtype, shape, [found[1], scale])  # type: ignore[index]
-        template = ELEMENTWISE[name]
-        if dtype in (torch.bool, torch.uint8):  # C computes these in int, without their overflow
-            template = f"({TYPES[dtype]})({template})"
-        return Expression.of(template, dtype, shape, found)  # type: ignore[arg-type]
+            template = _template("mul", dtype)
+            found[1] = Expression.of(template, dtype, shape, [found[1], scale])  # type: ignore[index]
+        return Expression.of(_template(name, dtype), dtype, shape, found)  # type: ignore[arg-type]
 
     @staticmethod
     def _like(argument: Any) -> Any:
@@ -218,8 +221,8 @@ class Lowering:
     def _reduction(self, node: Node, name: str, made: Tensor) -> Value:
         source: Any = node.args[0]
         shape = tuple(source.meta["val"].shape)
-        dims = node.args[1] if len(node.args) > 1 else []
-        given: Any = [dims] if isinstance(dims, int) else dims
+        dims = node.args[1] if len(node.args) > 1 else None
+        given: Any = [dims] if isinstance(dims, int) else dims or []
         reduced = {d % len(shape) for d in given if shape} or set(range(len(shape)))
         found = self.expression(source, shape, made.dtype)
         if name == "mean":
@@ -231,9 +234,35 @@ class Lowering:
         return self.emitter.reduced(kind, found, reduced, tuple(made.shape))
 
 
+def _template(name: str, dtype: torch.dtype) -> str:
+    """The operation in C, with the overflow of its type."""
+    template, kind = ELEMENTWISE[name], TYPES[dtype]
+    if dtype in (torch.bool, torch.uint8):  # C computes these in int
+        return f"({kind})({template})"
+    if name in WRAPPING and not dtype.is_floating_point:
+        for mark in ("{0}", "{1}"):
+            template = template.replace(mark, f"(unsigned {kind}){mark}")
+        return f"({kind})({template})"
+    return template
+
+
 def _is_symbolic(tensor: Tensor) -> bool:
     """Whether a size is known only when the program runs."""
     return not all(isinstance(n, int) for n in tensor.shape)
+
+
+def _depends_on_layout(node: Node, name: str) -> bool:
+    """Whether it counts in memory, where a result may lie in another order here than in torch."""
+    if not name.startswith("as_strided"):
+        return False
+    source: Any = node.args[0]
+    in_order = source.op == "placeholder" and source.meta["val"].is_contiguous()
+    return name != "as_strided" or not in_order
+
+
+def _writes_in_place(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
 
 
 def _is_random(node: Node) -> bool:

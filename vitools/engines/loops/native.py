@@ -25,6 +25,7 @@ from vitools.engines.loops.products import in_columns
 from vitools.engines.loops.program import LoopProgram, loop_program
 
 FLAGS = ("-O2", "-ftree-vectorize", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd")
+FLAGS += ("-ffp-contract=off",)  # x y - z is rounded twice, as torch does: 0 where z is x y
 LIBRARY = ("-std=c++17", "-shared", "-fPIC", "-x", "c++")
 MACHINE = {"AVX2": "-march=x86-64-v3", "AVX512": "-march=x86-64-v4"}
 THREADS = "-fopenmp"
@@ -77,9 +78,9 @@ def compile_loops(
 ) -> Callable[..., Any]:
     """``module`` as loops; where it takes noise ``[1, …]``, a call takes as many steps as it is given.
 
-    Called like the module, with tensors laid out like ``example`` and noise ``[steps, …]``. It
-    returns a list: the state after the last step, then the other results, ``[1, …]`` in the module
-    and now ``[steps, …]``.
+    Called like the module, with tensors like ``example`` and noise ``[steps, …]``. It returns a
+    list: the state after the last step, then the other results, ``[1, …]`` in the module and now
+    ``[steps, …]``.
 
     Args:
         fixed: inputs whose numbers will always be those of ``example``.
@@ -90,7 +91,7 @@ def compile_loops(
     """
     threads = torch.get_num_threads() if _knows_threads(find_loop_compiler()) else 1
     program = loop_program(module, example, num_state, num_noise, fixed, threads)
-    return Loops(program, _library(program.source))
+    return Loops(program, _library(program.source), example, fixed)
 
 
 def _library(source: str) -> Any:
@@ -141,7 +142,9 @@ class Loops:
     lets others go on.
     """
 
-    def __init__(self, program: LoopProgram, run: Any) -> None:
+    def __init__(
+        self, program: LoopProgram, run: Any, example: Sequence[Tensor], fixed: Sequence[int]
+    ) -> None:
         self.program, self.run = program, run
         self.made = [
             (shape, dtype, bool(program.noise) and i >= program.num_state)
@@ -154,6 +157,11 @@ class Loops:
         self.work = work[skipped : skipped + program.work]
         self.columns: dict[int, tuple[int, Tensor]] = {}
         """Version and numbers of what the program wants column by column."""
+        self.layouts = [
+            (i, tuple(tensor.shape), program.strides[i], tensor.dtype)
+            for i, tensor in enumerate(example)
+            if i not in fixed
+        ]
         states = program.outputs[: program.num_state]
         self.states = [[torch.empty(shape, dtype=d) for shape, d in states] for _ in range(2)]
         self.lock = Lock()
@@ -162,9 +170,8 @@ class Loops:
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         program = self.program
         steps = inputs[program.noise[0]].shape[0] if program.noise else 1
-        begins = {t.data_ptr() for t in inputs[: program.num_state]}
-        free = (s for s in self.states if begins.isdisjoint(t.data_ptr() for t in s if t.numel()))
-        outputs = next(free) + [
+        inputs = self._laid_out(inputs, steps)
+        outputs = self._free_states(inputs) + [
             torch.empty((steps, *shape[1:]) if stacks else shape, dtype=dtype)
             for shape, dtype, stacks in self.made[program.num_state :]
         ]
@@ -186,3 +193,30 @@ class Loops:
             copy = in_columns(data)
             self.columns[index] = data._version, copy
         return copy
+
+    def _laid_out(self, inputs: Sequence[Tensor], steps: int) -> tuple[Tensor, ...]:
+        """The inputs as the loops read them: what lies otherwise is copied.
+
+        Raises:
+            ValueError: other shapes or number types than those compiled for.
+        """
+        found = list(inputs)
+        for i, shape, strides, dtype in self.layouts:
+            tensor = inputs[i]
+            shape = (steps, *shape[1:]) if i in self.program.noise else shape
+            if tensor.shape != shape or tensor.dtype is not dtype or tensor.device.type != "cpu":
+                raise ValueError(
+                    f"input {i} of a compiled graph: expected {dtype} {list(shape)} on the CPU, "
+                    f"got {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+                )
+            if tensor.stride() != strides:
+                found[i] = torch.empty_strided(shape, strides, dtype=dtype).copy_(tensor.detach())
+        return tuple(found)
+
+    def _free_states(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Memory for the state that no input lies in."""
+        if not self.states[0]:
+            return []
+        used = {t.untyped_storage().data_ptr() for t in inputs if t.numel()}
+        free = (s for s in self.states if used.isdisjoint(t.data_ptr() for t in s if t.numel()))
+        return list(next(free, None) or [torch.empty_like(t) for t in self.states[0]])

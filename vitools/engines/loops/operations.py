@@ -70,6 +70,8 @@ ELEMENTWISE: dict[str, str] = {
 }
 OF_ARGUMENTS = {"eq", "ne", "lt", "le", "gt", "ge", "isnan"}
 TO_BOOLEAN = {"logical_and", "logical_or", "logical_not"}
+WRAPPING = {"add", "sub", "mul", "neg"}
+"""What C leaves undefined where signed integers overflow."""
 BOOLEAN_ONLY = {"bitwise_and", "bitwise_or", "bitwise_not"}
 
 POWERS = {2: "sq({0})", 1: "{0}", 0.5: "sqrt_({0})", -1: "(1 / {0})", -0.5: "(1 / sqrt_({0}))"}
@@ -101,8 +103,8 @@ PRELUDE = """
 template <class T> static inline T sq(T x) { return x * x; }
 template <class T> static inline T cube(T x) { return x * x * x; }
 static int outside;
-static inline long long inside(long long i, long long n) {
-  i += i < 0 ? n : 0;
+static inline long long inside(long long i, long long n, long long below) {
+  i += i < 0 ? below : 0;
   if (i >= 0 && i < n) return i;
   outside = 1;
   return 0;
@@ -114,7 +116,7 @@ template <class T> static inline T relu_(T x) { return larger(x, T(0)); }
 template <class T> static inline T sign_(T x) { return T((x > 0) - (x < 0)); }
 static inline float fabs_(float x) { return __builtin_fabsf(x); }
 static inline double fabs_(double x) { return __builtin_fabs(x); }
-static inline long long fabs_(long long x) { return x < 0 ? -x : x; }
+template <class T> static inline T fabs_(T x) { return x < 0 ? -x : x; }
 static inline float sqrt_(float x) { return __builtin_sqrtf(x); }
 static inline double sqrt_(double x) { return __builtin_sqrt(x); }
 // psi(x): recurrence to x >= 10, then the asymptotic series; reflection for x <= 0
@@ -183,7 +185,7 @@ def literal(value: float | int | bool, dtype: torch.dtype) -> str:
     if dtype is torch.bool:
         return "true" if value else "false"
     if not dtype.is_floating_point:
-        return f"{int(value)}LL" if dtype is torch.int64 else str(int(value))
+        return f"(({TYPES[dtype]}){int(value)}LL)"
     suffix = "f" if dtype is torch.float32 else ""
     number = float(value)
     if number != number:

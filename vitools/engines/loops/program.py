@@ -31,7 +31,7 @@ from vitools.engines.loops.nests import Call
 from vitools.engines.loops.operations import TYPES, name_of
 from vitools.engines.loops.products import in_columns, lies_better_in_columns
 from vitools.engines.loops.source import source
-from vitools.engines.loops.values import Buffer, NotInLoops, Value, contiguous
+from vitools.engines.loops.values import Buffer, NotInLoops, Value, are_apart, contiguous
 
 aten = torch.ops.aten
 
@@ -44,6 +44,7 @@ class LoopProgram:
 
     Attributes:
         constants: inputs behind those of the graph.
+        strides: of the inputs, as it reads them.
         columns: inputs that it wants column by column, and which of them have the same memory.
         num_state: leading inputs that the leading outputs replace after every step.
         noise: which inputs have a leading dimension of steps.
@@ -55,6 +56,7 @@ class LoopProgram:
     source: str
     num_inputs: int
     constants: tuple[Tensor, ...]
+    strides: tuple[tuple[int, ...], ...]
     columns: dict[int, int]
     num_state: int
     noise: tuple[int, ...]
@@ -85,7 +87,9 @@ def loop_program(
         raise NotInLoops("inputs of other kinds than float and integer tensors on the CPU")
     nodes = list(_decomposed(module, example).graph.nodes)
     lowering = Lowering(len(example))
-    columns = _take_inputs(lowering, nodes, example, num_state, num_noise, frozenset(fixed))
+    strides, columns = _take_inputs(
+        lowering, nodes, example, num_state, num_noise, frozenset(fixed)
+    )
     for node in nodes:
         if node.op == "call_function":
             lowering.values[node] = lowering.lowered(node)
@@ -93,6 +97,7 @@ def loop_program(
             raise NotInLoops("a tensor inside the graph")
     (output,) = [node for node in nodes if node.op == "output"]
     results = [_in_own_memory(lowering, node) for node in output.args[0]]
+    _check_steps(results, example, num_state, num_noise)
     outputs = _write_outputs(lowering.emitter, results, num_state)
     statements = grouped(lowering.emitter.statements, threads)
     text, places, work = source(statements, lowering.emitter.inputs, outputs)
@@ -100,6 +105,7 @@ def loop_program(
         text,
         len(example),
         tuple(lowering.constants),
+        strides,
         columns,
         num_state,
         tuple(range(len(example) - num_noise, len(example))),
@@ -137,29 +143,33 @@ def _take_inputs(
     num_state: int,
     num_noise: int,
     fixed: frozenset[int],
-) -> dict[int, int]:
-    """Gives every input its buffer; returns those that are wanted column by column.
+) -> tuple[tuple[tuple[int, ...], ...], dict[int, int]]:
+    """Gives every input its buffer; returns their strides, and which are wanted column by column.
 
     What never changes and is the same memory is one buffer: a matrix and its transpose.
     """
     same: dict[Any, Buffer] = {}
-    columns = {}
+    columns, layouts = {}, []
     inputs = [node for node in nodes if node.op == "placeholder"]
     for i, (node, tensor) in enumerate(zip(inputs, example, strict=True)):
         is_noise = i >= len(inputs) - num_noise
         kind = "state" if i < num_state else "noise" if is_noise else "input"
-        strides = tensor.stride() if kind == "input" else contiguous(tensor.shape)
+        # numbers that are one number in the example may be several in a call
+        as_given = kind == "input" and (i in fixed or are_apart(tensor.shape, tensor.stride()))
+        strides = tensor.stride() if as_given else contiguous(tensor.shape)
         key: Any = i
         if i in fixed:
             turned = lies_better_in_columns(node, tensor)
-            key = (tensor.data_ptr(), tensor.numel(), tensor.dtype, turned)
+            shape = tuple(sorted(tensor.shape)) if turned else ()  # one memory, two matrices
+            key = (tensor.data_ptr(), tensor.numel(), tensor.dtype, turned, shape)
             if turned:
                 columns[i] = same[key].index if key in same else i
                 strides = in_columns(tensor.to("meta")).stride()
         if key not in same:
             same[key] = lowering.emitter.given(kind, i, tensor.dtype, tensor.numel())
         lowering.values[node] = Value(same[key], tensor.dtype, tuple(tensor.shape), strides, 0)
-    return columns
+        layouts.append(strides)
+    return tuple(layouts), columns
 
 
 def _in_own_memory(lowering: Lowering, node: Node) -> Value:
@@ -168,6 +178,22 @@ def _in_own_memory(lowering: Lowering, node: Node) -> Value:
     if value.buffer.kind == "state":
         return lowering.emitter.stored(value.expression(), everywhere=True)
     return value
+
+
+def _check_steps(
+    results: Sequence[Value], example: Sequence[Tensor], num_state: int, num_noise: int
+) -> None:
+    """Refuses what would be written outside of its memory when steps follow one another."""
+    for i, (value, before) in enumerate(zip(results[:num_state], example, strict=False)):
+        if (value.shape, value.dtype) != (tuple(before.shape), before.dtype):
+            raise ValueError(
+                f"result {i} is to replace a state of {before.dtype} {list(before.shape)}, "
+                f"got {value.dtype} {list(value.shape)}"
+            )
+    stacked = [*results[num_state:], *example[len(example) - num_noise :]] if num_noise else []
+    for one in stacked:
+        if tuple(one.shape[:1]) != (1,):
+            raise ValueError(f"noise and results of a step: expected [1, …], got {list(one.shape)}")
 
 
 def _write_outputs(emitter: Emitter, results: Sequence[Value], num_state: int) -> list[Buffer]:

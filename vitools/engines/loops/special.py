@@ -35,6 +35,8 @@ def _cat(lowering: Any, node: Any, made: Tensor) -> Value:
         lowering.emitter.assign(into.seen_as(part), lowering.expression(piece, shape, made.dtype))
     if there:
         lowering.emitter.joined(into, there)
+    if begin == 0:  # of nothing: memory that nothing else would claim
+        lowering.emitter.assign(into, Expression(made.dtype, into.shape, "0", ()))
     return into
 
 
@@ -98,7 +100,7 @@ def _cumsum(lowering: Any, node: Any, made: Tensor) -> Value:
     kind, index = TYPES[made.dtype], indices[dim]
     body = f"a += {source.at(indices)}; {into.at(indices)} = a;"
     body = (
-        f"{kind} a = 0; for (int {index} = 0; {index} < {made.shape[dim]}; ++{index}) {{ {body} }}"
+        f"{kind} a = 0; for (long {index} = 0; {index} < {made.shape[dim]}; ++{index}) {{ {body} }}"
     )
     _loops(lowering, made.shape, body, [source], into, without=dim)
     return into
@@ -111,7 +113,7 @@ def _gather(lowering: Any, node: Any, made: Tensor) -> Value:
     into = lowering.emitter.fresh(made.dtype, made.shape)
     found = list(indices)
     if found:
-        found[dim % made.ndim] = _checked(where.at(indices), value.shape[dim])
+        found[dim % made.ndim] = _checked(where.at(indices), value.shape[dim], from_end=False)
     body = f"{into.at(indices)} = {value.at(found)};"
     _loops(lowering, made.shape, body, [value, where], into)
     return into
@@ -124,7 +126,7 @@ def _scatter_add(lowering: Any, node: Any, made: Tensor) -> Value:
     indices = _indices(made.ndim)
     found = list(indices)
     if found:
-        found[dim % made.ndim] = _checked(where.at(indices), made.shape[dim])
+        found[dim % made.ndim] = _checked(where.at(indices), made.shape[dim], from_end=False)
     body = f"{into.at(found)} += {value.at(indices)};"
     _loops(lowering, where.shape, body, [where, value, into], into)
     return into
@@ -139,13 +141,18 @@ def _index_select(lowering: Any, node: Any, made: Tensor) -> Value:
     source, dim, where = node.args
     if made.ndim == 0:
         raise NotInLoops("an element of a number")
-    return _chosen(lowering, lowering.value(source), dim % made.ndim, lowering.value(where), made)
+    index = lowering.value(where)
+    index = index.seen_as(index.meta().view(-1)) if index.shape == () else index
+    return _chosen(lowering, lowering.value(source), dim % made.ndim, index, made, from_end=False)
 
 
-def _chosen(lowering: Any, source: Value, dim: int, where: Value, made: Tensor) -> Value:
+def _chosen(
+    lowering: Any, source: Value, dim: int, where: Value, made: Tensor, *, from_end: bool = True
+) -> Value:
     """``source`` at the indices ``where`` of its dimension ``dim``."""
     rank, size = len(where.shape), source.shape[dim]
-    checked = Expression(torch.int64, where.shape, _checked("{0}", size), (where,))
+    text = _checked("{0}", size, from_end=from_end)
+    checked = Expression(torch.int64, where.shape, text, (where,))
     index = lowering.emitter.stored(checked, everywhere=True)
     shape = tuple(made.shape)
     behind = len(shape) - dim - rank
@@ -194,9 +201,9 @@ def _indexed(indices: list[str], dim: int, where: Value, source: Value) -> list[
     return [*indices[:dim], found, *indices[dim + rank :]]
 
 
-def _checked(index: str, size: int) -> str:
-    """A negative index counts from the end; none may leave the buffer."""
-    return f"inside({index}, {size})"
+def _checked(index: str, size: int, *, from_end: bool = True) -> str:
+    """None may leave the buffer; a negative index counts from the end where torch says so."""
+    return f"inside({index}, {size}, {size if from_end else 0})"
 
 
 def _indices(count: int) -> list[str]:
@@ -217,7 +224,7 @@ def _loops(
 ) -> None:
     for d in reversed(range(len(shape))):
         if d != without:
-            body = f"for (int i{d} = 0; i{d} < {shape[d]}; ++i{d}) {{ {body} }}"
+            body = f"for (long i{d} = 0; i{d} < {shape[d]}; ++i{d}) {{ {body} }}"
     buffers = [value.buffer for value in reads]
     lowering.emitter.say(f"{{ {body} }}", buffers, into.buffer, prod(shape))
 

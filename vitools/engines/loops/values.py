@@ -19,6 +19,17 @@ def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(prod(shape[d + 1 :]) for d in range(len(shape)))
 
 
+def are_apart(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether no two elements of such a tensor are one number in memory."""
+    reach = 0
+    for stride, n in sorted(zip(strides, shape, strict=True)):
+        if n > 1:
+            if stride <= reach:
+                return False
+            reach += stride * (n - 1)
+    return True
+
+
 @dataclass(eq=False)
 class Buffer:
     """A run of numbers: an input, a state, noise, an output, or (``work``) scratch memory.
