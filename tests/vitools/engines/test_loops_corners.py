@@ -163,6 +163,15 @@ def test_one_index_keeps_its_dimension():
     )
 
 
+def test_one_index_keeps_its_dimension_in_gradients():
+    def slopes(x, i):
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            return torch.autograd.grad(leaf.index_select(1, i).exp().sum(), leaf)
+
+    check(slopes, normal(3, 4), torch.tensor(2))
+
+
 def test_nothing_of_nothing():
     check(
         lambda x: [torch.cat([x[:0], x[4:]]) + 1, torch.cat([x[:0, 0], x[0, :0]]).exp()],

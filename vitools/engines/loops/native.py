@@ -24,8 +24,14 @@ from vitools.engines.loops.calls import CALLBACK, Calls
 from vitools.engines.loops.products import in_columns
 from vitools.engines.loops.program import LoopProgram, loop_program
 
-FLAGS = ("-O2", "-ftree-vectorize", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd")
-FLAGS += ("-ffp-contract=off",)  # x y - z is rounded twice, as torch does: 0 where z is x y
+FLAGS = (
+    "-O2",
+    "-ftree-vectorize",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp-simd",
+    "-ffp-contract=off",  # x y - z rounds twice, as in torch: 0 where z is x y
+)
 LIBRARY = ("-std=c++17", "-shared", "-fPIC", "-x", "c++")
 MACHINE = {"AVX2": "-march=x86-64-v3", "AVX512": "-march=x86-64-v4"}
 THREADS = "-fopenmp"
@@ -218,5 +224,7 @@ class Loops:
         if not self.states[0]:
             return []
         used = {t.untyped_storage().data_ptr() for t in inputs if t.numel()}
-        free = (s for s in self.states if used.isdisjoint(t.data_ptr() for t in s if t.numel()))
-        return list(next(free, None) or [torch.empty_like(t) for t in self.states[0]])
+        for states in self.states:
+            if used.isdisjoint(t.data_ptr() for t in states if t.numel()):
+                return list(states)
+        return [torch.empty_like(t) for t in self.states[0]]

@@ -190,10 +190,13 @@ def _check_steps(
                 f"result {i} is to replace a state of {before.dtype} {list(before.shape)}, "
                 f"got {value.dtype} {list(value.shape)}"
             )
-    stacked = [*results[num_state:], *example[len(example) - num_noise :]] if num_noise else []
-    for one in stacked:
-        if tuple(one.shape[:1]) != (1,):
-            raise ValueError(f"noise and results of a step: expected [1, …], got {list(one.shape)}")
+    if not num_noise:
+        return
+    stacked = [value.shape for value in results[num_state:]]
+    stacked += [tuple(noise.shape) for noise in example[len(example) - num_noise :]]
+    for shape in stacked:
+        if shape[:1] != (1,):
+            raise ValueError(f"noise and results of a step: expected [1, …], got {list(shape)}")
 
 
 def _write_outputs(emitter: Emitter, results: Sequence[Value], num_state: int) -> list[Buffer]:

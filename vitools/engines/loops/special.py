@@ -167,8 +167,11 @@ def _index_put(lowering: Any, node: Any, made: Tensor) -> Value:
     base, index, values, *rest = node.args
     into = _copy(lowering, base, made)
     dim, where = _one_index(lowering, index)
+    value = lowering.value(values)
+    if where.shape == () and len(value.shape) == made.ndim:  # as index_add's gradient has it
+        where = where.seen_as(where.meta().view(-1))
     shape = (*made.shape[:dim], *where.shape, *made.shape[dim + 1 :])
-    value = lowering.value(values).broadcast(shape)
+    value = value.broadcast(shape)
     indices = _indices(len(shape))
     sign = "+=" if rest and rest[0] else "="
     body = f"{into.at(_indexed(indices, dim, where, into))} {sign} {value.at(indices)};"
