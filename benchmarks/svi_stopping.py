@@ -1,6 +1,6 @@
 """Does the stopping rule end runs at the right place? Many seeds, against runs of fixed length.
 
-    python benchmarks/svi_stopping.py [--seeds 20] [--only NAME]
+    python benchmarks/svi_stopping.py [--seeds 20] [--only NAME] [--workers 1] [--fresh]
 
 Every fit is made with default options, and its bound compared, on the same draws, with the best
 that longer runs reach from where it ended: 5000 steps at a fifth of the first step size, and 2000 at
@@ -13,18 +13,18 @@ With the rule's resolution r (.2 nats, or .01 a latent where that is more) and t
 Beside it stand runs of fixed length at the first step size, by the average of their tail. A run
 that starts far off along a ridge is there to be refused: no rule could end it well in 20 000 steps.
 
-Two cases are posteriordb's, whose data are read from ../shared/data/posteriordb. Writes
-results/svi_stopping.json and .md.
+Two cases are posteriordb's, whose data are read from ../shared/data/posteriordb. Each row is kept
+in results/svi_stopping.jsonl as it comes, and a second call goes on from there (``--fresh`` begins
+anew); the table is results/svi_stopping.md.
 """
 
 import argparse
-import json
-import math
 import statistics
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,9 @@ from vitools.posterior import GuidePosterior
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 DATA = HERE.parents[1] / "shared" / "data" / "posteriordb"
-sys.path.insert(0, str(HERE / "posteriordb"))
+sys.path[:0] = [str(HERE), str(HERE / "posteriordb")]
 from posteriors import POSTERIORS  # noqa: E402
+from resumable import compute  # noqa: E402
 
 DRAWS = 2000
 PATIENCE = 4000
@@ -187,6 +188,7 @@ def fixed(problem: Problem, case: Case, seed: int) -> list[float]:
 
 
 def one(name: str, seeds: int) -> dict[str, Any]:
+    """The row of a case, of seeds 0 to ``seeds`` - 1."""
     case = CASES[name]
     problem = case.problem()
     numbers = sum(site.shape.numel() for site in problem.drawn.values())
@@ -212,7 +214,6 @@ def one(name: str, seeds: int) -> dict[str, Any]:
         errors.append(error)
         others.append([best - found for found in fixed(problem, case, seed)])
     return {
-        "case": name,
         "runs": seeds,
         "converged": converged,
         "steps": [min(steps), int(statistics.median(steps)), max(steps)],
@@ -243,6 +244,14 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             f"| {r['early']} | {r['late']} | {r['deficit'][0]:.2f}, {r['deficit'][1]:.2f} "
             f"| {others}{r['bound error']:.2f} |"
         )
+    runs, converged, early, late = (
+        sum(r[key] for r in rows) for key in ("runs", "converged", "early", "late")
+    )
+    lines += [
+        "",
+        f"Of {runs} runs {converged} say that they converged: {early} of them early, {late} late. "
+        "The columns of steps are runs of that length, median and worst.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -252,18 +261,17 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--fresh", action="store_true", help="forget what is stored")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    rows = []
-    for name in CASES:
-        if options.only in name:
-            rows.append(one(name, options.seeds))
-            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    store = RESULTS / "svi_stopping.jsonl"
+    if options.fresh:
+        store.unlink(missing_ok=True)
+    keys = [(name,) for name in CASES if options.only in name]
+    rows = compute(store, keys, ("case",), partial(one, seeds=options.seeds), options.workers)
     print(markdown(rows))
-    assert all(math.isfinite(r["deficit"][1]) for r in rows)
-    if not options.only and options.seeds >= 20:
-        (RESULTS / "svi_stopping.json").write_text(json.dumps(rows, indent=1))
+    if not options.only:
         (RESULTS / "svi_stopping.md").write_text(markdown(rows))
 
 
