@@ -98,10 +98,12 @@ class AdamAscent(Ascent):
             return self.unscheduled_rate
         return self.unscheduled_rate * factor_at(schedule, int(self.adam_state.step))
 
-    def metric(self) -> Tensor:
-        """By what a step divides the gradient of each number of the parameters."""
-        state = self.adam_state
-        return (state.second / (1 - 0.999**state.step)).sqrt() / self.rate
+    def metric(self, stride: int = 1) -> Tensor:
+        """By what a step divides the gradient of every ``stride``-th number of the parameters."""
+        square = self.adam_state.second[::stride]
+        square = square / (1 - self.settings.betas[1] ** self.adam_state.step)
+        rate = self.rate[::stride] if self.rate.ndim else self.rate
+        return (square.sqrt() + self.settings.epsilon) / rate
 
     def place(self, values: Sequence[Tensor]) -> None:
         with torch.no_grad():

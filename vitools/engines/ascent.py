@@ -101,8 +101,9 @@ class Ascent:
         ]
 
     def vector(self) -> Tensor:
-        """The parameters in one row."""
-        return torch.cat([value.detach().flatten() for value in self.values])
+        """The parameters in one row, which the next step may change."""
+        rows = [value.detach().flatten() for value in self.values]
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
 
     def _average_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {f"total.{i}": t for i, t in enumerate(self.totals)}

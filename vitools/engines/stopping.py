@@ -53,8 +53,10 @@ class PlateauRule:
 
     Args:
         reduce_learning_rate: called at the end of every stage but the last.
-        iterate: the current parameters as one vector; looked at every ``thin`` steps.
-        metric: by what the optimiser divides the gradient of each parameter; None if unknown.
+        iterate: the current parameters as one vector; at most MAX_COORDINATES of them are looked
+            at every ``thin`` steps.
+        metric: by what the optimiser divides the gradients of those that are looked at, given
+            which of how many one is; None if unknown.
         resolution: a gain of the bound, in nats, not worth waiting for.
         stages: number of learning rates.
     """
@@ -64,7 +66,7 @@ class PlateauRule:
         reduce_learning_rate: Callable[[], None],
         iterate: Callable[[], Tensor],
         *,
-        metric: Callable[[], Tensor] | None = None,
+        metric: Callable[[int], Tensor] | None = None,
         resolution: float = 0.2,
         stages: int = 2,
         thin: int = 4,
@@ -87,9 +89,11 @@ class PlateauRule:
         self._elbo.append(elbo)
         if len(self._elbo) % self.thin:
             return None
-        self._iterates.append(_thinned(self.iterate()))
+        iterate = self.iterate()
+        stride = max(1, math.ceil(iterate.numel() / MAX_COORDINATES))
+        self._iterates.append(iterate[::stride].clone())
         if self.metric is not None:
-            self._metrics.append(_thinned(self.metric()))
+            self._metrics.append(self.metric(stride))
         if len(self._elbo) < self._next_check:
             return None
         self._next_check = self.thin * math.ceil(GROWTH * self._next_check / self.thin)
@@ -174,12 +178,6 @@ class PlateauRule:
         window = torch.stack(self._iterates[len(self._iterates) // 2 :])
         moving = window[:, window.amax(0) > window.amin(0)]  # some guides keep constants, too
         return moving.numel() == 0 or float(split_rhat(moving).quantile(0.95)) <= RHAT_LIMIT
-
-
-def _thinned(vector: Tensor) -> Tensor:
-    """At most MAX_COORDINATES evenly spaced entries, copied."""
-    stride = max(1, math.ceil(vector.numel() / MAX_COORDINATES))
-    return vector[::stride].clone()
 
 
 def split_rhat(window: Tensor) -> Tensor:

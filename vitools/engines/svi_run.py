@@ -106,7 +106,7 @@ class Run:
             f"svi of model '{problem.name}'",
         )
 
-    def _metric(self) -> Callable[[], Tensor] | None:
+    def _metric(self) -> Callable[[int], Tensor] | None:
         """Adam's; of gradients cut short it would promise too little."""
         if isinstance(self.ascent, AdamAscent) and self.options.clip_norm is None:
             return self.ascent.metric

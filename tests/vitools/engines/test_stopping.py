@@ -100,7 +100,11 @@ def with_metric(iterates, metric, bounds, **options):
     """The rule after it has seen everything, and when it ended."""
     current, ended = {}, None
     rule = PlateauRule(
-        lambda: None, lambda: current["iterate"], metric=lambda: metric, stages=1, **options
+        lambda: None,
+        lambda: current["iterate"],
+        metric=lambda stride: metric[::stride],
+        stages=1,
+        **options,
     )
     for step, (iterate, value) in enumerate(zip(iterates, bounds, strict=True), 1):
         current["iterate"] = iterate
