@@ -105,8 +105,9 @@ def svi_validated(
         checkpoint, resume: as of ``svi``; the best so far is kept in a file beside it, with
             ``.best`` added to its name.
         progress: told of the whole run, as ``svi`` would.
-        options: the others of ``svi``. With ``compile="auto"`` a part is compiled where it repays
-            that by itself; later ones find the first's code on disk.
+        options: the others of ``svi``. Parts are not compiled unless ``compile`` says so, so that
+            they are the run that nobody looked at whatever ``every`` is; with ``compile=True`` the
+            later parts find the first's machine code on disk.
 
     Example:
         >>> from vitools import Problem
@@ -131,6 +132,7 @@ def svi_validated(
         if progress is not None:
             progress(replace(report, max_steps=max_steps))
 
+    options.setdefault("compile", False)
     looks = Looks()
     with TemporaryDirectory() as folder:
         file = Path(folder) / "run" if checkpoint is None else Path(checkpoint)

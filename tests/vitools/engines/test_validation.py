@@ -59,10 +59,10 @@ def test_the_parts_are_the_run_that_nobody_looked_at(overfit):
     assert len(whole.history) == fit.steps[-1]
 
 
-def test_parts_too_short_to_repay_it_are_not_compiled():
+def test_parts_are_not_compiled_unless_asked():
     problem, vae, validation = problems()
     fit = svi_validated(problem, vae.guide, validation, every=8, max_steps=8, learning_rate=0.02)
-    assert fit.posterior.detail.endswith("8 steps would not repay compiling")
+    assert fit.posterior.detail.endswith("uncompiled as asked")
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(overfit, tmp_path, monkeypatch):
