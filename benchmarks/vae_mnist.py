@@ -8,9 +8,9 @@ FOLDER holds the four MNIST files. VAE and IWAE, with one stochastic layer (784-
 3280 epochs. The 60 000 images are binarised anew, P(x = 1) = intensity, at every epoch; the 10 000
 test images once, by ``--seed``. Unlike in the paper each minibatch is drawn from all images.
 
-``--stages`` ends the schedule after its first stages: 5 are the first 121 epochs of the paper's
-run. ``--fraction`` shortens every stage alike. The state is kept in ``--checkpoints``; a run that
-was ended goes on from there, to the same numbers, and one of fewer stages with more.
+``--stages`` ends the schedule after its first stages: 5 are the first 121 epochs; ``--fraction``
+shortens every stage alike. The state is kept in ``--checkpoints``: a run that was ended goes on
+there to the same numbers, one of fewer stages with more.
 
 NLL is minus the importance-weighted bound by S = ``--samples`` draws, averaged over the test images.
 A few of them (``--images-by-samples``) are enough, as the second term varies little:
