@@ -6,12 +6,11 @@ FOLDER holds the four MNIST files. VAE and IWAE, with one stochastic layer (784-
 (784-200-200-100-100-100-50), by k = 1, 5, 50 draws; tanh, Glorot weights, batches of 20, Adam with
 ε = 1e-4 (on the gradient of the mean bound), 3^i epochs at the rate 0.001 · 10^(-i/7) for i = 0 … 7:
 3280 epochs. The 60 000 images are binarised anew, P(x = 1) = intensity, at every epoch; the 10 000
-test images once, by ``--seed``. Unlike in the paper a minibatch is drawn from all images,
-whatever the earlier ones of its epoch were.
+test images once, by ``--seed``. Unlike in the paper each minibatch is drawn from all images.
 
-``--stages`` ends the schedule after its first stages: 5 are the first 121 epochs of the paper's
-run. ``--fraction`` shortens every stage alike. The state is kept in ``--checkpoints``; a run that
-was ended goes on from there, to the same numbers, and one of fewer stages with more.
+``--stages`` ends the schedule after its first stages: 5 are the first 121 epochs; ``--fraction``
+shortens every stage alike. The state is kept in ``--checkpoints``: a run that was ended goes on
+there to the same numbers, one of fewer stages with more.
 
 NLL is minus the importance-weighted bound by S = ``--samples`` draws, averaged over the test images.
 A few of them (``--images-by-samples``) are enough, as the second term varies little:
@@ -20,9 +19,8 @@ A few of them (``--images-by-samples``) are enough, as the second term varies li
 
 "error" is that of the second term, against S draws of all images; "over images" that of their choice.
 
-A row is written as soon as it is measured, and says which part of the schedule it stands for; the
-curves are in ``vae_mnist_curves.json`` and a picture. ``--profile`` trains nothing and tells what a
-step of each cell costs, in ``vae_mnist_steps.json``.
+A row is written as soon as it is measured, with its part of the schedule. ``--profile`` trains
+nothing and tells what a step of each cell costs, in ``vae_mnist_steps.json``.
 """
 
 import argparse
@@ -275,7 +273,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(compile="auto")
     options = parser.parse_args()
-    if not math.isfinite(options.fraction) or not 0 < options.fraction <= 1:
+    if not 0 < options.fraction <= 1:
         parser.error("--fraction: expected a share of the schedule, above 0 and at most 1")
     options.checkpoints.mkdir(parents=True, exist_ok=True)
     train = read(options.folder, "train", options.device)[: options.train_images]
@@ -295,8 +293,8 @@ def main() -> None:
         if options.profile:
             costs.append(profile(column, k, train, test, options))
             report("vae_mnist_steps", costs)
-        else:
-            keep(*measure(column, k, train, test, options))
+            continue
+        keep(*measure(column, k, train, test, options))
 
 
 if __name__ == "__main__":
