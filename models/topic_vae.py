@@ -147,6 +147,8 @@ class TopicVAE(DeepModel):
         """Take the statistics of all documents for those of minibatches, and end the training.
 
         Words' logits are those at one draw of each document's θ. Go on training after ``train()``.
+        Until then a fit's own bound is that of its documents taken together, with dropout. Saved
+        posteriors keep no statistics: settle again after loading one, or keep ``state_dict()``.
         """
 
         def run() -> None:

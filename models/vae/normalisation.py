@@ -52,10 +52,21 @@ class Normalisation(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         mean, variance = self.mean, self.variance
+        if not (self.training or self.is_settled):
+            raise OptionError(
+                "batch normalisation has no statistics to stand for those of minibatches: "
+                "settle(rows) takes them, state_dict() keeps them; a saved posterior does not."
+            )
         if self.training:
             variance, mean = torch.var_mean(inputs.flatten(0, -2), 0, correction=0)
         outputs = (inputs - mean) * torch.rsqrt(variance + EPSILON) * self.scale
         return outputs if self.shift is None else outputs + self.shift
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.is_settled)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.is_settled = bool(state)
 
 
 def normalised(network: Builder) -> Builder:
@@ -86,11 +97,16 @@ def settle(model: nn.Module, run: Callable[[], Any]) -> None:
         layer.variance.copy_(variance)
         layer.is_settled = True
 
+    was_training = model.training
     model.eval()
-    with ExitStack() as hooks, torch.no_grad():
-        for layer in _normalisations(model):
-            hooks.callback(layer.register_forward_pre_hook(keep).remove)
-        run()
+    try:
+        with ExitStack() as hooks, torch.no_grad():
+            for layer in _normalisations(model):
+                hooks.callback(layer.register_forward_pre_hook(keep).remove)
+            run()
+    except BaseException:
+        model.train(was_training)
+        raise
 
 
 def refuse_unsettled(model: nn.Module, what: str, remedy: str) -> None:

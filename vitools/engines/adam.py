@@ -167,6 +167,10 @@ class AdamAscent(Ascent):
         nodes = self.gradient.num_nodes
         return next((n for n in (BLOCK, BLOCK // 2) if n * nodes <= LARGEST_GRAPH), 1)
 
+    def apart(self, results: Sequence[Tensor]) -> list[Tensor]:
+        whole = self.adam_state.theta.shape
+        return [p for r in results for p in (r.split(self.sizes) if r.shape == whole else (r,))]
+
     def program(self, noise: Sequence[Tensor]) -> tuple[GraphModule, list[Tensor]]:
         return self._steps(noise, self.unroll)
 

@@ -50,6 +50,7 @@ class Adam:
     schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))  # a list says the same
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise OptionError(f"Adam: expected two betas from 0 to below 1, got {self.betas}.")
         if not 0 <= self.epsilon < math.inf:
@@ -61,7 +62,7 @@ class Adam:
         if self == Adam():
             return "Adam"
         schedule = described(self.schedule)
-        return f"Adam(betas={tuple(self.betas)}, epsilon={self.epsilon}, schedule={schedule})"
+        return f"Adam(betas={self.betas}, epsilon={self.epsilon}, schedule={schedule})"
 
     def of_torch(self, rate: float) -> OptimizerFactory:
         """The same as an optimiser of torch's, for parameters that do not fit in one vector."""

@@ -57,6 +57,10 @@ class Ascent:
         """A program for :mod:`~vitools.engines.loops`, its inputs, and how many of them are state."""
         return *self.program(noise), 0
 
+    def apart(self, results: Sequence[Tensor]) -> list[Tensor]:
+        """What the program gives, each parameter by itself."""
+        return list(results)
+
     @abstractmethod
     def advance(self, noise: Sequence[Tensor], count: int) -> list[float]:
         """Take ``count`` steps with noise ``[BLOCK, *shape]``; the loss before each of them.

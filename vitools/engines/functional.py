@@ -123,11 +123,20 @@ def notice(subject: str, reason: Exception) -> None:
 
 
 def refuse_other_numbers(
-    expected: Sequence[Tensor], got: Sequence[Tensor], what: str = "the compiled graph"
+    expected: Sequence[Tensor],
+    got: Sequence[Tensor],
+    what: str = "the compiled graph",
+    tolerance: float | None = None,
 ) -> None:
-    """Raise ValueError where ``what`` does not give what is expected, to half the digits."""
+    """Raise ValueError where ``what`` does not give what is expected.
+
+    Args:
+        tolerance: relative to the number and to the largest one of its tensor; half the digits if
+            omitted.
+    """
     for one, other in zip(expected, got, strict=True):
         digits = 10 * torch.finfo(one.dtype).eps ** 0.5 if one.is_floating_point() else 0.0
+        digits = digits if tolerance is None else tolerance
         scale = max(1.0, float(one.abs().max())) if one.numel() else 1.0  # sums cancel
         if not torch.allclose(one, other, rtol=digits, atol=digits * scale, equal_nan=True):
             raise ValueError(f"{what} gives other numbers")

@@ -5,7 +5,7 @@ times larger than what a run should end at. The iterates know better. Over a win
 optimiser that divides gradients by a metric M (Adam's: root mean square gradient by step size)
 has moved by Δθ = -n M⁻¹ ∇loss, its noise averaged away; so the mean gradient is known, and
 
-    gain = Σᵢ (Mᵢ Δθᵢ / n) (θ̄₂ - θ̄₁)ᵢ
+    gain = Σᵢ (Σₜ Mₜᵢ Δθₜᵢ / n) (θ̄₂ - θ̄₁)ᵢ
 
 is what the bound gained from the mean iterate θ̄₁ of one half of the window to that of the
 other. Drift along a ridge counts by what it gains, and no further. And the Monte Carlo error of
@@ -154,10 +154,12 @@ class PlateauRule:
         """Nats that more steps would change the bound by: predicted gain and Monte Carlo error."""
         begin = len(self._iterates) // 2
         window = torch.stack(self._iterates[begin:]).double()
-        metric = torch.stack(self._metrics[begin:]).double().mean(0)
+        metrics = torch.stack(self._metrics[begin:]).double()
+        metrics = torch.where(metrics.isinf(), 0.0, metrics)  # a step of size 0 moves nothing
+        metric = metrics.mean(0)
         half = len(window) // 2
         moved = window[-half:].mean(0) - window[:half].mean(0)
-        pull = metric * (window[-1] - window[0]) / (self.thin * (len(window) - 1))
+        pull = (metrics[1:] * window.diff(dim=0)).sum(0) / (self.thin * (len(window) - 1))
         gain_a_step = abs(float(pull @ moved)) / (self.thin * (len(window) - half))
         steps = len(self._elbo)
         monte_carlo = float(metric @ window.var(0)) / steps

@@ -252,7 +252,8 @@ class Run:
         restored = History.from_tensors(part("history"))
         self.history.steps, self.history.elbo = restored.steps, restored.elbo
         self.history.seconds = restored.seconds
-        self.rule.restore(part("rule"), numbers["rule"], self.history.elbo)
+        rule = {k: v.to(device) for k, v in part("rule").items()}
+        self.rule.restore(rule, numbers["rule"], self.history.elbo)
         for name, value in part("objective").items():
             self.objective.state[name].copy_(value)
         self.stepped_back = numbers["stepped_back"]

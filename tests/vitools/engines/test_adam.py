@@ -215,3 +215,22 @@ def test_parameters_of_two_dtypes_take_settings_but_no_schedule():
     assert mine.history.elbo == torch_s.history.elbo
     with pytest.raises(OptionError, match="one dtype and on one device"):
         svi(problem, AutoNormal, optimizer=Adam(schedule=Cosine(10)), **options)
+
+
+def test_the_metric_gives_the_gradient_back_from_a_step():
+    """After the first step the moments are those of one gradient, and M Δθ = -g."""
+    theta = Parameter(torch.tensor([1.0, -2.0, 0.5]))
+    slope = torch.tensor([0.3, -4.0, 20.0])
+
+    def loss_and_gradient():
+        return (theta.detach() @ slope, slope)
+
+    gradient = EagerGradient(loss_and_gradient, [theta])
+    settings = Adam(betas=(0.8, 0.95), epsilon=0.1, schedule=Exponential(100, warm_up=7))
+    units = torch.tensor([1.0, 3.0, 0.2])
+    ascent = AdamAscent([theta], gradient, None, 0.05, units, settings)
+    before = ascent.vector().clone()
+    ascent.advance([], 1)
+    moved = ascent.metric() * (ascent.vector() - before)
+    torch.testing.assert_close(moved, -slope)
+    torch.testing.assert_close(ascent.metric(2), ascent.metric()[::2])

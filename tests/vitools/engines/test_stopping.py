@@ -1,5 +1,6 @@
 """The plateau rule on series whose behaviour is known."""
 
+import math
 import random
 
 import pytest
@@ -165,3 +166,36 @@ def test_few_of_many_parameters_stand_for_all():
     whole, _ = with_metric(path, metric, [0.0] * 380)
     fewer, _ = with_metric([p[:500] for p in path], metric[:500], [0.0] * 380)
     assert whole.to_be_had() == pytest.approx(10 * fewer.to_be_had())
+
+
+def test_steps_of_size_zero_have_nothing_to_gain():
+    """A schedule that ends at 0 leaves the iterates where they are: the stage is over."""
+    iterates = [torch.tensor([1.0]).double()] * 2000
+    metric = torch.tensor([math.inf]).double()
+    _, ended = with_metric(iterates, metric, [0.0] * 2000)
+    assert ended is not None
+    assert ended < 2000
+
+
+def test_gradients_are_read_off_steps_of_any_size():
+    """Σ Mₜ Δθₜ is -n times a constant gradient, whatever the rate does meanwhile."""
+    rates = [0.5 * 0.99**t for t in range(200)]
+    theta, current = torch.zeros(1).double(), {}
+    rule = PlateauRule(
+        lambda: None,
+        lambda: current["iterate"],
+        metric=lambda stride: current["metric"],
+        thin=1,
+    )
+    for step, rate in enumerate(rates):
+        current["metric"] = torch.tensor([1 / rate]).double()
+        theta = theta - rate * 3.0  # the gradient is 3
+        current["iterate"] = theta
+        rule(step, 0.0)
+    begin = len(rates) // 2
+    half = torch.tensor(rates[begin:]).double().cumsum(0)
+    between = 3.0 * (half[-50:].mean() - half[:50].mean())
+    steps = len(rates)
+    spread = (3.0 * half).var() * torch.tensor([1 / r for r in rates[begin:]]).mean() / steps
+    expected = 3.0 * between / 50 * 1000 + spread
+    assert rule.to_be_had() == pytest.approx(float(expected), rel=1e-6)
