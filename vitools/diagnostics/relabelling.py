@@ -97,4 +97,7 @@ def advise_chains(plate: str) -> str:
     )
 
 
-_CURE = "judge by what no label changes (give the model a function as attribute model.invariants)"
+_CURE = (
+    "judge by what no label changes (give the model a function as attribute model.invariants "
+    "before Problem(model, …) is made, and fit again)"
+)

@@ -280,6 +280,8 @@ def _is_identity(node: Node) -> bool:
         return False
     if before.shape != after.shape or before.dtype != after.dtype:
         return False
+    if before.stride() != after.stride():  # a view of it may need the other layout
+        return False
     if node.target in (aten.expand.default, aten.view.default, aten.expand_copy.default):
         return True
     scalar = node.args[1] if len(node.args) == 2 else None

@@ -96,6 +96,8 @@ class PlateauRule:
             self._metrics.append(self.metric(stride))
         if len(self._elbo) < self._next_check:
             return None
+        if self._metrics and bool(self._metrics[-1].isinf().all()):
+            return Status.STOPPED_AT_LIMIT  # a schedule's steps came to 0: nothing moves any more
         self._next_check = self.thin * math.ceil(GROWTH * self._next_check / self.thin)
         if not self._is_stationary():
             return None
@@ -155,7 +157,7 @@ class PlateauRule:
         begin = len(self._iterates) // 2
         window = torch.stack(self._iterates[begin:]).double()
         metrics = torch.stack(self._metrics[begin:]).double()
-        metrics = torch.where(metrics.isinf(), 0.0, metrics)  # a step of size 0 moves nothing
+        metrics = torch.where(metrics.isinf(), 0.0, metrics)  # steps of size 0 move nothing
         metric = metrics.mean(0)
         half = len(window) // 2
         moved = window[-half:].mean(0) - window[:half].mean(0)

@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from pyro.optim import PyroOptim
+
 from vitools.engines.adam_settings import Adam
 from vitools.engines.checkpoint import Checkpoint
 from vitools.engines.compiled import Compile
@@ -116,6 +119,7 @@ def svi(
         raise OptionError(f"clip_norm: expected a length above 0, got {clip_norm}.")
     if resume and checkpoint is None:
         raise OptionError("resume=True needs checkpoint=, the file to go on from.")
+    _check_optimizer(optimizer)
     has_own_rate = optimizer is not None and not isinstance(optimizer, Adam)
     if learning_rate is not None and (has_own_rate or not learning_rate > 0):
         raise OptionError(
@@ -156,6 +160,21 @@ def svi(
         seconds=time.perf_counter() - began,
         seed=seed,
     )
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    """Raise unless it is one of the kinds that :func:`svi` takes; Pyro's and torch's own are not."""
+    if optimizer is None or isinstance(optimizer, Adam | NaturalGradient):
+        return
+    is_ready = isinstance(optimizer, torch.optim.Optimizer | PyroOptim)
+    is_a_class = optimizer in (Adam, NaturalGradient)
+    if is_ready or is_a_class or not callable(optimizer):
+        shown = optimizer.__name__ if is_a_class else type(optimizer).__name__
+        raise OptionError(
+            "optimizer: expected Adam(…) or NaturalGradient(…) of vitools, or a function from "
+            f"parameters to a torch optimiser, such as partial(torch.optim.RMSprop, lr=0.01); got "
+            f"{'the class ' if is_a_class else ''}{shown}. Adam's step size is svi's learning_rate=."
+        )
 
 
 def _ascend(

@@ -50,7 +50,8 @@ class Status(Enum):
     CONVERGED = ("converged", "The stopping rule was met; compare() says whether to trust the fit.")
     STOPPED_AT_LIMIT = (
         "stopped at limit",
-        "The step limit came before convergence; raise it, or treat the numbers as provisional.",
+        "The step limit, or the end of a schedule, came before convergence; raise it, or treat the "
+        "numbers as provisional.",
     )
     INTERRUPTED = (
         "interrupted",
@@ -78,7 +79,7 @@ class Status(Enum):
         return self in (Status.CONVERGED, Status.SAMPLED, Status.EXACT)
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """What was recorded while fitting: ``elbo`` (higher is better) and seconds since the start."""
 
@@ -94,6 +95,10 @@ class History:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    def __repr__(self) -> str:
+        last = f", the last bound {self.elbo[-1]:.6g}" if self.elbo else ""
+        return f"History of {len(self)} steps{last}; columns steps, elbo, seconds"
 
     def tensors(self) -> dict[str, Tensor]:
         """Columns as tensors, for saving and plotting."""

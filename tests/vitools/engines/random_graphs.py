@@ -201,7 +201,7 @@ def _called(draw: Random, x: Tensor) -> Operation:
     d = _dim(draw, x)
     ways: list[Operation] = [
         lambda x: x.sort(d).values,
-        lambda x: x.median(d).values,
+        lambda x: x.clone(memory_format=torch.contiguous_format).median(d).values,
         lambda x: x.cumprod(d),
         lambda x: x.tanh().cummax(d).values,
     ]

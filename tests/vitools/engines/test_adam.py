@@ -234,3 +234,18 @@ def test_the_metric_gives_the_gradient_back_from_a_step():
     moved = ascent.metric() * (ascent.vector() - before)
     torch.testing.assert_close(moved, -slope)
     torch.testing.assert_close(ascent.metric(2), ascent.metric()[::2])
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "adam",
+        Adam,
+        pyro.optim.Adam({"lr": 0.01}),
+        torch.optim.Adam([Parameter(torch.zeros(2))]),
+    ],
+)
+def test_optimisers_of_other_kinds_are_refused(optimizer):
+    problem = Problem(model, torch.linspace(-1.0, 1.0, 10))
+    with pytest.raises(OptionError, match=r"optimizer: expected Adam\(…\).*learning_rate="):
+        svi(problem, AutoNormal, optimizer=optimizer)

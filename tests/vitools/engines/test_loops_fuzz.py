@@ -10,7 +10,14 @@ from random_graphs import RandomGraph
 from torch import Tensor
 
 from vitools.engines.functional import functional_graph
-from vitools.engines.loops import compile_loops, find_loop_compiler, groups, native, products
+from vitools.engines.loops import (
+    NotInLoops,
+    compile_loops,
+    find_loop_compiler,
+    groups,
+    native,
+    products,
+)
 
 pytestmark = pytest.mark.skipif(find_loop_compiler() is None, reason="no C++ compiler")
 
@@ -47,7 +54,12 @@ def check(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     own = graph.inputs[:inner]
     example = [*own, *constants, *graph.inputs[inner:]]
     fixed += range(inner, inner + len(constants))
-    run = compile_loops(module, example, state, noise, fixed)
+    try:
+        run = compile_loops(module, example, state, noise, fixed)
+    except NotInLoops:  # recorded on dense tensors, it may view what an expanded one cannot show
+        with pytest.raises(RuntimeError, match="view"):
+            module(*example)
+        return
     numbers = torch.Generator().manual_seed(seed)
     for _ in range(2):
         steps = draw.choice([1, 3]) if noise else 1
@@ -58,7 +70,9 @@ def check(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
             got = run(*given, *constants, *drawn)
             for one, other, bound in zip(got, expected, bounds, strict=True):
                 assert one.shape == other.shape
-                assert ((one - other).abs() <= bound).all(), f"seed {seed}: {one - other}"
+                same = (one == other) | (one.isnan() & other.isnan())
+                near = ((one - other).abs() <= bound) | bound.isnan()
+                assert (same | near).all(), f"seed {seed}: {one - other}"
             given = [*got[:state], *given[state:]]
 
 

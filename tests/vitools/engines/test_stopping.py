@@ -168,13 +168,14 @@ def test_few_of_many_parameters_stand_for_all():
     assert whole.to_be_had() == pytest.approx(10 * fewer.to_be_had())
 
 
-def test_steps_of_size_zero_have_nothing_to_gain():
-    """A schedule that ends at 0 leaves the iterates where they are: the stage is over."""
+def test_steps_of_size_zero_end_the_run_at_a_limit():
+    """A schedule that came to 0 leaves the iterates where they are, converged or not."""
     iterates = [torch.tensor([1.0]).double()] * 2000
     metric = torch.tensor([math.inf]).double()
-    _, ended = with_metric(iterates, metric, [0.0] * 2000)
+    rule, ended = with_metric(iterates, metric, [0.0] * 2000)
     assert ended is not None
     assert ended < 2000
+    assert rule.stage == 0
 
 
 def test_gradients_are_read_off_steps_of_any_size():

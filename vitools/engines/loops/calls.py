@@ -61,7 +61,7 @@ class Calls:
         results = [None if v is None else self._tensor(v) for v in call.results]
 
         def run(step: int) -> None:
-            args, kwargs = tree_map(lambda x: x(step) if callable(x) else x, places)
+            args, kwargs = tree_map(lambda x: _dense(x(step)) if callable(x) else x, places)
             made = call.operation(*args, **kwargs)
             made = made if isinstance(made, tuple | list) else [made]
             for result, found in zip(results, made, strict=True):
@@ -93,3 +93,9 @@ class Calls:
             return tensor.as_strided(shape, strides, first)
 
         return given
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """A copy where many numbers are one in memory, which some of torch's operations overlook."""
+    repeats = any(n > 1 and s == 0 for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.contiguous() if repeats else tensor
