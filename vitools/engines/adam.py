@@ -70,7 +70,6 @@ class AdamAscent(Ascent):
         super().__init__(parameters, gradient, clip_norm)
         self.settings = settings
         theta = torch.cat([p.detach().flatten() for p in self.parameters])
-        self.sizes = [p.numel() for p in self.parameters]
         self.unscheduled_rate = theta.new_tensor(rate)
         if units is not None:
             self.unscheduled_rate = self.unscheduled_rate * units
@@ -167,9 +166,10 @@ class AdamAscent(Ascent):
         nodes = self.gradient.num_nodes
         return next((n for n in (BLOCK, BLOCK // 2) if n * nodes <= LARGEST_GRAPH), 1)
 
-    def apart(self, results: Sequence[Tensor]) -> list[Tensor]:
-        whole = self.adam_state.theta.shape
-        return [p for r in results for p in (r.split(self.sizes) if r.shape == whole else (r,))]
+    def allowances(self, steps: int) -> list[float]:
+        """Where a gradient is nothing but rounding, Adam takes whole steps along its sign."""
+        way = 2 * steps * float(self.rate.max())
+        return [way, 0.0, 0.0, steps * way]  # the moments are held to their digits
 
     def program(self, noise: Sequence[Tensor]) -> tuple[GraphModule, list[Tensor]]:
         return self._steps(noise, self.unroll)

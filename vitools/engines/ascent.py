@@ -36,6 +36,7 @@ class Ascent:
     ) -> None:
         self.parameters, self.gradient = list(parameters), gradient
         self.clip_norm = clip_norm
+        self.sizes = [p.numel() for p in self.parameters]
         self.compiled: Callable[..., Any] | None = None
         self.steps_a_call = 1  # of ``compiled``
 
@@ -57,9 +58,9 @@ class Ascent:
         """A program for :mod:`~vitools.engines.loops`, its inputs, and how many of them are state."""
         return *self.program(noise), 0
 
-    def apart(self, results: Sequence[Tensor]) -> list[Tensor]:
-        """What the program gives, each parameter by itself."""
-        return list(results)
+    def allowances(self, steps: int) -> list[float]:
+        """By how much rounding may change each result of the program beyond its digits."""
+        return []
 
     @abstractmethod
     def advance(self, noise: Sequence[Tensor], count: int) -> list[float]:

@@ -68,7 +68,8 @@ class Compiling:
             with torch.no_grad(), seeded(0):
                 got = ready(*inputs[:end], *noise)
                 # parameter by parameter: small gradients beside large ones count, too
-                refuse_other_numbers(self.ascent.apart(expected), self.ascent.apart(got))
+                allowances = self.ascent.allowances(len(noise[0]) if noise else 1)
+                refuse_other_numbers(expected, got, sizes=self.ascent.sizes, allowances=allowances)
         except (NotInLoops, OSError):
             self.plan = self.decide(loops=False)
             self.how = self.plan.reason

@@ -30,6 +30,7 @@ from vitools.errors import VitoolsWarning
 
 aten = torch.ops.aten
 
+SMALL_PART = 1e-3
 UNCHANGED = {
     aten.lift_fresh_copy.default,
     aten.lift_fresh.default,
@@ -127,19 +128,35 @@ def refuse_other_numbers(
     got: Sequence[Tensor],
     what: str = "the compiled graph",
     tolerance: float | None = None,
+    sizes: Sequence[int] = (),
+    allowances: Sequence[float] = (),
 ) -> None:
     """Raise ValueError where ``what`` does not give what is expected.
 
     Args:
-        tolerance: relative to the number and to the largest one of its tensor; half the digits if
-            omitted.
+        tolerance: relative to the number and to the largest one of its part, because sums cancel;
+            half the digits if omitted.
+        sizes: of the parts of a row of all parameters; a part is held against a thousandth of the
+            row's largest number at least.
+        allowances: by how much more each tensor may differ, 0 if omitted.
     """
-    for one, other in zip(expected, got, strict=True):
+    spare = [*allowances, *[0.0] * (len(expected) - len(allowances))]
+    for one, other, allowance in zip(expected, got, spare, strict=True):
         digits = 10 * torch.finfo(one.dtype).eps ** 0.5 if one.is_floating_point() else 0.0
         digits = digits if tolerance is None else tolerance
-        scale = max(1.0, float(one.abs().max())) if one.numel() else 1.0  # sums cancel
-        if not torch.allclose(one, other, rtol=digits, atol=digits * scale, equal_nan=True):
-            raise ValueError(f"{what} gives other numbers")
+        least = max(1.0, SMALL_PART * _largest(one))
+        in_parts = sizes and one.shape == (sum(sizes),)
+        parts = one.split(list(sizes)) if in_parts else (one,)
+        others = other.split(list(sizes)) if in_parts else (other,)
+        for a, b in zip(parts, others, strict=True):
+            within = digits * max(least, _largest(a)) + allowance
+            if not torch.allclose(a, b, rtol=digits, atol=within, equal_nan=True):
+                raise ValueError(f"{what} gives other numbers")
+
+
+def _largest(tensor: Tensor) -> float:
+    finite = tensor[tensor.isfinite()]
+    return float(finite.abs().max()) if finite.numel() else 0.0
 
 
 def _lift(recorded: GraphModule, captured: Sequence[Tensor]) -> None:
