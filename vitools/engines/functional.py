@@ -128,6 +128,7 @@ def refuse_other_numbers(
     got: Sequence[Tensor],
     what: str = "the compiled graph",
     tolerance: float | None = None,
+    least: float = 1.0,
     sizes: Sequence[int] = (),
     allowances: Sequence[float] = (),
 ) -> None:
@@ -136,6 +137,7 @@ def refuse_other_numbers(
     Args:
         tolerance: relative to the number and to the largest one of its part, because sums cancel;
             half the digits if omitted.
+        least: what a largest number counts as where it is smaller.
         sizes: of the parts of a row of all parameters; a part is held against a thousandth of the
             row's largest number at least.
         allowances: by how much more each tensor may differ, 0 if omitted.
@@ -144,12 +146,12 @@ def refuse_other_numbers(
     for one, other, allowance in zip(expected, got, spare, strict=True):
         digits = 10 * torch.finfo(one.dtype).eps ** 0.5 if one.is_floating_point() else 0.0
         digits = digits if tolerance is None else tolerance
-        least = max(1.0, SMALL_PART * _largest(one))
+        floor = max(least, SMALL_PART * _largest(one))
         in_parts = sizes and one.shape == (sum(sizes),)
         parts = one.split(list(sizes)) if in_parts else (one,)
         others = other.split(list(sizes)) if in_parts else (other,)
         for a, b in zip(parts, others, strict=True):
-            within = digits * max(least, _largest(a)) + allowance
+            within = digits * max(floor, _largest(a)) + allowance
             if not torch.allclose(a, b, rtol=digits, atol=within, equal_nan=True):
                 raise ValueError(f"{what} gives other numbers")
 

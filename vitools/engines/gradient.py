@@ -55,7 +55,7 @@ def recorded_gradient(
         with seeded(0), torch.no_grad():
             got = graph(values, graph.draw_as_recorded())
         if not graph.has_inner_noise:  # else the two draw in another order
-            refuse_other_numbers(expected, got, "the recording", 1e-4)
+            refuse_other_numbers(expected, got, "the recording", 1e-4, least=0.01)
     except Exception as reason:  # tracing fails in as many ways as there are models
         notice(subject, reason)
         return EagerGradient(function, parameters)
