@@ -96,6 +96,23 @@ def _timed(model: Any, guide: Any, args: Any, elbo: Any, rate: float) -> Callabl
     return run
 
 
+def vae_steps(images: Any, batch: int, rate: float) -> Callable[[int], None]:
+    """Any number of training steps of the VAE as one compiled loop, going on from the last call."""
+    model, guide, args, elbo = vae(jnp.asarray(images), batch)
+    engine = SVI(model, guide, numpyro.optim.Adam(rate), elbo)
+    state = engine.init(jax.random.PRNGKey(0), *args)
+
+    @jax.jit
+    def advance(state, count, *args):
+        return jax.lax.fori_loop(0, count, lambda _, s: engine.update(s, *args)[0], state)
+
+    def steps(count: int) -> None:
+        nonlocal state
+        state = jax.block_until_ready(advance(state, count, *args))
+
+    return steps
+
+
 def _simple(model: Any, elbo: Any) -> Callable[..., Any]:
     return lambda args, rate: _timed(
         model, AutoNormal(numpyro.handlers.block(model, hide=["z1", "z2"])), args, elbo, rate

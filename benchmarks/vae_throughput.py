@@ -1,11 +1,14 @@
-"""Images a second in training a VAE 784-400-50: vitools, plain PyTorch by hand, Pyro.
+"""Images a second in training a VAE 784-400-50: vitools, plain PyTorch by hand, Pyro, NumPyro.
 
     python benchmarks/vae_throughput.py [--batch 128] [--rounds 5] [--seconds 4] [--device cpu]
+
+torch takes its threads from ``OMP_NUM_THREADS``, JAX as many as the process has cores: one core for
+all is ``OMP_NUM_THREADS=1 taskset -c 0``, two for all ``OMP_NUM_THREADS=2 taskset -c 0,1``.
 
 All use the same networks, Adam, one draw for an image and the KL as Monte Carlo mean (vitools,
 Pyro) or in closed form (by hand, and vitools with ``analytic_kl``). The contenders take turns, so
 that a busy machine is as busy for all; figures are medians of rounds, with the smallest and
-largest, and "of eager" and "of compiled" are medians of ratios within a round. "ready s" is the
+largest, and "of eager", "of compiled" and "of NumPyro" are medians of ratios within a round. "ready s" is the
 time to the end of the first steps: recording and compiling.
 """
 
@@ -19,6 +22,7 @@ from typing import Any
 import pyro
 import torch
 from cavi_timing import report
+from svi_numpyro import vae_steps
 from torch import Tensor
 
 from vitools import Problem
@@ -112,6 +116,7 @@ def main() -> None:
         "by hand, eager": partial(by_hand, compiled=False),
         "by hand, compiled": partial(by_hand, compiled=True),
         "Pyro": by_pyro,
+        "NumPyro": lambda images, batch: vae_steps(images.cpu().numpy(), batch, RATE),
     }
     contenders: dict[str, Steps] = {}
     ready: dict[str, float] = {}
@@ -141,6 +146,7 @@ def main() -> None:
                 "most": round(max(rates)),
                 "of eager": _median(f[name] / f["by hand, eager"] for f in rounds),
                 "of compiled": _median(f[name] / f["by hand, compiled"] for f in rounds),
+                "of NumPyro": _median(f[name] / f["NumPyro"] for f in rounds),
                 "ready s": ready[name],
                 "batch": options.batch,
                 "device": options.device,

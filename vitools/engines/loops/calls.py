@@ -88,7 +88,7 @@ class Calls:
         each = buffer.size if buffer.kind == "noise" else 0
 
         def given(step: int) -> Tensor:
-            tensor = (self.outputs if state else self.inputs)[index]
+            tensor = (self.outputs if state and step else self.inputs)[index]
             first = tensor.storage_offset() + offset + step * each
             return tensor.as_strided(shape, strides, first)
 

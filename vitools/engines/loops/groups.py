@@ -292,10 +292,11 @@ def _parted(nest: Nest, lanes: int, number: int) -> tuple[Buffer, Nest, Nest]:
 def group_text(group: Group) -> str:
     """The group in C."""
     looks = {
-        (value.buffer, value.strides[row])
+        (name, value.strides[row], value.buffer)
         for nest, row in group.members
         for value in nest.values
-        if value.strides[row]
+        for name in {value.buffer.source, nest.target.buffer.name if value is nest.target else ""}
+        if value.strides[row] and name
     }
     lines = []
     if group.lanes > 1:
@@ -311,10 +312,10 @@ def group_text(group: Group) -> str:
         f"begin += {group.tile}) {{ const long n = end - begin < {group.tile} ? end - begin : "
         f"{group.tile};"
     )
-    for buffer, stride in sorted(looks, key=lambda look: (look[0].name, look[1])):
+    for origin, stride, buffer in sorted(looks, key=lambda look: look[:2]):
         place = f"{group.tile * stride}L * lane" if buffer in group.private else f"begin * {stride}"
-        name = row_pointer(buffer, stride)
-        lines.append(f"auto* {name} = {buffer.name} + {place};")
+        name = row_pointer(origin, stride)
+        lines.append(f"auto* {name} = {origin} + {place};")
     run: list[Nest] = []
     for k, (nest, row) in enumerate(group.members):
         run.append(nest)

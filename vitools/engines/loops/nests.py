@@ -175,12 +175,17 @@ class _Writer:
         """The target's element and the expression's."""
         steps = [strides for part in loops for strides in part.strides]
         leaves = [self.element(leaf, steps) for leaf in nest.expression.leaves]
-        return self.element(nest.target, steps), nest.expression.text.format(*leaves)
+        return self.target(nest, steps), nest.expression.text.format(*leaves)
 
-    def element(self, value: Value, steps: Sequence[Sequence[int]]) -> str:
+    def target(self, nest: Nest, steps: Sequence[Sequence[int]]) -> str:
+        return self.element(nest.target, steps, nest.target.buffer.name)
+
+    def element(self, value: Value, steps: Sequence[Sequence[int]], name: str = "") -> str:
+        """It as C; read, or in the memory of another ``name``."""
         k = self.places[value]
+        name = name or value.buffer.source
         step = 0 if self.rows is None else value.strides[self.rows]
-        name = row_pointer(value.buffer, step) if step else value.buffer.name
+        name = row_pointer(name, step) if step else name
         terms = [
             f"i{i}" if strides[k] == 1 else f"i{i} * {strides[k]}"
             for i, strides in enumerate(steps)
@@ -193,9 +198,9 @@ class _Writer:
         return f"{name}[{' + '.join(terms)}]"
 
 
-def row_pointer(buffer: Buffer, stride: int) -> str:
+def row_pointer(name: str, stride: int) -> str:
     """The name of the pointer to a tile's first row."""
-    return f"{buffer.name}_{stride}"
+    return f"{name}_{stride}"
 
 
 def nest_text(nest: Nest, rows: int | None = None) -> str:
@@ -241,7 +246,7 @@ def in_one_loop(nests: Sequence[Nest], rows: int | None, unread: Collection[Buff
         value = nest.expression.text.format(*leaves)
         lines.append(f"const {TYPES[target.dtype]} {own} = {value};")
         if target.buffer not in unread:
-            lines.append(f"{writer.element(target, loops.strides)} = {own};")
+            lines.append(f"{writer.target(nest, loops.strides)} = {own};")
         made[target] = own
     return loops.around(" ".join(lines), 0, "")
 

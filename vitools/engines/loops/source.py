@@ -27,10 +27,7 @@ def source(
     for buffer in inputs:
         if buffer.kind == "state":
             lines.append(_pointer(buffer, f"outputs[{buffer.index}]", constant=False))
-            here, there = buffer.name, f"inputs[{buffer.index}]"
-            lines.append(f"__builtin_memcpy({here}, {there}, {buffer.bytes}L);")
-        else:
-            lines.append(_pointer(buffer, f"inputs[{buffer.index}]"))
+        lines.append(_pointer(buffer, f"inputs[{buffer.index}]", name=buffer.source))
     for buffer in outputs:
         lines.append(_pointer(buffer, f"outputs[{buffer.index}]", constant=False))
     for buffer, offset in offsets.items():
@@ -45,6 +42,7 @@ def source(
             lines.append(_text(statement))
     stepping = [*outputs, *(b for b in inputs if b.kind == "noise")]
     lines += [f"{b.name} += {b.size}L;" for b in stepping]
+    lines += [f"{b.source} = {b.name};" for b in inputs if b.kind == "state"]
     lines += ["}", "return outside;", "}"]
     return "\n".join(lines) + "\n", offsets, end
 
@@ -58,9 +56,9 @@ def _text(statement: Statement) -> str:
     return statement.text
 
 
-def _pointer(buffer: Buffer, place: str, *, constant: bool = True) -> str:
+def _pointer(buffer: Buffer, place: str, *, name: str = "", constant: bool = True) -> str:
     kind = ("const " if constant else "") + TYPES[buffer.dtype]
-    return f"{kind}* {buffer.name} = ({kind}*)({place});"
+    return f"{kind}* {name or buffer.name} = ({kind}*)({place});"
 
 
 def _rounded(size: int) -> int:

@@ -36,6 +36,8 @@ class Buffer:
 
     Attributes:
         home: the buffer that it is a part of, if any, and from which number on.
+        source: the C pointer it is read by. A state is read where the step before left it, in the
+            first step of a call in its input, and written by its own name.
     """
 
     name: str
@@ -48,6 +50,10 @@ class Buffer:
     @property
     def bytes(self) -> int:
         return self.size * self.dtype.itemsize
+
+    @property
+    def source(self) -> str:
+        return f"old{self.index}" if self.kind == "state" else self.name
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ class Value:
             terms.append(f"{self.lookup[0].at(indices)} * {self.lookup[1]}")
         if self.offset or not terms:
             terms.append(str(self.offset))
-        return f"{self.buffer.name}[{' + '.join(terms)}]"
+        return f"{self.buffer.source}[{' + '.join(terms)}]"
 
 
 @dataclass(frozen=True)
