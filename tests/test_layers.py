@@ -20,6 +20,7 @@ GROUND = {
     "data",
     "isolation",
     "mappable",
+    "graphs",
     "vectorise",
     "draws",
     "atomic",

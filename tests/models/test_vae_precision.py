@@ -5,7 +5,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vitools import Problem, svi
-from vitools.engines.compiled import find_compiler
+from vitools.graphs.compiled import find_compiler
 from vitools.errors import DataError, OptionError
 from vitools.isolation import isolated, seeded
 from vitools.models.conditional_vae import ConditionalVAE

@@ -16,7 +16,7 @@ from torch.nn import Parameter
 
 from vitools.engines.adam_settings import Adam
 from vitools.engines.ascent import BLOCK, Ascent
-from vitools.engines.functional import FunctionalGraph, aten
+from vitools.graphs.functional import FunctionalGraph, aten
 from vitools.engines.gradient import EagerGradient
 from vitools.engines.schedules import factor_at
 

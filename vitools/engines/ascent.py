@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.nn import Parameter
 
-from vitools.engines.functional import FunctionalGraph
+from vitools.graphs.functional import FunctionalGraph
 from vitools.engines.gradient import EagerGradient
 
 BLOCK = 4
@@ -55,7 +55,7 @@ class Ascent:
         """What to compile into ``compiled``, and inputs to compile it for."""
 
     def one_step(self, noise: Sequence[Tensor]) -> tuple[GraphModule, list[Tensor], int]:
-        """A program for :mod:`~vitools.engines.loops`, its inputs, and how many of them are state."""
+        """A program for :mod:`~vitools.graphs.loops`, its inputs, and how many of them are state."""
         return *self.program(noise), 0
 
     def allowances(self, steps: int) -> list[float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitools.engines.compiled import Compile, compiled
+from vitools.graphs.compiled import Compile, compiled
 from vitools.posterior import Posterior
 from vitools.problem import Problem
 from vitools.unconstrained import UnconstrainedSpace
@@ -74,7 +74,7 @@ class WhitenedSpace(UnconstrainedSpace):
         """:meth:`log_density_at` with its gradient, as a graph where that is possible.
 
         Args:
-            option: whether to compile it (see :func:`~vitools.engines.compiled.compiled`).
+            option: whether to compile it (see :func:`~vitools.graphs.compiled.compiled`).
             calls: about how often it will be evaluated.
         """
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from vitools.engines.functional import (
+from vitools.graphs.functional import (
     FunctionalGraph,
     functional_graph,
     notice,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vitools.engines import nuts_nutpie, nuts_pyro
 from vitools.engines.chains import FEWEST_DRAWS, Chains, LogDensity, Plan, WhitenedSpace
-from vitools.engines.compiled import Compile
+from vitools.graphs.compiled import Compile
 from vitools.engines.loop import Progress, ProgressCallback
 from vitools.engines.preflight import check_start
 from vitools.errors import NotSupportedError, OptionError

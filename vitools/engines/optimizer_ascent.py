@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 from torch.nn import Parameter
 
 from vitools.engines.ascent import Ascent
-from vitools.engines.functional import FunctionalGraph
+from vitools.graphs.functional import FunctionalGraph
 from vitools.engines.gradient import EagerGradient
 
 OptimizerFactory = Callable[[Iterable[Parameter]], torch.optim.Optimizer]

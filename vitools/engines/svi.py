@@ -11,7 +11,7 @@ from pyro.optim import PyroOptim
 
 from vitools.engines.adam_settings import Adam
 from vitools.engines.checkpoint import Checkpoint
-from vitools.engines.compiled import Compile
+from vitools.graphs.compiled import Compile
 from vitools.engines.loop import Progress, ProgressCallback, iterate
 from vitools.engines.natural import NaturalGradient
 from vitools.engines.objectives import Objective

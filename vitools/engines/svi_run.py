@@ -15,10 +15,10 @@ from vitools.engines.adam import AdamAscent
 from vitools.engines.adam_settings import Adam
 from vitools.engines.ascent import BLOCK, Ascent
 from vitools.engines.checkpoint import Checkpoint
-from vitools.engines.compiled import Compile
+from vitools.graphs.compiled import Compile
 from vitools.engines.compiling import Compiling
 from vitools.engines.culprit import find_bad_gradient, find_culprit
-from vitools.engines.functional import FunctionalGraph
+from vitools.graphs.functional import FunctionalGraph
 from vitools.engines.gradient import EagerGradient, recorded_gradient
 from vitools.engines.natural import NaturalGradient
 from vitools.engines.objectives import Objective, negative_elbo

@@ -13,7 +13,7 @@ from vitools import Adam, Problem, Status, svi
 from vitools.engines import Constant, Cosine, Exponential, Stages
 from vitools.engines.adam import AdamAscent
 from vitools.engines.ascent import BLOCK
-from vitools.engines.compiled import find_compiler
+from vitools.graphs.compiled import find_compiler
 from vitools.engines.gradient import EagerGradient
 from vitools.errors import FileError, OptionError, VitoolsError
 

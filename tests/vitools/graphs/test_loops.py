@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from vitools.engines.functional import functional_graph
-from vitools.engines.loops import NotInLoops, compile_loops, find_loop_compiler, native
-from vitools.engines.loops.operations import ELEMENTWISE
-from vitools.engines.loops.program import loop_program
+from vitools.graphs.functional import functional_graph
+from vitools.graphs.loops import NotInLoops, compile_loops, find_loop_compiler, native
+from vitools.graphs.loops.operations import ELEMENTWISE
+from vitools.graphs.loops.program import loop_program
 from vitools.isolation import seeded
 
 pytestmark = pytest.mark.skipif(find_loop_compiler() is None, reason="no C++ compiler")

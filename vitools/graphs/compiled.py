@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from vitools.engines.functional import (
+from vitools.graphs.functional import (
     FunctionalGraph,
     functional_graph,
     notice,
     refuse_other_numbers,
 )
-from vitools.engines.inductor import compile_graph, find_compiler
-from vitools.engines.loops import NotInLoops, compile_loops, find_loop_compiler
+from vitools.graphs.inductor import compile_graph, find_compiler
+from vitools.graphs.loops import NotInLoops, compile_loops, find_loop_compiler
 from vitools.errors import OptionError, VitoolsWarning
 from vitools.program import first_words
 
@@ -36,7 +36,7 @@ class Plan:
     """From which step on a run is compiled; ``None`` for never, and why.
 
     Attributes:
-        by_loops: whether by :mod:`vitools.engines.loops`.
+        by_loops: whether by :mod:`vitools.graphs.loops`.
     """
 
     switch_at: int | None

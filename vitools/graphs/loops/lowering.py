@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from vitools.engines.loops.emission import Emitter
-from vitools.engines.loops.operations import (
+from vitools.graphs.loops.emission import Emitter
+from vitools.graphs.loops.operations import (
     BOOLEAN_ONLY,
     ELEMENTWISE,
     OF_ARGUMENTS,
@@ -23,9 +23,9 @@ from vitools.engines.loops.operations import (
     literal,
     name_of,
 )
-from vitools.engines.loops.products import PRODUCTS, is_for_library, product
-from vitools.engines.loops.special import SPECIAL
-from vitools.engines.loops.values import Buffer, Expression, NotInLoops, Value, contiguous
+from vitools.graphs.loops.products import PRODUCTS, is_for_library, product
+from vitools.graphs.loops.special import SPECIAL
+from vitools.graphs.loops.values import Buffer, Expression, NotInLoops, Value, contiguous
 
 aten = torch.ops.aten
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from vitools.engines.loops.nests import Call, Nest, Statement, Text
-from vitools.engines.loops.values import Buffer, Expression, NotInLoops, Value, contiguous
+from vitools.graphs.loops.nests import Call, Nest, Statement, Text
+from vitools.graphs.loops.values import Buffer, Expression, NotInLoops, Value, contiguous
 
 GENERATOR = Buffer("generator", torch.uint8, 0, "generator")
 """Stands for torch's generator: what draws from it keeps its order."""

@@ -1,4 +1,4 @@
-"""What :mod:`vitools.engines.loops` can write in C: the elementwise operations and their helpers.
+"""What :mod:`vitools.graphs.loops` can write in C: the elementwise operations and their helpers.
 
 An elementwise operation is one line: its aten name and a C expression of its arguments, ``{0}``,
 ``{1}``, …. Arguments are first cast to the type of the result or, where ``OF_ARGUMENTS`` says so,

@@ -9,8 +9,8 @@ import torch
 from random_graphs import RandomGraph
 from torch import Tensor
 
-from vitools.engines.functional import functional_graph
-from vitools.engines.loops import (
+from vitools.graphs.functional import functional_graph
+from vitools.graphs.loops import (
     NotInLoops,
     compile_loops,
     find_loop_compiler,

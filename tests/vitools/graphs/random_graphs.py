@@ -1,4 +1,4 @@
-"""Random programs of tensors: what :mod:`vitools.engines.loops` compiles, drawn from a seed.
+"""Random programs of tensors: what :mod:`vitools.graphs.loops` compiles, drawn from a seed.
 
 A program is drawn by running it: an operation that torch refuses, or whose result is not finite
 or too large to compare, is drawn again. Every tensor made so far may be an argument again, so that

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from vitools.engines.loops.nests import Call
-from vitools.engines.loops.values import Value
+from vitools.graphs.loops.nests import Call
+from vitools.graphs.loops.values import Value
 
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_long, ctypes.c_long)
 

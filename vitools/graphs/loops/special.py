@@ -1,4 +1,4 @@
-"""Operations of :mod:`vitools.engines.loops` whose loops follow no common pattern.
+"""Operations of :mod:`vitools.graphs.loops` whose loops follow no common pattern.
 
 Each takes the lowering, the node and a tensor like its result, and returns a value in memory.
 """
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitools.engines.loops.operations import TYPES, literal
-from vitools.engines.loops.values import Expression, NotInLoops, Value
+from vitools.graphs.loops.operations import TYPES, literal
+from vitools.graphs.loops.values import Expression, NotInLoops, Value
 
 Lowered = Callable[[Any, Any, Tensor], Value]
 

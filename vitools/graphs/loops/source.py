@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from vitools.engines.loops.groups import Group, group_text
-from vitools.engines.loops.nests import Call, Nest, Statement, Text, nest_text
-from vitools.engines.loops.operations import TYPES, declarations
-from vitools.engines.loops.values import Buffer
+from vitools.graphs.loops.groups import Group, group_text
+from vitools.graphs.loops.nests import Call, Nest, Statement, Text, nest_text
+from vitools.graphs.loops.operations import TYPES, declarations
+from vitools.graphs.loops.values import Buffer
 
 LINE = 64  # bytes; buffers begin at a line of the cache
 

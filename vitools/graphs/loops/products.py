@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from vitools.engines.loops.emission import Emitter
-from vitools.engines.loops.operations import name_of
-from vitools.engines.loops.values import Expression, Value
+from vitools.graphs.loops.emission import Emitter
+from vitools.graphs.loops.operations import name_of
+from vitools.graphs.loops.values import Expression, Value
 
 PRODUCTS = {"mv", "mm", "bmm", "dot"}
 LARGE = 32_768  # multiplications; below, a library's call takes longer than the loops

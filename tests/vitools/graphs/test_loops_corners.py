@@ -4,8 +4,8 @@ import pytest
 import torch
 from test_loops import check, fresh_cache, graph_of, normal  # noqa: F401
 
-from vitools.engines.loops import NotInLoops, compile_loops, find_loop_compiler
-from vitools.engines.loops.program import loop_program
+from vitools.graphs.loops import NotInLoops, compile_loops, find_loop_compiler
+from vitools.graphs.loops.program import loop_program
 
 pytestmark = pytest.mark.skipif(find_loop_compiler() is None, reason="no C++ compiler")
 

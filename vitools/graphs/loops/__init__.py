@@ -4,7 +4,7 @@
 ``nests`` of loops over strided ``values``, put together by ``groups`` and written by ``source``.
 """
 
-from vitools.engines.loops.native import compile_loops, find_loop_compiler
-from vitools.engines.loops.values import NotInLoops
+from vitools.graphs.loops.native import compile_loops, find_loop_compiler
+from vitools.graphs.loops.values import NotInLoops
 
 __all__ = ["NotInLoops", "compile_loops", "find_loop_compiler"]

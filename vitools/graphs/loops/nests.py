@@ -1,7 +1,7 @@
 """Statements of a loop program, and the C of a loop nest.
 
 A nest runs over the dimensions of its target. Where one of them is the *row* of a group of nests
-(:mod:`vitools.engines.loops.groups`), it runs over a tile of ``n`` rows, and what has a stride
+(:mod:`vitools.graphs.loops.groups`), it runs over a tile of ``n`` rows, and what has a stride
 along it is reached from a pointer to the tile's first row, named after the buffer and that stride.
 """
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
-from vitools.engines.loops.operations import TYPES, runs_in_vectors
-from vitools.engines.loops.values import Buffer, Expression, Value
+from vitools.graphs.loops.operations import TYPES, runs_in_vectors
+from vitools.graphs.loops.values import Buffer, Expression, Value
 
 UPDATE = {
     "sum": "{into} += {value};",
@@ -50,7 +50,7 @@ class Call(Statement):
     """An operation of torch's own on memory of the program.
 
     Attributes:
-        args: with :class:`~vitools.engines.loops.values.Value` where the operation takes a tensor.
+        args: with :class:`~vitools.graphs.loops.values.Value` where the operation takes a tensor.
         results: where its results go, None for one that it leaves out; ``out=`` takes the only
             one where ``has_out``.
     """

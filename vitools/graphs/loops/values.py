@@ -1,4 +1,4 @@
-"""Values of :mod:`vitools.engines.loops`: strided looks at buffers, and expressions of them in C."""
+"""Values of :mod:`vitools.graphs.loops`: strided looks at buffers, and expressions of them in C."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from vitools.engines.loops.operations import TYPES
+from vitools.graphs.loops.operations import TYPES
 
 
 class NotInLoops(NotImplementedError):

@@ -4,7 +4,7 @@ torch's own compiler needs ten times as long, most of it in Python. Each operati
 nest over its result; an elementwise result that is used once is written into the loop of its user
 instead, and one that is the same along a dimension is computed once along it. Views are never
 copied: a value is a buffer, an offset and strides. Nests over the same rows are run together
-(:mod:`~vitools.engines.loops.groups`), buffers share memory once their last reader is past. Large
+(:mod:`~vitools.graphs.loops.groups`), buffers share memory once their last reader is past. Large
 products of matrices, and all that is not known here, are left to torch, called from inside.
 
 The first inputs can be a *state* that the first outputs replace: one call then takes many steps.
@@ -24,14 +24,14 @@ from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from vitools.engines.loops.emission import Emitter
-from vitools.engines.loops.groups import grouped
-from vitools.engines.loops.lowering import KNOWN, Lowering
-from vitools.engines.loops.nests import Call
-from vitools.engines.loops.operations import TYPES, name_of
-from vitools.engines.loops.products import in_columns, lies_better_in_columns
-from vitools.engines.loops.source import source
-from vitools.engines.loops.values import Buffer, NotInLoops, Value, are_apart, contiguous
+from vitools.graphs.loops.emission import Emitter
+from vitools.graphs.loops.groups import grouped
+from vitools.graphs.loops.lowering import KNOWN, Lowering
+from vitools.graphs.loops.nests import Call
+from vitools.graphs.loops.operations import TYPES, name_of
+from vitools.graphs.loops.products import in_columns, lies_better_in_columns
+from vitools.graphs.loops.source import source
+from vitools.graphs.loops.values import Buffer, NotInLoops, Value, are_apart, contiguous
 
 aten = torch.ops.aten
 

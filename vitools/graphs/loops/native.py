@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from vitools.engines.loops.calls import CALLBACK, Calls
-from vitools.engines.loops.products import in_columns
-from vitools.engines.loops.program import LoopProgram, loop_program
+from vitools.graphs.loops.calls import CALLBACK, Calls
+from vitools.graphs.loops.products import in_columns
+from vitools.graphs.loops.program import LoopProgram, loop_program
 
 FLAGS = (
     "-O2",
@@ -92,7 +92,7 @@ def compile_loops(
         fixed: inputs whose numbers will always be those of ``example``.
 
     Raises:
-        NotInLoops: the graph holds what :mod:`vitools.engines.loops` cannot write.
+        NotInLoops: the graph holds what :mod:`vitools.graphs.loops` cannot write.
         OSError: no compiler, or it failed.
     """
     threads = torch.get_num_threads() if _knows_threads(find_loop_compiler()) else 1

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from math import prod
 
-from vitools.engines.loops.nests import (
+from vitools.graphs.loops.nests import (
     Nest,
     Statement,
     in_one_loop,
@@ -24,8 +24,8 @@ from vitools.engines.loops.nests import (
     nest_text,
     row_pointer,
 )
-from vitools.engines.loops.operations import TYPES
-from vitools.engines.loops.values import Buffer, Value, are_apart, contiguous
+from vitools.graphs.loops.operations import TYPES
+from vitools.graphs.loops.values import Buffer, Value, are_apart, contiguous
 
 SMALLEST = 4096  # numbers a nest computes: below it lies in the cache anyhow
 SHARED_OUT = 40_000  # numbers a group computes for which threads repay being woken
