@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vitools.density import Density
 from vitools.errors import NumericalError
 from vitools.guides.family import LatentSite
 from vitools.isolation import seeded
@@ -39,7 +40,7 @@ _MOST_FOR_CURVATURE = 200  # numbers; the work is their number times that of a g
 _CURVATURE_POINTS = 1600
 _STEP = 0.3  # of the difference quotients, in s
 _FLATTEST = 1e-8  # eigenvalue of the curvature in units of s, whose diagonal is about 1
-_CHUNK = 64
+_POINTS = 3000  # at which the density is taken, about
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,10 @@ def search(problem: Problem, sites: Mapping[str, LatentSite], seed: int) -> Regi
     noise = torch.cat([half, -half])
     shifts[0] = 0.0
 
-    def density(points: Tensor) -> Tensor:
-        return _log_density(problem, sites, split(points))
+    def at(point: Tensor) -> Tensor:
+        return _log_density(problem, sites, split(point))
+
+    density = Density(at, centre, problem, _POINTS)
 
     def descend(location: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, float] | None:
         """(m, s) from there, m along the axes of the curvature there, and their bound."""
@@ -137,21 +140,18 @@ def search(problem: Problem, sites: Mapping[str, LatentSite], seed: int) -> Regi
 
 
 def _log_density(
-    problem: Problem, sites: Mapping[str, LatentSite], points: Mapping[str, Tensor]
+    problem: Problem, sites: Mapping[str, LatentSite], point: Mapping[str, Tensor]
 ) -> Tensor:
-    """log p(x, T(u)) + log |∂T/∂u| at each of ``[n]`` points, discrete latents summed out."""
+    """log p(x, T(u)) + log |∂T/∂u| at one point, discrete latents summed out."""
     values, jacobian = {}, torch.zeros(())
     for name, site in sites.items():
         transform = site.transform
-        values[name] = transform(points[name])
-        log_det = transform.log_abs_det_jacobian(points[name], values[name])
-        jacobian = jacobian + log_det.reshape(len(log_det), -1).sum(-1)
-    return problem.log_joint(values) + jacobian
+        values[name] = transform(point[name])
+        jacobian = jacobian + transform.log_abs_det_jacobian(point[name], values[name]).sum()
+    return problem.factors(values).log_density() + jacobian
 
 
-def _joint_scale(
-    density: Callable[[Tensor], Tensor], location: Tensor, scale: Tensor, noise: Tensor
-) -> Tensor:
+def _joint_scale(density: Density, location: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
     """The Cholesky factor of Σ, or the independent scales where their bound is the better one."""
     axes = _axes(density, location, scale, noise, pairs=_PAIRS)
     tril = torch.linalg.cholesky_ex(axes @ axes.mT).L
@@ -164,7 +164,7 @@ def _joint_scale(
 
 
 def _axes(
-    density: Callable[[Tensor], Tensor],
+    density: Density,
     location: Tensor,
     scale: Tensor,
     noise: Tensor,
@@ -185,23 +185,13 @@ def _axes(
     steps = _STEP * torch.eye(size).to(scale)
     shifts = torch.stack([steps, -steps], 1)  # [D, 2, D]
     points = location + scale * (chosen + shifts.unsqueeze(2))  # [D, 2, draws, D]
-    slopes = torch.cat([_slopes(density, part) for part in points.reshape(-1, size).split(_CHUNK)])
+    slopes = density.gradients(points.reshape(-1, size))[1]
     ahead, behind = (scale * slopes).reshape(size, 2, draws, size).mean(2).unbind(1)
     curvature = (behind - ahead) / (2 * _STEP)
     if not curvature.isfinite().all():
         return scale.diag()
     values, vectors = torch.linalg.eigh((curvature + curvature.mT) / 2)
     return scale.unsqueeze(-1) * vectors * values.abs().clamp(min=_FLATTEST).rsqrt()
-
-
-def _slopes(density: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    points = points.detach().requires_grad_()
-    with torch.enable_grad():
-        total = density(points).sum()
-        if not total.requires_grad:  # a flat density
-            return torch.zeros_like(points)
-        (slopes,) = torch.autograd.grad(total, points)
-    return slopes
 
 
 def _descend(loss: Callable[[Tensor], Tensor], start: Tensor) -> tuple[Tensor, float] | None:

@@ -44,7 +44,7 @@ GROUND = {
     "values",
     "forward",
 }
-CORE = {"problem", "unconstrained", "posterior"}
+CORE = {"problem", "density", "unconstrained", "posterior"}
 
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
@@ -63,6 +63,7 @@ MAY_IMPORT = {
         "improper",
         "supports",
         "problem",
+        "density",
     },
     "models": {"models", "distributions", "errors", "data", "isolation"},
     "cli": None,  # everything

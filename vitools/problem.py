@@ -104,7 +104,7 @@ class Problem(BoundModel):
             A tensor of shape ``S``; -inf where a value is outside its support.
         """
         flat, sample_shape = self.checked_draws(values)
-        log_joint = self._map(lambda draw: self.factors(draw).log_density(), flat)
+        log_joint = self.map_draws(lambda draw: self.factors(draw).log_density(), flat)
         for name, value in flat.items():
             outside = out_of_bounds(self.latents[name], value)
             if outside is not None:
@@ -173,7 +173,7 @@ class Problem(BoundModel):
             units = unit_components(graph, self.observed, self.plates)
             return {k: unit_log_likelihood(graph, *unit, self.plates) for k, unit in units.items()}
 
-        out = self._map(once, flat)
+        out = self.map_draws(once, flat)
         return {k: v.reshape(sample_shape + v.shape[1:]) for k, v in out.items()}
 
     def unit_plates(self, values: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
@@ -251,7 +251,7 @@ class Problem(BoundModel):
         if not flat and num_draws is not None:
             sample_shape = torch.Size([num_draws])
         with seeded(seed), torch.no_grad():
-            drawn = draw_sites(self.discrete, flat, num_draws, self._map, self.factors)
+            drawn = draw_sites(self.discrete, flat, num_draws, self.map_draws, self.factors)
         return {
             name: drawn[name].reshape(sample_shape + self.latents[name].shape)
             for name in self.discrete
@@ -266,7 +266,7 @@ class Problem(BoundModel):
         out = {}
         for site in self.discrete.values():
             if site.name not in flat:
-                marginal = self._map(partial(site_marginal, site, self.factors), flat)
+                marginal = self.map_draws(partial(site_marginal, site, self.factors), flat)
                 out[site.name] = marginal.reshape(sample_shape + marginal.shape[1:])
         return out
 
@@ -293,6 +293,16 @@ class Problem(BoundModel):
             raise OptionError(f"site '{name}' is discrete: it has no unconstrained values.")
         return from_reals(site.support)
 
+    # ---- many draws ----------------------------------------------------------------------
+
+    def map_draws(self, function: Callable[[Any], Any], draws: Any) -> Any:
+        """``function`` of every draw ``[n, …]``; of one empty draw where ``draws`` is empty."""
+        self.try_on_values()
+        with seeded(0), self._explained():  # models may use torch's generator as they like
+            if not isinstance(draws, Mapping) or draws:
+                return self.mapper(function, draws)
+            return tree_map(lambda leaf: leaf.unsqueeze(0), function({}))
+
     # ---- checking ----------------------------------------------------------------------
 
     def checked_draws(
@@ -307,11 +317,3 @@ class Problem(BoundModel):
 
     def _site(self, name: str) -> Site:
         return latent_site(self.latents, name, f"model '{self.name}'")
-
-    def _map(self, function: Callable[[Any], Any], draws: Mapping[str, Tensor]) -> Any:
-        """``function`` of every draw; one empty draw where ``draws`` is empty."""
-        self.try_on_values()
-        with seeded(0), self._explained():  # models may use torch's generator as they like
-            if draws:
-                return self.mapper(function, draws)
-            return tree_map(lambda leaf: leaf.unsqueeze(0), function({}))

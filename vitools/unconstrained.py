@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from vitools.density import Density
 from vitools.errors import ModelError
 from vitools.problem import Problem
 from vitools.supports import from_reals
@@ -77,6 +78,10 @@ class UnconstrainedSpace:
         """:meth:`log_density_at` over leading dims: ``[*S, P] -> [*S]``."""
         self.problem.refuse_unlisted("a density over the reals")
         return self.problem.log_joint(self.to_values(vector)) + self.log_jacobian(vector)
+
+    def density(self, example: Tensor, num_points: int) -> Density:
+        """:meth:`log_density_at` for about ``num_points`` points, with its derivatives."""
+        return Density(self.log_density_at, example, self.problem, num_points)
 
     def initial_point(self, seed: int) -> Tensor:
         """A point of finite density: a draw from the prior, pulled in where that overflows."""

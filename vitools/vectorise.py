@@ -1,4 +1,7 @@
-"""One function of one draw, applied to many: vmap where the model allows it, a loop where not."""
+"""One function of one draw, applied to many: vmap where the model allows it, a loop where not.
+
+Where there is so much to do that it repays, the function is recorded and compiled for the call.
+"""
 
 import inspect
 import math
@@ -12,10 +15,15 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from vitools.draws import vmap_can_draw
 from vitools.errors import OptionError, VitoolsError, VitoolsWarning
+from vitools.graphs.over_draws import over_draws
 from vitools.mappable import mappable_densities
 
 CHUNK_BYTES = 2**22
 """Draws are taken in chunks whose intermediate tensors stay near the size of a core's cache."""
+
+WORTH_RECORDING = 1e9
+"""Bytes touched by all draws together, a second or more of torch's time, from which on a function
+is recorded to see whether machine code would be worth while."""
 
 
 class DrawMapper:
@@ -46,6 +54,10 @@ class DrawMapper:
         num_draws = tree_flatten(draws)[0][0].shape[0]
         if num_draws == 0:
             raise OptionError("expected at least one draw, got none.")
+        if randomness == "error" and num_draws * self.bytes_per_draw >= WORTH_RECORDING:
+            compiled = self._by_machine_code(function, draws, num_draws)
+            if compiled is not None:
+                return compiled
         if not self.can_vmap:
             return self._looped(function, draws, num_draws)
         generators = _generator_states()
@@ -66,6 +78,22 @@ class DrawMapper:
                 stacklevel=_caller_level(),
             )
         return result
+
+    @staticmethod
+    def _by_machine_code(function: Callable[[Any], Any], draws: Any, num_draws: int) -> Any:
+        """The results, or None; recorded for this call alone, for data and parameters may change."""
+        leaves, spec = tree_flatten(draws)
+        first = [leaf[0] for leaf in leaves]
+        results, made = tree_flatten(function(tree_unflatten(first, spec)))
+        differentiates = torch.is_grad_enabled() and any(t.requires_grad for t in results)
+        if differentiates or not all(isinstance(t, Tensor) for t in results):
+            return None
+
+        def flat(*values: Tensor) -> list[Tensor]:
+            return tree_flatten(function(tree_unflatten(list(values), spec)))[0]
+
+        program = over_draws(flat, first, num_draws)
+        return None if program is None else tree_unflatten(program(*leaves), made)
 
     def _vmapped(self, function: Callable[[Any], Any], draws: Any, randomness: str) -> Any:
         with warnings.catch_warnings(), mappable_densities():

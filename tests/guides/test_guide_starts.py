@@ -331,20 +331,16 @@ def test_search_stays_off_the_infinite_density_of_a_hierarchy() -> None:
     assert (draws > 1e-2).all()
 
 
-def test_search_says_when_there_is_no_density_anywhere() -> None:
+def test_search_says_when_there_is_no_density_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     def nowhere(x: Tensor) -> None:
         level = pyro.sample("level", dist.Normal(x.new_zeros(()), 1.0))
         pyro.sample("x", dist.Normal(level, 1.0), obs=x)
 
-    guide = AutoLogisticNormal(nowhere)
-    problem = SimpleNamespace(
-        name="nowhere",
-        args=(torch.zeros((), dtype=torch.float64),),
-        kwargs={},
-        log_joint=lambda values: torch.full_like(values["level"], -torch.inf),
-    )
+    problem = Problem(nowhere, torch.zeros((), dtype=torch.float64))
+    never = SimpleNamespace(log_density=lambda: torch.tensor(-torch.inf, dtype=torch.float64))
+    monkeypatch.setattr(problem, "factors", lambda values: never)
     with pytest.raises(NumericalError, match="model 'nowhere': no start of finite posterior"):
-        guide.initialise_near_mode(problem)
+        AutoLogisticNormal(nowhere).initialise_near_mode(problem)
 
 
 @pytest.mark.parametrize("guide_class", [AutoMultivariate, AutoFlow])

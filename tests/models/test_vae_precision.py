@@ -5,8 +5,8 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vitools import Problem, svi
-from vitools.graphs.compiled import find_compiler
 from vitools.errors import DataError, OptionError
+from vitools.graphs.compiled import find_compiler
 from vitools.isolation import isolated, seeded
 from vitools.models.conditional_vae import ConditionalVAE
 from vitools.models.hierarchical_vae import HierarchicalVAE

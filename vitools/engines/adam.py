@@ -16,9 +16,9 @@ from torch.nn import Parameter
 
 from vitools.engines.adam_settings import Adam
 from vitools.engines.ascent import BLOCK, Ascent
-from vitools.graphs.functional import FunctionalGraph, aten
 from vitools.engines.gradient import EagerGradient
 from vitools.engines.schedules import factor_at
+from vitools.graphs.functional import FunctionalGraph, aten
 
 LARGEST_GRAPH = 1000  # operations; a larger graph compiles for too long
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.nn import Parameter
 
-from vitools.graphs.functional import FunctionalGraph
 from vitools.engines.gradient import EagerGradient
+from vitools.graphs.functional import FunctionalGraph
 
 BLOCK = 4
 

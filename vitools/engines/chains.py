@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vitools.density import value_and_gradient
 from vitools.graphs.compiled import Compile, compiled
 from vitools.posterior import Posterior
 from vitools.problem import Problem
@@ -77,14 +78,7 @@ class WhitenedSpace(UnconstrainedSpace):
             option: whether to compile it (see :func:`~vitools.graphs.compiled.compiled`).
             calls: about how often it will be evaluated.
         """
-
-        def value_and_gradient(vector: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.enable_grad():
-                leaf = vector.detach().requires_grad_()
-                value = self.log_density_at(leaf)
-                (gradient,) = torch.autograd.grad(value, leaf)
-            return value.detach(), gradient
-
+        function = value_and_gradient(self.log_density_at)
         subject = f"nuts on model '{self.problem.name}'"
         example = (self.start_of_chain(0, 0),)
-        return compiled(value_and_gradient, example, subject, option=option, calls=calls)  # type: ignore[return-value]
+        return compiled(function, example, subject, option=option, calls=calls)  # type: ignore[return-value]

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from vitools.engines.ascent import BLOCK, Ascent
+from vitools.errors import VitoolsWarning
 from vitools.graphs.compiled import Compile, Plan, plan
 from vitools.graphs.functional import FunctionalGraph, refuse_other_numbers
 from vitools.graphs.inductor import CompilingBeside, compile_graph
 from vitools.graphs.loops import NotInLoops, compile_loops
-from vitools.errors import VitoolsWarning
 from vitools.isolation import seeded
 from vitools.program import first_words
 

@@ -35,6 +35,7 @@ from vitools.problem import Problem
 
 COVARIANCES = ("mean_field", "linear_response")
 FIRST_SCALE = 0.1
+STEPS = 100  # gradients, and products with the Hessian, on the way to the optimum
 ERROR_LIMIT = 0.5  # Monte Carlo sd of a mean, in posterior sds, above which M doubles
 
 
@@ -119,6 +120,7 @@ class _Run:
         self.progress, self.began, self.history = progress, began, History()
         self.generator = torch.Generator().manual_seed(seed)
         start = space.initial_point(seed)
+        self.density = space.density(start, num_draws * (STEPS + 2 * space.size))
         self.eta = torch.cat([start, torch.full_like(start, math.log(FIRST_SCALE))])
         self.response: Tensor | None = None
         self.error = torch.full_like(start, math.inf)
@@ -132,17 +134,12 @@ class _Run:
 
     # ---- L and its derivatives -----------------------------------------------------------------
 
-    def _negative_log_density(self, points: Tensor) -> Tensor:
-        return -self.space.problem.mapper(self.space.log_density_at, points)
-
     def _gradients(self, eta: Tensor) -> tuple[Tensor, Tensor]:
         """Each draw's part of L and its gradient: ``[M]`` and ``[M, 2P]``."""
         location, log_scale = eta.chunk(2)
         spread = log_scale.exp() * self.noise
-        points = (location + spread).requires_grad_()
-        values = self._negative_log_density(points)
-        (slopes,) = torch.autograd.grad(values.sum(), points)
-        return values.detach() - log_scale.sum(), torch.cat([slopes, slopes * spread - 1.0], -1)
+        values, slopes = self.density.gradients(location + spread)
+        return -values - log_scale.sum(), torch.cat([-slopes, -slopes * spread - 1.0], -1)
 
     def _value(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
         values, slopes = self._gradients(self._tensor(vector))
@@ -151,12 +148,16 @@ class _Run:
         return value if math.isfinite(value) else math.inf, slopes.double().mean(0).cpu().numpy()
 
     def _times_hessian(self, vector: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        eta = self._tensor(vector).requires_grad_()
-        location, log_scale = eta.chunk(2)
-        total = self._negative_log_density(location + log_scale.exp() * self.noise).mean()
-        (gradient,) = torch.autograd.grad(total, eta, create_graph=True)
-        (product,) = torch.autograd.grad(gradient @ self._tensor(direction), eta)
-        return product.double().cpu().numpy()
+        """With u = m + s z and a direction (a, b): s moves by s b, u by d = a + s z b,
+
+        and the gradient (g, g s z - 1) by (H d, H d s z + g s z b).
+        """
+        location, log_scale = self._tensor(vector).chunk(2)
+        along, widening = self._tensor(direction).chunk(2)
+        spread = log_scale.exp() * self.noise
+        slopes, products = self.density.products(location + spread, along + spread * widening)
+        both = torch.cat([products, (products + slopes * widening) * spread], -1)
+        return -both.double().mean(0).cpu().numpy()
 
     def _tensor(self, vector: np.ndarray) -> Tensor:
         return torch.as_tensor(vector).to(self.eta)

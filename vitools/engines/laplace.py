@@ -28,6 +28,7 @@ from vitools.problem import Problem
 from vitools.supports import base_support
 from vitools.unconstrained import UnconstrainedSpace
 
+STEPS = 100  # gradients, and products with the Hessian, on the way to the mode
 GAIN_LIMIT = 1e-3  # nats that Newton's next step would gain at the end
 FARTHEST = 40.0  # of the logarithm or logit of a bounded site, beyond which it is at its bound
 
@@ -98,6 +99,7 @@ class _Surface:
     ) -> None:
         self.space, self.progress, self.began = space, progress, began
         self.point, self.steps = space.initial_point(seed), 0
+        self.density = space.density(self.point, STEPS + space.size)
         self.bounded = torch.zeros_like(self.point, dtype=torch.bool)
         for name, own in space.slices.items():
             support = base_support(space.problem.latents[name].support)
@@ -106,25 +108,19 @@ class _Surface:
     def _tensor(self, vector: np.ndarray) -> Tensor:
         return torch.as_tensor(vector).to(self.point)
 
-    def _value(self, at: Tensor) -> Tensor:
-        return -self.space.problem.mapper(self.space.log_density_at, at.unsqueeze(0)).sum()
-
     def value_and_slope(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
-        at = self._tensor(vector).requires_grad_()
-        value = self._value(at)
-        (slope,) = torch.autograd.grad(value, at)
-        number = float(value.detach())
+        values, slopes = self.density.gradients(self._tensor(vector).unsqueeze(0))
+        number = -float(values)
         # the trust region shrinks away from infinity, but not from NaN
-        is_finite = math.isfinite(number) and bool(slope.isfinite().all())
-        return number if is_finite else math.inf, slope.double().cpu().numpy()
+        is_finite = math.isfinite(number) and bool(slopes.isfinite().all())
+        return number if is_finite else math.inf, -slopes[0].double().cpu().numpy()
 
     def times_hessian(self, vector: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        at = self._tensor(vector).requires_grad_()
-        (slope,) = torch.autograd.grad(self._value(at), at, create_graph=True)
-        (product,) = torch.autograd.grad(slope @ self._tensor(direction), at)
+        at, along = (self._tensor(x).unsqueeze(0) for x in (vector, direction))
+        product = self.density.products(at, along)[1][0]
         if not bool(product.isfinite().all()):
             raise self.has_no_peak()
-        return product.double().cpu().numpy()
+        return -product.double().cpu().numpy()
 
     @property
     def is_at_a_bound(self) -> bool:

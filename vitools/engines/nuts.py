@@ -8,10 +8,10 @@ from torch import Tensor
 
 from vitools.engines import nuts_nutpie, nuts_pyro
 from vitools.engines.chains import FEWEST_DRAWS, Chains, LogDensity, Plan, WhitenedSpace
-from vitools.graphs.compiled import Compile
 from vitools.engines.loop import Progress, ProgressCallback
 from vitools.engines.preflight import check_start
 from vitools.errors import NotSupportedError, OptionError
+from vitools.graphs.compiled import Compile
 from vitools.posterior import DrawsPosterior, History, Posterior, Status
 from vitools.problem import Problem, check_problem
 from vitools.sites import nearest

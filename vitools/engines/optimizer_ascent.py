@@ -10,8 +10,8 @@ from torch.fx import GraphModule
 from torch.nn import Parameter
 
 from vitools.engines.ascent import Ascent
-from vitools.graphs.functional import FunctionalGraph
 from vitools.engines.gradient import EagerGradient
+from vitools.graphs.functional import FunctionalGraph
 
 OptimizerFactory = Callable[[Iterable[Parameter]], torch.optim.Optimizer]
 

@@ -11,7 +11,6 @@ from pyro.optim import PyroOptim
 
 from vitools.engines.adam_settings import Adam
 from vitools.engines.checkpoint import Checkpoint
-from vitools.graphs.compiled import Compile
 from vitools.engines.loop import Progress, ProgressCallback, iterate
 from vitools.engines.natural import NaturalGradient
 from vitools.engines.objectives import Objective
@@ -19,6 +18,7 @@ from vitools.engines.optimizer_ascent import OptimizerFactory
 from vitools.engines.starts import Start
 from vitools.engines.svi_run import Options, Run
 from vitools.errors import OptionError
+from vitools.graphs.compiled import Compile
 from vitools.isolation import seeded, snapshot
 from vitools.posterior import GuidePosterior, Posterior, Status
 from vitools.problem import Problem, check_problem

@@ -15,10 +15,8 @@ from vitools.engines.adam import AdamAscent
 from vitools.engines.adam_settings import Adam
 from vitools.engines.ascent import BLOCK, Ascent
 from vitools.engines.checkpoint import Checkpoint
-from vitools.graphs.compiled import Compile
 from vitools.engines.compiling import Compiling
 from vitools.engines.culprit import find_bad_gradient, find_culprit
-from vitools.graphs.functional import FunctionalGraph
 from vitools.engines.gradient import EagerGradient, recorded_gradient
 from vitools.engines.natural import NaturalGradient
 from vitools.engines.objectives import Objective, negative_elbo
@@ -27,6 +25,8 @@ from vitools.engines.preflight import asked
 from vitools.engines.starts import Start, begin, is_new
 from vitools.engines.stopping import PlateauRule
 from vitools.errors import NumericalError, OptionError, VitoolsWarning
+from vitools.graphs.compiled import Compile
+from vitools.graphs.functional import FunctionalGraph
 from vitools.isolation import isolated, snapshot
 from vitools.posterior import GuidePosterior, History, Posterior, Status
 from vitools.problem import Problem

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from vitools.errors import OptionError, VitoolsWarning
 from vitools.graphs.functional import (
     FunctionalGraph,
     functional_graph,
@@ -18,7 +19,6 @@ from vitools.graphs.functional import (
 )
 from vitools.graphs.inductor import compile_graph, find_compiler
 from vitools.graphs.loops import NotInLoops, compile_loops, find_loop_compiler
-from vitools.errors import OptionError, VitoolsWarning
 from vitools.program import first_words
 
 Compile = bool | Literal["auto"]
@@ -72,8 +72,7 @@ def plan(
     not_repaid = Plan(None, f"uncompiled: {max_steps} steps would not repay compiling")
     on_cpu = all(constant.device.type == "cpu" for constant in graph.constants)
     if loops and on_cpu and find_loop_compiler():
-        writing = SECONDS_TO_WRITE_LOOPS + SECONDS_TO_WRITE_NODE * graph.num_nodes
-        repaid = option is True or max_steps * step >= 2 * writing
+        repaid = option is True or max_steps * step >= 2 * seconds_to_write_loops(graph)
         return Plan(0, by_loops=True) if repaid else not_repaid
     if option is True:
         return Plan(0)
@@ -82,6 +81,11 @@ def plan(
     if 3 * switch > 2 * max_steps:
         return not_repaid
     return Plan(switch, f"uncompiled: ended before step {switch}, from which compiling pays")
+
+
+def seconds_to_write_loops(graph: FunctionalGraph) -> float:
+    """About how long :mod:`vitools.graphs.loops` takes for a graph that it has not seen before."""
+    return SECONDS_TO_WRITE_LOOPS + SECONDS_TO_WRITE_NODE * graph.num_nodes
 
 
 def machine_code(

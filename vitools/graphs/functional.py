@@ -24,9 +24,9 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
+from vitools.errors import VitoolsWarning
 from vitools.graphs.mutation import drop_detached, is_mutable, replace_mutations
 from vitools.graphs.noise import Noise, is_random, noise_of
-from vitools.errors import VitoolsWarning
 
 aten = torch.ops.aten
 

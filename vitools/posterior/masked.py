@@ -43,7 +43,7 @@ class MaskedElements:
             graph = self.problem.factors(draw)
             return graph.log_density() - self._silenced(graph).log_density()
 
-        return self.problem._map(once, flat)
+        return self.problem.map_draws(once, flat)
 
     def drawn(self, values: Values, n: int, seed: int) -> Values:
         """The sites of ``values`` with masked elements, drawn given the rest."""
@@ -54,7 +54,7 @@ class MaskedElements:
                     self.problem.discrete,
                     values,
                     n,
-                    self.problem._map,
+                    self.problem.map_draws,
                     lambda draw: self._silenced(self.problem.factors(draw)),
                 )
             given = {name: value for name, value in given.items() if name not in self.kept}

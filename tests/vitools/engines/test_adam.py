@@ -13,9 +13,9 @@ from vitools import Adam, Problem, Status, svi
 from vitools.engines import Constant, Cosine, Exponential, Stages
 from vitools.engines.adam import AdamAscent
 from vitools.engines.ascent import BLOCK
-from vitools.graphs.compiled import find_compiler
 from vitools.engines.gradient import EagerGradient
 from vitools.errors import FileError, OptionError, VitoolsError
+from vitools.graphs.compiled import find_compiler
 
 SETTINGS = Adam(betas=(0.8, 0.97), epsilon=0.03, schedule=Cosine(60, warm_up=10, floor=0.05))
 

@@ -11,13 +11,13 @@ from pyro.infer.autoguide import AutoNormal
 from torch._dynamo.utils import counters
 
 from vitools import Problem, Status, svi
-from vitools.engines import compiled as compiled_module
-from vitools.engines import inductor
+from vitools.errors import OptionError, VitoolsWarning
+from vitools.graphs import compiled as compiled_module
+from vitools.graphs import inductor
 from vitools.graphs.compiled import compiled, plan
 from vitools.graphs.functional import functional_graph
 from vitools.graphs.loops import native
 from vitools.graphs.noise import distinct
-from vitools.errors import OptionError, VitoolsWarning
 from vitools.guides import AutoDirichlet
 from vitools.isolation import seeded
 

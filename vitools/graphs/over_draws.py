@@ -1,0 +1,77 @@
+"""A function of one draw as machine code that takes any number of draws in one call."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule
+
+from vitools.graphs.compiled import seconds_to_write_loops
+from vitools.graphs.functional import FunctionalGraph, aten, functional_graph, refuse_other_numbers
+from vitools.graphs.loops import NotInLoops, compile_loops, find_loop_compiler
+
+SECONDS_PER_ELEMENT = 1e-9  # of a result computed by torch, many draws at a time
+
+OverDraws = Callable[..., list[Tensor]]
+"""From ``[n, *shape]`` of every argument to ``[n, *shape]`` of every result."""
+
+
+def over_draws(
+    function: Callable[..., Sequence[Tensor]], example: Sequence[Tensor], num_draws: int
+) -> OverDraws | None:
+    """``function`` compiled; None where it cannot be or would not repay it.
+
+    Whether it would follows from the graph and from ``num_draws``, never from a clock, so that
+    numbers repeat to their last digit.
+
+    Args:
+        function: of a draw in tensors, to a flat sequence of tensors; it draws nothing itself.
+        example: one draw.
+        num_draws: about how many there will be altogether.
+    """
+    if find_loop_compiler() is None or any(t.device.type != "cpu" for t in example):
+        return None
+    try:
+        expected = [value.detach() for value in function(*example)]
+        graph = functional_graph(function, example)
+        if graph.noise or graph.has_inner_noise:
+            return None
+        by_torch = num_draws * SECONDS_PER_ELEMENT * graph.elements
+        if by_torch < 2 * seconds_to_write_loops(graph):
+            return None
+        run = compile_loops(
+            _of_steps(graph, len(example)),
+            [*graph.constants, *(t.detach().unsqueeze(0) for t in example)],
+            num_noise=len(example),
+            fixed=range(len(graph.constants)),
+        )
+    except (NotInLoops, OSError):
+        return None
+    except Exception:  # tracing fails in as many ways as there are models; torch then says which
+        return None
+    constants = graph.constants
+
+    def call(*draws: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            return run(*constants, *(t.detach() for t in draws))
+
+    try:
+        got = call(*(t.unsqueeze(0) for t in example))
+        refuse_other_numbers(expected, [value.squeeze(0) for value in got])
+    except ValueError:
+        return None
+    return call
+
+
+def _of_steps(graph: FunctionalGraph, num_arguments: int) -> GraphModule:
+    """Inputs: constants, a draw ``[1, …]``; outputs ``[1, …]``: a step of a loop program."""
+    steps = Graph()
+    constants = [steps.placeholder(f"c{i}") for i in range(len(graph.constants))]
+    given = [steps.placeholder(f"x{i}") for i in range(num_arguments)]
+    draw = [steps.call_function(aten.select.int, (node, 0, 0)) for node in given]
+    inside = graph.module.graph
+    inputs = [node for node in inside.nodes if node.op == "placeholder"]
+    results = steps.graph_copy(inside, dict(zip(inputs, [*draw, *constants], strict=True)))
+    assert isinstance(results, list | tuple)
+    steps.output([steps.call_function(aten.unsqueeze.default, (node, 0)) for node in results])
+    return GraphModule({}, steps)
