@@ -20,7 +20,7 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vitools import Problem, svi
@@ -67,6 +67,25 @@ def labels_guide(data: Tensor) -> None:
         pyro.sample("k", dist.Categorical(logits=logits))
 
 
+def labels_guide_with_network() -> Callable[[Tensor], None]:
+    """The same guide with a baseline that is learnt: a network of the row."""
+    with seeded(0):
+        network = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1))
+
+    def guide(data: Tensor) -> None:
+        pyro.module("baseline", network)
+        loc = pyro.param("loc", torch.tensor([-2.0, 0.0, 2.0]))
+        log_scale = pyro.param("log_scale", torch.full((3,), -2.0))
+        logits = pyro.param("logits", lambda: 0.1 * torch.randn(len(data), 3))
+        with pyro.plate("components", 3):
+            pyro.sample("centre", Normal(loc, log_scale.exp()))
+        learnt = {"nn_baseline": network, "baseline_input": data.unsqueeze(-1)}
+        with pyro.plate("rows", len(data)):
+            pyro.sample("k", dist.Categorical(logits=logits), infer={"baseline": learnt})
+
+    return guide
+
+
 def importance_weighted() -> dict[str, Any]:
     return {
         f"K = {k}, {gradient.replace('_', ' ')}": ImportanceWeighted(k, gradient)
@@ -92,6 +111,11 @@ SCORE: dict[str, Any] = {
     for selective in (False, True)
 }
 
+LEARNT: dict[str, Any] = {
+    "network, 4 draws": ScoreFunction(4, "none"),
+    "network, leave one out, 4 draws": ScoreFunction(4, "leave_one_out"),
+}
+
 
 def estimator(
     spec: Any, problem: Problem, guide: Any, params: dict[str, Any]
@@ -100,7 +124,8 @@ def estimator(
     with seeded(0), isolated(params, guide) as state:
         objective = spec(problem, guide)
         objective.loss()
-    leaves = [p for p in state["params"].values() if p.requires_grad]
+    named = state["params"].items()
+    leaves = [p for name, p in named if p.requires_grad and not name.startswith("baseline$$$")]
 
     def gradient() -> Tensor:
         with isolated(state, guide), torch.enable_grad():
@@ -154,6 +179,11 @@ def cases(seed: int) -> dict[str, tuple[Problem, Any, dict[str, Any]]]:
         ),
         "two latents a row, N = 50": (Problem(local_factors, rows), AutoMeanField, REPARAMETERISED),
         "labels drawn by the guide, N = 60": (Problem(labels, mixed), labels_guide, SCORE),
+        "labels with a learnt baseline, N = 60": (
+            Problem(labels, mixed),
+            labels_guide_with_network(),
+            LEARNT,
+        ),
     }
 
 

@@ -324,12 +324,21 @@ def test_what_a_call_raises_is_raised():
         run(x, where + 1)
 
 
-def test_draws_inside_come_in_the_order_of_the_graph():
-    def function(x):
-        return [torch._standard_gamma(x).sum() + x, torch._standard_gamma(x * 2)]
+DRAWS = {
+    "gamma": lambda x: [torch._standard_gamma(x).sum() + x, torch._standard_gamma(x * 2)],
+    "bernoulli": lambda x: [torch.bernoulli(x / 9), torch.bernoulli(x / 8) + x],
+    "poisson": lambda x: [torch.poisson(x), x.exp()],
+    "binomial": lambda x: [torch.binomial(x.floor(), x / 9) * x],
+    "multinomial": lambda x: [torch.multinomial(x, 4, replacement=True)],
+    "dirichlet": lambda x: [torch._sample_dirichlet(x)],
+    "normal": lambda x: [torch.normal(x, 2.0), torch.randn_like(x) + x],
+}
 
+
+@pytest.mark.parametrize("function", DRAWS.values(), ids=DRAWS)
+def test_draws_inside_are_torch_s_own_in_the_order_of_the_graph(function):
     with seeded(0):
-        module, inputs = graph_of(function, [torch.ones(5, dtype=torch.float64)])
+        module, inputs = graph_of(function, [torch.linspace(1, 7, 5, dtype=torch.float64)])
         run = compile_loops(module, inputs)
     with seeded(3):
         expected = module(*inputs)

@@ -10,6 +10,16 @@ elements of its plates, and nothing that guide and model had settled before it (
 baseline b_s is the mean signal of the *other* draws (leave-one-out: Salimans & Knowles 2014; Kool,
 van Hoof & Welling 2019) or a running mean of earlier ones. And the part of ∇f that is a score,
 ∇ log q(z_s), has mean zero and is left out.
+
+A guide can bring a network of its own that predicts the signal from what is known before the draw
+(Mnih & Gregor 2014, "Neural variational inference and learning in belief networks"), in Pyro's
+words::
+
+    pyro.module("baseline", network)
+    pyro.sample("z", …, infer={"baseline": {"nn_baseline": network, "baseline_input": x}})
+
+It is trained beside the bound by least squares, Σ (f_s - b(x))², and the other baselines then see
+what it leaves over. The bound's value is not touched by it.
 """
 
 from collections.abc import Callable
@@ -33,6 +43,7 @@ from vitools.engines.objectives.objective import (
 from vitools.engines.objectives.particles import Particles
 from vitools.engines.objectives.slices import PlateLayout, Term
 from vitools.enumeration import FactorGraph
+from vitools.errors import NotSupportedError, OptionError
 from vitools.problem import Problem
 
 BASELINES = ("leave_one_out", "running_mean", "none")
@@ -46,7 +57,8 @@ class ScoreFunction:
 
     Args:
         baseline: ``"leave_one_out"`` (two draws at least), ``"running_mean"`` (of earlier steps,
-            one number an element) or ``"none"``; by default the first where there are two draws.
+            one number an element) or ``"none"``; by default the first where there are two draws,
+            else the last where the guide brings networks for all its sites, else the second.
         rao_blackwellise: leave out of each signal what its site cannot reach.
     """
 
@@ -55,12 +67,13 @@ class ScoreFunction:
     rao_blackwellise: bool = True
 
     def __call__(self, problem: Problem, guide: Any) -> Objective:
-        baseline = self.baseline or BASELINES[0 if self.num_particles > 1 else 1]
+        run = checked_guide_run(problem, guide)
+        signals = _Signals(problem, guide, run, self.rao_blackwellise)
+        alone = "none" if signals.all_predicted else "running_mean"
+        baseline = self.baseline or ("leave_one_out" if self.num_particles > 1 else alone)
         refuse_unknown(baseline, BASELINES, "ScoreFunction: baseline")
         fewest = 2 if baseline == "leave_one_out" else 1
         refuse_bad_count(self.num_particles, fewest, f"ScoreFunction with baseline {baseline}")
-        run = checked_guide_run(problem, guide)
-        signals = _Signals(problem, guide, run, self.rao_blackwellise)
         particles = Particles(self.num_particles)
         state: dict[str, Tensor] = {}
         centred: dict[str, Callable[[str, Tensor], Tensor]] = {
@@ -70,11 +83,14 @@ class ScoreFunction:
         }
 
         def loss() -> Tensor:
-            bound, scores, learning = particles(signals.of_one_draw)
+            bound, scores, learning, predicted = particles(signals.of_one_draw)
             total = bound.mean()
             for name, log_q in scores.items():
-                surrogate = (log_q * centred[baseline](name, learning[name])).mean(0).sum()
+                left = learning[name] - predicted[name].detach()
+                surrogate = (log_q * centred[baseline](name, left)).mean(0).sum()
                 total = total + signals.weights[name] * (surrogate - surrogate.detach())
+                error = (learning[name] - predicted[name]).square().mean(0).sum()
+                total = total - (error - error.detach())
             return -total
 
         return Objective(loss, baseline != "running_mean", state=state)
@@ -94,8 +110,44 @@ def _against_the_past(signal: Tensor, state: dict[str, Tensor], name: str) -> Te
     return signal - past
 
 
+def _network_of(guide_run: Trace, name: str) -> dict[str, Any]:
+    """What ``infer["baseline"]`` says of a network, in Pyro's words; empty without one.
+
+    Raises:
+        NotSupportedError: it says something else.
+    """
+    said = guide_run.nodes[name]["infer"].get("baseline", {})
+    unknown = said.keys() - {"nn_baseline", "baseline_input"}
+    if unknown or (said and "nn_baseline" not in said):
+        raise NotSupportedError(
+            f"site '{name}' of the guide: infer['baseline'] may hold 'nn_baseline', a network, and "
+            f"'baseline_input', what it is given; got {', '.join(sorted(said))}. For a running mean "
+            "use ScoreFunction(baseline='running_mean')."
+        )
+    return said
+
+
+def _prediction(guide_run: Trace, name: str, signal: Tensor) -> Tensor:
+    """The guide's own baseline ``[*plates]``, which may learn but not teach what it is given."""
+    said = _network_of(guide_run, name)
+    if not said:
+        return torch.zeros_like(signal)
+    given = said.get("baseline_input")
+    predicted = said["nn_baseline"](given.detach() if isinstance(given, Tensor) else given)
+    if predicted.numel() != signal.numel():
+        raise OptionError(
+            f"site '{name}' of the guide: its nn_baseline gives numbers of shape "
+            f"{tuple(predicted.shape)}, expected one for each of {tuple(signal.shape)}."
+        )
+    return predicted.reshape(signal.shape)
+
+
 class _Signals:
-    """For one draw: the bound, and for each site without derivative log q and its signal."""
+    """For one draw: the bound, and for each site without derivative log q and its signal.
+
+    Attributes:
+        all_predicted: whether the guide brings a network for each of these sites.
+    """
 
     def __init__(self, problem: Problem, guide: Any, guide_run: Trace, selective: bool) -> None:
         self.problem, self.guide, self.selective = problem, guide, selective
@@ -106,14 +158,19 @@ class _Signals:
         self.model_order = list(graph.trace.nodes)
         plates = {t.sites[0]: t.plates for t in self.layout.guide_terms(guide_run)}
         self.plates = {name: plates[name] for name in self.names}
+        networks = [_network_of(guide_run, name) for name in self.names]
+        self.all_predicted = bool(networks) and all(networks)
         self.weights = {name: self.layout.weight(plates[name]) for name in self.names}
 
     def _graph(self, guide_run: Trace) -> FactorGraph:
         replayed = poutine.replay(self.problem.call, trace=guide_run)
         return FactorGraph(replayed, self.problem.max_plate_nesting)
 
-    def of_one_draw(self, _: Any) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """The bound, and ``{site: [*plates]}`` of log q and of the signal, which is constant."""
+    def of_one_draw(self, _: Any) -> tuple[Tensor, *tuple[dict[str, Tensor], ...]]:
+        """The bound, and ``{site: [*plates]}`` of log q, of the signal, which is constant, and of what
+
+        a network of the guide's predicts for it, 0 where there is none.
+        """
         guide_run = run_guide(self.problem, self.guide)
         of_guide = {term.sites[0]: term for term in self.layout.guide_terms(guide_run)}
         of_model = self.layout.model_terms(self._graph(guide_run))
@@ -123,7 +180,7 @@ class _Signals:
         for name, term in of_guide.items():
             total = self._signal(term, NOWHERE).sum()
             bound = bound - (total.detach() if name in self.names else total)
-        scores, learning = {}, {}
+        scores, learning, predicted = {}, {}, {}
         for name in self.names:
             scores[name] = of_guide[name].log_density
             signal = torch.zeros_like(scores[name])
@@ -133,7 +190,8 @@ class _Signals:
             for other in self.drawn[self._first_reached(name) :]:
                 signal = signal - self._signal(of_guide[other], self.plates[name]).detach()
             learning[name] = signal
-        return bound, scores, learning
+            predicted[name] = _prediction(guide_run, name, signal)
+        return bound, scores, learning, predicted
 
     def _signal(self, term: Term, plates: frozenset[str]) -> Tensor:
         keep = plates if self.selective else NOWHERE

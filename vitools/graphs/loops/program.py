@@ -118,9 +118,16 @@ def loop_program(
 
 @cache
 def _decompositions() -> dict[Any, Any]:
-    """torch's own, of everything that is not known here."""
+    """torch's own, of everything that is not known here and draws nothing.
+
+    Taken apart, a draw would follow its distribution, but not the numbers of a seed.
+    """
     made = {**core_aten_decompositions(), **get_decompositions(BEYOND_CORE)}
-    return {op: how for op, how in made.items() if name_of(op) not in KNOWN}
+    return {
+        op: how
+        for op, how in made.items()
+        if name_of(op) not in KNOWN and torch.Tag.nondeterministic_seeded not in op.tags
+    }
 
 
 def _decomposed(module: GraphModule, example: Sequence[Tensor]) -> GraphModule:
