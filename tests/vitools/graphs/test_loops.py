@@ -331,7 +331,6 @@ DRAWS = {
     "binomial": lambda x: [torch.binomial(x.floor(), x / 9) * x],
     "multinomial": lambda x: [torch.multinomial(x, 4, replacement=True)],
     "dirichlet": lambda x: [torch._sample_dirichlet(x)],
-    "normal": lambda x: [torch.normal(x, 2.0), torch.randn_like(x) + x],
 }
 
 
