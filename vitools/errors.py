@@ -4,6 +4,8 @@ Everything derives from :class:`VitoolsError`, so ``except VitoolsError`` catche
 mistake the library can explain; anything else that escapes is a bug in vitools.
 """
 
+import inspect
+
 
 class VitoolsError(Exception):
     """Something the user can put right; the message names the site or file."""
@@ -39,3 +41,12 @@ class VitoolsWarning(UserWarning):
 
 class NotConjugate(VitoolsError):
     """A site has no closed-form update; names the site, the operation, and what to use instead."""
+
+
+def callers_level() -> int:
+    """The ``stacklevel`` with which a warning of the function that asks points outside the package."""
+    level, frame = 0, inspect.currentframe()
+    frame = frame.f_back if frame else None
+    while frame and frame.f_globals.get("__name__", "").startswith("vitools"):
+        level, frame = level + 1, frame.f_back
+    return level + 1

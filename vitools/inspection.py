@@ -17,7 +17,7 @@ from vitools.dry_run import Need
 from vitools.errors import DataError, ModelError
 from vitools.fitness import refuse_unfit_latent
 from vitools.isolation import ParamState, snapshot
-from vitools.observations import refuse_bad_data, refuse_nan_density
+from vitools.observations import refuse_bad_data, refuse_nan_density, refuse_whole_data
 from vitools.program import Program
 from vitools.runs import run_for_inspection
 from vitools.sites import (
@@ -82,6 +82,7 @@ def inspect_model(program: Program) -> ModelStructure:
     }
     for name in observed:
         refuse_bad_data(name, nodes[name], check_support=name not in moving)
+    refuse_whole_data(runs.minibatch, observed)
     if runs.need is None:
         checked = [k for k in given if k in factors or (k in observed and k not in moving)]
         refuse_nan_density(runs.first, checked, program.arguments(), program.title)

@@ -94,7 +94,30 @@ def refuse_nan_density(
             raise DataError(f"site '{name}': its log density is NaN: {hint}.")
 
 
-def _refuse_shape(name: str, found: torch.Size, fn: Any) -> None:
+INDEX_ROWS = (
+    "Inside a plate with a subsample_size whatever belongs to its rows takes the plate's indices: "
+    "with pyro.plate(…, subsample_size=…) as rows: … x[rows]."
+)
+
+
+def refuse_whole_data(minibatch: Trace, names: Iterable[str]) -> None:
+    """Raise :class:`DataError` for observations of all rows in a plate that takes some of them."""
+    for name in names:
+        node = minibatch.nodes[name]
+        some = [f for f in node["cond_indep_stack"] if f.full_size not in (None, f.size)]
+        if some:
+            _refuse_shape(name, node["value"].shape, node["fn"], INDEX_ROWS)
+
+
+def _refuse_shape(
+    name: str,
+    found: torch.Size,
+    fn: Any,
+    remedy: str = (
+        "Check the data against the plates; data of many rows need a pyro.plate, or a distribution "
+        "expanded to their shape."
+    ),
+) -> None:
     expected = fn.shape()
     try:
         fits = torch.broadcast_shapes(found, expected) == expected
@@ -103,8 +126,7 @@ def _refuse_shape(name: str, found: torch.Size, fn: Any) -> None:
     if not fits:
         raise DataError(
             f"site '{name}': the model expects observations of shape {tuple(expected)}, got "
-            f"{tuple(found)}. Check the data against the plates; data of many rows need a "
-            "pyro.plate, or a distribution expanded to their shape."
+            f"{tuple(found)}. {remedy}"
         )
 
 

@@ -18,6 +18,7 @@ from vitools.dry_run import DryRun, MemoryLimit, Need, TooLarge, room
 from vitools.errors import DataError, ModelError, VitoolsError
 from vitools.improper import StandIns
 from vitools.isolation import ParamState, full_plates, isolated, quiet_draws, seeded
+from vitools.observations import INDEX_ROWS
 from vitools.program import Program, first_words
 from vitools.rules import ReadingRules
 
@@ -80,7 +81,10 @@ def run_for_inspection(program: Program) -> Runs:
 
 def _first_runs(program: Program, sizes: MemoryLimit | None) -> tuple[Trace, Trace, ParamState]:
     """A run on all data and one on a minibatch, which are one where the model does not subsample."""
-    minibatch, params = _run(program, 0, sizes, whole=False)
+    try:
+        minibatch, params = _run(program, 0, sizes, whole=False)
+    except ModelError as error:
+        raise _blame(program, error, sizes) from error
     frames = (f for node in minibatch.nodes.values() for f in node.get("cond_indep_stack", ()))
     if all(frame.full_size in (None, frame.size) for frame in frames):
         return minibatch, minibatch, params
@@ -112,6 +116,18 @@ def _run(
         raise
     except Exception as error:
         raise _failed(program, error) from error
+
+
+def _blame(program: Program, error: ModelError, sizes: MemoryLimit | None) -> ModelError:
+    """What is wrong with a model that does not run: with its minibatch, where it runs on all data."""
+    try:
+        _run(program, 0, sizes)
+    except VitoolsError:
+        return error
+    reason = first_words(error.__cause__) if error.__cause__ else str(error)
+    return ModelError(
+        f"{program.title} runs on all its data, but not on a minibatch: {reason}. {INDEX_ROWS}"
+    )
 
 
 def _failed(program: Program, error: Exception) -> VitoolsError:

@@ -3,7 +3,6 @@
 Where there is so much to do that it repays, the function is recorded and compiled for the call.
 """
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from vitools.draws import vmap_can_draw
-from vitools.errors import OptionError, VitoolsError, VitoolsWarning
+from vitools.errors import OptionError, VitoolsError, VitoolsWarning, callers_level
 from vitools.graphs.over_draws import over_draws
 from vitools.mappable import mappable_densities
 
@@ -75,7 +74,7 @@ class DrawMapper:
                 f"{self.subject} cannot be vectorised over draws and is run once per draw "
                 f"(slower, same numbers): {reason}",
                 VitoolsWarning,
-                stacklevel=_caller_level(),
+                stacklevel=callers_level(),
             )
         return result
 
@@ -127,15 +126,6 @@ def _set_generator_states(states: list[Tensor]) -> None:
     torch.set_rng_state(states[0])
     if len(states) > 1:
         torch.cuda.set_rng_state_all(states[1:])
-
-
-def _caller_level() -> int:
-    """How far up the stack the first frame outside this package is, for ``stacklevel``."""
-    level, frame = 1, inspect.currentframe()
-    frame = frame.f_back if frame else None
-    while frame and frame.f_globals.get("__name__", "").startswith("vitools"):
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def split_draws(

@@ -416,3 +416,23 @@ def test_data_of_another_precision_than_the_model_s_numbers_are_named():
         ModelError, match=r"become float64, other than 'features' \(float32\): conv"
     ):
         Problem(regression, features, torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("takes", "error", "words"),
+    [
+        (lambda m, x, rows: (m, x), DataError, r"site 'y'.*shape \(10,\), got \(100,\)"),
+        (lambda m, x, rows: (m * x, x[rows]), ModelError, "runs on all its data, but not on a min"),
+    ],
+    ids=["data", "covariate"],
+)
+def test_rows_without_the_indices_of_their_minibatch_are_named(takes, error, words):
+    def model(x):
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(x), subsample_size=10) as rows:
+            mean, seen = takes(m, x, rows)
+            pyro.sample("y", dist.Normal(mean, 1.0), obs=seen)
+
+    with pytest.raises(error, match=words) as caught:
+        Problem(model, torch.zeros(100))
+    assert "x[rows]" in str(caught.value)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from vitools.engines.ascent import BLOCK, Ascent
-from vitools.errors import VitoolsWarning
+from vitools.errors import VitoolsWarning, callers_level
 from vitools.graphs.compiled import Compile, Plan, plan
 from vitools.graphs.functional import FunctionalGraph, refuse_other_numbers
 from vitools.graphs.inductor import CompilingBeside, compile_graph
@@ -103,7 +103,7 @@ class Compiling:
         warnings.warn(
             f"{self.subject} could not be compiled and goes on uncompiled: {first_words(reason)}",
             VitoolsWarning,
-            stacklevel=7,
+            stacklevel=callers_level(),
         )
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from vitools.engines.optimizer_ascent import OptimizerAscent, OptimizerFactory
 from vitools.engines.preflight import asked
 from vitools.engines.starts import Start, begin, is_new
 from vitools.engines.stopping import PlateauRule
-from vitools.errors import NumericalError, OptionError, VitoolsWarning
+from vitools.errors import NumericalError, OptionError, VitoolsWarning, callers_level
 from vitools.graphs.compiled import Compile
 from vitools.graphs.functional import FunctionalGraph
 from vitools.isolation import isolated, snapshot
@@ -277,7 +277,7 @@ class Run:
             f"{reason} Stepped back to step {done} with a fifth of the step size "
             f"({self.stepped_back} of {self.options.step_backs}).",
             VitoolsWarning,
-            stacklevel=5,
+            stacklevel=callers_level(),
         )
 
     def _lost(self, done: int, losses: list[float]) -> NumericalError:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from vitools.errors import OptionError, VitoolsWarning
+from vitools.errors import OptionError, VitoolsWarning, callers_level
 from vitools.graphs.functional import (
     FunctionalGraph,
     functional_graph,
@@ -131,7 +131,7 @@ def compiled(
             warnings.warn(
                 f"{subject} could not be compiled and runs uncompiled: {first_words(reason)}",
                 VitoolsWarning,
-                stacklevel=2,
+                stacklevel=callers_level(),
             )
     constants = graph.constants
 

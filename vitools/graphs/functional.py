@@ -24,7 +24,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
-from vitools.errors import VitoolsWarning
+from vitools.errors import VitoolsWarning, callers_level
 from vitools.graphs.mutation import drop_detached, is_mutable, replace_mutations
 from vitools.graphs.noise import Noise, is_random, noise_of
 
@@ -119,7 +119,7 @@ def notice(subject: str, reason: Exception) -> None:
         f"{subject} cannot be recorded as a graph and runs step by step in Python "
         f"(slower, same numbers): {words}",
         VitoolsWarning,
-        stacklevel=4,
+        stacklevel=callers_level(),
     )
 
 
