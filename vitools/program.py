@@ -60,7 +60,7 @@ def name_of(model: Callable[..., Any]) -> str:
     return name
 
 
-def first_words(error: Exception) -> str:
+def first_words(error: BaseException) -> str:
     """An error's message on one line, without the table of shapes that Pyro appends."""
     return " ".join(str(error).partition("Trace Shapes:")[0].split())[:300] or "no message"
 
