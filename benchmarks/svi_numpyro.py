@@ -41,9 +41,9 @@ def dice(rolls):
     with numpyro.plate("dice", 6, dim=-1):
         rho = numpyro.sample("rho", dist.Dirichlet(jnp.ones(6)))
     with numpyro.plate("rows", rolls.shape[0], dim=-2):
-        parallel = {"enumerate": "parallel"}
-        z1 = numpyro.sample("z1", dist.Categorical(first), infer=parallel)
-        z2 = numpyro.sample("z2", dist.Categorical(second), infer=parallel)
+        # NumPyro writes into what it is given: each site needs a dictionary of its own
+        z1 = numpyro.sample("z1", dist.Categorical(first), infer={"enumerate": "parallel"})
+        z2 = numpyro.sample("z2", dist.Categorical(second), infer={"enumerate": "parallel"})
         with numpyro.plate("throws", rolls.shape[1], dim=-1):
             numpyro.sample("rolls", dist.Categorical(rho[z1 + z2]), obs=rolls)
 
