@@ -5,8 +5,7 @@
 "gradients" and "products" (with the Hessian) are of points near a start, compiled and by vmap in
 turns; medians of rounds, "x" the median ratio within a round. "ready s" is the first call: recording
 and, where the machine has not seen the program before, compiling. Then seconds of whole calls, which
-decide for themselves whether compiling repays (it is counted; "ready s" is what the very first one
-took longer), and with compiling switched off: log joints of draws from the prior, ``dadvi``, and the
+decide for themselves whether compiling repays (it is counted), and with compiling switched off: log joints of draws from the prior, ``dadvi``, and the
 search that ``svi`` starts from.
 """
 
@@ -93,8 +92,8 @@ def fits(name: str, problem: Problem) -> list[dict[str, Any]]:
     }
     rows = []
     for what, run in runs.items():
-        first, second, plain = seconds(run), seconds(run), seconds(never(run))
-        found = {"compiled": second, "vmap": plain, "x": plain / second, "ready s": first - second}
+        taken, plain = seconds(run), seconds(never(run))
+        found = {"compiled": taken, "vmap": plain, "x": plain / taken}
         rows.append({"problem": name, "seconds of": what, **found})
     return rows
 
