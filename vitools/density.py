@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from vitools.graphs.over_draws import OverDraws, over_draws
 from vitools.isolation import seeded
 from vitools.problem import Problem
 from vitools.vectorise import WORTH_RECORDING
 
+NEARBY = 0.1  # where a compiled density is tried beside its example
 PASSES = 3  # of a density with its gradient, in passes of the density alone
 
 
@@ -53,6 +55,11 @@ class Density:
         return _WithGradients.apply(points, self)
 
     def _gradients(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [self._gradients_of_chunk(part) for part in self._chunks(points)]
+        values, slopes = (torch.cat(column) for column in zip(*parts, strict=True))
+        return values, slopes
+
+    def _gradients_of_chunk(self, points: Tensor) -> tuple[Tensor, Tensor]:
         points = points.detach().requires_grad_()
         with torch.enable_grad():
             values = self.problem.map_draws(self.at, points)
@@ -62,18 +69,32 @@ class Density:
         return values.detach(), slopes
 
     def _products(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        chunks = zip(self._chunks(points), self._chunks(directions), strict=True)
+        parts = [self._products_of_chunk(*chunk) for chunk in chunks]
+        slopes, products = (torch.cat(column) for column in zip(*parts, strict=True))
+        return slopes, products
+
+    def _products_of_chunk(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         points = points.detach().requires_grad_()
         with torch.enable_grad():
             values = self.problem.map_draws(self.at, points)
+            if not values.requires_grad:
+                return torch.zeros_like(points), torch.zeros_like(points)
             (slopes,) = torch.autograd.grad(values.sum(), points, create_graph=True)
+            if not slopes.requires_grad:  # a density that is linear
+                return slopes, torch.zeros_like(points)
             (products,) = torch.autograd.grad((slopes * directions).sum(), points)
         return slopes.detach(), products
+
+    def _chunks(self, points: Tensor) -> tuple[Tensor, ...]:
+        """A gradient keeps the memory of all its points until it is taken."""
+        return points.split(self.problem.mapper.chunk)
 
     # ---- compiled ------------------------------------------------------------------------
 
     @cached_property
     def _compiled_gradients(self) -> OverDraws | None:
-        return self._compiled(value_and_gradient(self.at), self.example)
+        return self._compiled(value_and_gradient(self.at), self._gradients, self._tried)
 
     @cached_property
     def _compiled_products(self) -> OverDraws | None:
@@ -84,15 +105,24 @@ class Density:
                 (along,) = torch.autograd.grad(slope @ direction, leaf)
             return slope.detach(), along
 
-        return self._compiled(product, self.example, torch.ones_like(self.example))
+        tried = self._tried
+        return self._compiled(product, self._products, tried, torch.ones_like(tried))
 
-    def _compiled(self, function: Callable[..., Any], *example: Tensor) -> OverDraws | None:
+    @property
+    def _tried(self) -> Tensor:
+        return torch.stack([self.example, self.example + NEARBY])
+
+    def _compiled(
+        self, function: Callable[..., Any], by_torch: Callable[..., Any], *tried: Tensor
+    ) -> OverDraws | None:
         work = PASSES * self.num_points * self.problem.mapper.bytes_per_draw
         if work < WORTH_RECORDING:
             return None
-        self.problem.try_on_values()
+        expected = by_torch(*tried)
+        if not self.problem.mapper.can_vmap:  # it reads numbers out of its point
+            return None
         with seeded(0):
-            return over_draws(function, example, self.num_points)
+            return over_draws(function, tried, expected, self.num_points)
 
 
 def value_and_gradient(
@@ -118,6 +148,7 @@ class _WithGradients(torch.autograd.Function):
         return values
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (slopes,) = ctx.saved_tensors
         return grads[0].unsqueeze(-1) * slopes, None

@@ -45,8 +45,11 @@ class NotConjugate(VitoolsError):
 
 def callers_level() -> int:
     """The ``stacklevel`` with which a warning of the function that asks points outside the package."""
-    level, frame = 0, inspect.currentframe()
-    frame = frame.f_back if frame else None
-    while frame and frame.f_globals.get("__name__", "").startswith("vitools"):
-        level, frame = level + 1, frame.f_back
-    return level + 1
+    level, outermost = 0, 0
+    frame = inspect.currentframe()
+    while frame := frame.f_back if frame else None:  # torch and scipy call back into the package
+        level += 1
+        name = frame.f_globals.get("__name__", "")
+        if name == "vitools" or name.startswith("vitools."):
+            outermost = level
+    return outermost + 1

@@ -103,9 +103,9 @@ INDEX_ROWS = (
 def refuse_whole_data(minibatch: Trace, names: Iterable[str]) -> None:
     """Raise :class:`DataError` for observations of all rows in a plate that takes some of them."""
     for name in names:
-        node = minibatch.nodes[name]
-        some = [f for f in node["cond_indep_stack"] if f.full_size not in (None, f.size)]
-        if some:
+        node = minibatch.nodes.get(name)  # a plate run in sequence names its rows one by one
+        stack = () if node is None else node["cond_indep_stack"]
+        if node is not None and any(f.full_size not in (None, f.size) for f in stack):
             _refuse_shape(name, node["value"].shape, node["fn"], INDEX_ROWS)
 
 

@@ -125,8 +125,12 @@ def _blame(program: Program, error: ModelError, sizes: MemoryLimit | None) -> Mo
     except VitoolsError:
         return error
     reason = first_words(error.__cause__) if error.__cause__ else str(error)
+    is_of_shapes = any(word in reason.lower() for word in ("shape", "size", "broadcast"))
+    remedy = (
+        INDEX_ROWS if is_of_shapes else "Run the model by itself, outside vitools, to see where."
+    )
     return ModelError(
-        f"{program.title} runs on all its data, but not on a minibatch: {reason}. {INDEX_ROWS}"
+        f"{program.title} runs on all its data, but not on a minibatch: {reason}. {remedy}"
     )
 
 

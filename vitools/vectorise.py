@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from vitools.draws import vmap_can_draw
@@ -23,6 +24,8 @@ CHUNK_BYTES = 2**22
 WORTH_RECORDING = 1e9
 """Bytes touched by all draws together, a second or more of torch's time, from which on a function
 is recorded to see whether machine code would be worth while."""
+
+COMPARED = 2  # draws by which a compiled function is held against torch's
 
 
 class DrawMapper:
@@ -53,13 +56,18 @@ class DrawMapper:
         num_draws = tree_flatten(draws)[0][0].shape[0]
         if num_draws == 0:
             raise OptionError("expected at least one draw, got none.")
-        if randomness == "error" and num_draws * self.bytes_per_draw >= WORTH_RECORDING:
+        generators = _generator_states()
+        if (
+            self.can_vmap
+            and randomness == "error"
+            and num_draws * self.bytes_per_draw >= WORTH_RECORDING
+        ):
             compiled = self._by_machine_code(function, draws, num_draws)
             if compiled is not None:
                 return compiled
+            _set_generator_states(generators)
         if not self.can_vmap:
             return self._looped(function, draws, num_draws)
-        generators = _generator_states()
         try:
             return self._vmapped(function, draws, randomness)
         except VitoolsError:
@@ -78,20 +86,27 @@ class DrawMapper:
             )
         return result
 
-    @staticmethod
-    def _by_machine_code(function: Callable[[Any], Any], draws: Any, num_draws: int) -> Any:
+    def _by_machine_code(self, function: Callable[[Any], Any], draws: Any, num_draws: int) -> Any:
         """The results, or None; recorded for this call alone, for data and parameters may change."""
         leaves, spec = tree_flatten(draws)
-        first = [leaf[0] for leaf in leaves]
-        results, made = tree_flatten(function(tree_unflatten(first, spec)))
-        differentiates = torch.is_grad_enabled() and any(t.requires_grad for t in results)
-        if differentiates or not all(isinstance(t, Tensor) for t in results):
+        some = [leaf[:COMPARED] for leaf in leaves]
+        if any(map(_is_transformed, leaves)):
+            return None
+        try:
+            results, made = tree_flatten(
+                self._vmapped(function, tree_unflatten(some, spec), "error")
+            )
+        except VitoolsError:
+            raise
+        except Exception:  # vmap refuses it, and says so when it is asked for all draws
+            return None
+        if torch.is_grad_enabled() and any(t.requires_grad for t in results):
             return None
 
         def flat(*values: Tensor) -> list[Tensor]:
             return tree_flatten(function(tree_unflatten(list(values), spec)))[0]
 
-        program = over_draws(flat, first, num_draws)
+        program = over_draws(flat, some, results, num_draws)
         return None if program is None else tree_unflatten(program(*leaves), made)
 
     def _vmapped(self, function: Callable[[Any], Any], draws: Any, randomness: str) -> Any:
@@ -108,6 +123,14 @@ class DrawMapper:
         flat, specs = zip(*(tree_flatten(result) for result in results), strict=True)
         columns = [torch.stack(column) for column in zip(*flat, strict=True)]
         return tree_unflatten(columns, specs[0])
+
+
+def _is_transformed(tensor: Tensor) -> bool:
+    """Whether it carries more than its numbers: a vmapped batch, or a forward derivative."""
+    return (
+        torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        or forward_ad.unpack_dual(tensor).tangent is not None
+    )
 
 
 def _reason(error: Exception) -> str:

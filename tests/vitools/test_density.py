@@ -1,5 +1,6 @@
 """Densities at many points: derivatives against closed forms, compiled or not, and fresh data."""
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -8,6 +9,7 @@ from pyro.nn import PyroModule, PyroParam
 
 from vitools import Problem, vectorise
 from vitools.density import Density
+from vitools.engines.chains import WhitenedSpace
 from vitools.graphs.loops import find_loop_compiler
 from vitools.graphs.over_draws import over_draws
 from vitools.isolation import seeded
@@ -140,17 +142,70 @@ def test_values_and_parameters_stay_differentiable(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(grad, (x - level["level"].unsqueeze(-1)).sum())
 
 
+def wide(u: torch.Tensor) -> list[torch.Tensor]:
+    return [(u * torch.ones(10_000).double()).exp().sum()]
+
+
 @needs_compiler
 def test_only_what_repays_and_follows_from_its_arguments_is_compiled() -> None:
-    def wide(u: torch.Tensor) -> list[torch.Tensor]:
-        return [(u * torch.ones(10_000).double()).exp().sum()]
-
-    example = [torch.tensor(0.5).double()]
-    assert over_draws(wide, example, 10) is None
-    assert over_draws(wide, example, MANY) is not None
+    draws = [torch.tensor([0.5, -0.5]).double()]
+    expected = [torch.stack([wide(u)[0] for u in draws[0]])]
+    assert over_draws(wide, draws, expected, 10) is None
+    assert over_draws(wide, draws, expected, MANY) is not None
+    assert over_draws(wide, draws, [expected[0] / 0.0], MANY) is None
+    assert over_draws(lambda u: wide(u) if u > 0 else [u], draws, expected, MANY) is None
     with seeded(0):
-        assert over_draws(lambda u: [u + torch.randn(10_000).sum()], example, MANY) is None
-    assert over_draws(lambda u: wide(u) if u > 0 else [u], example, MANY) is None
+        assert over_draws(lambda u: [u + torch.randn(9999).sum()], draws, expected, MANY) is None
+
+
+BEHIND_TORCH = {
+    "a count": lambda level, x: (x > level).nonzero().shape[0] / len(x),
+    "a selection": lambda level, x: float(len(x[x > level])),
+    "numpy": lambda level, x: float(np.asarray(level.detach())),
+    "a list": lambda level, x: level.detach().reshape(1).tolist()[0],
+    "unique": lambda level, x: float(len(torch.unique((x > level).long().cumsum(0)))),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("read", BEHIND_TORCH.values(), ids=BEHIND_TORCH)
+@pytest.mark.filterwarnings("ignore::vitools.errors.VitoolsWarning")  # that it is slow
+def test_numbers_read_behind_torch_s_back_are_read_at_every_draw(
+    read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def model(x: torch.Tensor) -> None:
+        level = pyro.sample("level", dist.Normal(torch.zeros(()).double(), 1.0))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Normal(level + read(level, x), 1.0), obs=x)
+
+    always_repaid(monkeypatch)
+    x, level = draws(50), draws(20, seed=9)
+    problem = Problem(model, x)
+    shift = torch.tensor([read(one, x) for one in level])
+    form = dist.Normal((level + shift).unsqueeze(-1), 1.0).log_prob(x).sum(-1)
+    form = form + dist.Normal(0.0, 1.0).log_prob(level)
+    torch.testing.assert_close(problem.log_joint({"level": level}), form)
+    density = UnconstrainedSpace(problem).density(level[:1], MANY)
+    slopes = (x - (level + shift).unsqueeze(-1)).sum(-1) - level
+    torch.testing.assert_close(density.gradients(level.unsqueeze(-1))[1][:, 0], slopes)
+    space = WhitenedSpace(problem, None, 0)
+    gradient = space.log_density_and_gradient(True, 10**9)
+    torch.testing.assert_close(gradient(level[3:4])[1], slopes[3:4])
+
+
+def test_a_linear_density_has_no_curvature() -> None:
+    density = Density(lambda u: 2 * u.sum(), draws(3), Problem(scaled, draws(2, 3)), 1)
+    slopes, products = density.products(draws(5, 3), draws(5, 3))
+    assert torch.equal(slopes, torch.full((5, 3), 2.0).double())
+    assert torch.equal(products, torch.zeros(5, 3).double())
+
+
+def test_second_derivatives_through_a_density_are_refused() -> None:
+    density = quartic(torch.eye(4).double(), 0)
+    points = draws(2, 4).requires_grad_()
+    (slopes,) = torch.autograd.grad(density(points).sum() ** 2, points, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slopes.sum().backward()
 
 
 @needs_compiler

@@ -436,3 +436,34 @@ def test_rows_without_the_indices_of_their_minibatch_are_named(takes, error, wor
     with pytest.raises(error, match=words) as caught:
         Problem(model, torch.zeros(100))
     assert "x[rows]" in str(caught.value)
+
+
+def test_rows_named_one_by_one_and_sites_of_the_whole_run_are_taken():
+    x = torch.zeros(100)
+
+    def sequential():
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        for i in pyro.plate("rows", 100, subsample_size=10):
+            pyro.sample(f"x_{i}", dist.Normal(m, 1.0), obs=x[i])
+
+    def only_whole():
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", 100, subsample_size=10) as rows:
+            pyro.sample("x", dist.Normal(m, 1.0), obs=x[rows])
+            if len(rows) == 100:
+                pyro.sample("y", dist.Normal(m, 1.0), obs=x)
+
+    assert len(Problem(sequential).observed) == 100
+    assert set(Problem(only_whole).observed) == {"x", "y"}
+
+
+def test_a_minibatch_that_fails_for_its_own_reasons_is_told_so():
+    def model(x):
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(x), subsample_size=10) as rows:
+            if len(rows) < 20:
+                raise RuntimeError("too few")
+            pyro.sample("x", dist.Normal(m, 1.0), obs=x[rows])
+
+    with pytest.raises(ModelError, match=r"not on a minibatch: too few\. Run the model by itself"):
+        Problem(model, torch.zeros(100))

@@ -81,4 +81,5 @@ class WhitenedSpace(UnconstrainedSpace):
         function = value_and_gradient(self.log_density_at)
         subject = f"nuts on model '{self.problem.name}'"
         example = (self.start_of_chain(0, 0),)
-        return compiled(function, example, subject, option=option, calls=calls)  # type: ignore[return-value]
+        tried = (self.start_of_chain(1, 1),)
+        return compiled(function, example, subject, option=option, calls=calls, tried=tried)  # type: ignore[return-value]

@@ -29,6 +29,7 @@ SECONDS_TO_COMPILE = 4.0
 SECONDS_TO_COMPILE_NODE = 5e-3
 SECONDS_TO_WRITE_LOOPS = 0.5
 SECONDS_TO_WRITE_NODE = 3e-3
+SECONDS_TO_WRITE_PAIR = 1e-6  # of nodes: 30 s for 4000 of them
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def plan(
 
 def seconds_to_write_loops(graph: FunctionalGraph) -> float:
     """About how long :mod:`vitools.graphs.loops` takes for a graph that it has not seen before."""
-    return SECONDS_TO_WRITE_LOOPS + SECONDS_TO_WRITE_NODE * graph.num_nodes
+    n = graph.num_nodes
+    return SECONDS_TO_WRITE_LOOPS + SECONDS_TO_WRITE_NODE * n + SECONDS_TO_WRITE_PAIR * n**2
 
 
 def machine_code(
@@ -105,6 +107,7 @@ def compiled(
     *,
     option: Compile = True,
     calls: int = 0,
+    tried: Sequence[Tensor] = (),
 ) -> Callable[..., Sequence[Tensor]]:
     """``function`` of tensors like ``example``, recorded and compiled; or as it is, with a notice.
 
@@ -114,6 +117,8 @@ def compiled(
     Args:
         subject: names the function in the notice given when it cannot be compiled.
         option: ``"auto"`` compiles where ``calls`` evaluations would repay it, ``False`` never.
+        tried: other arguments, at which the recording is held against the function, too: numbers
+            that it reads out of its arguments behind torch's back stay those of the example.
     """
     try:
         graph = functional_graph(function, example)
@@ -140,7 +145,8 @@ def compiled(
             return run(*(x.contiguous() for x in inputs), *constants)
 
     try:
-        refuse_other_numbers([value.detach() for value in function(*example)], call(*example))
+        for given in (example, tried) if tried else (example,):
+            refuse_other_numbers([value.detach() for value in function(*given)], call(*given))
     except ValueError as reason:
         notice(subject, reason)
         return function

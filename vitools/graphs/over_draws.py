@@ -17,22 +17,32 @@ OverDraws = Callable[..., list[Tensor]]
 
 
 def over_draws(
-    function: Callable[..., Sequence[Tensor]], example: Sequence[Tensor], num_draws: int
+    function: Callable[..., Sequence[Tensor]],
+    draws: Sequence[Tensor],
+    expected: Sequence[Tensor],
+    num_draws: int,
 ) -> OverDraws | None:
     """``function`` compiled; None where it cannot be or would not repay it.
+
+    A recording holds what was *recorded*: a number that the function reads out of a draw in a way
+    that torch does not see (``numpy``, ``tolist``, how many elements are above it) would stay that
+    of the first. vmap refuses such functions: ask it for ``expected``.
 
     Whether it would follows from the graph and from ``num_draws``, never from a clock, so that
     numbers repeat to their last digit.
 
     Args:
         function: of a draw in tensors, to a flat sequence of tensors; it draws nothing itself.
-        example: one draw.
+        draws: two different draws or more, ``[n, *shape]`` each.
+        expected: ``function`` of them as torch has it, ``[n, *shape]`` each.
         num_draws: about how many there will be altogether.
     """
-    if find_loop_compiler() is None or any(t.device.type != "cpu" for t in example):
+    if find_loop_compiler() is None or any(t.device.type != "cpu" for t in draws):
         return None
+    if not all(bool(value.isfinite().all()) for value in expected):
+        return None  # infinities and NaN prove nothing
+    example = [t[0] for t in draws]
     try:
-        expected = [value.detach() for value in function(*example)]
         graph = functional_graph(function, example)
         if graph.noise or graph.has_inner_noise:
             return None
@@ -56,8 +66,7 @@ def over_draws(
             return run(*constants, *(t.detach() for t in draws))
 
     try:
-        got = call(*(t.unsqueeze(0) for t in example))
-        refuse_other_numbers(expected, [value.squeeze(0) for value in got])
+        refuse_other_numbers([value.detach() for value in expected], call(*draws))
     except ValueError:
         return None
     return call

@@ -35,6 +35,18 @@ def line() -> nn.Linear:
     return network
 
 
+class OfTuple(nn.Module):
+    """A line that is given the guide's own parameters beside the rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = line()
+
+    def forward(self, given: tuple[Tensor, Tensor]) -> Tensor:
+        x, logits = given
+        return self.line(x) + 0.5 * logits.unsqueeze(-1)
+
+
 def guide_with(network: nn.Module | None, **said: object):
     def guide(x: Tensor) -> None:
         infer = dict(said)
@@ -46,6 +58,22 @@ def guide_with(network: nn.Module | None, **said: object):
             pyro.sample("z", dist.Bernoulli(logits=logits), infer={"baseline": infer})
 
     return guide
+
+
+def test_a_network_does_not_teach_what_it_is_given() -> None:
+    network = OfTuple()
+
+    def guide(x: Tensor) -> None:
+        pyro.module("network", network)
+        logits = pyro.param("logits", LOGITS)
+        learnt = {"nn_baseline": network, "baseline_input": (x, logits)}
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Bernoulli(logits=logits), infer={"baseline": learnt})
+
+    found = estimates(ScoreFunction(1), Problem(model, X), guide, 4000)[1]["logits"]
+    expected = exact_gradient(bound, logits=LOGITS)[1]["logits"]
+    standard_error = found.std(0) / math.sqrt(len(found))
+    assert bool(((found.mean(0) - expected).abs() < 4 * standard_error).all())
 
 
 def signals(logits: Tensor) -> tuple[Tensor, Tensor]:

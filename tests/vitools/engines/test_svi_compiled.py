@@ -405,3 +405,17 @@ def test_masked_data_are_recorded_and_compiled_also_in_minibatches():
     fast = svi(Problem(model), AutoNormal, compile=True, **options)
     assert fast.detail.endswith("; compiled")
     assert fast.history.elbo == pytest.approx(plain.history.elbo, rel=1e-9)
+
+
+def test_numbers_read_out_of_a_draw_are_not_frozen_into_the_graph():
+    """numpy reads a draw behind torch's back, which a recording takes for a constant."""
+
+    def model(x):
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        shift = torch.as_tensor(3 * m.detach().numpy())
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Normal(m + shift, 1.0), obs=x)
+
+    x = torch.linspace(-9.0, 9.0, 20)
+    with pytest.warns(VitoolsWarning, match="cannot be recorded.*gives other numbers"):
+        svi(Problem(model, x), AutoNormal(model), max_steps=40, compile=False)

@@ -30,6 +30,7 @@ import torch
 from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from vitools.engines.objectives.objective import (
     Objective,
@@ -116,9 +117,9 @@ def _network_of(guide_run: Trace, name: str) -> dict[str, Any]:
     Raises:
         NotSupportedError: it says something else.
     """
-    said = guide_run.nodes[name]["infer"].get("baseline", {})
-    unknown = said.keys() - {"nn_baseline", "baseline_input"}
-    if unknown or (said and "nn_baseline" not in said):
+    named = guide_run.nodes[name]["infer"].get("baseline", {})
+    said = {key: value for key, value in named.items() if value is not None and value is not False}
+    if said.keys() - {"nn_baseline", "baseline_input"} or (said and "nn_baseline" not in said):
         raise NotSupportedError(
             f"site '{name}' of the guide: infer['baseline'] may hold 'nn_baseline', a network, and "
             f"'baseline_input', what it is given; got {', '.join(sorted(said))}. For a running mean "
@@ -132,8 +133,10 @@ def _prediction(guide_run: Trace, name: str, signal: Tensor) -> Tensor:
     said = _network_of(guide_run, name)
     if not said:
         return torch.zeros_like(signal)
-    given = said.get("baseline_input")
-    predicted = said["nn_baseline"](given.detach() if isinstance(given, Tensor) else given)
+    given = tree_map(
+        lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, said.get("baseline_input")
+    )
+    predicted = said["nn_baseline"](given)
     if predicted.numel() != signal.numel():
         raise OptionError(
             f"site '{name}' of the guide: its nn_baseline gives numbers of shape "
