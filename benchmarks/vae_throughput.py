@@ -149,6 +149,7 @@ def main() -> None:
                 "of NumPyro": _median(f[name] / f["NumPyro"] for f in rounds),
                 "ready s": ready[name],
                 "batch": options.batch,
+                "threads": torch.get_num_threads(),
                 "device": options.device,
             }
         )
