@@ -1,6 +1,6 @@
 """Running a model forwards: draws from the prior and of replicated data."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,6 +21,7 @@ def run_forward(
     seed: int,
     isolation: Callable[[], AbstractContextManager[Any]],
     mapper: DrawMapper,
+    wanted: Collection[str],
     *,
     stand_ins: bool = False,
 ) -> dict[str, Tensor]:
@@ -30,11 +31,12 @@ def run_forward(
         call: the model, its arguments bound.
         given: values to hold fixed, ``{site: [num_draws, *shape]}``; may be empty.
         isolation: the context to run the model in.
+        wanted: the sites to be returned; all are drawn, but many draws of data need not be kept.
         stand_ins: whether latents with an improper prior get a value of their support; they are
             refused otherwise.
 
     Returns:
-        ``{site: [num_draws, *shape]}`` for all sample sites, ``given`` ones included.
+        ``{site: [num_draws, *shape]}`` for all wanted sites, ``given`` ones included.
     """
 
     def once(draw: tuple[Tensor, Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -48,7 +50,7 @@ def run_forward(
         return {
             name: node["value"]
             for name, node in run.nodes.items()
-            if node["type"] == "sample" and not is_subsample(node) and not is_factor(node)
+            if name in wanted and not is_subsample(node) and not is_factor(node)
         }
 
     with seeded(seed), torch.no_grad():

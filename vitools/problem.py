@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -217,7 +217,7 @@ class Problem(BoundModel):
         given: Mapping[str, Tensor],
         count: int,
         seed: int,
-        wanted: Iterable[str],
+        wanted: Collection[str],
         *,
         stand_ins: bool = False,
     ) -> dict[str, Tensor]:
@@ -229,7 +229,7 @@ class Problem(BoundModel):
         call = self.call if sizes is None else sizes.watch()(self.call)
         with self._explained(), quiet_draws(), sizes or nullcontext():
             drawn = run_forward(
-                call, given, count, seed, self._isolated, mapper, stand_ins=stand_ins
+                call, given, count, seed, self._isolated, mapper, wanted, stand_ins=stand_ins
             )
         found = {name: drawn[name] for name in wanted}
         if sizes is not None and sizes.need is not None:

@@ -11,6 +11,7 @@ from torch import distributions as td
 
 from vitools.errors import NumericalError, OptionError
 from vitools.problem import Problem
+from vitools.vectorise import DrawMapper
 
 
 def randn(*shape, seed=0):
@@ -327,3 +328,25 @@ def test_torch_validation_flag_is_restored_even_where_it_differs_from_pyros():
 def test_impossible_counts_are_refused(count):
     with pytest.raises(OptionError, match="expected a positive number of draws, got"):
         Problem(linear, X, Y).prior(count)
+
+
+def test_many_draws_of_the_prior_keep_no_data(monkeypatch):
+    """The data drawn with 10 000 draws of one latent would be 10 000 times as large as it."""
+    kept = {}
+
+    def model(x):
+        level = pyro.sample("level", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Normal(level, 1.0), obs=x)
+
+    def watched(self, function, draws, **options):
+        found = mapped(self, function, draws, **options)
+        kept.update(found)
+        return found
+
+    problem = Problem(model, torch.zeros(50))
+    mapped = DrawMapper.__call__
+    monkeypatch.setattr(DrawMapper, "__call__", watched)
+    assert set(problem.prior(20)) == {"level"}
+    assert set(kept) == {"level"}
+    assert set(problem.predictive(problem.prior(20))) == {"x"}
