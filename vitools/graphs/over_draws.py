@@ -8,7 +8,7 @@ from torch.fx import Graph, GraphModule
 
 from vitools.graphs.compiled import seconds_to_write_loops
 from vitools.graphs.functional import FunctionalGraph, aten, functional_graph, refuse_other_numbers
-from vitools.graphs.loops import NotInLoops, compile_loops, find_loop_compiler
+from vitools.graphs.loops import compile_loops, find_loop_compiler
 
 SECONDS_PER_ELEMENT = 1e-9  # of a result computed by torch, many draws at a time
 
@@ -55,9 +55,7 @@ def over_draws(
             num_noise=len(example),
             fixed=range(len(graph.constants)),
         )
-    except (NotInLoops, OSError):
-        return None
-    except Exception:  # tracing fails in as many ways as there are models; torch then says which
+    except Exception:  # tracing fails in as many ways as there are models; torch runs it instead
         return None
     constants = graph.constants
 
