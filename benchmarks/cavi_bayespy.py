@@ -12,7 +12,7 @@ import numpy as np
 from cavi_mixture import D, K, full, mixture_data
 from cavi_timing import median_seconds, report
 
-from vitools.conjugacy import ConjugateModel
+from vitools.calculus import ConjugateModel
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -16,7 +16,7 @@ import torch
 from cavi_timing import median_seconds, peak_megabytes, report
 from sklearn.mixture import BayesianGaussianMixture
 
-from vitools.conjugacy import ConjugateModel
+from vitools.calculus import ConjugateModel
 
 K, D = 10, 8
 

@@ -19,7 +19,7 @@ from cavi_timing import report
 from sklearn.mixture import BayesianGaussianMixture
 
 from vitools import Problem, cavi
-from vitools.conjugacy import ConjugateModel
+from vitools.calculus import ConjugateModel
 
 
 def scikit_learn(data, covariance):

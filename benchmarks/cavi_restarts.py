@@ -2,7 +2,7 @@
 
     python benchmarks/cavi_restarts.py [--restarts 20]
 
-Both give the same bounds; memory decides which is done (``vitools.engines.batch``).
+Both give the same bounds; memory decides which is done (``vitools.engines.cavi.batch``).
 """
 
 import argparse
@@ -11,7 +11,7 @@ from cavi_mixture import diagonal, mixture_data
 from cavi_timing import median_seconds, report
 
 from vitools import Problem, cavi
-from vitools.engines import batch
+from vitools.engines.cavi.cavi import batch
 from vitools.models import two_dice
 
 

@@ -20,7 +20,7 @@ from cavi_timing import report
 from sklearn.decomposition import LatentDirichletAllocation
 
 from vitools import Problem, cavi
-from vitools.conjugacy import ConjugateModel
+from vitools.calculus import ConjugateModel
 
 
 def topics_model(words, documents, shape, topics):

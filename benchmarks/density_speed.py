@@ -21,9 +21,9 @@ from cavi_timing import report
 from svi_speed import _problems
 
 from vitools import Problem, dadvi
-from vitools.density import Density
 from vitools.guides import AutoMeanField
-from vitools.unconstrained import UnconstrainedSpace
+from vitools.problem.coordinates.density import Density
+from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 
 NAMES = ("regression", "schools", "dice-kumaraswamy", "logistic")
 NEVER = 10.0**30
@@ -53,8 +53,8 @@ def never(run: Callable[[], Any]) -> Callable[[], Any]:
 
     def plain() -> Any:
         with (
-            patch("vitools.vectorise.WORTH_RECORDING", NEVER),
-            patch("vitools.density.WORTH_RECORDING", NEVER),
+            patch("vitools.problem.density.vectorise.WORTH_RECORDING", NEVER),
+            patch("vitools.problem.coordinates.density.WORTH_RECORDING", NEVER),
         ):
             return run()
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
-from vitools.guides.density import DensityFit, fit_density
+from vitools.guides.flow.density import DensityFit, fit_density
 
 SIDE = 4
 DRAWS = 10_000

@@ -33,7 +33,7 @@ from pyro.poutine import block
 from torch.distributions import kl_divergence
 
 from vitools import Problem, svi
-from vitools.diagnostics.khat import khat_estimate
+from vitools.diagnostics.weights.khat import khat_estimate
 from vitools.distributions import StickBreaking
 from vitools.errors import VitoolsWarning
 from vitools.guides import AutoMeanField, AutoMultivariate

@@ -24,7 +24,7 @@ import pyro, torch
 import pyro.distributions as dist
 from pyro.infer.autoguide import AutoNormal
 from vitools import Problem, svi
-from vitools.engines import checkpoint
+from vitools.engines.svi.svi import checkpoint
 
 checkpoint.SECONDS, checkpoint.SHARE = 0.01, 0.5
 

@@ -34,7 +34,7 @@ import torch
 
 from vitools import Posterior, Problem, Status, svi
 from vitools.engines.loop import iterate
-from vitools.engines.svi_run import Options, Run
+from vitools.engines.svi.svi_run import Options, Run
 from vitools.guides import (
     AutoKumaraswamy,
     AutoLogisticNormal,

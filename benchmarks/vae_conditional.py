@@ -23,7 +23,7 @@ import torch
 from cavi_timing import report
 
 from vitools import Problem
-from vitools.engines.validation import svi_validated
+from vitools.engines.svi.validation import svi_validated
 from vitools.models import wave_packets
 from vitools.models.conditional_vae import ConditionalVAE, indicators
 from vitools.models.vae import (
@@ -33,7 +33,7 @@ from vitools.models.vae import (
     importance_weighted_log_likelihood,
     load,
 )
-from vitools.models.vae.mutual_information import (
+from vitools.models.vae.evaluation.mutual_information import (
     mutual_information,
     mutual_information_with_labels,
 )

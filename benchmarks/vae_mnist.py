@@ -37,12 +37,12 @@ from torch import Tensor
 from vae_mnist_table import FEW_DRAWS, PUBLISHED, STAGES, Row, keep
 
 from vitools import Adam, Problem
-from vitools.archive import read_archive, write_archive
 from vitools.data import read_idx
 from vitools.engines import Stages
-from vitools.engines.ascent import BLOCK
 from vitools.engines.objectives import ImportanceWeighted
-from vitools.engines.svi_run import Options, Run
+from vitools.engines.svi.optimisers.ascent import BLOCK
+from vitools.engines.svi.svi_run import Options, Run
+from vitools.files.archive import read_archive, write_archive
 from vitools.isolation import isolated, seeded
 from vitools.models.hierarchical_vae import HierarchicalVAE
 from vitools.models.vae import VAE, average, importance_weighted_log_likelihood

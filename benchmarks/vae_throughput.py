@@ -26,9 +26,9 @@ from svi_numpyro import vae_steps
 from torch import Tensor
 
 from vitools import Problem
-from vitools.engines.ascent import BLOCK
 from vitools.engines.objectives import Elbo
-from vitools.engines.svi_run import Options, Run
+from vitools.engines.svi.optimisers.ascent import BLOCK
+from vitools.engines.svi.svi_run import Options, Run
 from vitools.isolation import isolated, seeded
 from vitools.models.vae import VAE
 

@@ -26,7 +26,7 @@ from cavi_topics import read_corpus, topics_model
 from torch.distributions import Dirichlet
 
 from vitools import Problem, cavi, svi
-from vitools.engines.validation import svi_validated
+from vitools.engines.svi.validation import svi_validated
 from vitools.isolation import seeded
 from vitools.models.topic_judgement import coherence, led_by, perplexity
 from vitools.models.topic_vae import TopicVAE

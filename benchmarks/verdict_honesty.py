@@ -33,14 +33,14 @@ from resumable import Row, compute
 from torch import Tensor
 
 from vitools import Problem, cavi, dadvi, nuts, svi
-from vitools.diagnostics import Moments, judge, measure_accuracy, moments
-from vitools.diagnostics.moments import quantities
-from vitools.diagnostics.reference import reference_moments
+from vitools.diagnostics import Moments, judge, measure_accuracy
+from vitools.diagnostics.reference.moments import quantities
+from vitools.diagnostics.reference.reference import moments, reference_moments
 from vitools.errors import VitoolsError
 from vitools.guides import AutoFlow, AutoMeanField, AutoMultivariate
 from vitools.models import bayesian_regression, coin, two_dice
 from vitools.posterior import GaussianPosterior, Posterior, Status
-from vitools.unconstrained import UnconstrainedSpace
+from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "posteriordb"))

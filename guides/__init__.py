@@ -1,14 +1,14 @@
 """Automatic guides, for ``pyro.infer.SVI`` and for :func:`vitools.svi`."""
 
-from vitools.guides.amortized import Amortized
-from vitools.guides.flow import AutoFlow
-from vitools.guides.mean_field import (
+from vitools.guides.flow.flow import AutoFlow
+from vitools.guides.joint.multivariate import AutoMultivariate
+from vitools.guides.mean_field.amortized import Amortized
+from vitools.guides.mean_field.mean_field import (
     AutoDirichlet,
     AutoKumaraswamy,
     AutoLogisticNormal,
     AutoMeanField,
 )
-from vitools.guides.multivariate import AutoMultivariate
 
 __all__ = [
     "Amortized",

@@ -12,8 +12,8 @@ from torch.distributions import Distribution
 
 from vitools.errors import ModelError, OptionError
 from vitools.guides.family import LatentSite
-from vitools.guides.mode_search import Region, search
-from vitools.guides.prototype import Prototype, draws_per_site
+from vitools.guides.starts.mode_search import Region, search
+from vitools.guides.starts.prototype import Prototype, draws_per_site
 from vitools.isolation import seeded
 from vitools.problem import Problem
 

@@ -30,9 +30,9 @@ from torch import Tensor
 from vitools.errors import OptionError
 from vitools.isolation import seeded
 from vitools.models.vae.base import DeepModel
-from vitools.models.vae.layers import multilayer_perceptron
-from vitools.models.vae.likelihoods import GaussianDecoder, find_decoder
 from vitools.models.vae.model import Simulated
+from vitools.models.vae.networks.layers import multilayer_perceptron
+from vitools.models.vae.networks.likelihoods import GaussianDecoder, find_decoder
 
 CORRUPTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "masking": lambda pixels, share: pixels * (torch.rand_like(pixels) >= share),

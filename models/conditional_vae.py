@@ -30,9 +30,9 @@ from vitools.isolation import seeded
 from vitools.models import Example
 from vitools.models.vae.base import DeepModel
 from vitools.models.vae.images import load
-from vitools.models.vae.likelihoods import find_decoder
 from vitools.models.vae.model import Simulated
-from vitools.models.vae.networks import NormalEncoder
+from vitools.models.vae.networks.likelihoods import find_decoder
+from vitools.models.vae.networks.networks import NormalEncoder
 
 
 def indicators(labels: Tensor, num_classes: int) -> Tensor:

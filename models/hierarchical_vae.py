@@ -38,8 +38,8 @@ from vitools.isolation import seeded
 from vitools.models import Example
 from vitools.models.vae.base import DeepModel
 from vitools.models.vae.images import load
-from vitools.models.vae.likelihoods import find_decoder
-from vitools.models.vae.networks import NormalEncoder
+from vitools.models.vae.networks.likelihoods import find_decoder
+from vitools.models.vae.networks.networks import NormalEncoder
 
 
 class SimulatedLayers(NamedTuple):

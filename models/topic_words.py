@@ -15,7 +15,7 @@ from pyro.distributions import constraints
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from vitools.models.vae.normalisation import Normalisation
+from vitools.models.vae.networks.normalisation import Normalisation
 
 SMALL = 0.01
 

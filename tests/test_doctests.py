@@ -36,5 +36,7 @@ def test_examples_of(name):
 
 def test_the_list_of_modules_is_complete():
     names = module_names()
-    assert {"vitools.problem", "vitools.models.coin", "vitools.guides.normal"} <= set(names)
+    assert {"vitools.problem", "vitools.models.coin", "vitools.guides.mean_field.normal"} <= set(
+        names
+    )
     assert len(names) > 50

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitools.unconstrained import UnconstrainedSpace
+from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT.parent / "shared" / "data" / "posteriordb"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vitools._version import __version__
 
 if TYPE_CHECKING:
-    from vitools.conjugacy.explain import explain
+    from vitools.calculus.words.explain import explain
     from vitools.engines import (
         Adam,
         BetaElbo,
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
         nuts,
         svi,
         svi_validated,
-        warm_up,
     )
+    from vitools.engines.svi.svi import warm_up
     from vitools.errors import VitoolsError
     from vitools.posterior import Estimate, History, Posterior, Status
     from vitools.problem import Problem, Site
@@ -48,7 +48,7 @@ _HOME = {
     "cavi": "vitools.engines",
     "dadvi": "vitools.engines",
     "exact": "vitools.engines",
-    "explain": "vitools.conjugacy.explain",
+    "explain": "vitools.calculus.words.explain",
     "laplace": "vitools.engines",
     "nuts": "vitools.engines",
     "svi": "vitools.engines",

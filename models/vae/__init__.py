@@ -8,16 +8,16 @@ from typing import Any
 
 from vitools.errors import DataError
 from vitools.models import Example
-from vitools.models.vae.anomaly import Roc, anomaly_scores, roc
 from vitools.models.vae.base import DeepModel
-from vitools.models.vae.baseline import (
+from vitools.models.vae.evaluation.anomaly import Roc, anomaly_scores, roc
+from vitools.models.vae.evaluation.baseline import (
     FactorAnalysis,
     factor_analysis,
     factor_analysis_log_likelihood,
     linear_vae,
     probabilistic_pca,
 )
-from vitools.models.vae.evaluation import (
+from vitools.models.vae.evaluation.evaluation import (
     Average,
     ElboTerms,
     ImportanceBound,
@@ -26,16 +26,16 @@ from vitools.models.vae.evaluation import (
     elbo_terms,
     importance_weighted_log_likelihood,
 )
-from vitools.models.vae.images import ImageData, binarise, dequantise, load, quantise
-from vitools.models.vae.latent_use import (
+from vitools.models.vae.evaluation.latent_use import (
     LatentInformation,
     active_units,
     latent_information,
     unit_variances,
 )
-from vitools.models.vae.layers import Networks, convolutional
+from vitools.models.vae.evaluation.refinement import InferenceGaps, inference_gaps
+from vitools.models.vae.images import ImageData, binarise, dequantise, load, quantise
 from vitools.models.vae.model import VAE, Simulated
-from vitools.models.vae.refinement import InferenceGaps, inference_gaps
+from vitools.models.vae.networks.layers import Networks, convolutional
 from vitools.models.vae.weights import LogWeights, log_weights
 
 __all__ = [

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vitools.errors import DataError, OptionError
-from vitools.models.vae.precision import check_precision
+from vitools.models.vae.networks.precision import check_precision
 from vitools.models.vae.weights import LogWeights, log_weights
 
 

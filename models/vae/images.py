@@ -20,7 +20,7 @@ from torch import Tensor
 from vitools.data import load_digits
 from vitools.errors import DataError, OptionError
 from vitools.models.vae.folders import GreyImages, read_images, split
-from vitools.models.vae.likelihoods import DECODERS, NUM_LEVELS
+from vitools.models.vae.networks.likelihoods import DECODERS, NUM_LEVELS
 
 
 class ImageData(NamedTuple):

@@ -24,10 +24,10 @@ from torch import Tensor
 from vitools.errors import OptionError
 from vitools.isolation import seeded
 from vitools.models.vae.base import DeepModel
-from vitools.models.vae.latents import find_latents
-from vitools.models.vae.layers import Networks, find_networks
-from vitools.models.vae.likelihoods import Decoder, find_decoder
-from vitools.models.vae.networks import Encoder
+from vitools.models.vae.networks.latents import find_latents
+from vitools.models.vae.networks.layers import Networks, find_networks
+from vitools.models.vae.networks.likelihoods import Decoder, find_decoder
+from vitools.models.vae.networks.networks import Encoder
 
 
 class Simulated(NamedTuple):

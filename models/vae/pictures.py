@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vitools.errors import DataError, OptionError
-from vitools.models.vae.anomaly import Roc
-from vitools.models.vae.latents import LATENTS
+from vitools.models.vae.evaluation.anomaly import Roc
 from vitools.models.vae.model import VAE
+from vitools.models.vae.networks.latents import LATENTS
 
 Shape = tuple[int, int]
 

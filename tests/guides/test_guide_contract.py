@@ -15,7 +15,7 @@ from torch.distributions import constraints
 
 from vitools import Problem
 from vitools.engines.objectives import negative_elbo
-from vitools.engines.preflight import asked
+from vitools.engines.preflight.preflight import asked
 from vitools.errors import ModelError, OptionError
 from vitools.guides import (
     Amortized,

@@ -16,8 +16,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from vitools import Posterior, Problem, svi
 from vitools.errors import ModelError, NotSupportedError, NumericalError, OptionError
 from vitools.guides import AutoFlow
-from vitools.guides.density import fit_density
-from vitools.guides.zuko_flows import FLOWS, FlowMap
+from vitools.guides.flow.density import fit_density
+from vitools.guides.flow.zuko_flows import FLOWS, FlowMap
 
 every_flow = pytest.mark.parametrize("flow", FLOWS)
 

@@ -9,8 +9,8 @@ from torch.distributions import Beta, Dirichlet
 
 from vitools.distributions import Kumaraswamy
 from vitools.guides import AutoMeanField, AutoMultivariate
-from vitools.guides.affine import Affine
-from vitools.guides.families import FAMILIES
+from vitools.guides.joint.affine import Affine
+from vitools.guides.mean_field.families import FAMILIES
 
 double = torch.float64
 

@@ -14,7 +14,7 @@ from scipy import stats
 from vitools.errors import DataError, OptionError
 from vitools.models import bayesian_regression as regression
 from vitools.problem import Problem
-from vitools.sites import is_subsample
+from vitools.problem.sites import is_subsample
 
 N, D = 7, 3
 RNG = np.random.default_rng(0)

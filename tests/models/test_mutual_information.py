@@ -7,7 +7,7 @@ import torch
 from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
 
 from vitools.errors import DataError, OptionError
-from vitools.models.vae.mutual_information import (
+from vitools.models.vae.evaluation.mutual_information import (
     information_table,
     mutual_information,
     mutual_information_with_labels,

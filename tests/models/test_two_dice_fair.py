@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vitools import Problem, cavi
-from vitools.conjugacy import ConjugateModel
+from vitools.calculus import ConjugateModel
 from vitools.models import two_dice
 
 SIDES = {"sides1": 3, "sides2": 3}

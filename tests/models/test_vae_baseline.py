@@ -13,7 +13,6 @@ from vitools.errors import DataError, NumericalError, OptionError
 from vitools.models.vae import (
     VAE,
     average,
-    baseline,
     elbo_terms,
     factor_analysis,
     factor_analysis_log_likelihood,
@@ -21,7 +20,8 @@ from vitools.models.vae import (
     linear_vae,
     probabilistic_pca,
 )
-from vitools.models.vae.baseline import LEAST_NOISE_SHARE, FactorAnalysis
+from vitools.models.vae.evaluation.baseline import LEAST_NOISE_SHARE, FactorAnalysis
+from vitools.models.vae.evaluation.evaluation import baseline
 from vitools.posterior import Status
 
 

@@ -17,13 +17,13 @@ from vitools.models.vae import (
     average,
     closed_form_kl,
     elbo_terms,
-    evaluation,
     factor_analysis,
     importance_weighted_log_likelihood,
     latent_information,
     linear_vae,
     probabilistic_pca,
 )
+from vitools.models.vae.evaluation.evaluation import evaluation
 
 NUM_IMAGES, NUM_PIXELS, LATENT_DIM = 40, 7, 3
 

@@ -15,8 +15,8 @@ from vitools.engines.objectives import Elbo
 from vitools.errors import DataError, OptionError
 from vitools.isolation import seeded
 from vitools.models.vae import VAE, load
-from vitools.models.vae.latents import LATENTS
-from vitools.models.vae.likelihoods import GreyLevels
+from vitools.models.vae.networks.latents import LATENTS
+from vitools.models.vae.networks.likelihoods import GreyLevels
 
 ON_THE_SIMPLEX = ["logistic_normal", "dirichlet", "stick_kumaraswamy", "mv_kumaraswamy"]
 

@@ -12,7 +12,7 @@ from vitools import Problem, svi
 from vitools.errors import OptionError
 from vitools.isolation import seeded
 from vitools.models.vae import VAE
-from vitools.models.vae.layers import Networks, convolutional, multilayer_perceptron
+from vitools.models.vae.networks.layers import Networks, convolutional, multilayer_perceptron
 
 
 def generator():

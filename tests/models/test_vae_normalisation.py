@@ -9,8 +9,8 @@ from vitools.errors import OptionError
 from vitools.isolation import seeded
 from vitools.models.topic_vae import TopicVAE
 from vitools.models.vae import elbo_terms
-from vitools.models.vae.layers import multilayer_perceptron
-from vitools.models.vae.normalisation import EPSILON, Normalisation, normalised, settle
+from vitools.models.vae.networks.layers import multilayer_perceptron
+from vitools.models.vae.networks.normalisation import EPSILON, Normalisation, normalised, settle
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from vitools.isolation import isolated, seeded
 from vitools.models.conditional_vae import ConditionalVAE
 from vitools.models.hierarchical_vae import HierarchicalVAE
 from vitools.models.vae import VAE, elbo_terms, load
-from vitools.models.vae.networks import Encoder
+from vitools.models.vae.networks.networks import Encoder
 
 UNIT = 2.0**-9
 """Largest relative error of rounding to bfloat16, which keeps eight bits."""

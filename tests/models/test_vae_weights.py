@@ -11,7 +11,7 @@ from pyro import poutine
 from vitools.errors import DataError, OptionError
 from vitools.isolation import seeded
 from vitools.models.vae import DeepModel, log_weights
-from vitools.models.vae.likelihoods import BernoulliDecoder
+from vitools.models.vae.networks.likelihoods import BernoulliDecoder
 
 IMAGES = torch.tensor([[0.4], [-1.1], [2.0]], dtype=torch.float64)
 

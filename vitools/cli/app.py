@@ -9,11 +9,11 @@ import typer
 from typer.core import TyperGroup
 
 from vitools._version import __version__
-from vitools.atomic import check_folder
 from vitools.cli import calibrating, fitting
 from vitools.cli.methods import METHODS
 from vitools.cli.options import Data, Model, Seed
 from vitools.errors import NumericalError, VitoolsError, VitoolsWarning
+from vitools.files.atomic import check_folder
 from vitools.models import SHIPPED
 
 

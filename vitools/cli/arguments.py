@@ -14,7 +14,7 @@ from torch import Tensor
 from vitools.data import read_table
 from vitools.errors import DataError, OptionError, VitoolsError
 from vitools.problem import Problem
-from vitools.sites import nearest
+from vitools.problem.sites import nearest
 
 ALIKE = 0.85
 """Share of letters in common from which a column's name is taken for that of an argument."""

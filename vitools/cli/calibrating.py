@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from vitools.atomic import check_folder
 from vitools.cli.fitting import refuse_idle_guide
 from vitools.cli.methods import OWN_GUIDE, default_methods, find_method
 from vitools.cli.options import Data, Guide, Model, Quiet, Seed, complete_method
 from vitools.errors import NumericalError, OptionError
+from vitools.files.atomic import check_folder
 
 
 def calibrate(
@@ -76,7 +76,7 @@ def calibrate(
         )
     print(f"{model}, {chosen.label}: {found}")
     if out is not None:
-        from vitools.reporting.plot_calibration import plot_calibration
+        from vitools.reporting.plots.calibration import plot_calibration
         from vitools.reporting.report import save_figure
 
         picture = out / f"calibration-{name}.png"

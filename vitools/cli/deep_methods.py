@@ -36,7 +36,7 @@ def train(
     progress: Any,
 ) -> "GuidePosterior":
     """The best fit of ``network`` on the target's data by the validation bound."""
-    from vitools.engines.validation import svi_validated
+    from vitools.engines.svi.validation import svi_validated
 
     began = time.perf_counter()
     problem = Problem(network.model, *target.problem.args, **target.problem.kwargs)
@@ -100,7 +100,7 @@ def factor_analysis(target: "Target", *, seed: int, progress: Any, start: Any) -
 
 
 def _exact_factor_analysis(target: "Target", vae: "VAE") -> "GuidePosterior":
-    from vitools.models.vae import baseline
+    from vitools.models.vae.evaluation.evaluation import baseline
     from vitools.posterior import GuidePosterior, Status
 
     began = time.perf_counter()

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from vitools.atomic import check_folder
 from vitools.cli.methods import OWN_GUIDE, Method, default_methods, find_method
 from vitools.cli.options import (
     Data,
@@ -26,6 +25,7 @@ from vitools.errors import (
     OptionError,
     VitoolsError,
 )
+from vitools.files.atomic import check_folder
 
 
 def fit(
@@ -47,7 +47,7 @@ def fit(
     from vitools.cli.progress import progress_line
     from vitools.cli.target import open_target
     from vitools.diagnostics import Grade, judge
-    from vitools.reporting.comparison import draw_seed
+    from vitools.reporting.comparison.comparison import draw_seed
     from vitools.reporting.terminal import paragraph
 
     if out is not None:
@@ -126,7 +126,7 @@ def compare(
     from vitools.cli.target import open_target
     from vitools.posterior import Posterior, Status
     from vitools.reporting import write_report
-    from vitools.reporting.html_page import Origin
+    from vitools.reporting.page.page import Origin
 
     check_folder(report, "index.html", "comparison.csv", "comparison.json", "posterior.nc")
     names = dict.fromkeys(name.strip() for name in methods.split(",") if name.strip())

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from vitools.cli.deep_methods import has_encoder
-from vitools.diagnostics.encoder_khat import encoder_khats
-from vitools.diagnostics.khat import khat_threshold
+from vitools.diagnostics.weights.encoder_khat import encoder_khats
+from vitools.diagnostics.weights.khat import khat_threshold
 from vitools.errors import NotSupportedError, OptionError, VitoolsError
 from vitools.models.vae import average, elbo_terms, latent_information
-from vitools.models.vae.evaluation import Average, log_weights_by_chunk
-from vitools.models.vae.latent_use import ACTIVE, unit_variances
+from vitools.models.vae.evaluation.evaluation import Average, log_weights_by_chunk
+from vitools.models.vae.evaluation.latent_use import ACTIVE, unit_variances
 from vitools.posterior import Estimate, Posterior
-from vitools.reporting.held_out import HeldOutComparison, HeldOutFit
-from vitools.reporting.held_out_report import write_held_out_report
-from vitools.reporting.html_page import Origin
+from vitools.reporting.held_out.held_out import HeldOutComparison, HeldOutFit
+from vitools.reporting.held_out.report import write_held_out_report
+from vitools.reporting.page.page import Origin
 
 if TYPE_CHECKING:
     from vitools.cli.target import Target

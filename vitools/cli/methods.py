@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vitools.cli.target import Target
     from vitools.posterior import Posterior
     from vitools.problem import Problem
-    from vitools.sites import Site
+    from vitools.problem.sites import Site
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _joint_blocks(problem: "Problem") -> list[tuple[str, ...]]:
 
 
 def _by_hand(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
-    from vitools.engines import hand_derived
+    from vitools.posterior import hand_derived
 
     derivation = getattr(target.problem.model, "hand_derived_cavi", None)
     accepted = inspect.signature(derivation).parameters if derivation else {}
@@ -199,7 +199,7 @@ METHODS: dict[str, Method] = {
 
 def find_method(name: str) -> Method:
     """A method by name, or an error that lists them."""
-    from vitools.sites import nearest
+    from vitools.problem.sites import nearest
 
     if name not in METHODS:
         raise OptionError(
@@ -210,7 +210,7 @@ def find_method(name: str) -> Method:
 
 def default_methods(target: "Target") -> list[str]:
     """The methods worth comparing on this model, cheapest first, the reference last."""
-    from vitools.unconstrained import UnconstrainedSpace
+    from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 
     problem = target.problem
     if target.is_amortised:
@@ -243,7 +243,7 @@ def _rivals(target: "Target") -> list[str]:
 
 
 def _is_conjugate(problem: "Problem") -> bool:
-    from vitools.conjugacy import ConjugateModel
+    from vitools.calculus import ConjugateModel
 
     try:
         ConjugateModel(problem.model, problem.args, problem.kwargs)

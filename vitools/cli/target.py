@@ -17,7 +17,7 @@ from vitools.cli.arguments import bind
 from vitools.errors import FileError, ModelError, OptionError
 from vitools.models import SHIPPED, Example
 from vitools.problem import Problem
-from vitools.sites import nearest
+from vitools.problem.sites import nearest
 
 
 @dataclass(frozen=True)

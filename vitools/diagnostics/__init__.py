@@ -1,23 +1,23 @@
 """One judge for every fit, whichever engine made it: evidence, k̂, moments, verdict."""
 
-from vitools.diagnostics.accuracy import Accuracy, measure_accuracy
-from vitools.diagnostics.calibration import Calibration, calibrate
-from vitools.diagnostics.convergence import restarts, split_rhat, trend
-from vitools.diagnostics.correction import measure_correction, psis_moments
-from vitools.diagnostics.distance import Distance, measure_distance
-from vitools.diagnostics.evidence import bound, elbo, importance_weighted_bound
-from vitools.diagnostics.evidence_bounds import Evidence, evidence
-from vitools.diagnostics.judgement import Judgement, judge
-from vitools.diagnostics.khat import khat_estimate, khat_threshold, pareto_khat
-from vitools.diagnostics.loo import PredictiveScore, elpd_difference, loo, waic
-from vitools.diagnostics.moments import Moments, moments
-from vitools.diagnostics.predictive_checks import PredictiveCheck, predictive_checks
-from vitools.diagnostics.psis import SmoothedWeights, smooth
-from vitools.diagnostics.reference import reference_draws, reference_moments
-from vitools.diagnostics.simulation import with_data
-from vitools.diagnostics.site_khat import SiteKhat, site_khats
-from vitools.diagnostics.verdict import Grade, Verdict, reach_verdict
-from vitools.diagnostics.wasserstein_bounds import ErrorBounds, error_bounds
+from vitools.diagnostics.calibration.calibration import Calibration, calibrate
+from vitools.diagnostics.calibration.simulation import with_data
+from vitools.diagnostics.evidence.evidence_bounds import Evidence, evidence
+from vitools.diagnostics.evidence.wasserstein_bounds import ErrorBounds, error_bounds
+from vitools.diagnostics.predictive.loo import PredictiveScore, elpd_difference, loo, waic
+from vitools.diagnostics.predictive.predictive_checks import PredictiveCheck, predictive_checks
+from vitools.diagnostics.reference.accuracy import Accuracy, measure_accuracy
+from vitools.diagnostics.reference.convergence import restarts, split_rhat, trend
+from vitools.diagnostics.reference.distance import Distance, measure_distance
+from vitools.diagnostics.reference.moments import Moments, moments
+from vitools.diagnostics.reference.reference import reference_draws, reference_moments
+from vitools.diagnostics.verdict.judgement import Judgement, judge
+from vitools.diagnostics.verdict.verdict import Grade, Verdict, reach_verdict
+from vitools.diagnostics.weights.bounds import bound, elbo, importance_weighted_bound
+from vitools.diagnostics.weights.correction import measure_correction, psis_moments
+from vitools.diagnostics.weights.khat import khat_estimate, khat_threshold, pareto_khat
+from vitools.diagnostics.weights.psis import SmoothedWeights, smooth
+from vitools.diagnostics.weights.site_khat import SiteKhat, site_khats
 
 __all__ = [
     "Accuracy",

@@ -16,7 +16,7 @@ from vitools.engines.loop import ProgressCallback
 from vitools.errors import NotSupportedError, NumericalError
 from vitools.posterior import Estimate, GridPosterior, Status
 from vitools.problem import Problem, check_problem
-from vitools.unconstrained import UnconstrainedSpace
+from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 
 MAX_DIMENSIONS = 4
 WORST_ERROR = 1e-3  # of log p(x), in nats, still called exact with that error stated

@@ -25,8 +25,8 @@ from vitools.errors import NumericalError, OptionError
 from vitools.posterior.gaussian import GaussianPosterior
 from vitools.posterior.results import Status
 from vitools.problem import Problem
+from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 from vitools.supports import base_support
-from vitools.unconstrained import UnconstrainedSpace
 
 STEPS = 100  # gradients, and products with the Hessian, on the way to the mode
 GAIN_LIMIT = 1e-3  # nats that Newton's next step would gain at the end

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vitools.errors import NotSupportedError
 from vitools.problem import Problem, check_problem
-from vitools.unconstrained import UnconstrainedSpace
+from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 
 MAX_DIMENSIONS = 1000  # the Hessian takes a product with it for each of its rows
 

@@ -19,7 +19,7 @@ from vitools.graphs.functional import (
 )
 from vitools.graphs.inductor import compile_graph, find_compiler
 from vitools.graphs.loops import NotInLoops, compile_loops, find_loop_compiler
-from vitools.program import first_words
+from vitools.problem.reading.program import first_words
 
 Compile = bool | Literal["auto"]
 

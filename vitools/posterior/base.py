@@ -15,8 +15,8 @@ from torch import Tensor
 from vitools.errors import NotSupportedError, OptionError
 from vitools.posterior.results import Estimate, History, Status
 from vitools.problem import Problem
-from vitools.program import fingerprint
-from vitools.sites import nearest
+from vitools.problem.reading.program import fingerprint
+from vitools.problem.sites import nearest
 
 DRAWS_FOR_MOMENTS = 4000
 WIDTH, MAX_ROWS = 80, 20

@@ -10,12 +10,12 @@ from torch.distributions import MultivariateNormal
 from vitools.isolation import seeded
 from vitools.posterior.base import Posterior, Saved, check_count
 from vitools.problem import Problem
+from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 from vitools.supports import base_support
-from vitools.unconstrained import UnconstrainedSpace
 
 
 class GaussianPosterior(Posterior):
-    """u ~ N(m, LLᵀ) with θ = T(u), T as in :class:`~vitools.unconstrained.UnconstrainedSpace`.
+    """u ~ N(m, LLᵀ) with θ = T(u), T as in :class:`~vitools.problem.coordinates.unconstrained.UnconstrainedSpace`.
 
     Args:
         location: m, ``[P]``.

@@ -10,7 +10,7 @@ from vitools.isolation import seeded
 from vitools.posterior.base import Posterior, Saved, check_count
 from vitools.posterior.results import Estimate
 from vitools.problem import Problem
-from vitools.unconstrained import UnconstrainedSpace
+from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 
 
 class GridPosterior(Posterior):

@@ -15,10 +15,10 @@ from vitools.errors import NotSupportedError, OptionError
 from vitools.isolation import ParamState, full_plates, isolated, seeded, snapshot
 from vitools.posterior.base import Posterior, Saved, check_count
 from vitools.problem import Problem
-from vitools.sites import is_delta, is_subsample
+from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
+from vitools.problem.density.vectorise import DrawMapper
+from vitools.problem.sites import is_delta, is_subsample
 from vitools.supports import from_reals
-from vitools.unconstrained import UnconstrainedSpace
-from vitools.vectorise import DrawMapper
 
 KNOWN_GUIDES = ("vitools.guides.", "pyro.infer.autoguide.")
 """Where a guide class named in a saved file may come from."""

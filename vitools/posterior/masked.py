@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch import distributions as td
 
-from vitools.discrete import draw_sites
-from vitools.enumeration import FactorGraph, SiteFactor
 from vitools.families.joint_normal import JointNormal
 from vitools.isolation import seeded
 from vitools.problem import Problem
-from vitools.sites import Site
+from vitools.problem.density.discrete import draw_sites
+from vitools.problem.density.enumeration import FactorGraph, SiteFactor
+from vitools.problem.sites import Site
 
 Values = dict[str, Tensor]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from vitools._version import __version__
-from vitools.archive import read_archive, write_archive
 from vitools.errors import FileError
+from vitools.files.archive import read_archive, write_archive
 from vitools.posterior.base import Posterior, Saved
 from vitools.posterior.draws import DrawsPosterior
 from vitools.posterior.factorised import FactorisedPosterior

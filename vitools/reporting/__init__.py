@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vitools.reporting.arviz_export import to_arviz
-    from vitools.reporting.arviz_groups import save_netcdf
-    from vitools.reporting.comparison import Comparison, compare
-    from vitools.reporting.model_graph import draw
-    from vitools.reporting.plots import plot_bound, plot_marginals, plot_moments
+    from vitools.reporting.arviz.export import to_arviz
+    from vitools.reporting.arviz.groups import save_netcdf
+    from vitools.reporting.comparison.comparison import Comparison, compare
+    from vitools.reporting.graph.model_graph import draw
+    from vitools.reporting.plots.plots import plot_bound, plot_marginals, plot_moments
     from vitools.reporting.report import save_figure, write_report
 
 _HOME = {

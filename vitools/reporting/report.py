@@ -5,17 +5,17 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from vitools.atomic import atomic_path
 from vitools.errors import NotSupportedError, OptionError, VitoolsWarning
+from vitools.files.atomic import atomic_path
 from vitools.posterior import Posterior
-from vitools.reporting.arviz_export import to_arviz
-from vitools.reporting.arviz_groups import save_netcdf
-from vitools.reporting.comparison import Comparison
-from vitools.reporting.html_page import Origin, write_page
-from vitools.reporting.model_graph import draw
-from vitools.reporting.plots import plot_bound, plot_marginals, plot_moments
-from vitools.reporting.stored_draws import stored_draws
-from vitools.sites import nearest
+from vitools.problem.sites import nearest
+from vitools.reporting.arviz.export import to_arviz
+from vitools.reporting.arviz.groups import save_netcdf
+from vitools.reporting.arviz.stored_draws import stored_draws
+from vitools.reporting.comparison.comparison import Comparison
+from vitools.reporting.graph.model_graph import draw
+from vitools.reporting.page.page import Origin, write_page
+from vitools.reporting.plots.plots import plot_bound, plot_marginals, plot_moments
 
 DOTS_PER_INCH = 150
 

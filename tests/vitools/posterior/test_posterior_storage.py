@@ -10,9 +10,9 @@ from pyro.infer.autoguide import AutoNormal
 from safetensors.torch import save_file
 from torch import distributions as td
 
-from vitools.archive import read_archive, write_archive
-from vitools.atomic import atomic_path, check_folder
 from vitools.errors import FileError, NotSupportedError
+from vitools.files.archive import read_archive, write_archive
+from vitools.files.atomic import atomic_path, check_folder
 from vitools.guides import AutoKumaraswamy
 from vitools.isolation import isolated, seeded
 from vitools.models import coin

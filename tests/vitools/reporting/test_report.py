@@ -15,7 +15,7 @@ from vitools.errors import FileError, OptionError, VitoolsWarning
 from vitools.models import coin
 from vitools.posterior import FactorisedPosterior, Status
 from vitools.reporting import write_report
-from vitools.reporting.arviz_groups import import_arviz
+from vitools.reporting.arviz.groups import import_arviz
 from vitools.reporting.report import save_posterior
 
 FILES = ["index.html", "comparison.csv", "comparison.json", "posterior.nc"]
@@ -122,7 +122,7 @@ def test_a_large_posterior_is_thinned_and_that_is_said(tmp_path, rows, draws, le
 
 
 def test_a_model_too_large_to_draw_still_has_its_report(comparison, tmp_path, monkeypatch):
-    monkeypatch.setattr("vitools.reporting.graph_drawing.MOST", 1)
+    monkeypatch.setattr("vitools.reporting.graph.drawing.MOST", 1)
     with pytest.warns(VitoolsWarning, match="no graph.png: the model has 2 nodes"):
         paths = write_report(comparison, tmp_path)
     assert [path.name for path in paths] == FILES[:-1]

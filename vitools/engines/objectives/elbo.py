@@ -33,11 +33,11 @@ from vitools.engines.objectives.objective import (
 )
 from vitools.engines.objectives.particles import Particles
 from vitools.engines.objectives.score import ScoreFunction
-from vitools.enumeration import FactorGraph
 from vitools.errors import NotSupportedError
 from vitools.posterior.guided import guide_log_density
 from vitools.problem import Problem
-from vitools.sites import is_delta
+from vitools.problem.density.enumeration import FactorGraph
+from vitools.problem.sites import is_delta
 
 GRADIENTS = ("pathwise", "sticking_the_landing")
 

@@ -46,10 +46,10 @@ from vitools.engines.objectives.objective import (
 )
 from vitools.engines.objectives.particles import Particles
 from vitools.engines.objectives.slices import PlateLayout, Term
-from vitools.enumeration import FactorGraph
 from vitools.errors import NotSupportedError, OptionError
 from vitools.problem import Problem
-from vitools.sites import is_subsample
+from vitools.problem.density.enumeration import FactorGraph
+from vitools.problem.sites import is_subsample
 
 GRADIENTS = ("doubly_reparameterised", "pathwise", "leave_one_out")
 

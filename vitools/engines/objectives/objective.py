@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitools.errors import NotSupportedError, OptionError
 from vitools.problem import Problem
-from vitools.sites import is_delta, is_subsample
+from vitools.problem.sites import is_delta, is_subsample
 
 
 @dataclass(frozen=True)

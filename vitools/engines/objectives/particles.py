@@ -11,7 +11,7 @@ import pyro
 import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from vitools.draws import vmap_can_draw
+from vitools.problem.density.draws import vmap_can_draw
 
 
 class Particles:

@@ -43,9 +43,9 @@ from vitools.engines.objectives.objective import (
 )
 from vitools.engines.objectives.particles import Particles
 from vitools.engines.objectives.slices import PlateLayout, Term
-from vitools.enumeration import FactorGraph
 from vitools.errors import NotSupportedError, OptionError
 from vitools.problem import Problem
+from vitools.problem.density.enumeration import FactorGraph
 
 BASELINES = ("leave_one_out", "running_mean", "none")
 MEMORY = 0.9  # of the running mean

@@ -8,9 +8,9 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from vitools.engines.objectives.objective import drawn_sites
-from vitools.enumeration import FactorGraph, SiteFactor
 from vitools.errors import NotSupportedError
 from vitools.problem import Problem
+from vitools.problem.density.enumeration import FactorGraph, SiteFactor
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Guides that draw all latents together."""

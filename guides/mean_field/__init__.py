@@ -1,0 +1,1 @@
+"""Guides of independent factors, one family for each kind of support."""

@@ -1,0 +1,1 @@
+"""Layers, latent spaces and likelihoods of which a VAE is built."""

@@ -1,0 +1,46 @@
+"""explain() gives functions of discrete latents their words back, and says what q keeps apart."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+
+from vitools import Problem, cavi
+from vitools.calculus.words.explain import explain
+
+
+def test_functions_of_discrete_latents_are_written_as_the_model_does():
+    def model(x):
+        mu = pyro.sample("mu", dist.Normal(torch.zeros(4), 1.0).to_event(1))
+        a = pyro.sample("a", dist.Normal(0.0, 1.0))
+        with pyro.plate("n", len(x)):
+            z = pyro.sample("z", dist.Categorical(torch.ones(3)))
+            b = pyro.sample("b", dist.Bernoulli(0.3))
+            place = torch.where(z == 0, 3, 2 - z % 2)
+            pyro.sample("x", dist.Normal(mu[place] + a * (2 * b - 1), 1.0), obs=x)
+
+    lines = explain(model, (torch.arange(4.0),)).splitlines()
+    z, a = (next(line for line in lines if line.startswith(name)) for name in ("z ", "a "))
+    assert "E[mu[where(z == 0, 3, 2 - z % 2)]]" in z
+    assert "Normal with precision P = 1 + Σ_n q(b) · (b * 2 - 1)² and mean P⁻¹(Σ_n q(b) · x" in a
+
+
+def chain(x):
+    jump = pyro.sample("jump", dist.Dirichlet(torch.ones(2, 2)).to_event(1))
+    mu = pyro.sample("mu", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    z = 0
+    for t in range(len(x)):
+        z = pyro.sample(f"z{t}", dist.Categorical(jump[z]))
+        pyro.sample(f"x{t}", dist.Normal(mu[z], 1.0), obs=x[t])
+
+
+def test_the_states_of_a_chain_share_a_row_and_are_said_to_be_factorised():
+    problem = Problem(chain, torch.arange(12.0).sin() * 3 + 0.1)
+    lines = problem.explain().splitlines()
+    (middle,) = (line for line in lines if line.startswith("z1 "))
+    start = "z1 … z10 Categorical jump, z0 softmax(q(z0) · E[log jump[z0, z1]]"
+    assert " ".join(middle.split()).startswith(start)
+    (jump,) = (line for line in lines if line.startswith("jump"))
+    assert jump.endswith("q(z0) · q(z1) + q(z1) · q(z2) + … + q(z10) · q(z11))")
+    said = "q(z0) … q(z11) factorised, their dependence is lost"
+    assert f"{said}; joint=[('z0', …, 'z11')] keeps it." in lines
+    assert cavi(problem, max_sweeps=3).detail.endswith(said)

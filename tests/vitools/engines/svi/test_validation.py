@@ -1,0 +1,122 @@
+"""Runs ended by a validation bound: the parts are one run, and the best parameters are kept."""
+
+import itertools
+
+import pytest
+import torch
+
+from vitools import Problem, Status, svi
+from vitools.engines.svi.validation import svi_validated
+from vitools.errors import OptionError
+from vitools.models.vae import VAE, load
+
+EVERY = 100
+OPTIONS = {"learning_rate": 0.02, "compile": False, "seed": 5}
+
+
+def problems():
+    """A VAE of far too many weights for 25 digits, and its data, to train and to validate."""
+    images = load(seed=1).train
+    vae = VAE(64, 4, (60,), seed=2)
+    return Problem(vae.model, images[:25]), vae, Problem(vae.model, images[25:300])
+
+
+@pytest.fixture(scope="module")
+def overfit():
+    torch.set_default_dtype(torch.float64)  # as in the tests
+    try:
+        problem, vae, validation = problems()
+        fit = svi_validated(problem, vae.guide, validation, every=EVERY, patience=2, **OPTIONS)
+        return fit, problem, vae, validation
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_patience_ends_the_run_and_the_best_part_is_kept(overfit):
+    fit, _, vae, validation = overfit
+    assert fit.posterior.status is Status.CONVERGED
+    best = fit.bounds.index(max(fit.bounds))
+    assert best == len(fit.bounds) - 3
+    assert fit.steps == list(range(EVERY, EVERY * len(fit.steps) + 1, EVERY))
+    found = f"validation bound {max(fit.bounds):.2f}, the best of {len(fit.steps)} looks, after"
+    assert fit.posterior.detail.startswith(f"{found} {fit.steps[best]} of {fit.steps[-1]} steps")
+    # another way to the same bound, with the networks' own weights and other draws
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        bounds = vae.log_weights(*validation.args, num_samples=200).elbo.sum(1)
+    error = bounds.std() * (1 / 4 + 1 / 200) ** 0.5
+    assert abs(bounds.mean() - max(fit.bounds)) < 4 * error
+    assert max(fit.bounds) - fit.bounds[-1] > 4 * error
+    for name, value in fit.posterior.params["params"].items():
+        assert torch.equal(value.data, vae.get_parameter(name).data)
+
+
+def test_the_parts_are_the_run_that_nobody_looked_at(overfit):
+    fit, *_ = overfit
+    problem, vae, _ = problems()
+    whole = svi(problem, vae.guide, max_steps=fit.steps[-1], **OPTIONS)
+    assert fit.posterior.history.elbo == whole.history.elbo
+    assert len(whole.history) == fit.steps[-1]
+
+
+def test_parts_are_not_compiled_unless_asked():
+    problem, vae, validation = problems()
+    fit = svi_validated(problem, vae.guide, validation, every=8, max_steps=8, learning_rate=0.02)
+    assert fit.posterior.detail.endswith("uncompiled as asked")
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(overfit, tmp_path, monkeypatch):
+    fit, *_ = overfit
+    problem, vae, validation = problems()
+    done = itertools.count()
+
+    def kill(step, bound):
+        if next(done) == EVERY // 4 + 10:  # in the second part
+            raise RuntimeError("killed")
+
+    common = {"every": EVERY, "patience": 2, "checkpoint": tmp_path / "run", **OPTIONS}
+    monkeypatch.setattr("vitools.engines.svi.checkpoint.SECONDS", 0.0)
+    monkeypatch.setattr("vitools.engines.svi.checkpoint.SHARE", 1e9)
+    with pytest.raises(RuntimeError, match="killed"):
+        svi_validated(problem, vae.guide, validation, callback=kill, **common)
+    problem, vae, validation = problems()
+    resumed = svi_validated(problem, vae.guide, validation, resume=True, **common)
+    assert resumed.steps == fit.steps
+    assert resumed.bounds == fit.bounds
+    assert resumed.posterior.history.elbo == fit.posterior.history.elbo
+    again = svi_validated(problem, vae.guide, validation, resume=True, **common)
+    assert again.steps == fit.steps  # a run that is over stays over
+    for name, value in fit.posterior.params["params"].items():
+        assert torch.equal(value.data, vae.get_parameter(name).data)
+
+
+def test_the_limit_ends_a_run_that_still_improves(monkeypatch):
+    monkeypatch.setattr("time.perf_counter", itertools.count().__next__)  # every block reports
+    problem, vae, validation = problems()
+    told = []
+    fit = svi_validated(
+        problem, vae.guide, validation, every=20, max_steps=50, progress=told.append, **OPTIONS
+    )
+    assert {report.max_steps for report in told} == {50}
+    assert [report.step for report in told] == sorted(report.step for report in told)
+    assert fit.steps == [20, 40, 50]
+    assert fit.posterior.status is Status.STOPPED_AT_LIMIT
+    assert fit.bounds == sorted(fit.bounds)
+
+
+def test_an_interrupted_run_keeps_what_it_reached():
+    def interrupt(step, bound):
+        if step == 60:
+            raise KeyboardInterrupt
+
+    problem, vae, validation = problems()
+    fit = svi_validated(problem, vae.guide, validation, every=40, callback=interrupt, **OPTIONS)
+    assert fit.posterior.status is Status.INTERRUPTED
+    assert fit.steps == [40, 60]
+    assert len(fit.posterior.history) == 60
+
+
+def test_impossible_options_are_refused():
+    problem, vae, validation = problems()
+    with pytest.raises(OptionError, match=r"every: expected a multiple of 4.*got 50 and 0"):
+        svi_validated(problem, vae.guide, validation, every=50, patience=0)

@@ -1,0 +1,16 @@
+"""The conjugacy calculus: a Pyro model becomes a sum of einsum terms, and those its updates.
+
+Stages: ``trace`` (run the model once on shape-only latents, ``symbolic``, ``constructors``) ·
+``term``, ``positions``, ``cases``, ``logarithm``, ``expression``, ``products``, ``discrete``,
+``spelling``, ``operations`` (the algebra) · ``factors`` (log densities as formulas) · ``terms`` (close them over
+plates) · ``masks`` (what they leave out) · ``rows`` (distinct rows) · ``folding`` (fold, merge) · ``plan``,
+``block``, ``blocks``, ``gaussian`` (factors of q) · ``dependence`` (what they lose) ·
+``streaming``, ``streamed``, ``components``, ``features`` (long plates in chunks) · ``contraction``,
+``compilation``, ``update`` (messages, updates, the bound) · ``initialise``, ``clusters`` (starts) ·
+``schedule``, ``coordinates``, ``moves`` (what a run may do) · ``outcome`` (q as distributions) ·
+``naming``, ``wording``, ``tables``, ``alternatives``, ``explain`` (all of it in words).
+"""
+
+from vitools.calculus.model import ConjugateModel
+
+__all__ = ["ConjugateModel"]

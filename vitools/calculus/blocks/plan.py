@@ -1,0 +1,135 @@
+"""Which sites share a factor of q: the user's joint blocks, and the axes that terms couple."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vitools.calculus.algebra.term import Unsupported
+from vitools.calculus.blocks.chain import ChainBlock, is_chain
+from vitools.calculus.blocks.gaussian import GaussianBlock
+from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
+from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.tracing.trace import ModelTrace, TracedSite
+from vitools.errors import NotSupportedError, OptionError
+from vitools.families import FAMILY_OF_PRIOR
+
+GAUSSIAN = ("Normal", "MultivariateNormal")
+
+
+def make_blocks(
+    trace: ModelTrace,
+    terms: Sequence[ClosedTerm],
+    joint: Sequence[Sequence[str] | str],
+    factorised: Sequence[str],
+) -> list[Block]:
+    latents = {name: site for name, site in trace.sites.items() if site.is_latent}
+    for name in factorised:
+        if name not in latents:
+            raise OptionError(f"factorised: no latent site {name!r}; latents are {list(latents)}")
+    groups, along = _parse_joint(joint, latents)
+    group_of = {name: group for group in groups for name in group}
+    blocks: list[Block] = []
+    for name, _site in latents.items():
+        group = group_of.get(name, (name,))
+        if name != group[0]:
+            continue
+        members = [latents[n] for n in group]
+        try:
+            blocks.append(_block(members, trace, terms, along, factorised))
+        except Unsupported as error:
+            raise NotSupportedError(f"joint block {group}: {error}") from error
+    return blocks
+
+
+def _block(
+    members: list[TracedSite],
+    trace: ModelTrace,
+    terms: Sequence[ClosedTerm],
+    along: dict[str, set[int]],
+    factorised: Sequence[str],
+) -> Block:
+    families = {FAMILY_OF_PRIOR[site.distribution] for site in members}
+    if families == {"Categorical"}:
+        return ChainBlock(members) if is_chain(members, terms) else DiscreteBlock(members)
+    if families <= set(GAUSSIAN):
+        axes = _joint_axes(members, terms, along)
+        if len(members) > 1 or any(axes.values()):
+            return GaussianBlock(members, axes, elementwise=members[0].name in factorised)
+        return FamilyBlock(members[0])
+    if len(members) > 1:
+        raise Unsupported("joint factors exist for discrete sites and for Gaussian sites only")
+    return FamilyBlock(members[0])
+
+
+def _joint_axes(
+    members: list[TracedSite], terms: Sequence[ClosedTerm], along: dict[str, set[int]]
+) -> dict[str, tuple[int, ...]]:
+    """The axes along which the members share one covariance: asked for, or coupled by a term."""
+    names = [site.name for site in members]
+    if len(members) == 1:
+        coupled = set(along.get(names[0], ()))
+        for term in terms:
+            atoms = [a for a in term.atoms if a.site == names[0] and a.function == 1.0]
+            for first in atoms:
+                for second in atoms:
+                    coupled |= {
+                        i
+                        for i, (x, y) in enumerate(zip(first.labels, second.labels, strict=True))
+                        if x != y
+                    }
+        return {names[0]: tuple(sorted(coupled))}
+    # Several sites: the plates that all share stay independent unless some term couples them.
+    shared = set.intersection(*({p.name for p in site.plates.values()} for site in members))
+    axis = {s.name: {p.name: d for d, p in s.plates.items()} for s in members}
+    for term in terms:
+        atoms = [a for a in term.atoms if a.site in names and a.function == 1.0]
+        for first in atoms:
+            for second in atoms:
+                shared -= {
+                    plate
+                    for plate in shared
+                    if first.labels[axis[first.site][plate]]
+                    != second.labels[axis[second.site][plate]]
+                }
+    return {
+        site.name: tuple(
+            d for d in range(len(site.shape)) if d not in {axis[site.name][p] for p in shared}
+        )
+        for site in members
+    }
+
+
+def _parse_joint(
+    joint: Sequence[Sequence[str] | str], latents: dict[str, TracedSite]
+) -> tuple[list[tuple[str, ...]], dict[str, set[int]]]:
+    groups: list[tuple[str, ...]] = []
+    along: dict[str, set[int]] = {}
+    for entry in joint:
+        names = [entry] if isinstance(entry, str) else list(entry)
+        members = []
+        for text in names:
+            name, bracket, plate = text.partition("[")
+            if name not in latents:
+                raise OptionError(f"joint: no latent site {name!r}; latents are {list(latents)}")
+            if bracket:
+                site = latents[name]
+                axes = {d for d, p in site.plates.items() if p.name == plate.rstrip("]")}
+                if not axes:
+                    known = [p.name for p in site.plates.values()]
+                    raise OptionError(
+                        f"joint: site {name!r} is not in plate {plate.rstrip(']')!r}; its plates "
+                        f"are {known}"
+                    )
+                along.setdefault(name, set()).update(axes)
+            members.append(name)
+        if len(set(members)) == 1 and not along.get(members[0]):
+            raise OptionError(
+                f"joint: {entry!r} names one site; name several, as in ('z1', 'z2'), or a plate of "
+                "the site, as in 'W[columns]'"
+            )
+        if len(members) > 1:
+            groups.append(tuple(n for n in latents if n in members))
+    flat = [name for group in groups for name in group]
+    if len(flat) != len(set(flat)):
+        raise OptionError("joint: a site stands in two blocks")
+    return groups, along

@@ -1,0 +1,53 @@
+"""Factor rules: the log density of each Pyro distribution, written in expressions.
+
+A rule takes the value and the distribution's parameters under the names that torch gives them. To
+add one: write the textbook formula in a file here and add a line to :data:`RULES`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from vitools.calculus.densities.bernoulli import bernoulli
+from vitools.calculus.densities.beta import beta, uniform
+from vitools.calculus.densities.categorical import categorical, one_hot_categorical
+from vitools.calculus.densities.counts import (
+    binomial,
+    geometric,
+    multinomial,
+    negative_binomial,
+    poisson,
+)
+from vitools.calculus.densities.dirichlet import dirichlet
+from vitools.calculus.densities.gamma import chi2, exponential, gamma, inverse_gamma
+from vitools.calculus.densities.multivariate_normal import multivariate_normal
+from vitools.calculus.densities.normal import log_normal, normal
+from vitools.calculus.densities.unit import unit
+from vitools.calculus.densities.wishart import wishart
+
+RULES: dict[str, Callable[..., Any]] = {
+    "Bernoulli": bernoulli,
+    "Beta": beta,
+    "Binomial": binomial,
+    "Categorical": categorical,
+    "Chi2": chi2,
+    "Dirichlet": dirichlet,
+    "Exponential": exponential,
+    "Gamma": gamma,
+    "Geometric": geometric,
+    "InverseGamma": inverse_gamma,
+    "LogNormal": log_normal,
+    "Multinomial": multinomial,
+    "MultivariateNormal": multivariate_normal,
+    "NegativeBinomial": negative_binomial,
+    "Normal": normal,
+    "OneHotCategorical": one_hot_categorical,
+    "Poisson": poisson,
+    "Uniform": uniform,
+    "Unit": unit,
+    "Wishart": wishart,
+}
+
+# Distributions whose values are integers used as indices or cases.
+DISCRETE_VALUES = frozenset({"Categorical", "Bernoulli"})
+
+__all__ = ["DISCRETE_VALUES", "RULES"]

@@ -1,0 +1,33 @@
+"""Bernoulli: log p(x) = x log p + (1-x) log(1-p)."""
+
+import torch
+
+from vitools.calculus.algebra.discrete import Discrete
+from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.densities.functions import constant
+
+
+def bernoulli(
+    x: Discrete, probs: Expression | None = None, logits: Expression | None = None
+) -> Expression:
+    one = x.expression()
+    zero = x.apply(lambda table: 1 - table.double()).expression()
+    return one * log_probability(probs, logits) + zero * log_complement(probs, logits)
+
+
+def log_probability(probs: Expression | None, logits: Expression | None) -> Expression:
+    """log p of a probability parameter, or of its constant logit."""
+    if probs is not None:
+        return probs.log()
+    assert logits is not None
+    value = constant(logits, "logits parameter")
+    return Expression.constant(torch.nn.functional.logsigmoid(value))
+
+
+def log_complement(probs: Expression | None, logits: Expression | None) -> Expression:
+    """log(1-p)."""
+    if probs is not None:
+        return (1 - probs).log()
+    assert logits is not None
+    value = constant(logits, "logits parameter")
+    return Expression.constant(torch.nn.functional.logsigmoid(-value))

@@ -1,0 +1,31 @@
+"""Beta: log p = (a-1) log x + (b-1) log(1-x) - log B(a, b); the uniform on (0, 1) is Beta(1, 1)."""
+
+from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.algebra.term import Unsupported
+from vitools.calculus.densities.functions import constant, log_gamma
+
+
+def beta(x: Expression, concentration1: Expression, concentration0: Expression) -> Expression:
+    """With a = 1 (or b = 1), 1 / B(a, b) is b (or a), which may then be a latent."""
+    a, b = concentration1, concentration0
+    if a.is_constant and b.is_constant:
+        both = a.value() + b.value()
+        normaliser = log_gamma(both) - log_gamma(a.value()) - log_gamma(b.value())
+    elif a.is_constant and bool((a.value() == 1).all()):
+        normaliser = b.log()
+    elif b.is_constant and bool((b.value() == 1).all()):
+        normaliser = a.log()
+    else:
+        latent = "concentration1" if b.is_constant else "concentration0"
+        raise Unsupported(
+            f"a {latent} that depends on a latent, unless the other concentration is 1"
+        )
+    powers = (a - 1).folded() * x.log() + (b - 1).folded() * (1 - x).log()
+    return powers + normaliser
+
+
+def uniform(x: Expression, low: Expression, high: Expression) -> Expression:
+    bounds = constant(low, "lower bound"), constant(high, "upper bound")
+    if bool((bounds[0] != 0).any()) or bool((bounds[1] != 1).any()):
+        raise Unsupported("a uniform density on an interval other than (0, 1)")
+    return Expression.constant(0.0) * x if x.is_constant else Expression.constant(0.0)

@@ -1,0 +1,269 @@
+"""From a traced model to the closed terms of E_q log p.
+
+Every factor's log density is summed over its plates; the axis of a plate carries that plate's own
+label in all terms, so terms know their plates. Axes read by data get a selection beside them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitools.calculus.algebra.discrete import Discrete
+from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.algebra.term import Atom, Constant, Gather, Index, Term, Unsupported, fresh
+from vitools.calculus.densities import DISCRETE_VALUES, RULES
+from vitools.calculus.tracing.symbolic import Refusal
+from vitools.calculus.tracing.trace import ModelTrace, TracedSite
+from vitools.errors import NotConjugate
+from vitools.families import FAMILY_OF_PRIOR
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The 0/1 tensor 1[index[labels] = target], kept as integers."""
+
+    index: Tensor
+    labels: tuple[int, ...]
+    target: int
+    size: int
+
+    def dense(self) -> Constant:
+        hot = torch.nn.functional.one_hot(self.index, self.size).double()
+        return Constant(hot, (*self.labels, self.target))
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedTerm:
+    """coefficient · Π constants · Π selections · Π atoms, all labels summed."""
+
+    coefficient: float
+    constants: tuple[Constant, ...]
+    selections: tuple[Selection, ...]
+    atoms: tuple[Atom, ...]  # every index is a plain label
+    origin: str  # the site whose log density it came from
+
+    @property
+    def operands(self) -> list[Constant | Selection]:
+        return [*self.constants, *self.selections]
+
+    def constant_labels(self) -> set[int]:
+        found = {label for c in self.constants for label in c.labels}
+        for selection in self.selections:
+            found |= {*selection.labels, selection.target}
+        return found
+
+    def atom_labels(self) -> set[int]:
+        return {label for atom in self.atoms for label in atom.labels}
+
+
+@dataclass
+class ExpectedLogJoint:
+    """E_q log p = constant + Σ terms; the labels of plates and the size of every label."""
+
+    terms: list[ClosedTerm]
+    constant: float
+    plate_labels: dict[str, int]
+    sizes: dict[int, int]
+
+
+def expected_log_joint(trace: ModelTrace, without: Container[str] = ()) -> ExpectedLogJoint:
+    """The closed terms of all sites but those left out."""
+    plate_labels = {name: fresh() for name in trace.plates}
+    simplex = frozenset(
+        name for name, site in trace.sites.items() if site.distribution == "Dirichlet"
+    )
+    terms: list[ClosedTerm] = []
+    for site in trace.sites.values():
+        if site.name not in without:
+            for term in _site_terms(site, simplex, plate_labels):
+                terms.append(_read_by_selection(term, site.name, trace))
+    return ExpectedLogJoint(terms, 0.0, plate_labels, term_sizes(terms, trace, plate_labels))
+
+
+# ---- closing ---------------------------------------------------------------------------------
+
+
+def _site_terms(
+    site: TracedSite, simplex: frozenset[str], plate_labels: dict[str, int]
+) -> list[Term]:
+    density = log_density(site, simplex)
+    if site.mask is not None:
+        density = density * Expression.constant(site.mask.double())
+    density = density * site.scale
+    shape = site.batch_shape
+    terms = []
+    for term in density.terms:
+        term = term.freshen().pad(len(shape))
+        names = {
+            label: plate_labels[site.plates[dim].name]
+            for dim, label in enumerate(term.out)
+            if label is not None and dim in site.plates
+        }
+        repeats = math.prod(
+            size for size, label in zip(shape, term.out, strict=True) if label is None
+        )
+        terms.append(Term(term.coefficient * repeats, term.rename(names).factors, ()))
+    return [term for term in terms if term.coefficient]
+
+
+def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
+    """The site's log density as an expression, or NotConjugate."""
+    if site.distribution not in RULES:
+        constant = _constant_density(site)
+        if constant is not None:
+            return constant
+        raise NotConjugate(
+            f"site {site.name!r}: {site.distribution} has no closed-form rule ({advice(site)})"
+        )
+    arguments: dict[str, Any] = {}
+    for name, argument in site.arguments.items():
+        if argument is None or name == "validate_args":
+            continue
+        if isinstance(argument, Refusal):
+            parents = ", ".join(repr(parent) for parent in sorted(argument.sites))
+            of = "" if site.distribution == "Unit" else f" of {site.distribution}"
+            raise NotConjugate(
+                f"site {site.name!r}: parameter {name!r}{of} depends on latent {parents} through an "
+                f"operation without closed form: {argument.reason}"
+            )
+        arguments[name] = (
+            argument.expression()
+            if isinstance(argument, Discrete)
+            else Expression.constant(argument)
+        )
+    rule = RULES[site.distribution]
+    if "simplex_sites" in inspect.signature(rule).parameters:
+        arguments["simplex_sites"] = simplex
+    try:
+        return rule(_value(site), **arguments)
+    except Unsupported as error:
+        involved = sorted(
+            {s for a in arguments.values() if isinstance(a, Expression) for s in a.sites()}
+        )
+        listed = ", ".join(repr(parent) for parent in involved) or "its parameters"
+        raise NotConjugate(
+            f"site {site.name!r}: {site.distribution} is not conjugate to {listed}: "
+            f"its log density needs {error}"
+        ) from error
+
+
+def advice(site: TracedSite) -> str:
+    """The conjugate choice in place of the site's distribution, or which distributions there are."""
+    suggestions = {
+        "HalfCauchy": "a Gamma prior on the precision is the conjugate choice",
+        "HalfNormal": "a Gamma prior on the precision is the conjugate choice",
+        "LogNormal": "a Gamma prior is the conjugate choice for a rate or precision",
+        "StudentT": "write it as a Normal whose precision has a Gamma prior",
+        "Laplace": "write it as a Normal with an exponentially distributed variance, or use a Normal",
+        "MixtureSameFamily": "sample each row's component as a Categorical latent and index by it",
+        "TransformedDistribution": "take the transform to the data, as with LogNormal",
+        "LKJCholesky": "a Wishart prior on the precision matrix is the conjugate choice",
+    }
+    if site.distribution in suggestions:
+        return suggestions[site.distribution]
+    known = FAMILY_OF_PRIOR if site.is_latent else RULES
+    return "closed forms exist for " + ", ".join(sorted(known))
+
+
+def _constant_density(site: TracedSite) -> Expression | None:
+    """An observed site whose parameters involve no latents adds a number, whatever it is."""
+    if site.is_latent or any(
+        isinstance(a, Expression | Discrete | Refusal) for a in site.arguments.values()
+    ):
+        return None
+    return Expression.constant(site.fn.log_prob(site.observed))
+
+
+def _value(site: TracedSite) -> Expression | Discrete:
+    if site.is_latent:
+        assert site.value is not None
+        return site.value
+    value = site.observed
+    assert value is not None
+    if site.mask is not None:
+        event = (1,) * site.base_event_dim
+        mask = site.mask.reshape(tuple(site.mask.shape) + event)
+        value = torch.where(mask, value, _harmless(site, value))
+    if site.distribution in DISCRETE_VALUES:
+        return Discrete.data(value)
+    return Expression.constant(value)
+
+
+def _harmless(site: TracedSite, value: Tensor) -> Tensor:
+    """A value inside the support, put where the mask hides the data (which may be nan)."""
+    fill = {"Beta": 0.5, "Uniform": 0.5, "Gamma": 1.0, "Exponential": 1.0, "InverseGamma": 1.0,
+            "LogNormal": 1.0, "Chi2": 1.0, "Dirichlet": 0.5}  # fmt: skip
+    return torch.full_like(value, fill.get(site.distribution, 0.0))
+
+
+# ---- plain labels ----------------------------------------------------------------------------
+
+
+def _read_by_selection(term: Term, origin: str, trace: ModelTrace) -> ClosedTerm:
+    """Give each atom axis a plain label; axes read by data get a selection beside them."""
+    constants = list(term.constants())
+    selections: list[Selection] = []
+    known: list[tuple[Gather, int, int]] = []
+    atoms: list[Atom] = []
+    for atom in term.atoms():
+        sizes = statistic_shape(atom, trace)
+        labels: list[Index] = []
+        for index, size in zip(atom.indices, sizes, strict=True):
+            if not isinstance(index, Gather):
+                if index in labels:
+                    # x[k, k]: the same label twice on one atom needs an identity between them.
+                    copy = fresh()
+                    eye = torch.eye(size, dtype=torch.float64)
+                    constants.append(Constant(eye, (index, copy)))
+                    labels.append(copy)
+                else:
+                    labels.append(index)
+                continue
+            for gather, label, length in known:
+                if gather.same(index) and length == size and label not in labels:
+                    labels.append(label)
+                    break
+            else:
+                label = fresh()
+                known.append((index, label, size))
+                labels.append(label)
+                if index.labels:
+                    selections.append(Selection(index.index, index.labels, label, size))
+                else:
+                    position = torch.zeros(size, dtype=torch.float64)
+                    position[index.index] = 1
+                    constants.append(Constant(position, (label,)))
+        atoms.append(Atom(atom.site, atom.function, tuple(labels)))
+    return ClosedTerm(term.coefficient, tuple(constants), tuple(selections), tuple(atoms), origin)
+
+
+def statistic_shape(atom: Atom, trace: ModelTrace) -> tuple[int, ...]:
+    site = trace.sites[atom.site]
+    shape = site.shape
+    if atom.function == "indicator" and site.distribution != "OneHotCategorical":
+        return (*shape, site.support_size)
+    if atom.function == "log_determinant":
+        return shape[:-2]
+    return shape
+
+
+def term_sizes(
+    terms: Iterable[ClosedTerm], trace: ModelTrace, plate_labels: dict[str, int]
+) -> dict[int, int]:
+    sizes = {plate_labels[name]: plate.size for name, plate in trace.plates.items()}
+    for term in terms:
+        for constant in term.constants:
+            sizes.update(zip(constant.labels, constant.tensor.shape, strict=True))
+        for selection in term.selections:
+            sizes.update(zip(selection.labels, selection.index.shape, strict=True))
+            sizes[selection.target] = selection.size
+        for atom in term.atoms:
+            sizes.update(zip(atom.labels, statistic_shape(atom, trace), strict=True))
+    return sizes

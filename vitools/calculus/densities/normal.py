@@ -1,0 +1,16 @@
+"""Normal and log-normal: log N(x | μ, σ²) = -½ τ (x-μ)² + ½ log τ - ½ log 2π, with τ = σ⁻²."""
+
+import math
+
+from vitools.calculus.algebra.expression import Expression
+
+
+def normal(x: Expression, loc: Expression, scale: Expression) -> Expression:
+    precision = scale.power(-2)
+    return (
+        -0.5 * precision * (x - loc).square() + 0.5 * precision.log() - 0.5 * math.log(2 * math.pi)
+    )
+
+
+def log_normal(x: Expression, loc: Expression, scale: Expression) -> Expression:
+    return normal(x.log(), loc, scale) - x.log()

@@ -1,0 +1,234 @@
+"""The conjugate model: blocks of q, the messages between them, coordinate updates and the bound.
+
+With E_q log p multilinear in the expected statistics, the optimal factor of a block has the
+coefficients of its statistics as natural parameters (Winn and Bishop 2005), and
+
+    ELBO = Σ_terms + Σ_blocks entropy,       exactly, at any state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vitools.calculus.blocks.block import Block
+from vitools.calculus.blocks.plan import make_blocks
+from vitools.calculus.blocks.schedule import inner_blocks, ordered
+from vitools.calculus.densities.log_joint import ExpectedLogJoint, advice, expected_log_joint
+from vitools.calculus.densities.masks import with_priors_that_matter
+from vitools.calculus.messages import compile_links
+from vitools.calculus.reduction.folding import fold
+from vitools.calculus.reduction.rows import DistinctRows, distinct_rows
+from vitools.calculus.reduction.rows import collapse as collapse_rows
+from vitools.calculus.streams.stream_plan import streamed
+from vitools.calculus.streams.streamed import StreamedBlock
+from vitools.calculus.tracing.alternatives import alternative_named
+from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
+from vitools.errors import ModelError, NotConjugate
+from vitools.families import FAMILY_OF_PRIOR
+
+State = list[dict[str, Any]]
+# What an update sets in a block; all else in it is fixed when the model is compiled.
+VARYING = frozenset({"natural", "moments", "mean", "covariance", "_entropies", "_entropy"})
+
+
+class ConjugateModel:
+    """A Pyro model whose latents all have closed-form updates.
+
+    ``joint`` names blocks: ("z1", "z2") for one factor over both sites, ("W[rows]",) for a Gaussian
+    site with one covariance along a plate. ``factorised`` names Gaussian sites to keep fully
+    factorised where a factor couples their elements.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        joint: Sequence[Sequence[str] | str] = (),
+        factorised: Sequence[str] = (),
+        order: Sequence[str] | None = None,
+        inner: Sequence[str] | None = None,
+        collapse: bool = True,
+    ):
+        self.trace: ModelTrace = trace_model(model, args, kwargs or {})
+        self.latents = {n: s for n, s in self.trace.sites.items() if s.is_latent}
+        if not self.latents:
+            raise ModelError("the model has no latent sites: there is nothing to infer")
+        with torch.no_grad(), alternative_named(self.trace):
+            for site in self.latents.values():
+                check_family(site)
+            stated = expected_log_joint(self.trace)
+            trace = with_priors_that_matter(self.trace, stated.terms)
+            if trace is not self.trace:
+                self.trace, stated = trace, expected_log_joint(trace)
+            self.rows: dict[str, DistinctRows] = {}
+            if collapse:
+                stated, trace, self.rows = _collapsed(stated, trace, joint)
+            self.joint: ExpectedLogJoint = fold(stated)
+            self.blocks = make_blocks(trace, self.joint.terms, joint, factorised)
+            self._stream()
+            self.block_of = {name: block for block in self.blocks for name in block.names}
+            self.order = ordered(order, self.blocks, self.block_of)
+            compiled = compile_links(self.joint, self.block_of, self.rows)
+            self.links, self.term_blocks = compiled.of, compiled.term_blocks
+            self.inner = inner_blocks(inner, self.order, self.block_of, stated, self.trace)
+            self._owners = self._find_owners()
+            self._idle = self._idle_statistics()
+            self._constant = torch.tensor(self.joint.constant, dtype=torch.float64)
+
+    def _stream(self) -> None:
+        """Let blocks whose plate is otherwise data keep only their sums over it."""
+        self.blocks = streamed(self.blocks, self.joint, self.rows)
+
+    # ---- coordinate ascent ---------------------------------------------------------------
+
+    def messages(self, block: Block, *, fixed_only: bool = False) -> dict[Any, Tensor]:
+        """The coefficient of each statistic of the block in E_q log p."""
+        total: dict[Any, Tensor] = {}
+        for link in self.links[block]:
+            if fixed_only and len(self.term_blocks[link.term]) > 1:
+                continue
+            value = link.value()
+            total[link.key] = total[link.key] + value if link.key in total else value
+        return total
+
+    @torch.no_grad()
+    def update(self, block: Block) -> None:
+        """Maximise the bound over one factor; NumericalError where no density does."""
+        block.update(self.messages(block))
+        block.check()
+
+    @torch.no_grad()
+    def sweep(self) -> None:
+        """Update every block once. What is not a density makes the bound nan."""
+        for block in self.order:
+            block.update(self.messages(block))
+
+    @torch.no_grad()
+    def inner_sweep(self) -> None:
+        """Update the inner blocks once, less the sums that only other blocks ask for.
+
+        A full sweep must follow before the bound is asked for.
+        """
+        for block in self.inner:
+            if isinstance(block, StreamedBlock):
+                block.update(self.messages(block), self._idle[block])
+            else:
+                block.update(self.messages(block))
+
+    @torch.no_grad()
+    def restart_inner(self) -> None:
+        """Put the inner blocks back to a start without noise."""
+        from vitools.calculus.start.initialise import flat_start
+
+        for block in self.inner:
+            flat_start(self, block)
+
+    def _idle_statistics(self) -> dict[Block, frozenset[Any]]:
+        """Statistics of streamed inner blocks that no other inner block asks for."""
+        idle: dict[Block, frozenset[Any]] = {}
+        for block in self.inner:
+            if isinstance(block, StreamedBlock):
+                asked = {
+                    link.key
+                    for link in self.links[block]
+                    if any(b in self.inner for b in self.term_blocks[link.term] if b is not block)
+                }
+                idle[block] = frozenset(block.features) - asked
+        return idle
+
+    def _find_owners(self) -> list[Block]:
+        """For each term the block updated last: its message is then current after a sweep."""
+        position = {block: i for i, block in enumerate(self.order)}
+        return [max(blocks, key=lambda b: position[b]) for blocks in self.term_blocks]
+
+    def elbo(self) -> float:
+        """E_q log p - E_q log q, exactly."""
+        return float(self.bound())
+
+    @torch.no_grad()
+    def bound(self) -> Tensor:
+        """The ELBO as a tensor without axes."""
+        total = self._constant
+        for block in self.blocks:
+            owned: dict[Any, Tensor] = {}
+            for link in self.links[block]:
+                if self._owners[link.term] is block:
+                    value = link.value()
+                    owned[link.key] = owned[link.key] + value if link.key in owned else value
+            for key, value in owned.items():
+                total = total + (value * self._weighted(block, block.moments[key])).sum()
+            total = total + self._weighted(block, block.entropies()).sum()
+        return total
+
+    def _weighted(self, block: Block, tensor: Tensor) -> Tensor:
+        """Times the multiplicity of each row, for a block inside a collapsed plate."""
+        for axis, plate in enumerate(block.batch_plates):
+            if plate is not None and plate in self.rows:
+                view = [1] * tensor.dim()
+                view[axis] = -1
+                tensor = tensor * self.rows[plate].multiplicity.reshape(view)
+        return tensor
+
+    # ---- state -----------------------------------------------------------------------------
+
+    def initialise(self, seed: int) -> None:
+        """A seeded starting point; see :mod:`vitools.calculus.start.initialise`."""
+        from vitools.calculus.start.initialise import initialise
+
+        initialise(self, seed)
+
+    def state(self) -> State:
+        """The state of q, to come back to (updates make new tensors, so this copies nothing)."""
+        return [
+            {name: value for name, value in vars(block).items() if name in VARYING}
+            for block in self.blocks
+        ]
+
+    def load(self, state: State) -> None:
+        """Go back to a state. What was computed at it is kept where the model is still there."""
+        for block, saved in zip(self.blocks, state, strict=True):
+            if block.natural is not saved["natural"]:
+                vars(block).update(saved)
+                block.changed()
+
+    def factors(self) -> dict[str | tuple[str, ...], Distribution]:
+        """q as torch distributions: one for each site, or for a block of several sites."""
+        from vitools.engines.cavi.outcome import factors
+
+        return factors(self)
+
+    def distributions(self) -> dict[str, Distribution]:
+        """The marginal of every latent."""
+        from vitools.engines.cavi.outcome import distributions
+
+        return distributions(self)
+
+
+def check_family(site: TracedSite) -> None:
+    if site.distribution not in FAMILY_OF_PRIOR:
+        raise NotConjugate(
+            f"latent site {site.name!r}: {site.distribution} has no conjugate family "
+            f"({advice(site)})"
+        )
+
+
+def _collapsed(
+    joint: ExpectedLogJoint, trace: ModelTrace, blocks: Sequence[Sequence[str] | str]
+) -> tuple[ExpectedLogJoint, ModelTrace, dict[str, DistinctRows]]:
+    """Collapse the rows of the largest plate that repeats."""
+    written = " ".join(e if isinstance(e, str) else " ".join(e) for e in blocks)
+    for name in sorted(trace.plates, key=lambda n: -trace.plates[n].size):
+        if f"[{name}]" in written:
+            continue
+        rows = distinct_rows(joint, trace, name)
+        if rows is not None:
+            joint, trace = collapse_rows(joint, trace, rows)
+            return joint, trace, {name: rows}
+    return joint, trace, {}

@@ -1,0 +1,1 @@
+"""Fewer numbers for the same sum: distinct rows, folded constants, contraction orders."""

@@ -1,0 +1,120 @@
+"""Starting points: seeded, from the prior, spread out where a model has interchangeable parts.
+
+Factors of a mixture or a factor model that start equal stay equal for ever. Gaussian means are
+therefore drawn about the prior mean, Dirichlet concentrations and discrete probabilities are
+jittered; scales start at their prior mean. Factor models are then turned to principal axes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vitools.calculus.blocks.chain import ChainBlock
+from vitools.calculus.blocks.gaussian import GaussianBlock
+from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
+from vitools.calculus.model import ConjugateModel
+from vitools.calculus.start.clusters import seed_clusters
+from vitools.calculus.start.principal_axes import turn_to_principal_axes
+from vitools.calculus.streams.streamed import StreamedBlock
+
+# Relative spread of the concentrations at the start (a Gamma(100) draw has the same).
+JITTER = 0.1
+
+
+def initialise(model: ConjugateModel, seed: int) -> None:
+    """Set every block of the model to its starting point."""
+    generator = torch.Generator().manual_seed(seed)
+    streamed = [block for block in model.blocks if isinstance(block, StreamedBlock)]
+    with torch.no_grad():
+        for block in model.blocks:
+            if block not in streamed:
+                _start(model, block, generator)
+        for block in streamed:
+            natural = seed_clusters(block, generator)
+            if natural is None:
+                model.update(block)
+            else:
+                block.restore(natural)
+                for parent in model.blocks:
+                    if parent is not block and parent not in streamed:
+                        model.update(parent)
+        turn_to_principal_axes(model)
+
+
+def flat_start(model: ConjugateModel, block: Block) -> None:
+    """Set a block to its starting point without noise, where it has one."""
+    if isinstance(block, FamilyBlock):
+        with torch.no_grad():
+            _start_family(block, model.messages(block, fixed_only=True), None)
+
+
+def _start(model: ConjugateModel, block: Block, generator: torch.Generator) -> None:
+    prior = model.messages(block, fixed_only=True)
+    if isinstance(block, DiscreteBlock | ChainBlock):
+        block.restore((_uniform(block.component_shape(0), generator),))
+    elif isinstance(block, GaussianBlock):
+        _start_gaussian(block, generator)
+    elif isinstance(block, FamilyBlock):
+        _start_family(block, prior, generator)
+
+
+def _noise(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+    """Standard normal draws; none without a generator."""
+    if generator is None:
+        return torch.zeros(shape, dtype=torch.float64)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
+def _start_gaussian(block: GaussianBlock, generator: torch.Generator) -> None:
+    shape = (*block.batch_shape, block.size)
+    mean = torch.randn(shape, generator=generator, dtype=torch.float64)
+    if block.elementwise:
+        block.restore((mean, torch.full(shape, -0.5, dtype=torch.float64)))
+    else:
+        eye = torch.eye(block.size, dtype=torch.float64)
+        block.restore((mean, (-0.5 * eye).expand(*shape, block.size)))
+
+
+def _start_family(
+    block: FamilyBlock, prior: dict[object, Tensor], generator: torch.Generator | None
+) -> None:
+    family = block.family
+
+    def natural(index: int, missing: float) -> Tensor:
+        key = family.statistics[index]
+        value = prior.get(key, torch.tensor(missing, dtype=torch.float64))
+        return value.expand(block.statistic_shape(key))
+
+    if family.name == "Normal":
+        precision = (-2 * natural(1, -0.5)).clamp(min=1.0)
+        mean = natural(0, 0.0) / (-2 * natural(1, -0.5)).clamp(min=1e-300)
+        noise = _noise(block.batch_shape, generator)
+        start = mean + noise * precision.rsqrt()
+        block.restore((precision * start, -0.5 * precision))
+    elif family.name in ("Gamma", "InverseGamma"):
+        sign = 1.0 if family.name == "Gamma" else -1.0
+        shape = sign * natural(0, 0.0) + (1.0 if sign > 0 else -1.0)
+        rate = -natural(1, -1.0)
+        ratio = torch.where((shape > 0) & (rate > 0), shape / rate, torch.ones_like(rate))
+        ratio = ratio.nan_to_num(1.0, 1.0, 1.0)
+        size = shape.clamp(min=1.0)
+        block.restore((sign * size - sign * 1.0 if sign > 0 else -size - 1.0, -size / ratio))
+    elif family.name == "Wishart":
+        dim = block.event_shape[-1]
+        scale = natural(1, -0.5)
+        scale = (scale + scale.mT) / 2
+        degrees = natural(0, 0.0).clamp(min=0.5)
+        if not bool(family.proper((degrees, scale)).all()):
+            scale = (-0.5 * torch.eye(dim, dtype=torch.float64)).expand(scale.shape)
+        block.restore((degrees, scale))
+    else:  # Dirichlet and Beta
+        parts = []
+        for index, key in enumerate(family.statistics):
+            jitter = 1 + JITTER * _noise(block.statistic_shape(key), generator).clamp(-3, 3)
+            parts.append((natural(index, 0.0) + 1).clamp(min=1.0) * jitter - 1)
+        block.restore(tuple(parts))

@@ -1,0 +1,1 @@
+"""Long plates in chunks: blocks that keep only their sums over rows."""

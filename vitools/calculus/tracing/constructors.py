@@ -1,0 +1,122 @@
+"""What a distribution was made of: the arguments of its constructor as the model wrote them.
+
+Pyro's hook on distribution constructors hands over every constructor's arguments (``tau.rsqrt()``,
+not a number). The distribution itself is built of tensors without values; ``expand``, which plates
+call, makes new objects and must carry the record along.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pyro.distributions.distribution import COERCIONS
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from vitools.calculus.tracing.symbolic import SymbolicTensor
+
+WRAPPERS = ("Independent", "MaskedDistribution", "ExpandedDistribution")
+MATRICES = ("covariance_matrix", "precision_matrix", "scale_tril")
+
+
+@contextmanager
+def constructors_recorded() -> Iterator[None]:
+    def coerce(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        position = COERCIONS.index(coerce)
+        COERCIONS.remove(coerce)
+        try:
+            built = _shape_only_distribution(cls, args, kwargs)
+        finally:
+            COERCIONS.insert(position, coerce)
+        bound = inspect.signature(cls.__init__).bind_partial(None, *args, **kwargs).arguments  # type: ignore[misc]
+        written = dict(list(bound.items())[1:])
+        return _record(built, (cls.__name__, written))
+
+    COERCIONS.append(coerce)
+    try:
+        yield
+    finally:
+        COERCIONS.remove(coerce)
+
+
+def _shape_only_distribution(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The distribution; with latents among its arguments, of tensors that have no values."""
+    if not any(isinstance(leaf, SymbolicTensor) for leaf in tree_leaves((args, kwargs))):
+        return cls(*args, **kwargs)
+    try:
+        return cls(*tree_map(_shape_only, args), **tree_map(_shape_only, kwargs))
+    except RuntimeError:  # it looks at values (Wishart): give it some that it allows
+        bound = inspect.signature(cls.__init__).bind(None, *args, **kwargs)  # type: ignore[misc]
+        for name, value in bound.arguments.items():
+            if isinstance(value, SymbolicTensor):
+                bound.arguments[name] = _allowed(value, name in MATRICES)
+        return cls(*bound.args[1:], **bound.kwargs)
+
+
+def _allowed(latent: SymbolicTensor, is_matrix: bool) -> Tensor:
+    shape = tuple(latent.shape)
+    if is_matrix:
+        return torch.eye(shape[-1], dtype=torch.float64).expand(shape)
+    return torch.ones(shape, dtype=torch.float64)
+
+
+def _record(distribution: Any, record: tuple[str, dict[str, Any]]) -> Any:
+    plain_expand = getattr(distribution, "expand", None)
+    distribution._written = record
+    if plain_expand is not None:
+
+        def expand(batch_shape: Any, _instance: Any = None) -> Any:
+            return _record(plain_expand(batch_shape), record)
+
+        distribution.expand = expand
+    return distribution
+
+
+def _shape_only(value: Any) -> Any:
+    if isinstance(value, SymbolicTensor):
+        return value.as_subclass(Tensor)
+    return value.to("meta") if isinstance(value, Tensor) else value
+
+
+def both_masks(a: Any, b: Any) -> Any:
+    if a is None or a is True:
+        return None if b is True else b
+    if b is None or b is True:
+        return a
+    if a is False or b is False:
+        return False
+    return a & b
+
+
+def unwrapped(fn: Any) -> tuple[Any, Any]:
+    """The base distribution and the mask of its wrappers, aligned with the outer batch shape."""
+    mask = None
+    while type(fn).__name__ in WRAPPERS:
+        if type(fn).__name__ == "MaskedDistribution":
+            mask = both_masks(mask, fn._mask)
+        elif type(fn).__name__ == "Independent" and isinstance(mask, Tensor):
+            mask = mask.reshape(tuple(mask.shape) + (1,) * fn.reinterpreted_batch_ndims)
+        fn = fn.base_dist
+    return fn, mask
+
+
+def written(base: Any) -> tuple[str, dict[str, Any]]:
+    """The constructor's arguments as written; of a distribution made outside the model, its own."""
+    if hasattr(base, "_written"):
+        return base._written
+    kind = type(base).__name__
+    names = list(inspect.signature(type(base).__init__).parameters)[1:]
+    stored = {name: base.__dict__[name] for name in names if name in base.__dict__}
+    if not stored:
+        stored = {name: getattr(base, name) for name in names if hasattr(base, name)}
+    if (
+        "scale_tril" in names
+        and "covariance_matrix" not in stored
+        and "precision_matrix" not in stored
+    ):
+        stored["scale_tril"] = base.scale_tril
+    return kind, stored

@@ -1,0 +1,195 @@
+"""Rules of elementwise operations: arithmetic, powers, logarithms, and functions of tables."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitools.calculus.algebra.discrete import Discrete
+from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.algebra.products import Product, product
+from vitools.calculus.algebra.term import Unsupported
+from vitools.calculus.tracing.operations.rules import Node, as_discrete, expression, table_only
+
+
+def _binary(
+    left: object,
+    right: object,
+    on_tables: Callable[[Tensor, Tensor], Tensor],
+    on_expressions: Callable[[Expression, Expression], Expression],
+) -> Node:
+    if isinstance(left, Discrete) or isinstance(right, Discrete):
+        a, b = as_discrete(left), as_discrete(right)
+        if a is not None and b is not None:
+            return a.combine(b, on_tables)
+    return on_expressions(expression(left), expression(right))
+
+
+def add(input: object, other: object, *, alpha: float = 1) -> Node:
+    if alpha != 1:
+        other = multiply(other, alpha)
+    return _binary(input, other, torch.add, operator.add)
+
+
+def subtract(input: object, other: object, *, alpha: float = 1) -> Node:
+    if alpha != 1:
+        other = multiply(other, alpha)
+    return _binary(input, other, torch.sub, operator.sub)
+
+
+def reversed_subtract(input: object, other: object, *, alpha: float = 1) -> Node:
+    if alpha != 1:
+        raise Unsupported("rsub with alpha")
+    return subtract(other, input)
+
+
+def multiply(input: object, other: object) -> Node:
+    return _binary(input, other, torch.mul, operator.mul)
+
+
+def divide(input: object, other: object, *, rounding_mode: str | None = None) -> Node:
+    def on_tables(a: Tensor, b: Tensor) -> Tensor:
+        return torch.div(a, b, rounding_mode=rounding_mode)
+
+    if rounding_mode is not None and not (
+        isinstance(input, Discrete) and as_discrete(other) is not None
+    ):
+        raise Unsupported("rounding division of a continuous latent")
+    return _binary(input, other, on_tables, operator.truediv)
+
+
+def reversed_divide(input: object, other: object) -> Node:
+    return divide(other, input)
+
+
+def negate(input: Node) -> Node:
+    return input.apply(torch.neg) if isinstance(input, Discrete) else -input
+
+
+def identity(input: Node, *_: object, **__: object) -> Node:
+    return input
+
+
+def cast(input: Node, *arguments: object, dtype: object = None, **_: object) -> Node:
+    target = dtype if dtype is not None else next(iter(arguments), None)
+    if isinstance(target, torch.dtype) and not target.is_floating_point:
+        return integer(input)
+    return input
+
+
+def integer(input: Node) -> Node:
+    if isinstance(input, Discrete):
+        return input
+    raise Unsupported("rounding a continuous latent to an integer")
+
+
+def power(input: object, exponent: object) -> Node:
+    if isinstance(input, Discrete) and isinstance(exponent, int | float):
+        number = exponent
+        return input.apply(lambda table: table**number)
+    if isinstance(exponent, Tensor) and exponent.numel() == 1:
+        exponent = float(exponent)
+    if not isinstance(exponent, int | float):
+        raise Unsupported("a power with a varying exponent")
+    return expression(input).power(float(exponent))
+
+
+def _fixed_power(exponent: float) -> Callable[[object], Node]:
+    return lambda input: expression(input).power(exponent)
+
+
+def log(input: Node) -> Node:
+    return input.apply(torch.log) if isinstance(input, Discrete) else input.log()
+
+
+def log1p(input: Node) -> Node:
+    return log(add(input, 1.0))
+
+
+def exp(input: Node) -> Node:
+    if isinstance(input, Discrete):
+        return input.apply(lambda table: table.double().exp())
+    if isinstance(input, Product):
+        raise Unsupported("the exponential of a product")
+    return product(input, "exp")
+
+
+def logical_not(input: Node) -> Node:
+    return table_only(input, "logical_not").apply(torch.logical_not)
+
+
+def _of_tables(name: str) -> Callable[[Node, object], Node]:
+    """A torch function of two arguments that acts on discrete latents alone."""
+    function: Callable[..., Tensor] = getattr(torch, name)
+
+    def act(input: Node, other: object) -> Node:
+        a, b = as_discrete(input), as_discrete(other)
+        if a is None or b is None:
+            raise Unsupported(f"{name} of a continuous latent")
+        return a.combine(b, function)
+
+    return act
+
+
+def _of_table(name: str) -> Callable[[Node], Node]:
+    """A torch function of one argument that acts on discrete latents alone."""
+    function: Callable[..., Tensor] = getattr(torch, name)
+    return lambda input: table_only(input, name).apply(lambda table: function(table.double()))
+
+
+POWERS = {"square": 2.0, "sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1.0}
+ON_TWO_TABLES = (
+    "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "bitwise_and",
+    "bitwise_or", "bitwise_xor", "minimum", "maximum", "remainder", "fmod", "floor_divide",
+)  # fmt: skip
+SPELLINGS = {"and": "logical_and", "or": "logical_or", "mod": "remainder"}
+ON_A_TABLE = ("abs", "sigmoid", "floor", "ceil", "round", "sign", "lgamma", "tanh")
+
+RULES: dict[str, Callable[..., Any]] = {
+    "add": add,
+    "radd": add,
+    "sub": subtract,
+    "subtract": subtract,
+    "rsub": reversed_subtract,
+    "mul": multiply,
+    "rmul": multiply,
+    "multiply": multiply,
+    "div": divide,
+    "truediv": divide,
+    "true_divide": divide,
+    "divide": divide,
+    "rdiv": reversed_divide,
+    "rtruediv": reversed_divide,
+    "neg": negate,
+    "negative": negate,
+    "pos": identity,
+    "positive": identity,
+    "clone": identity,
+    "detach": identity,
+    "contiguous": identity,
+    "cpu": identity,
+    "requires_grad_": identity,
+    "to": cast,
+    "type": cast,
+    "type_as": cast,
+    "double": cast,
+    "float": cast,
+    "long": integer,
+    "int": integer,
+    "bool": integer,
+    "pow": power,
+    "log": log,
+    "log1p": log1p,
+    "exp": exp,
+    "logical_not": logical_not,
+    "bitwise_not": logical_not,
+    "invert": logical_not,
+    **{name: _fixed_power(exponent) for name, exponent in POWERS.items()},
+    **{name: _of_tables(name) for name in ON_TWO_TABLES},
+    **{name: _of_tables(meant) for name, meant in SPELLINGS.items()},
+    **{name: _of_table(name) for name in ON_A_TABLE},
+}

@@ -1,0 +1,232 @@
+"""Run a Pyro model once and write down what it states: sites, plates, arguments as expressions.
+
+Latents become shape-only tensors (:mod:`symbolic`), and distributions remember the arguments they
+were written with (:mod:`constructors`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyro
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vitools.calculus.algebra.discrete import Discrete
+from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.tracing.constructors import (
+    both_masks,
+    constructors_recorded,
+    unwrapped,
+    written,
+)
+from vitools.calculus.tracing.symbolic import Refusal, SymbolicTensor
+from vitools.errors import NotConjugate, NotSupportedError
+
+
+@dataclass
+class Plate:
+    """A plate, the label its axis carries in every term, and its size."""
+
+    name: str
+    size: int
+    dim: int
+
+
+@dataclass
+class TracedSite:
+    """A sample statement: which distribution, of what arguments, over which plates."""
+
+    name: str
+    distribution: str
+    arguments: dict[str, Any]
+    shape: tuple[int, ...]  # of the value
+    batch_shape: tuple[int, ...]  # of the log density before any mask; event dims of to_event in it
+    base_event_dim: int  # dims of one draw of the base distribution
+    to_event: int  # how many of the last batch dims the model declared event dims
+    plates: dict[int, Plate]  # by dim of the batch shape counted from the left
+    observed: Tensor | None
+    value: Expression | Discrete | None
+    mask: Tensor | None
+    scale: float | Tensor  # aligned with the batch shape
+    support_size: int = 0
+    fn: Any = field(default=None, repr=False)
+
+    @property
+    def is_latent(self) -> bool:
+        return self.observed is None
+
+
+@dataclass
+class ModelTrace:
+    sites: dict[str, TracedSite]
+    deterministic: dict[str, Any]
+    plates: dict[str, Plate]
+
+
+def trace_model(
+    model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ModelTrace:
+    recorder = Recorder()
+    with pyro.validation_enabled(False), constructors_recorded(), recorder, torch.no_grad():
+        try:
+            model(*args, **kwargs)
+        except RuntimeError as error:
+            if "meta" not in str(error):
+                raise
+            raise _not_followed(recorder, str(error)) from error
+    return recorder.trace
+
+
+def _not_followed(recorder: Recorder, reason: str) -> NotConjugate:
+    """The model does with a latent what needs its value."""
+    latents = [name for name, site in recorder.trace.sites.items() if site.is_latent]
+    return NotConjugate(
+        f"after its latent sites {latents} the model does something with one of them that has no "
+        f"closed form and needs its value ({reason.splitlines()[0]}); svi() and nuts() fit it, "
+        "because they run the model on values"
+    )
+
+
+class Recorder(Messenger):
+    """Fills latents with symbolic tensors and records every site with its final context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trace = ModelTrace({}, {}, {})
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["done"] or msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample":
+            return
+        kind, arguments = written(unwrapped(msg["fn"])[0])
+        if kind == "Delta" and set(arguments) <= {"v", "event_dim"}:  # a name for a value
+            shape = tuple(msg["fn"].batch_shape) + tuple(msg["fn"].event_shape)
+            msg["value"] = arguments["v"].expand(shape)
+            msg["infer"] = {**msg["infer"], "_deterministic": True}
+        else:
+            msg["value"] = _symbolic_value(msg["name"], msg["fn"])
+        msg["done"] = True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        fn, name = msg["fn"], msg["name"]
+        if type(fn).__name__ == "_Subsample":
+            return
+        if msg["infer"].get("_deterministic"):
+            self.trace.deterministic[name] = msg["value"]
+            return
+        if name in self.trace.sites:
+            raise NotSupportedError(
+                f"site {name!r} occurs twice in the model; give each its own name"
+            )
+        base, mask = unwrapped(fn)
+        kind, arguments = written(base)
+        value = msg["value"]
+        observed = None
+        if msg["is_observed"]:
+            if isinstance(value, SymbolicTensor):
+                raise NotConjugate(
+                    f"site {name!r} observes a quantity that depends on latents; condition on data, "
+                    "or use svi() or nuts(), which run the model on values"
+                )
+            observed = torch.empty(value.shape) if kind == "Unit" else torch.as_tensor(value)
+        elif not isinstance(value, SymbolicTensor) or not isinstance(
+            value.node, Expression | Discrete
+        ):
+            raise NotSupportedError(
+                f"latent site {name!r} was given a value by an effect handler inside the model; "
+                "cavi() needs the model without it"
+            )
+        shape = torch.broadcast_shapes(fn.batch_shape + fn.event_shape, value.shape)
+        event_dim = len(base.event_shape)
+        rank = len(shape) - event_dim
+        batch_shape = shape[:rank]
+        outer = len(fn.batch_shape)
+        plates: dict[int, Plate] = {}
+        for frame in msg["cond_indep_stack"]:
+            full = getattr(frame, "full_size", None) or frame.size
+            if full != frame.size:
+                raise NotSupportedError(
+                    f"plate {frame.name!r} is subsampled ({frame.size} of {full}); cavi() uses all "
+                    "the data: drop subsample_size, or use svi() for minibatches"
+                )
+            plate = Plate(frame.name, frame.size, frame.dim if frame.dim is not None else 0)
+            known = self.trace.plates.setdefault(frame.name, plate)
+            if frame.dim is not None and frame.size > 0:
+                plates[len(batch_shape) - (rank - outer) + frame.dim] = known
+        context = msg["mask"]
+        if isinstance(context, Tensor):
+            context = context.reshape(tuple(context.shape) + (1,) * (rank - outer))
+        mask = both_masks(mask, context)
+        scale = msg["scale"]
+        if isinstance(scale, Tensor):
+            scale = scale.reshape(tuple(scale.shape) + (1,) * (rank - outer))
+        else:
+            scale = float(scale)
+        node = value.node if isinstance(value, SymbolicTensor) else None
+        self.trace.sites[name] = TracedSite(
+            name=name,
+            distribution=kind,
+            arguments={key: _node(argument) for key, argument in arguments.items()},
+            shape=shape,
+            batch_shape=batch_shape,
+            base_event_dim=event_dim,
+            to_event=rank - outer,
+            plates=plates,
+            observed=observed,
+            value=node if isinstance(node, Expression | Discrete) else None,
+            mask=mask if isinstance(mask, Tensor) else None,
+            scale=0.0 if mask is False else scale,
+            support_size=_support_size(base, kind) if observed is None else 0,
+            fn=base,
+        )
+
+
+def _node(argument: Any) -> Any:
+    if isinstance(argument, SymbolicTensor):
+        return argument.node
+    if isinstance(argument, Distribution):
+        sites = _sites_within(argument)
+        return Refusal("it is a distribution of its own", sites) if sites else argument
+    return argument
+
+
+def _sites_within(distribution: Any) -> frozenset[str]:
+    """The latents on which a distribution's arguments depend."""
+    base, _ = unwrapped(distribution)
+    found: set[str] = set()
+    for argument in written(base)[1].values():
+        node = _node(argument)
+        if isinstance(node, Refusal):
+            found |= node.sites
+        elif isinstance(node, Expression | Discrete):
+            found |= node.sites()
+    return frozenset(found)
+
+
+def _support_size(base: Any, kind: str) -> int:
+    if kind in ("Categorical", "OneHotCategorical"):
+        shape = base._param.shape if kind == "Categorical" else base.event_shape
+        return int(shape[-1])
+    return 2 if kind == "Bernoulli" else 0
+
+
+def _symbolic_value(name: str, fn: Any) -> SymbolicTensor:
+    base, _ = unwrapped(fn)
+    kind, _ = written(base)
+    shape = tuple(fn.batch_shape) + tuple(fn.event_shape)
+    node: Expression | Discrete | Refusal
+    dtype = None
+    if kind == "Categorical":
+        node = Discrete.latent(name, shape, torch.arange(_support_size(base, kind)))
+        dtype = torch.long
+    elif kind == "Bernoulli":
+        node = Discrete.latent(name, shape, torch.tensor([0.0, 1.0], dtype=torch.float64))
+    elif kind == "OneHotCategorical":
+        node = Expression.latent(name, shape, "indicator")
+    else:
+        node = Expression.latent(name, shape)
+    return SymbolicTensor.wrap(torch.empty(shape, device="meta", dtype=dtype), node)

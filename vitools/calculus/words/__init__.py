@@ -1,0 +1,1 @@
+"""Updates, refusals and what a factorisation loses, in words."""

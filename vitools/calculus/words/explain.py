@@ -1,0 +1,202 @@
+"""Say in words what a model's coordinate updates are, or why a site has none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from textwrap import wrap
+from typing import Any
+
+from vitools.calculus.algebra.term import Unsupported
+from vitools.calculus.blocks.block import Block
+from vitools.calculus.blocks.chain import is_chain
+from vitools.calculus.blocks.plan import make_blocks
+from vitools.calculus.blocks.single import discrete_batch
+from vitools.calculus.densities.log_joint import (
+    ClosedTerm,
+    ExpectedLogJoint,
+    advice,
+    expected_log_joint,
+    log_density,
+)
+from vitools.calculus.model import ConjugateModel
+from vitools.calculus.tracing.alternatives import alternative
+from vitools.calculus.tracing.symbolic import Refusal
+from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
+from vitools.calculus.words.dependence import in_words, kept_apart
+from vitools.calculus.words.naming import DataNames
+from vitools.calculus.words.tables import Row, folded, span, table
+from vitools.calculus.words.wording import family, update
+from vitools.errors import NotConjugate
+from vitools.families import FAMILY_OF_PRIOR
+from vitools.isolation import ParamState, full_plates, isolated, seeded
+from vitools.problem.reading.program import Program, name_of
+
+WIDTH = 100
+"""Columns that a reason may take before it is broken."""
+LARGEST_TABLE = 10_000
+"""Cases of discrete latents whose joint table is small for every row."""
+
+
+def explain(
+    model: Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    kwargs: dict[str, Any] | None = None,
+    params: ParamState | None = None,
+) -> str:
+    """A table of the latents: family of q, parents, closed-form update (or the reason for none).
+
+    ``q(z)`` are the probabilities of a discrete latent, ``1[x]`` the indicators of a category in the
+    data; sums run over plates; what depends on data alone is written with the names of observed
+    sites and arguments.
+
+    Args:
+        params: values of the model's ``pyro.param`` statements; their initial ones if omitted.
+
+    Example:
+        >>> import pyro, torch
+        >>> import pyro.distributions as dist
+        >>> def coin(flips):
+        ...     p = pyro.sample("p", dist.Beta(1.0, 1.0))
+        ...     with pyro.plate("flips", len(flips)):
+        ...         pyro.sample("heads", dist.Bernoulli(p), obs=flips)
+        >>> print(explain(coin, (torch.tensor([1.0, 1.0, 0.0]),)))
+        site  family  parents  update
+        p     Beta    -        Beta(3, 2)
+        1 of 1 latents have closed-form updates.
+    """
+    program = Program(model, args, kwargs or {}, name_of(model))
+    with seeded(0), isolated(params, model), full_plates():
+        try:
+            conjugate = ConjugateModel(model, args, dict(program.kwargs))
+        except NotConjugate as error:
+            return _refusal(program, error)
+    trace = conjugate.trace
+    stated = expected_log_joint(trace)
+    names = DataNames(trace, program.arguments())
+    rows = _updates(trace, conjugate.blocks, stated, names)
+    count = len(conjugate.latents)
+    enter = [
+        f"; data enter as {len(distinct.multiplicity)} distinct rows of {len(distinct.inverse)} "
+        f"({plate})"
+        for plate, distinct in conjugate.rows.items()
+    ]
+    summary = f"{count} of {count} latents have closed-form updates{''.join(enter)}."
+    apart = [
+        f"{in_words(group)}; {_kept_by([trace.sites[name] for name in group], stated.terms)}."
+        for group in kept_apart(conjugate.blocks, stated.terms)
+    ]
+    return "\n".join([table(folded(rows)), *names.legend(), *apart, summary])
+
+
+def _kept_by(sites: list[TracedSite], terms: Sequence[ClosedTerm]) -> str:
+    """How the dependence of discrete latents is kept."""
+    cases = math.prod(site.support_size for site in sites)
+    try:
+        discrete_batch(sites)
+        shared = is_chain(sites, terms) or cases <= LARGEST_TABLE
+    except Unsupported:
+        shared = False
+    if not shared:
+        return "svi() and nuts() sum them out exactly"
+    return f"joint=[({span([repr(site.name) for site in sites]).replace(' … ', ', …, ')})] keeps it"
+
+
+def _updates(
+    trace: ModelTrace, blocks: Sequence[Block], stated: ExpectedLogJoint, names: DataNames
+) -> list[Row]:
+    return [
+        (
+            ", ".join(block.names),
+            family(block),
+            _listed(_parents(trace, block)),
+            update(block, stated, names),
+        )
+        for block in blocks
+    ]
+
+
+def _refusal(program: Program, error: NotConjugate) -> str:
+    """The updates of the sites that have one, given the others; and why those have none."""
+    try:
+        trace = trace_model(program.model, program.args, dict(program.kwargs))
+    except NotConjugate as raised:
+        return f"no latent has a closed-form update: {raised}"
+    faults, unstated = _faults(trace, error)
+    sites = {n: s for n, s in trace.sites.items() if s.is_latent}
+    stated = expected_log_joint(trace, without=unstated)
+    names = DataNames(trace, program.arguments())
+    with_update = replace(trace, sites={n: s for n, s in sites.items() if n not in faults})
+    blocks = make_blocks(with_update, stated.terms, (), ())
+    written = {row[0]: row for row in _updates(trace, blocks, stated, names)}
+    instead = alternative(trace)
+    rows = [
+        written[site.name]
+        if site.name in written
+        else (
+            site.name,
+            site.distribution,
+            _listed(n for n in _sites_in(site) if n in trace.sites),
+            _reason(site, trace, faults[site.name], instead),
+        )
+        for site in sites.values()
+    ]
+    summary = f"{len(written)} of {len(sites)} latents have closed-form updates."
+    return "\n".join([table(folded(rows)), *names.legend(), summary])
+
+
+def _faults(trace: ModelTrace, error: NotConjugate) -> tuple[dict[str, str], set[str]]:
+    """Why latents have no update, and the sites whose density is no sum of terms."""
+    simplex = frozenset(n for n, s in trace.sites.items() if s.distribution == "Dirichlet")
+    faults: dict[str, str] = {}
+    unstated: set[str] = set()
+    for site in trace.sites.values():
+        try:
+            log_density(site, simplex)
+        except (NotConjugate, Unsupported) as raised:
+            unstated.add(site.name)
+            for name in {*_sites_in(site), *([site.name] if site.is_latent else [])}:
+                faults.setdefault(name, str(raised))
+        else:
+            if site.is_latent and site.distribution not in FAMILY_OF_PRIOR:
+                faults[site.name] = f"{site.distribution} has no conjugate family"
+    if not faults:
+        words = str(error.__cause__ or error)
+        faults = {n: words for n, s in trace.sites.items() if s.is_latent and repr(n) in words}
+    return faults, unstated
+
+
+def _reason(site: TracedSite, trace: ModelTrace, fault: str, instead: str) -> str:
+    """Why there is no update, and on a line of its own what to use instead."""
+    why = fault.removeprefix(f"site {site.name!r}: ")
+    if site.distribution not in FAMILY_OF_PRIOR:
+        children = [
+            f"{child.distribution} {child.name!r}"
+            for child in trace.sites.values()
+            if site.name in _sites_in(child)
+        ]
+        why = f"{site.distribution} is not conjugate to {', '.join(children) or 'anything'}"
+        instead = f"{advice(site)}; or {instead}"
+    lines = wrap(f"none: {why}", WIDTH, subsequent_indent="      ")
+    return "\n".join([*lines, f"      {instead}"])
+
+
+def _parents(trace: ModelTrace, block: Block) -> set[str]:
+    found = {name for site in block.names for name in _sites_in(trace.sites[site])}
+    return found - set(block.names)
+
+
+def _sites_in(site: TracedSite) -> set[str]:
+    """The latents that a site's distribution depends on."""
+    found: set[str] = set()
+    for argument in site.arguments.values():
+        if isinstance(argument, Refusal):
+            found |= argument.sites
+        elif hasattr(argument, "sites"):
+            found |= argument.sites()
+    return found
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(names)) or "-"

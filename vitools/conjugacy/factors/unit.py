@@ -1,7 +1,0 @@
-"""``pyro.factor``: log p is the factor itself."""
-
-from vitools.conjugacy.expression import Expression
-
-
-def unit(x: Expression, log_factor: Expression) -> Expression:
-    return log_factor

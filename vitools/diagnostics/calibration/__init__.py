@@ -1,0 +1,1 @@
+"""Calibration by simulated data: do the true values rank evenly?"""

@@ -1,0 +1,1 @@
+"""How well a fit predicts: LOO, WAIC, predictive checks."""

@@ -1,0 +1,1 @@
+"""Moments, and how far a fit's are from those of a reference."""

@@ -1,0 +1,1 @@
+"""Measurements turned into a verdict in words, with a remedy."""

@@ -1,0 +1,225 @@
+"""All figures on one fit, from one set of draws, and a second look before it is trusted."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from vitools.diagnostics.evidence.evidence_bounds import Evidence, evidence_of, exact_log_evidence
+from vitools.diagnostics.evidence.wasserstein_bounds import ErrorBounds, error_bounds
+from vitools.diagnostics.reference.accuracy import Accuracy, measure_accuracy
+from vitools.diagnostics.reference.convergence import Trend, trend
+from vitools.diagnostics.reference.distance import Distance, measure_distance
+from vitools.diagnostics.reference.moments import Moments, moments, quantities
+from vitools.diagnostics.reference.relabelling import (
+    advise,
+    advise_chains,
+    exchanged_plate,
+    switched_plate,
+)
+from vitools.diagnostics.verdict.remedy import suggest
+from vitools.diagnostics.verdict.verdict import LIGHT_SHARE, RICHER, Grade, Verdict, reach_verdict
+from vitools.diagnostics.weights.bounds import bound
+from vitools.diagnostics.weights.correction import measure_correction, psis_moments
+from vitools.diagnostics.weights.khat import khat_threshold
+from vitools.diagnostics.weights.psis import SmoothedWeights, smooth
+from vitools.diagnostics.weights.site_khat import SiteKhat, site_khats
+from vitools.posterior import DrawsPosterior, Estimate, GridPosterior, Posterior, Status
+
+CLEAR_KHAT = 0.4
+"""A latent whose own k̂ is below this is not blamed by name."""
+
+SECOND_LOOK = 4
+"""Times as many draws have to say the same before weights alone earn ``trust``."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the judge found.
+
+    Attributes:
+        bound, khat: ``None`` for a fit without density.
+        accuracy: ``None`` without a reference.
+        verdict: grade, reason and advice.
+        draws: the judged quantities at the draws used, ``{name: [n, *shape]}``, on the CPU.
+        moments: their moments, exact where the fit gives them.
+        evidence: bounds on log p(x) for as many K as the draws allow; ``None`` without density.
+        weights: smoothed importance weights of the draws; ``None`` where undefined.
+        site_khats: the worst entry of each latent, ``{site: SiteKhat}``; empty where undefined.
+        psis_moments: the posterior's moments as the weights have them, where k̂ is below its
+            threshold (or the weights are all but equal); else empty.
+        correction: the fit's moments against those; ``None`` where there are none.
+        error_bounds: guaranteed limits to the errors of means and sds; ``None`` where k̂ ≥ 1/2.
+        distance: from the reference's draws; ``None`` where none were given.
+        trend: what the end of the fit's record says; of an engine that does not iterate, that there
+            is none.
+    """
+
+    bound: Estimate | None
+    khat: Estimate | None
+    accuracy: Accuracy | None
+    verdict: Verdict
+    draws: dict[str, Tensor]
+    moments: dict[str, Moments]
+    evidence: Evidence | None = None
+    weights: SmoothedWeights | None = None
+    site_khats: dict[str, SiteKhat] = field(default_factory=dict)
+    psis_moments: dict[str, Moments] = field(default_factory=dict)
+    correction: Accuracy | None = None
+    error_bounds: ErrorBounds | None = None
+    distance: Distance | None = None
+    trend: Trend | None = None
+
+
+def judge(
+    posterior: Posterior,
+    reference: Mapping[str, Moments] | None = None,
+    *,
+    num_samples: int = 1000,
+    seed: int = 0,
+    reference_draws: Mapping[str, Tensor] | None = None,
+    least_evidence: Estimate | None = None,
+) -> Judgement:
+    """Draw from a fit and compute everything the verdict rests on.
+
+    Where the verdict is ``trust`` and rests on weights alone, it is looked at again with
+    :data:`SECOND_LOOK` times as many draws, and is ``use with care`` if those do not bear it out: few
+    draws seldom see the tail that a fit lacks. All other figures are of the first draws.
+
+    Args:
+        reference: moments to compare with, from :func:`~vitools.diagnostics.reference.moments.moments`.
+        num_samples: draws from a fit with a density; a sampler's own draws are all used.
+        reference_draws: draws of the same quantities ``{name: [n, *shape]}``, e.g. another
+            judgement's ``draws``, for :class:`~vitools.diagnostics.reference.distance.Distance`.
+        least_evidence: a lower bound on log p(x) from elsewhere (the bound of another fit). A fit
+            that cannot account for nine tenths of it misses a mode. Not applied where the model's
+            sites are not identified (``problem.invariants``): one of several equal modes is enough
+            there.
+    """
+    found = _look(posterior, reference, num_samples, seed, reference_draws, least_evidence)
+    if found.verdict.grade is not Grade.TRUST or not _rests_on_weights(found):
+        return found
+    count = SECOND_LOOK * num_samples
+    second = _look(posterior, None, count, seed, None, least_evidence).verdict
+    if second.grade is Grade.TRUST:
+        return found
+    doubt = Verdict(Grade.CARE, f"at {count} draws, {second.reason}", second.advice)
+    return replace(found, verdict=doubt)
+
+
+def _rests_on_weights(found: Judgement) -> bool:
+    """Whether nothing but weights that differ speaks for a fit."""
+    if found.accuracy is not None or found.weights is None or found.correction is None:
+        return False
+    return found.weights.effective_size < LIGHT_SHARE * len(found.weights.weights)
+
+
+def _look(
+    posterior: Posterior,
+    reference: Mapping[str, Moments] | None,
+    num_samples: int,
+    seed: int,
+    reference_draws: Mapping[str, Tensor] | None,
+    least_evidence: Estimate | None,
+) -> Judgement:
+    """What one set of draws says."""
+    problem = posterior.problem
+    with torch.no_grad():
+        if isinstance(posterior, DrawsPosterior):
+            values, log_weights = posterior.pooled(), None
+        else:
+            values, log_q = posterior.sample_with_log_prob(num_samples, seed)
+            # without continuous latents there is one value for all draws, hence expand
+            log_weights = (problem.log_joint(values) - log_q).expand(num_samples)
+        judged = quantities(problem, values) if values else {}
+        draws = {name: value.detach().cpu() for name, value in judged.items()}
+        found = moments(posterior, draws)
+    accuracy = None if reference is None else measure_accuracy(found, reference)
+    distance = None if reference_draws is None else measure_distance(draws, reference_draws)
+    record = trend(posterior.history)
+    if log_weights is None or isinstance(posterior, GridPosterior):
+        lower = posterior.log_evidence if isinstance(posterior, GridPosterior) else None
+        khat = None if lower is None else Estimate(0.0)
+        verdict = reach_verdict(
+            posterior.status,
+            detail=posterior.detail,
+            bound=lower,
+            khat=khat,
+            accuracy=accuracy,
+            advice=_of_chains(posterior),
+        )
+        known = None if lower is None else Evidence({1: lower}, {}, lower, lower)
+        return Judgement(
+            lower, khat, accuracy, verdict, draws, found, known, distance=distance, trend=record
+        )
+    lower = bound(log_weights)
+    known = evidence_of(log_weights, exact_log_evidence(problem))
+    if not bool(torch.isfinite(log_weights).all()):
+        verdict = reach_verdict(
+            posterior.status, detail=posterior.detail, bound=lower, accuracy=accuracy
+        )
+        return Judgement(
+            lower, None, accuracy, verdict, draws, found, known, distance=distance, trend=record
+        )
+    weights, khats = smooth(log_weights), site_khats(problem, values, log_weights)
+    threshold = khat_threshold(num_samples)
+    share = weights.effective_size / num_samples
+    is_usable = weights.khat.value <= threshold or share >= LIGHT_SHARE
+    correction = measure_correction(draws, weights) if draws and is_usable else None
+    remedy = suggest(posterior, values, weights, khats, correction) if values else RICHER
+    plate = None if reference is None else exchanged_plate(problem, found, reference)
+    verdict = reach_verdict(
+        posterior.status,
+        detail=posterior.detail,
+        bound=lower,
+        khat=weights.khat,
+        threshold=threshold,
+        accuracy=accuracy,
+        correction=correction,
+        effective_share=share,
+        culprit=_culprit(khats),
+        missing=_missing(posterior, log_weights, known.exact or least_evidence),
+        remedy=remedy if plate is None else advise(plate),
+    )
+    return Judgement(
+        lower,
+        weights.khat,
+        accuracy,
+        verdict,
+        draws,
+        found,
+        known,
+        weights,
+        khats,
+        psis_moments(draws, weights) if is_usable else {},
+        correction,
+        error_bounds(values, log_weights) if values else None,
+        distance,
+        record,
+    )
+
+
+def _of_chains(posterior: Posterior) -> str:
+    """What ails chains that do not mix, where it is their labels."""
+    if not isinstance(posterior, DrawsPosterior) or posterior.status is not Status.NOT_MIXED:
+        return ""
+    plate = switched_plate(posterior)
+    return "" if plate is None else advise_chains(plate)
+
+
+def _culprit(khats: Mapping[str, SiteKhat]) -> str:
+    """The latent that makes the weights heavy, where one can be told from the rest."""
+    worst = max(khats.values(), key=lambda found: found.value, default=None)
+    return f"{worst.at} ({worst.value:.2f})" if worst and worst.value > CLEAR_KHAT else ""
+
+
+def _missing(posterior: Posterior, log_weights: Tensor, known: Estimate | None) -> Estimate | None:
+    """What the fit's draws leave of the evidence that is known to be there, in nats."""
+    if known is None or posterior.problem.invariants is not None:
+        return None
+    log_weights = log_weights.detach().double()
+    level = log_weights.logsumexp(0) - math.log(len(log_weights))
+    error = float((log_weights - level).exp().std()) / math.sqrt(len(log_weights))
+    return Estimate(known.value - float(level), math.hypot(error, known.standard_error))

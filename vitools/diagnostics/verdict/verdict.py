@@ -1,0 +1,280 @@
+"""A verdict in words on one fit, by stated rules.
+
+The worst of these decides. Of a mean and an sd that are equally bad, the one that is further beyond
+its limit is named; else the first listed:
+
+===============================  =================================================
+do not use                       the engine diverged, or chains have not mixed
+                                 a draw of the fit has zero or undefined density
+                                 the evidence seen by the fit is a fraction of what is known
+                                 a mean is off by more than 1 sd
+                                 an sd is off by more than a factor of 3
+                                 k̂ above the threshold, and no reference to check against
+use with care                    the engine stopped at its limit or was interrupted
+                                 a mean is off by more than 0.2 sd
+                                 an sd is off by more than 25 %
+                                 k̂ above the threshold, though the reference confirms the moments
+trust                            otherwise
+===============================  =================================================
+
+Means and sds are held against the reference where there is one, else against the fit's own draws
+reweighted towards the posterior (:mod:`~vitools.diagnostics.weights.correction`), which is possible where
+k̂ is below its threshold min(1 - 1/log₁₀ S, 0.7) at S draws. Reweighting is itself an estimate, drawn
+towards the fit: the limits are 0.175 sd and 20 % then, and half of those where k̂ is above 1/2 (or
+unknown moments: ``use with care``). ``do not use`` is said of a deviation
+that clears its limit by two standard errors; ``trust`` only where the estimate itself is within.
+
+Where the weights' effective size is at least 95 % of the draws, a k̂ above the threshold speaks of far
+tails that hardly matter (the estimated χ² divergence is below 0.06, the distance in total variation
+below 0.12): it does not reject then, and the halved limits apply.
+
+``trust`` that rests on weights which differ more than that is said only where four times as many draws
+say it, too (:func:`~vitools.diagnostics.verdict.judgement.judge`): weights are drawn towards the fit the more
+the fewer they are, and most where the fit lacks a tail.
+
+Weights see the fit's own draws only: a mode that the fit misses altogether leaves no trace in them,
+which is why a reference outranks them, and why a bound of another fit that lies above all that this
+one can account for counts against it.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from vitools.diagnostics.reference.accuracy import SURE, Accuracy
+from vitools.posterior import Estimate, Status
+
+MEAN_LIMIT, FATAL_MEAN_ERROR = 0.2, 1.0
+SD_TOLERANCE = 0.25
+CORRECTION_LIMITS = (0.175, 0.2)
+"""Mean error and deviation of the sd ratio from one, as reweighting shows them."""
+DOUBTFUL_KHAT = 0.5
+LIGHT_SHARE = 0.95
+"""Weights whose effective size is this share of the draws all but agree; their tail matters little."""
+SD_FACTOR_LIMIT = 3.0
+LEAST_SHARE = 0.9
+"""The share of the known evidence that a fit has to account for."""
+
+
+class Grade(Enum):
+    """How much to rely on a fit, best first."""
+
+    TRUST = "trust"
+    CARE = "use with care"
+    REJECT = "do not use"
+
+    @property
+    def rank(self) -> int:
+        """0 for the best."""
+        return list(Grade).index(self)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A grade, the reason in one sentence, and the next thing to try (empty where all is well)."""
+
+    grade: Grade
+    reason: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        return self.grade.value
+
+
+@dataclass(frozen=True)
+class _Complaint:
+    """A reason not to trust a fit.
+
+    Attributes:
+        excess: how far beyond its limit the figure is for certain, as a factor; infinite where no
+            figure is at fault.
+    """
+
+    verdict: Verdict
+    excess: float = math.inf
+
+
+RICHER = "try a richer guide (full covariance, other families), or nuts()"
+
+
+def reach_verdict(
+    status: Status,
+    *,
+    detail: str = "",
+    bound: Estimate | None = None,
+    khat: Estimate | None = None,
+    threshold: float = 0.7,
+    accuracy: Accuracy | None = None,
+    correction: Accuracy | None = None,
+    effective_share: float = 0.0,
+    culprit: str = "",
+    missing: Estimate | None = None,
+    remedy: str = RICHER,
+    advice: str = "",
+) -> Verdict:
+    """Apply the rules above to what is known of a fit.
+
+    Args:
+        detail: the engine's own words, e.g. ``"R-hat 1.00, ESS 3100"``.
+        bound, khat: ``None`` for a fit without density.
+        accuracy: ``None`` where there is no reference.
+        correction: what reweighting does to the fit's moments; used where k̂ is below the
+            threshold and there is no reference.
+        effective_share: the weights' effective size over the number of draws.
+        culprit: the latent that makes the weights heavy, with its k̂.
+        missing: log p(x), or a lower bound of it from elsewhere, less what this fit accounts for.
+        remedy: the next thing to try where the shape of the fit is at fault.
+        advice: the same where the engine's status is, if there is better than the status's own.
+
+    Example:
+        >>> verdict = reach_verdict(Status.CONVERGED, khat=Estimate(0.82, 0.1), culprit="tau")
+        >>> print(verdict, "|", verdict.reason)
+        do not use | k̂ 0.82 is above its threshold 0.70, on account of tau
+    """
+    found = [_of_status(status, detail, advice), _of_density(bound), _of_missing(missing)]
+    is_checked = accuracy is not None
+    if accuracy is not None:
+        limits = (MEAN_LIMIT, SD_TOLERANCE)
+        found += _of_moments(accuracy, limits, ("the reference", "the reference's"), remedy)
+    is_light = effective_share >= LIGHT_SHARE
+    if khat is not None and khat.value > threshold and not is_light:
+        found.append(_of_khat(khat, threshold, is_checked, culprit, remedy))
+    elif khat is not None and not is_checked:
+        found += _of_weights(khat, correction, remedy)
+    complaints = [complaint for complaint in found if complaint is not None]
+    if complaints:
+        return max(complaints, key=lambda c: (c.verdict.grade.rank, c.excess)).verdict
+    words = _praise(detail, khat, threshold, effective_share, accuracy, correction)
+    return Verdict(Grade.TRUST, words)
+
+
+def _of_status(status: Status, detail: str, advice: str) -> _Complaint | None:
+    if status.is_good:
+        return None
+    grade = Grade.REJECT if status in (Status.DIVERGED, Status.NOT_MIXED) else Grade.CARE
+    said = status.label + (f" ({detail})" if detail else "")
+    return _Complaint(Verdict(grade, said, advice or status.advice))
+
+
+def _of_density(bound: Estimate | None) -> _Complaint | None:
+    if bound is None or math.isfinite(bound.value):
+        return None
+    return _Complaint(
+        Verdict(
+            Grade.REJECT,
+            "some of its draws have zero or undefined density under the model",
+            "choose a guide whose support is that of each site, or fit again with a smaller step",
+        )
+    )
+
+
+def _of_missing(missing: Estimate | None) -> _Complaint | None:
+    if missing is None or not missing.value - SURE * missing.standard_error > -math.log(
+        LEAST_SHARE
+    ):
+        return None
+    return _Complaint(
+        Verdict(
+            Grade.REJECT,
+            f"its draws account for {math.exp(-missing.value):.2g} of the evidence that is known to "
+            "be there",
+            "start from several seeds (another mode holds the rest), or use nuts()",
+        )
+    )
+
+
+def _of_weights(
+    khat: Estimate, correction: Accuracy | None, remedy: str
+) -> list[_Complaint | None]:
+    """What the fit's own weights say of its moments, k̂ being below the threshold."""
+    is_doubtful = khat.value > DOUBTFUL_KHAT
+    if correction is None:
+        said = f"k̂ {khat.value:.2f} is above {DOUBTFUL_KHAT}, and nothing confirms the moments"
+        return [_Complaint(Verdict(Grade.CARE, said, remedy))] if is_doubtful else []
+    mean, sd = (limit / 2 if is_doubtful else limit for limit in CORRECTION_LIMITS)
+    words = ("where its weights put it", "what its weights say")
+    return _of_moments(correction, (mean, sd), words, remedy)
+
+
+def _of_moments(
+    accuracy: Accuracy, limits: tuple[float, float], against: tuple[str, str], remedy: str
+) -> list[_Complaint | None]:
+    where, whose = against
+    return [
+        _of_means(accuracy, limits[0], where, remedy),
+        _of_sds(accuracy, limits[1], whose, remedy),
+    ]
+
+
+def _of_means(accuracy: Accuracy, limit: float, where: str, remedy: str) -> _Complaint | None:
+    error = accuracy.mean_error
+    if not error.value > limit:
+        return None
+    least = error.value - SURE * error.standard_error
+    said = f"the mean of {accuracy.mean_error_at} is {error.value:.2f} sd from {where}"
+    if least <= 0:
+        said += f", give or take {error.standard_error:.2f}: too few draws to tell"
+    is_fatal = least > FATAL_MEAN_ERROR
+    grade = Grade.REJECT if is_fatal else Grade.CARE
+    return _Complaint(
+        Verdict(grade, said, remedy), least / (FATAL_MEAN_ERROR if is_fatal else limit)
+    )
+
+
+def _of_sds(accuracy: Accuracy, limit: float, whose: str, remedy: str) -> _Complaint | None:
+    ratio = accuracy.sd_ratio
+    if abs(ratio.value - 1.0) <= limit:
+        return None
+    if ratio.value in (0.0, math.inf):
+        distance = math.inf
+    else:
+        distance = abs(math.log(ratio.value)) - SURE * ratio.standard_error / ratio.value
+    is_fatal = distance > math.log(SD_FACTOR_LIMIT)
+    is_narrow = ratio.value < 1.0
+    said = (
+        f"the sd of {accuracy.sd_ratio_at} is too {'narrow' if is_narrow else 'wide'}: "
+        f"{ratio.value:.2f} of {whose}"
+    )
+    allowed = SD_FACTOR_LIMIT if is_fatal else 1.0 - limit if is_narrow else 1.0 + limit
+    return _Complaint(
+        Verdict(Grade.REJECT if is_fatal else Grade.CARE, said, remedy),
+        distance / abs(math.log(allowed)),
+    )
+
+
+def _of_khat(
+    khat: Estimate, threshold: float, is_checked: bool, culprit: str, remedy: str
+) -> _Complaint:
+    said = f"k̂ {khat.value:.2f} is above its threshold {threshold:.2f}"
+    if culprit:
+        said += f", on account of {culprit}"
+    if is_checked:
+        said += ", so the joint density is off, though means and sds agree with the reference"
+        advice = "use it for the moments of single entries; else " + remedy
+        return _Complaint(Verdict(Grade.CARE, said, advice), 0.0)
+    return _Complaint(Verdict(Grade.REJECT, said, remedy), 0.0)
+
+
+def _praise(
+    detail: str,
+    khat: Estimate | None,
+    threshold: float,
+    effective_share: float,
+    accuracy: Accuracy | None,
+    correction: Accuracy | None,
+) -> str:
+    parts = []
+    if khat is not None and khat.value > threshold:
+        parts.append(f"weights all but equal (effective size {100 * effective_share:.0f} %)")
+    elif khat is not None:
+        parts.append(f"k̂ {khat.value:.2f} of at most {threshold:.2f}")
+    elif detail:
+        parts.append(detail)
+    if accuracy is not None:
+        parts.append(f"means within {accuracy.mean_error.value:.2f} sd of the reference")
+    elif correction is not None:
+        parts.append(f"reweighting moves means by at most {correction.mean_error.value:.2f} sd")
+        parts.append("no reference to check against")
+    else:
+        parts.append("no reference to check against")
+    return ", ".join(parts)

@@ -1,0 +1,1 @@
+"""Coordinate ascent: the moves, their acceleration, many starts in one batch, the engine."""

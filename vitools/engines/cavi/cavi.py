@@ -1,0 +1,177 @@
+"""Automatic coordinate ascent: closed-form updates derived from an unmodified Pyro model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from vitools.calculus import ConjugateModel
+from vitools.calculus.words.dependence import in_words, kept_apart
+from vitools.engines.cavi.coordinate_ascent import Ascent, Run, Schedule
+from vitools.engines.loop import ProgressCallback
+from vitools.errors import OptionError
+from vitools.isolation import full_plates, isolated
+from vitools.posterior import FactorisedPosterior, Status
+from vitools.problem import Problem, check_problem
+
+CLOSE = 0.1  # nats by which a start may miss the best bound and still have found the same answer
+
+
+def cavi(
+    problem: Problem,
+    *,
+    joint: Sequence[Sequence[str] | str] = (),
+    factorised: Sequence[str] = (),
+    max_sweeps: int = 1000,
+    tol: float = 1e-8,
+    accelerate: bool = True,
+    restarts: int = 1,
+    seed: int = 0,
+    order: Sequence[str] | None = None,
+    inner: Sequence[str] | None = None,
+    inner_sweeps: int | None = None,
+    warmup_sweeps: int | None = None,
+    collapse: bool = True,
+    progress: ProgressCallback | None = None,
+) -> FactorisedPosterior:
+    """Fit q(θ, z) = ∏ q(block) by coordinate ascent, every update in closed form.
+
+    The model is any Pyro model whose latents are conditionally conjugate; the updates are derived
+    from it (Winn and Bishop 2005, "Variational message passing"). The bound is exact, in float64.
+
+    Args:
+        joint: blocks of sites that share one factor: ``("z1", "z2")`` for discrete sites of one
+            plate (three and more that follow one another, as the states of a hidden Markov model
+            do, by forward and backward recursions) or for Gaussian sites; ``"W[factors]"`` for a
+            Gaussian site with one covariance along that plate. Elements of a Gaussian site that a
+            factor couples always share one.
+        factorised: Gaussian sites to keep fully factorised instead, updated element by element.
+        max_sweeps: updates of every block, per restart (an accelerated step counts three).
+        tol: stop when the bound's relative change is at most ``tol`` **and** no factor moved by more
+            than ``tol ** 0.75`` (root of the symmetrised KL divergence); the bound alone can be flat
+            where q still moves.
+        accelerate: extrapolate with SQUAREM where the bound does not fall; never changes a fixed
+            point.
+        restarts: random starts, run as one batch where memory allows; the best is returned, with
+            the bounds of all in ``restart_bounds``.
+        order: the sites in the order of their updates; by default children before parents.
+        inner: sites iterated in each sweep before the others move; by default latents beside the
+            data that depend on each other, if one of them is continuous: the topics of words and
+            the topic weights of their documents. ``()`` for none.
+        inner_sweeps: how often; by default until they settle, at most 10 times.
+        warmup_sweeps: sweeps at the start in which the inner sites begin afresh each time, so that
+            early globals do not tie them down; the bound may fall until they are over. By default
+            as many as raise the bound by a thousandth; 0 for none.
+        collapse: treat rows of equal data as one row with a multiplicity (exact).
+        progress: called a few times a second with a :class:`~vitools.engines.loop.Progress`.
+
+    Returns:
+        A :class:`~vitools.posterior.FactorisedPosterior`.
+
+    Raises:
+        NotConjugate: a site has no closed-form update; the message names it and says why.
+
+    Example:
+        >>> import pyro, torch
+        >>> import pyro.distributions as dist
+        >>> from vitools import Problem
+        >>> def coin(flips):
+        ...     p = pyro.sample("p", dist.Beta(1.0, 1.0))
+        ...     with pyro.plate("flips", len(flips)):
+        ...         pyro.sample("heads", dist.Bernoulli(p), obs=flips)
+        >>> fit = cavi(Problem(coin, torch.tensor([1.0, 1.0, 0.0])))
+        >>> round(float(fit.mean()["p"]), 4), str(fit.elbo())
+        (0.6, '-2.48 (exact)')
+    """
+    _check_options(max_sweeps, tol, restarts, inner_sweeps, warmup_sweeps, seed)
+    _check_lists(joint=joint, factorised=factorised, order=order, inner=inner)
+    began = time.perf_counter()
+    schedule = Schedule(tol, max_sweeps, accelerate, inner_sweeps, warmup_sweeps)
+    runs: list[Run] = []
+    check_problem(problem, "cavi()")
+    problem.refuse_unlisted("cavi()")
+    with isolated(problem.params), full_plates(), torch.no_grad():
+        model = ConjugateModel(
+            problem.model,
+            problem.args,
+            problem.kwargs,
+            joint=joint,
+            factorised=factorised,
+            order=order,
+            inner=inner,
+            collapse=collapse,
+        )
+        seeds = list(range(seed, seed + restarts))
+        interrupted = False
+        try:
+            while seeds and not interrupted:
+                ascent = Ascent(model, seeds, schedule)
+                seeds = seeds[ascent.count :]
+                status = ascent.run(progress, began)
+                runs += ascent.runs(status)
+                interrupted = status is Status.INTERRUPTED
+        except KeyboardInterrupt:  # while a later start was made ready
+            interrupted = True
+        if not runs:
+            raise KeyboardInterrupt  # not one sweep was finished: there is no fit to keep
+        best = max(runs, key=lambda run: run.bound)
+        model.load(best.state)
+        factors = model.factors()
+        apart = [in_words(group) for group in kept_apart(model.blocks, model.joint.terms)]
+    return FactorisedPosterior(
+        problem,
+        factors,
+        best.bound,
+        restart_bounds=[run.bound for run in runs],
+        engine="cavi",
+        status=Status.INTERRUPTED if interrupted else best.status,
+        detail="; ".join([_detail(best, runs, restarts), *apart]),
+        history=best.history,
+        seconds=time.perf_counter() - began,
+        seed=seed,
+    )
+
+
+def _detail(best: Run, runs: Sequence[Run], restarts: int) -> str:
+    words = f"{len(best.history)} sweeps"
+    if restarts > 1:
+        bounds = [run.bound for run in runs]
+        close = sum(bound >= best.bound - CLOSE for bound in bounds)
+        words += (
+            f", best of {len(runs)} starts (bounds {min(bounds):.1f} to {max(bounds):.1f}, "
+            f"{close} within {CLOSE} of the best)"
+        )
+    return words
+
+
+def _check_options(
+    max_sweeps: int,
+    tol: float,
+    restarts: int,
+    inner_sweeps: int | None,
+    warmup_sweeps: int | None,
+    seed: int,
+) -> None:
+    for name, value, least in (
+        ("max_sweeps", max_sweeps, 1),
+        ("restarts", restarts, 1),
+        ("inner_sweeps", 1 if inner_sweeps is None else inner_sweeps, 1),
+        ("warmup_sweeps", 0 if warmup_sweeps is None else warmup_sweeps, 0),
+    ):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise OptionError(f"{name}: expected a number at least {least}, got {value!r}.")
+    if not isinstance(tol, int | float) or not tol >= 0:
+        raise OptionError(f"tol: expected a number at least 0, got {tol!r}.")
+    if not isinstance(seed, int):
+        raise OptionError(f"seed: expected a whole number, got {seed!r}.")
+
+
+def _check_lists(**options: Any) -> None:
+    for name, value in options.items():
+        if isinstance(value, str) or not isinstance(value, Sequence | None):
+            raise OptionError(
+                f"{name}: expected a list, such as {name}=[{value!r}], got {value!r}."
+            )

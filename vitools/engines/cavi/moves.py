@@ -1,0 +1,94 @@
+"""The moves of coordinate ascent as pure functions of the state of one run.
+
+None of them looks at a number to decide what to do, so ``torch.vmap`` of each moves many runs at
+once; what a run does next is decided outside, from what they return.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vitools.calculus.model import ConjugateModel, State
+from vitools.calculus.streams.streamed import StreamedBlock
+from vitools.engines.cavi.coordinates import (
+    coordinates,
+    divergences,
+    extrapolated,
+    natural_parameters,
+)
+from vitools.families.family import Natural
+
+
+class Moves:
+    """Maps between states of a model's factors.
+
+    Args:
+        settled: the inner blocks are iterated to convergence, so that they follow from the others
+            and need no extrapolation of their own.
+    """
+
+    def __init__(self, model: ConjugateModel, *, settled: bool):
+        self.model = model
+        numbered = list(enumerate(model.blocks))
+        self.moving = [i for i, block in numbered if extrapolated(block)]
+        self.inner = [i for i in self.moving if model.blocks[i] in model.inner]
+        free = [i for i in self.moving if not (settled and i in self.inner)]
+        self.leaping = free or self.moving
+        stored = [i for i, block in numbered if not isinstance(block, StreamedBlock)]
+        self.watched = self.moving or stored  # whose change tells whether the run is at rest
+
+    def sweep(self, state: State) -> tuple[State, Tensor]:
+        """Every block updated once, and the bound (nan where a factor is no density)."""
+        self.model.load(state)
+        self.model.sweep()
+        return self.model.state(), self.model.bound()
+
+    def inner_sweep(self, state: State) -> State:
+        """The inner blocks updated once."""
+        self.model.load(state)
+        self.model.inner_sweep()
+        return self.model.state()
+
+    def restart_inner(self, state: State) -> State:
+        """The inner blocks at a start without noise."""
+        self.model.load(state)
+        self.model.restart_inner()
+        return self.model.state()
+
+    def coordinates(self, state: State) -> list[Tensor]:
+        """What is extrapolated."""
+        return [
+            x for i in self.leaping for x in coordinates(self.model.blocks[i], state[i]["natural"])
+        ]
+
+    def moved_to(self, state: State, point: list[Tensor]) -> State:
+        """The state with its extrapolated blocks at the given coordinates."""
+        self.model.load(state)
+        rest = iter(point)
+        for i in self.leaping:
+            block = self.model.blocks[i]
+            parts = [next(rest) for _ in block.natural]
+            block.restore(natural_parameters(block, parts))
+        return self.model.state()
+
+    def largest_change(self, state: State, other: State) -> Tensor:
+        """√((η-η')·(μ-μ')), the largest over all members of the continuous factors if there are any."""
+        return self._changes(self.watched, state, other).amax().sqrt()
+
+    def inner_change(self, state: State, other: State) -> Tensor:
+        """The same for the inner blocks, as a root mean square over their members."""
+        return self._changes(self.inner, state, other).mean().sqrt()
+
+    def _changes(self, blocks: list[int], state: State, other: State) -> Tensor:
+        def natural(at: State, i: int) -> Natural:
+            return at[i]["natural"]
+
+        if not blocks:
+            return torch.zeros(1, dtype=torch.float64)
+        return torch.cat(
+            [
+                divergences(self.model.blocks[i], natural(state, i), natural(other, i)).reshape(-1)
+                for i in blocks
+            ]
+        )

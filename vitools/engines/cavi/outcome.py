@@ -1,0 +1,60 @@
+"""The factors of a fitted model as torch distributions, over all rows of the data."""
+
+from __future__ import annotations
+
+from torch.distributions import Distribution
+
+from vitools.calculus.blocks.block import Block, plate_names
+from vitools.calculus.blocks.single import DiscreteBlock
+from vitools.calculus.model import ConjugateModel
+from vitools.calculus.streams.streamed import StreamedBlock
+from vitools.families.repeated import Categorical as RepeatedCategorical
+
+
+def factors(model: ConjugateModel) -> dict[str | tuple[str, ...], Distribution]:
+    """q as torch distributions: one for each site, or for a block of several sites."""
+    found: dict[str | tuple[str, ...], Distribution] = {}
+    for block in model.blocks:
+        name = block.names if len(block.names) > 1 else block.names[0]
+        repeated = _repeated(model, block)
+        if repeated is not None:
+            found[name] = repeated
+        elif isinstance(name, tuple):
+            found[name] = _full(model, block).joint_distribution()
+        else:
+            found[name] = _full(model, block).distribution(name)
+    return found
+
+
+def distributions(model: ConjugateModel) -> dict[str, Distribution]:
+    """The marginal of every latent."""
+    return {name: _full(model, model.block_of[name]).distribution(name) for name in model.latents}
+
+
+def _repeated(model: ConjugateModel, block: Block) -> Distribution | None:
+    """A categorical factor over collapsed rows, without writing all rows out; else None."""
+    if {site.distribution for site in block.sites} != {"Categorical"}:
+        return None
+    first = model.latents[block.names[0]]
+    plate = next((p for p in plate_names(first) if p in model.rows), None)
+    if plate is None or first.to_event:
+        return None
+    small = block.materialised() if isinstance(block, StreamedBlock) else block
+    if not isinstance(small, DiscreteBlock):
+        return None
+    if small.mask is not None or sum(size > 1 for size in small.batch_shape) > 1:
+        return None
+    rows = model.rows[plate]
+    logits = small.natural[0].reshape(len(rows.multiplicity), -1)
+    return RepeatedCategorical(logits, rows.inverse, first.shape)
+
+
+def _full(model: ConjugateModel, block: Block) -> Block:
+    """The block over all rows of its collapsed plates."""
+    if isinstance(block, StreamedBlock):
+        block = block.materialised()
+    for axis, plate in enumerate(block.batch_plates):
+        if plate is not None and plate in model.rows:
+            sites = [model.latents[name] for name in block.names]
+            block = block.spread(axis, model.rows[plate].inverse, sites)
+    return block

@@ -1,0 +1,1 @@
+"""The no-U-turn sampler: chains by nutpie where it is installed, else by Pyro."""

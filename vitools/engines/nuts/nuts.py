@@ -1,0 +1,164 @@
+"""The no-U-turn sampler as reference (Hoffman & Gelman 2014), run by nutpie or by Pyro."""
+
+import time
+from collections.abc import Callable
+
+from pyro.ops.stats import effective_sample_size, split_gelman_rubin
+from torch import Tensor
+
+from vitools.engines.loop import Progress, ProgressCallback
+from vitools.engines.nuts.chains import FEWEST_DRAWS, Chains, LogDensity, Plan, WhitenedSpace
+from vitools.engines.nuts.nuts import nutpie_chains as nuts_nutpie
+from vitools.engines.nuts.nuts import pyro_chains as nuts_pyro
+from vitools.engines.preflight.preflight import check_start
+from vitools.errors import NotSupportedError, OptionError
+from vitools.graphs.compiled import Compile
+from vitools.posterior import DrawsPosterior, History, Posterior, Status
+from vitools.problem import Problem, check_problem
+from vitools.problem.sites import nearest
+
+RHAT_LIMIT = 1.05
+ESS_PER_CHAIN = 50
+EVALUATIONS = 10  # of the density in a transition, as trees of depth 3 to 4 take
+SAMPLERS = ("auto", "nutpie", "pyro")
+
+
+def nuts(
+    problem: Problem,
+    *,
+    num_samples: int = 1000,
+    num_warmup: int = 1000,
+    num_chains: int = 4,
+    start: Posterior | None = None,
+    sampler: str = "auto",
+    compile: Compile = "auto",
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+) -> DrawsPosterior:
+    """Draw from p(θ | x), discrete latents summed out, by Hamiltonian dynamics in ℝ^P.
+
+    The status is SAMPLED when split R-hat is below 1.05 and the effective sample size above
+    50 per chain for every coordinate (of the model's invariants where it carries some) and
+    at most 1 in 100 transitions diverged; NOT_MIXED otherwise.
+
+    Args:
+        start: a fit whose draws the chains start from and whose spread scales the space
+            (as Stan does with Pathfinder): no time is lost on the way to the bulk, but
+            modes that the fit does not know stay unknown. Draws from the prior if omitted.
+        sampler: ``"nutpie"`` (Rust, the extra ``vitools[nutpie]``), ``"pyro"``, or ``"auto"``: the
+            first where it is installed.
+        compile: ``"auto"`` compiles the density where so many transitions repay it (and a C++
+            compiler is found), ``True`` always, ``False`` never.
+
+    Example:
+        >>> import torch
+        >>> from vitools import Problem, nuts
+        >>> from vitools.models import coin
+        >>> problem = Problem(coin.model, torch.tensor([1.0, 1.0, 0.0]))
+        >>> fit = nuts(problem, num_samples=300, num_warmup=200, num_chains=2)
+        >>> fit.status.label
+        'sampled'
+    """
+    if min(num_samples, num_warmup, num_chains) < 1:
+        raise OptionError("expected num_samples, num_warmup and num_chains of at least 1.")
+    if num_samples < FEWEST_DRAWS:
+        raise OptionError(f"expected num_samples of at least {FEWEST_DRAWS}, got {num_samples}.")
+    check_problem(problem, "nuts()")
+    problem.refuse_unlisted("nuts()")
+    if not problem.continuous:
+        raise NotSupportedError(
+            f"model '{problem.name}' has only discrete latents; NUTS needs continuous ones. "
+            "Use exact(problem)."
+        )
+    if start is not None:
+        check_start(problem, start)
+    draw_chains = _sampler(sampler)
+    began = time.perf_counter()
+    space = WhitenedSpace(problem, start, seed)
+    starts = [space.start_of_chain(i, seed * 1000 + i) for i in range(num_chains)]
+    total = num_chains * (num_warmup + num_samples)
+    plan = Plan(num_samples, num_warmup, seed, _reporter(progress, total, began))
+    density = space.log_density_and_gradient(compile, total * EVALUATIONS)
+    chains = draw_chains(density, starts, plan)
+    vectors = space.centre + space.scale * chains.draws
+    values = space.to_values(vectors)
+    rhat, ess = _mixing(problem, values)
+    divergences = chains.divergences
+    judged = _judge(rhat, ess, divergences, vectors)
+    status = Status.INTERRUPTED if chains.is_interrupted else judged
+    return DrawsPosterior(
+        problem,
+        values,
+        rhat=rhat,
+        ess=ess,
+        divergences=divergences,
+        engine="nuts",
+        status=status,
+        detail=_mixing_words(rhat, ess)
+        + (f", {divergences} divergences" if divergences else "")
+        + (f", started from {start.engine}" if start is not None else ""),
+        history=History(),
+        seconds=time.perf_counter() - began,
+        seed=seed,
+    )
+
+
+def _sampler(name: str) -> Callable[[LogDensity, list[Tensor], Plan], Chains]:
+    if name not in SAMPLERS:
+        raise OptionError(
+            f"sampler: expected one of {', '.join(SAMPLERS)}, got {name!r}."
+            f"{nearest(name, SAMPLERS)}"
+        )
+    if name == "pyro" or (name == "auto" and not nuts_nutpie.is_installed()):
+        return nuts_pyro.sample
+    if not nuts_nutpie.is_installed():
+        raise NotSupportedError(
+            "sampler='nutpie' needs the package nutpie: pip install 'vitools[nutpie]', or leave "
+            "sampler out to use Pyro's."
+        )
+    return nuts_nutpie.sample
+
+
+def _reporter(progress: ProgressCallback | None, total: int, began: float) -> Callable[[int], None]:
+    def report(done: int) -> None:
+        if progress is not None:
+            seconds = time.perf_counter() - began
+            progress(Progress("nuts", done, total, float("nan"), seconds))
+
+    return report
+
+
+def _mixing(
+    problem: Problem, values: dict[str, Tensor]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Worst split R-hat and effective sample size per site (or invariant) over its entries."""
+    judged = problem.invariants(values) if problem.invariants else values
+    rhat, ess = {}, {}
+    for name, draws in judged.items():
+        flat = draws.flatten(2) if draws.dim() > 2 else draws.unsqueeze(-1)
+        varying = flat.flatten(0, 1).std(0) != 0  # NaN varies: it must not pass for a constant
+        if not bool(varying.any()):  # an entry fixed by definition, e.g. a total of one
+            continue
+        flat = flat[..., varying].double()
+        rhat[name] = float(split_gelman_rubin(flat, 0, 1).max())
+        ess[name] = float(effective_sample_size(flat, 0, 1).min())
+    return rhat, ess
+
+
+def _mixing_words(rhat: dict[str, float], ess: dict[str, float]) -> str:
+    if not rhat:
+        return "no chain moved"
+    return f"R-hat {max(rhat.values()):.2f}, ESS {min(ess.values()):.0f}"
+
+
+def _judge(
+    rhat: dict[str, float], ess: dict[str, float], divergences: int, vectors: Tensor
+) -> Status:
+    chains, draws = vectors.shape[:2]
+    good = (
+        bool(rhat)
+        and all(value < RHAT_LIMIT for value in rhat.values())
+        and all(value > ESS_PER_CHAIN * chains for value in ess.values())
+        and divergences <= chains * draws / 100
+    )
+    return Status.SAMPLED if good else Status.NOT_MIXED

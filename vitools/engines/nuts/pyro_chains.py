@@ -1,0 +1,68 @@
+"""Pyro's no-U-turn sampler on a given log density: needs nothing but Pyro."""
+
+from typing import Any
+
+import torch
+from pyro.infer import MCMC, NUTS
+from torch import Tensor
+
+from vitools.engines.nuts.chains import Chains, LogDensity, Plan
+from vitools.isolation import seeded
+
+
+def sample(density: LogDensity, starts: list[Tensor], plan: Plan) -> Chains:
+    """One chain after another, each from its start and with a seed of its own."""
+    potential = _potential(density)
+    chains: list[Tensor] = []
+    divergences = 0
+    for number, start in enumerate(starts):
+        watch = _Watch(plan, number * (plan.num_warmup + plan.num_samples))
+        try:
+            with seeded(plan.seed * 1000 + number):
+                sampler = MCMC(
+                    NUTS(potential_fn=potential),
+                    num_samples=plan.num_samples,
+                    warmup_steps=plan.num_warmup,
+                    initial_params={"u": start},
+                    disable_progbar=True,
+                    hook_fn=watch,
+                )
+                sampler.run()
+        except KeyboardInterrupt:
+            partial = [torch.stack(watch.drawn)] if watch.drawn else []
+            return Chains.interrupted(chains + partial, plan.num_samples, divergences)
+        chains.append(sampler.get_samples()["u"].detach())
+        divergences += sum(len(v) for v in sampler.diagnostics()["divergences"].values())
+    return Chains(torch.stack(chains), divergences)
+
+
+class _Watch:
+    """Keeps the draws of a chain as they come and counts its transitions from ``done``."""
+
+    def __init__(self, plan: Plan, done: int) -> None:
+        self.plan, self.done = plan, done
+        self.drawn: list[Tensor] = []
+
+    def __call__(self, _: Any, point: dict[str, Tensor], stage: str, *__: Any) -> None:
+        if stage == "Sample":
+            self.drawn.append(point["u"])
+        self.done += 1
+        self.plan.report(self.done)
+
+
+def _potential(density: LogDensity) -> Any:
+    """-log density of ``{"u": point}``, whose backward pass is the density's own gradient."""
+
+    class Potential(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, vector: Tensor) -> Tensor:
+            value, gradient = density(vector.detach())
+            ctx.save_for_backward(gradient)
+            return -value
+
+        @staticmethod
+        def backward(ctx: Any, *upstream: Any) -> Any:
+            (gradient,) = ctx.saved_tensors
+            return -gradient * upstream[0]
+
+    return lambda point: Potential.apply(point["u"])

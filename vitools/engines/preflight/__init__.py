@@ -1,0 +1,1 @@
+"""What a guide would do wrong, found before anything is fitted."""

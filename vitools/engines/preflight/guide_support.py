@@ -1,0 +1,125 @@
+"""Does a guide's distribution cover a latent's support, and no more than that?
+
+Outside the support the model's density is zero and the bound minus infinity. A part of the support
+that the guide never draws is missing from the fit, and no diagnostic that uses its draws can tell.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.transforms import IndependentTransform, Transform
+
+from vitools.errors import OptionError, VitoolsWarning
+from vitools.problem.sites import Site, base_distribution
+from vitools.supports import base_support, bounds
+
+ROUNDING = 1e-4  # of an interval's length: sigmoids in float32 end short of 0 and 1
+
+Ends = tuple[Tensor, Tensor]
+
+
+def refuse_other_support(title: str, site: Site, node: Any) -> None:
+    """Raise for draws outside a site's support, or a :class:`VitoolsWarning` for a part of it."""
+    fn = node["fn"]
+    kind = type(base_distribution(fn)).__name__
+    if fn.support.is_discrete != site.is_discrete:
+        words = ("continuous", "discrete")
+        raise OptionError(
+            f"{title} draws '{site.name}' outside its support: {kind} is "
+            f"{words[fn.support.is_discrete]}, the model's {site.distribution} is "
+            f"{words[site.is_discrete]}."
+        )
+    theirs = _ends_of_support(site.support)
+    ours = _ends(fn)
+    if ours is None or theirs is None or not _fit(*ours, *theirs):
+        _compare_kinds(title, site, node, kind)
+        return
+    (low, high), (least, most) = ours, theirs
+    slack = ROUNDING * torch.where((most - least).isfinite(), most - least, 1.0)
+    if bool((low < least - slack).any() or (high > most + slack).any()):
+        raise OptionError(
+            f"{title} draws '{site.name}' outside its support: {kind} gives values in "
+            f"{_interval(ours)}, the model's {site.distribution} lives on {_interval(theirs)}. "
+            "Choose a distribution over that support, or transform the draws (LogNormal for "
+            "positive ones)."
+        )
+    if bool((low > least + slack).any() or (high < most - slack).any()):
+        raise _narrower(
+            title, site, f"{kind} gives values in {_interval(ours)} of {_interval(theirs)}"
+        )
+
+
+def _compare_kinds(title: str, site: Site, node: Any, kind: str) -> None:
+    """Simplexes, matrices and the like: by what they are, else by the draw."""
+    whole = _ends_of_support(site.support)
+    if whole is not None and not _fit(node["value"], *whole):
+        return
+    if not bool(base_support(site.support).check(node["value"]).all()):
+        raise OptionError(
+            f"{title} draws '{site.name}' outside its support: expected values in {site.support}, "
+            f"got a {kind} that leaves it. Choose a distribution over that support, or transform "
+            "the draws."
+        )
+    if whole is not None and _ends(node["fn"]) is None:
+        raise _narrower(title, site, f"{kind} gives values in {node['fn'].support}")
+
+
+def _narrower(title: str, site: Site, words: str) -> VitoolsWarning:
+    return VitoolsWarning(
+        f"{title} draws '{site.name}' from a part of its support only ({words}). What lies outside "
+        "that is missing from the fit, and its own draws cannot tell how much that is."
+    )
+
+
+def _ends(fn: Any) -> Ends | None:
+    """The least and largest value a distribution draws; ``None`` where it has no such thing."""
+    base = base_distribution(fn)
+    named = type(base).__name__ != "TransformedDistribution"  # these know their support
+    transforms = [] if named else [_elementwise(t) for t in base.transforms]
+    if transforms and all(t is not None for t in transforms):
+        ends = _ends(base.base_dist)
+        for transform in transforms:
+            if ends is None or transform is None:
+                return None
+            first, second = (transform(end) for end in ends)
+            ends = torch.minimum(first, second), torch.maximum(first, second)
+        return None if ends is None or any(bool(end.isnan().any()) for end in ends) else ends
+    return _ends_of_support(base.support)
+
+
+def _elementwise(transform: Transform) -> Transform | None:
+    """A transform that is monotone entry by entry, without the ``to_event`` around it."""
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    is_scalar = transform.domain.event_dim == 0 and transform.codomain.event_dim == 0
+    return transform if is_scalar and transform.bijective else None
+
+
+def _ends_of_support(support: Any) -> Ends | None:
+    base = base_support(support)
+    least, most = bounds(support)
+    if base is constraints.boolean:
+        least, most = 0.0, 1.0
+    elif (least, most) == (None, None) and base is not constraints.real:
+        return None
+    least = torch.as_tensor(-math.inf if least is None else least)
+    most = torch.as_tensor(math.inf if most is None else most)
+    dtype = torch.promote_types(torch.get_default_dtype(), torch.result_type(least, most))
+    return least.to(dtype), most.to(dtype)
+
+
+def _fit(*ends: Tensor) -> bool:
+    """Whether shapes agree; ends of a minibatch's elements do not with those of all."""
+    try:
+        torch.broadcast_shapes(*(end.shape for end in ends))
+    except RuntimeError:
+        return False
+    return True
+
+
+def _interval(ends: Ends) -> str:
+    """In words, ``(0, inf)``; the widest of many."""
+    return f"({float(ends[0].min()):.4g}, {float(ends[1].max()):.4g})"

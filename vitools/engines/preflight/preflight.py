@@ -1,0 +1,115 @@
+"""Preflight: all that is known to be wrong with a guide for a problem before its first step."""
+
+import warnings
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import Any
+
+from vitools.engines.preflight.guide_trial import QUESTIONS, GuideTrial
+from vitools.errors import OptionError, VitoolsError, VitoolsWarning
+from vitools.isolation import isolated, seeded
+from vitools.posterior import Posterior
+from vitools.problem import Problem
+
+WIDTH = 80
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question and its answer.
+
+    Attributes:
+        name: e.g. ``"shapes"``.
+        question: in words.
+        found: what was found, what is wrong and what to do; ``None`` where an earlier error leaves
+            nothing to ask.
+        complaint: the error or warning, if there is one.
+    """
+
+    name: str
+    question: str
+    found: str | None
+    complaint: VitoolsError | VitoolsWarning | None = None
+
+    @property
+    def verdict(self) -> str:
+        """``"ok"``, ``"warning"``, ``"wrong"`` or ``"not asked"``."""
+        if self.complaint is not None:
+            return "warning" if isinstance(self.complaint, VitoolsWarning) else "wrong"
+        return "not asked" if self.found is None else "ok"
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """The answers of :func:`preflight`; ``print`` shows them.
+
+    Attributes:
+        title: of guide and model.
+        checks: in the order of asking.
+        guide: the guide asked about, made if a class was given.
+    """
+
+    title: str
+    checks: tuple[Check, ...]
+    guide: Any
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing is wrong."""
+        return all(check.verdict != "wrong" for check in self.checks)
+
+    def enforce(self) -> None:
+        """Raise the first error; give the warnings where there is none."""
+        for check in self.checks:
+            if isinstance(check.complaint, VitoolsError):
+                raise check.complaint
+        for check in self.checks:
+            if isinstance(check.complaint, VitoolsWarning):
+                warnings.warn(check.complaint, stacklevel=2)
+
+    def __str__(self) -> str:
+        name_width = max(len(check.name) for check in self.checks)
+        lines = [f"{self.title}: {'ready' if self.is_ready else 'not ready'}"]
+        for check in self.checks:
+            head = f"{check.name:<{name_width}}  {check.verdict:<9}  "
+            blank = " " * len(head)
+            words = check.found or ""
+            lines += wrap(head + words, WIDTH, subsequent_indent=blank, drop_whitespace=True)
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def preflight(problem: Problem, guide: Any) -> Preflight:
+    """:meth:`Problem.preflight <vitools.problem.Problem.preflight>`; nothing is kept of it."""
+    with seeded(0), isolated():
+        return asked(problem, guide)
+
+
+def asked(problem: Problem, guide: Any) -> Preflight:
+    """Ask every question inside whatever parameter store is active."""
+    trial = GuideTrial(problem, guide)
+    checks: list[Check] = []
+    for question in QUESTIONS:
+        name, words = question.__name__, (question.__doc__ or "").strip()
+        if checks and checks[0].verdict == "wrong":  # it does not even run
+            checks.append(Check(name, words, None))
+            continue
+        try:
+            checks.append(Check(name, words, question(trial)))
+        except (VitoolsError, VitoolsWarning) as complaint:
+            checks.append(Check(name, words, str(complaint), complaint))
+    return Preflight(f"{trial.title} for model '{problem.name}'", tuple(checks), trial.guide)
+
+
+def check_start(problem: Problem, start: Posterior) -> None:
+    """Refuse a fit of other sites as the place to begin, and what is no fit."""
+    if not isinstance(start, Posterior):
+        raise OptionError(f"start: expected a fit, such as start=cavi(problem), got {start!r}.")
+    expected, found = (
+        {name: tuple(site.shape) for name, site in made.continuous.items()}
+        for made in (problem, start.problem)
+    )
+    if expected != found:
+        raise OptionError(
+            f"start is a fit of model '{start.problem.name}' with sites {found}, expected those of "
+            f"model '{problem.name}': {expected}. Give a fit of the same model."
+        )

@@ -1,0 +1,227 @@
+"""Stochastic variational inference with any Pyro guide."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyro.optim import PyroOptim
+
+from vitools.engines.loop import Progress, ProgressCallback, iterate
+from vitools.engines.objectives import Objective
+from vitools.engines.svi.checkpoint import Checkpoint
+from vitools.engines.svi.optimisers.adam_settings import Adam
+from vitools.engines.svi.optimisers.natural import NaturalGradient
+from vitools.engines.svi.optimisers.optimizer_ascent import OptimizerFactory
+from vitools.engines.svi.starts import Start
+from vitools.engines.svi.svi_run import Options, Run
+from vitools.errors import OptionError
+from vitools.graphs.compiled import Compile
+from vitools.isolation import seeded, snapshot
+from vitools.posterior import GuidePosterior, Posterior, Status
+from vitools.problem import Problem, check_problem
+
+Callback = Callable[[int, float], None]
+
+
+def svi(
+    problem: Problem,
+    guide: Any,
+    *,
+    num_particles: int = 1,
+    objective: Callable[[Problem, Any], Objective] | None = None,
+    max_steps: int = 20_000,
+    learning_rate: float | None = None,
+    optimizer: OptimizerFactory | Adam | NaturalGradient | None = None,
+    clip_norm: float | None = None,
+    step_backs: int = 0,
+    compile: Compile = "auto",
+    start: Posterior | Start | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+    callback: Callback | None = None,
+) -> GuidePosterior:
+    """Maximise E_q[log p(x, θ) - log q(θ)] over the parameters of ``guide`` (and of the model).
+
+    Discrete latents are summed out exactly, those whose values cannot be listed (counts) are drawn
+    by the guide; its other draws are differentiated through. What a guide may do wrong is asked
+    before the first step (:meth:`Problem.preflight`).
+
+    The step size falls where the iterates predict no gain of the bound that matters, .2 nats or .01 a
+    latent, and the run ends where the smaller steps predict none either
+    (:class:`~vitools.engines.svi.stopping.PlateauRule`); the answer is the average of the iterates of
+    the last stage, which removes most of the optimiser's noise. A run that is interrupted or meets
+    its limit gives the average over the tail of the stage it was in.
+
+    Model, guide and gradient are recorded once as a graph, which runs without Python's and
+    Pyro's cost; ``compile`` turns the graph and the optimiser's step into machine code. A run
+    repeats its numbers on the same machine with the same seed and options. A model that branches on
+    values cannot be recorded and runs in Python, after one notice.
+
+    As in Pyro, a guide instance or a network in the model is trained in place, and a second
+    fit with it goes on from there; a guide class starts afresh.
+
+    Args:
+        guide: a Pyro guide, or a guide class to be called with the problem's model.
+        num_particles: draws per step.
+        objective: another bound or gradient than :class:`~vitools.engines.objectives.Elbo`
+            by ``num_particles`` draws.
+        max_steps: limit; reaching it gives status STOPPED_AT_LIMIT.
+        learning_rate: first step size of Adam; the guide's ``learning_rate`` if omitted, 0.05
+            where it has none.
+        optimizer: Adam with other settings (:class:`~vitools.engines.svi.optimisers.adam_settings.Adam`: betas,
+            epsilon, a schedule), a :class:`~vitools.engines.svi.optimisers.natural.NaturalGradient`, or a function
+            from parameters to a ``torch.optim.Optimizer``. The last two step in Python, only their
+            gradients are compiled.
+        clip_norm: longest gradient allowed; a longer one is shortened to it.
+        step_backs: how often a run that left the finite numbers may go back to its last good
+            state and on with a fifth of the step size, each time with a warning.
+        compile: ``True`` compiles before the first step, which takes a few seconds, less once the
+            result is in the cache on disk. ``"auto"`` does so only where ``max_steps`` steps would
+            repay it; what torch's own compiler must do (on a GPU, or in half precision) takes
+            longer, and goes on in another process beside the run, to a step fixed beforehand.
+            The posterior's ``detail`` says what was done. ``False`` never.
+        start: where to begin. A fit of the same model; ``"search"``, a region of high posterior
+            mass found by a quick deterministic search; or ``"guide"``, as the guide is, near the
+            prior's centre if it is new. By default new guides of :mod:`vitools.guides` search
+            where that is cheap and keep what is found where its bound is higher; Adam's steps are
+            then taken in units of the scales found.
+        checkpoint: file to keep the state of the run in, renewed about every second.
+        resume: go on from ``checkpoint`` if the file exists. A run that was killed gives the
+            same numbers as one that was not; only ``max_steps`` may be changed.
+        progress: called a few times a second with :class:`~vitools.engines.loop.Progress`.
+        callback: called after every few steps with their number so far and the latest bound;
+            a ``KeyboardInterrupt`` raised there ends the run and keeps what it reached.
+
+    Raises:
+        NumericalError: the bound left the finite numbers; the error names the site and the
+            step, and its ``posterior`` attribute holds the last good state and the history.
+        FileError: the checkpoint is torn, or that of another run.
+
+    Example:
+        >>> import torch
+        >>> from vitools import Problem, svi
+        >>> from vitools.guides import AutoKumaraswamy
+        >>> from vitools.models import coin
+        >>> fit = svi(Problem(coin.model, torch.tensor([1.0, 1.0, 0.0])), AutoKumaraswamy)
+        >>> fit.status.label
+        'converged'
+    """
+    if num_particles < 1 or max_steps < 1:
+        raise OptionError(
+            f"expected num_particles ≥ 1 and max_steps ≥ 1, got {num_particles} and {max_steps}."
+        )
+    if clip_norm is not None and not clip_norm > 0:
+        raise OptionError(f"clip_norm: expected a length above 0, got {clip_norm}.")
+    if resume and checkpoint is None:
+        raise OptionError("resume=True needs checkpoint=, the file to go on from.")
+    _check_optimizer(optimizer)
+    has_own_rate = optimizer is not None and not isinstance(optimizer, Adam)
+    if learning_rate is not None and (has_own_rate or not learning_rate > 0):
+        raise OptionError(
+            f"learning_rate: expected a number above 0 and no optimizer but Adam(…) beside it, got "
+            f"{learning_rate}{' and an optimizer' if has_own_rate else ''}."
+        )
+    if step_backs and has_own_rate:
+        raise OptionError("step_backs needs Adam, the default optimiser, which can undo a step.")
+    check_problem(problem, "svi()")
+    problem.refuse_beyond_memory("svi()")
+    began = time.perf_counter()
+    options = Options(
+        num_particles,
+        objective,
+        max_steps,
+        learning_rate,
+        optimizer,
+        clip_norm,
+        step_backs,
+        compile,
+        seed,
+    )
+    with seeded(seed):
+        run = Run(problem, guide, options, start)
+        try:
+            status = _ascend(run, checkpoint, resume, progress, callback, began)
+        finally:
+            run.compiling.close()
+        averaged = run.place_average(whole_stage=status is Status.CONVERGED)
+    return GuidePosterior(
+        problem,
+        run.guide,
+        snapshot(run.params),
+        engine="svi",
+        status=status,
+        detail=f"{len(run.history)} steps from {run.began}, {averaged}; {run.compiling.how}",
+        history=run.history,
+        seconds=time.perf_counter() - began,
+        seed=seed,
+    )
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    """Raise unless it is one of the kinds that :func:`svi` takes; Pyro's and torch's own are not."""
+    if optimizer is None or isinstance(optimizer, Adam | NaturalGradient):
+        return
+    is_ready = isinstance(optimizer, torch.optim.Optimizer | PyroOptim)
+    is_a_class = optimizer in (Adam, NaturalGradient)
+    if is_ready or is_a_class or not callable(optimizer):
+        shown = optimizer.__name__ if is_a_class else type(optimizer).__name__
+        raise OptionError(
+            "optimizer: expected Adam(…) or NaturalGradient(…) of vitools, or a function from "
+            f"parameters to a torch optimiser, such as partial(torch.optim.RMSprop, lr=0.01); got "
+            f"{'the class ' if is_a_class else ''}{shown}. Adam's step size is svi's learning_rate=."
+        )
+
+
+def _ascend(
+    run: Run,
+    checkpoint: str | Path | None,
+    resume: bool,
+    progress: ProgressCallback | None,
+    callback: Callback | None,
+    began: float,
+) -> Status:
+    """Steps until the rule, the limit, Ctrl-C or an error ends the run."""
+    file = None if checkpoint is None else Checkpoint(checkpoint, run.identity())
+    if file is not None and resume:
+        saved = file.read()
+        if saved is not None:
+            finished = run.restore(*saved)
+            if finished is Status.CONVERGED:
+                return finished
+
+    def after(done: int) -> None:
+        if callback is not None:
+            callback(done, run.history.elbo[-1])
+        if file is not None and file.is_due:
+            run.write(file)
+
+    def advance(done: int) -> list[float]:
+        if file is not None and run.is_last_block(done):
+            run.write(file)  # a block cut short by the limit is no place to go on from
+        return run.advance(done)
+
+    def describe(report: Progress) -> Progress:
+        bound, error, steps_left = run.rule.expect()
+        return replace(
+            report, elbo=bound, standard_error=error, steps_left=steps_left, note=run.compiling.note
+        )
+
+    status, history = iterate(
+        advance,
+        run.rule,
+        max_steps=run.options.max_steps,
+        engine="svi",
+        progress=progress,
+        history=run.history,
+        began=began,
+        after=after,
+        describe=describe,
+    )
+    if file is not None and len(history) == run.done and run.is_between_blocks:
+        run.write(file, status)
+    return status

@@ -1,0 +1,313 @@
+"""The state of one run of :func:`~vitools.svi`: what a step does, and what a lost one says."""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitools.engines.objectives import Objective, negative_elbo
+from vitools.engines.preflight.preflight import asked
+from vitools.engines.svi.checkpoint import Checkpoint
+from vitools.engines.svi.compiling import Compiling
+from vitools.engines.svi.culprit import find_bad_gradient, find_culprit
+from vitools.engines.svi.optimisers.adam import AdamAscent
+from vitools.engines.svi.optimisers.adam_settings import Adam
+from vitools.engines.svi.optimisers.ascent import BLOCK, Ascent
+from vitools.engines.svi.optimisers.gradient import EagerGradient, recorded_gradient
+from vitools.engines.svi.optimisers.natural import NaturalGradient
+from vitools.engines.svi.optimisers.optimizer_ascent import OptimizerAscent, OptimizerFactory
+from vitools.engines.svi.starts import Start, begin, is_new
+from vitools.engines.svi.stopping import PlateauRule
+from vitools.errors import NumericalError, OptionError, VitoolsWarning, callers_level
+from vitools.graphs.compiled import Compile
+from vitools.graphs.functional import FunctionalGraph
+from vitools.isolation import isolated, snapshot
+from vitools.posterior import GuidePosterior, History, Posterior, Status
+from vitools.problem import Problem
+
+LEARNING_RATE = 0.05
+REDUCTION = 0.2
+KEEP_EVERY = 100  # steps, a multiple of BLOCK
+NATS_PER_LATENT = 0.01  # a gain not worth waiting for
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of :func:`~vitools.svi` that a run needs throughout."""
+
+    num_particles: int
+    objective: Callable[[Problem, Any], Objective] | None
+    max_steps: int
+    learning_rate: float | None
+    optimizer: OptimizerFactory | Adam | NaturalGradient | None
+    clip_norm: float | None
+    step_backs: int
+    compile: Compile
+    seed: int
+
+
+class Run:
+    """Parameters, ascent, stopping rule and history, and when to compile.
+
+    Attributes:
+        params: the parameter store's state, whose parameters are trained.
+        history: the bounds so far.
+        compiling: when the steps are compiled, and what became of it.
+    """
+
+    def __init__(
+        self, problem: Problem, guide: Any, options: Options, start: Posterior | Start | None
+    ) -> None:
+        self.problem, self.options, self.start = problem, options, start
+        with isolated() as self.params:
+            guide_is_new = is_new(guide)
+            report = asked(problem, guide)
+            report.enforce()
+            self.guide = guide = report.guide
+            self.began, self.has_units = begin(problem, guide, start, options.seed, guide_is_new)
+            make = options.objective or partial(negative_elbo, num_particles=options.num_particles)
+            self.objective = make(problem, guide)
+            self.objective.loss()  # registers every parameter of guide and model
+        self.parameters = [
+            p for p in dict.fromkeys(self.params["params"].values()) if p.requires_grad
+        ]
+        if not self.parameters:
+            raise OptionError(f"guide {type(guide).__name__} has no parameters to fit.")
+        self.gradient: FunctionalGraph | EagerGradient
+        self.gradient = EagerGradient(self._loss_and_gradient, self.parameters)
+        if self.objective.is_recordable:
+            subject = f"svi of model '{problem.name}'"
+            self.gradient = recorded_gradient(self._loss_and_gradient, self.parameters, subject)
+        self.ascent = self._ascent()
+        num_latents = sum(site.shape.numel() for site in problem.drawn.values())
+        self.rule = PlateauRule(
+            self._reduce_rate,
+            lambda: self.ascent.vector(),
+            metric=self._metric(),
+            resolution=max(0.2, NATS_PER_LATENT * num_latents),
+            thin=BLOCK,
+        )
+        self.history = History()
+        self.done = 0
+        self.stepped_back = 0
+        self.good = [value.detach().clone() for value in self.ascent.values]
+        self.good_step = 0
+        self.compiling = Compiling(
+            options.compile,
+            self.ascent,
+            options.max_steps,
+            lambda: self.gradient.draw(BLOCK),
+            f"svi of model '{problem.name}'",
+        )
+
+    def _metric(self) -> Callable[[int], Tensor] | None:
+        """Adam's; of gradients cut short it would promise too little."""
+        if isinstance(self.ascent, AdamAscent) and self.options.clip_norm is None:
+            return self.ascent.metric
+        return None
+
+    def _ascent(self) -> Ascent:
+        optimizer, clip = self.options.optimizer or Adam(), self.options.clip_norm
+        rate = self.options.learning_rate
+        if rate is None:
+            rate = float(getattr(self.guide, "learning_rate", LEARNING_RATE))
+        kinds = {(p.dtype, p.device) for p in self.parameters}
+        if isinstance(optimizer, Adam):
+            if len(kinds) == 1:
+                units = self._units()
+                return AdamAscent(self.parameters, self.gradient, clip, rate, units, optimizer)
+            optimizer = optimizer.of_torch(rate)
+        if isinstance(optimizer, NaturalGradient):
+            optimizer = optimizer.of(self.guide)
+        return OptimizerAscent(self.parameters, self.gradient, clip, optimizer)
+
+    def _units(self) -> Tensor | None:
+        """How far a step of 1 takes each number of the parameters, where the guide knows."""
+        named = self.guide.units() if self.has_units and hasattr(self.guide, "units") else {}
+        if not named:
+            return None
+        prefix = f"{self.guide._pyro_name}." if self.guide._pyro_name else ""
+        names = {id(p): name.removeprefix(prefix) for name, p in self.params["params"].items()}
+        units = [named.get(names[id(p)], torch.ones_like(p)).detach() for p in self.parameters]
+        return torch.cat(
+            [u.expand(p.shape).flatten() for u, p in zip(units, self.parameters, strict=True)]
+        )
+
+    def _loss_and_gradient(self) -> tuple[Tensor, ...]:
+        with isolated(self.params), torch.enable_grad():
+            loss = self.objective.loss()
+            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        return loss.detach(), *(
+            torch.zeros_like(p) if g is None else g
+            for p, g in zip(self.parameters, gradients, strict=True)
+        )
+
+    # ---- steps -------------------------------------------------------------------------
+
+    def advance(self, done: int) -> list[float]:
+        """A block of steps after the ``done`` first; the bound before each."""
+        self.compiling(done)
+        count = min(BLOCK, self.options.max_steps - done)
+        losses = self._losses(done, count)
+        while self.ascent.lost is not None:
+            self._step_back(done, losses)
+            losses = self._losses(done, count)
+        self.done = done + count
+        if self.done % KEEP_EVERY == 0:
+            self.good = [value.detach().clone() for value in self.ascent.values]
+            self.good_step = self.done
+        return [-loss for loss in losses]
+
+    def _losses(self, done: int, count: int) -> list[float]:
+        self._seed(done)
+        return self.ascent.advance(self.gradient.draw(BLOCK), count)
+
+    def _seed(self, done: int) -> None:
+        """Every block has noise of its own, whatever was drawn before it."""
+        words = f"{self.options.seed} {done // BLOCK} {self.stepped_back}"
+        number = int.from_bytes(hashlib.blake2b(words.encode(), digest_size=4).digest())
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(number)
+        torch.default_generator.manual_seed(number)
+
+    def is_last_block(self, done: int) -> bool:
+        return done > 0 and self.options.max_steps - done < BLOCK
+
+    @property
+    def is_between_blocks(self) -> bool:
+        return self.done % BLOCK == 0
+
+    def _reduce_rate(self) -> None:
+        self.ascent.scale_rate(REDUCTION)
+        self.ascent.restart_average()
+
+    def place_average(self, *, whole_stage: bool) -> str:
+        """Puts an average of iterates in the parameters' place and says which."""
+        steps = self.ascent.averaged - (0 if whole_stage else self.ascent.marks[0][0])
+        if steps == 0:
+            self.ascent.place(self.ascent.values)
+            return "the last iterate"
+        self.ascent.place(self.ascent.average(tail=not whole_stage))
+        return f"the average of the last {steps}"
+
+    # ---- checkpoints -------------------------------------------------------------------
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree with."""
+        options, start, kind = self.options, self.start, type(self.guide)
+        optimizer = options.optimizer or Adam()
+        if not isinstance(optimizer, Adam):
+            assert isinstance(self.ascent, OptimizerAscent)
+            optimizer = type(self.ascent.optimizer)
+        return {
+            "problem": f"'{self.problem.name}' with data {self.problem.fingerprint}",
+            "guide": getattr(self.guide, "__name__", f"{kind.__module__}.{kind.__qualname__}"),
+            "start": f"a fit by {start.engine} ({start.fingerprint})"
+            if isinstance(start, Posterior)
+            else start,
+            "parameters": {k: list(v.shape) for k, v in self.params["params"].items()},
+            "objective": f"{options.objective or 'ELBO'} by {options.num_particles}",
+            "optimizer": optimizer.words if isinstance(optimizer, Adam) else optimizer.__name__,
+            "learning_rate": options.learning_rate,
+            "clip_norm": options.clip_norm,
+            "compile": options.compile,
+            "seed": options.seed,
+        }
+
+    def write(self, file: Checkpoint, status: Status | None = None) -> None:
+        """Put everything into ``file``."""
+        tensors, numbers = self.ascent.state()
+        rule_tensors, rule_numbers = self.rule.state()
+        parts = {
+            "ascent": tensors,
+            "rule": rule_tensors,
+            "history": self.history.tensors(),
+            "objective": self.objective.state,
+        }
+        file.write(
+            {f"{part}/{k}": v for part, found in parts.items() for k, v in found.items()},
+            {
+                "ascent": numbers,
+                "rule": rule_numbers,
+                "stepped_back": self.stepped_back,
+                "status": None if status is None else status.name,
+            },
+        )
+
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> Status | None:
+        """Take back what :meth:`write` wrote; the status of a run that had ended."""
+        device = self.ascent.values[0].device
+
+        def part(name: str) -> dict[str, Tensor]:
+            prefix = f"{name}/"
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.ascent.restore({k: v.to(device) for k, v in part("ascent").items()}, numbers["ascent"])
+        restored = History.from_tensors(part("history"))
+        self.history.steps, self.history.elbo = restored.steps, restored.elbo
+        self.history.seconds = restored.seconds
+        rule = {k: v.to(device) for k, v in part("rule").items()}
+        self.rule.restore(rule, numbers["rule"], self.history.elbo)
+        for name, value in part("objective").items():
+            self.objective.state[name].copy_(value)
+        self.stepped_back = numbers["stepped_back"]
+        self.done = len(self.history)
+        self.good = [value.detach().clone() for value in self.ascent.values]
+        self.good_step = self.done
+        return None if numbers["status"] is None else Status[numbers["status"]]
+
+    # ---- a lost step -------------------------------------------------------------------
+
+    def _step_back(self, done: int, losses: list[float]) -> None:
+        """Shorten the steps and go on from the state before the block, or raise."""
+        error = self._lost(done, losses)
+        if self.stepped_back == self.options.step_backs:
+            raise error
+        self.stepped_back += 1
+        self._reduce_rate()
+        self.rule.begin_stage_again()
+        reason = str(error).partition(" The last good")[0]
+        warnings.warn(
+            f"{reason} Stepped back to step {done} with a fifth of the step size "
+            f"({self.stepped_back} of {self.options.step_backs}).",
+            VitoolsWarning,
+            stacklevel=callers_level(),
+        )
+
+    def _lost(self, done: int, losses: list[float]) -> NumericalError:
+        first = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+        ascent = self.ascent
+        if isinstance(ascent, AdamAscent):  # it has not taken the block
+            self.good, self.good_step = ascent.values, done
+            if first < len(losses):
+                self._seed(done)
+                ascent.lost = ascent.replay(self.gradient.draw(BLOCK), first)
+        assert ascent.lost is not None
+        ascent.place(ascent.lost)
+        culprit = find_culprit(self.problem, self.guide, self.params)
+        self.ascent.place(self.good)
+        if culprit.startswith("parameter "):
+            culprit += find_bad_gradient(self.problem, self.guide, self.params)
+        index = done + first
+        error = NumericalError(
+            f"step {index}: {culprit}. The last good state (step {self.good_step}) is "
+            "kept in this error's .posterior; try a smaller step (learning_rate=0.005), "
+            "clip_norm=, step_backs=, or another guide for the site; compile=False tells whether "
+            "it is compiled code that loses the numbers."
+        )
+        error.posterior = GuidePosterior(  # type: ignore[attr-defined]
+            self.problem,
+            self.guide,
+            snapshot(self.params),
+            engine="svi",
+            status=Status.DIVERGED,
+            detail=f"lost at step {index}",
+            history=self.history,
+        )
+        return error

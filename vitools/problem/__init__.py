@@ -1,0 +1,6 @@
+"""A Pyro model bound to its data, read once: sites, plates, densities, draws."""
+
+from vitools.problem.problem import Problem, check_problem
+from vitools.problem.sites import Plate, Site
+
+__all__ = ["Plate", "Problem", "Site", "check_problem"]

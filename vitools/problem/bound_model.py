@@ -1,0 +1,195 @@
+"""A Pyro model bound to its data, and what one inspection of it tells: sites, plates, labels."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, Self
+
+from torch import Tensor
+
+from vitools.errors import ModelError, NotSupportedError, OptionError, VitoolsError
+from vitools.isolation import ParamState, full_plates, isolated
+from vitools.problem.density.improper import StandIns
+from vitools.problem.reading.inspection import inspect_model
+from vitools.problem.reading.program import Program, fingerprint, first_words, name_of
+from vitools.problem.reading.refused_forms import ReadingRules
+from vitools.problem.sites import Site, nearest
+
+
+class BoundModel:
+    """What is known of a model and its data; :class:`~vitools.problem.problem.Problem` computes with it.
+
+    Args:
+        model: any Pyro callable with at least one observed site (or ``pyro.factor``).
+        *args, **kwargs: what the model is called with.
+    """
+
+    def __init__(self, model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        if not callable(model):
+            raise OptionError(f"expected a Pyro model (a callable), got {type(model).__name__}.")
+        self.model, self.args, self.kwargs = model, args, kwargs
+        self.name = name_of(model)
+        self._program = Program(model, args, kwargs, self.name)
+        self._structure = structure = inspect_model(self._program)
+        self.latents = structure.latents
+        self.observed = structure.observed
+        self.deterministics = structure.deterministics
+        self.plates = structure.plates
+        self.params: ParamState = structure.params
+        self.max_plate_nesting = structure.max_plate_nesting
+        self.coords: dict[str, list[Any]] = {}
+        self.invariants: Callable[..., dict[str, Tensor]] | None = getattr(
+            model, "invariants", None
+        )
+
+    def __repr__(self) -> str:
+        def words(sites: Mapping[str, Site]) -> str:
+            return ", ".join(name + self._plate_words(site) for name, site in sites.items())
+
+        latents, observed = words(self.latents) or "none", words(self.observed) or "factors only"
+        return f"{type(self).__name__}({self.name}: latents {latents}; observed {observed})"
+
+    def _plate_words(self, site: Site) -> str:
+        names = [f"{p} {self.plates[p].size}" for p in site.plates if p]
+        return f" [{' × '.join(names)}]" if names else ""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether running the model on values makes a large tensor on the way.
+
+        It is then read from a dry run: sites, plates, supports and the checks of the data are
+        as ever; checks that need values of latents wait for the first density, or are left out.
+        """
+        return self._structure.need is not None
+
+    def refuse_beyond_memory(self, subject: str) -> None:
+        """Raise for what runs the model on values, where there is no memory for that."""
+        need = self._structure.need
+        if need is not None and need.exceeds_memory:
+            raise need.refusal(f"{subject} runs {self._program.title} on values")
+
+    @property
+    def continuous(self) -> dict[str, Site]:
+        """The latents that are not discrete."""
+        return {k: s for k, s in self.latents.items() if not s.is_discrete}
+
+    @property
+    def discrete(self) -> dict[str, Site]:
+        """The discrete latents with a finite support, which densities sum out."""
+        return {k: s for k, s in self.latents.items() if s.is_summed_out}
+
+    @property
+    def drawn(self) -> dict[str, Site]:
+        """The latents that a density is given and a fit draws: all that are not summed out."""
+        return {k: s for k, s in self.latents.items() if not s.is_summed_out}
+
+    def refuse_unlisted(self, subject: str) -> None:
+        """Raise for discrete latents that can neither be summed out nor differentiated through."""
+        for name, site in self.drawn.items():
+            if site.is_discrete:
+                raise NotSupportedError(
+                    f"site '{name}' ({site.distribution}) is a discrete latent whose values cannot "
+                    f"be listed, so {subject} cannot sum it out. Use svi() with a guide that draws "
+                    "it, a latent with listed values (Categorical over a truncated range, "
+                    "Binomial), or integrate it out by hand (e.g. Gamma-Poisson is "
+                    "NegativeBinomial)."
+                )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The model's arguments by name (defaults filled in)."""
+        return self._program.arguments()
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of sites, data and tensor arguments, by which a saved fit knows its problem."""
+        sites = (*self.latents.values(), *self.observed.values())
+        return fingerprint(sites, (self.args, dict(self.kwargs)))
+
+    def explain(self) -> str:
+        """Every latent's closed-form update in mathematical words, or why it has none."""
+        return import_module("vitools").explain(self.model, self.args, self.kwargs, self.params)
+
+    def preflight(self, guide: Any) -> Any:
+        """What a guide would do wrong, before anything is fitted: a printable report.
+
+        Sites, shapes, supports, plates, scales and minibatches of guide and model are compared in
+        one run of both. :func:`~vitools.svi` asks the same before its first step.
+
+        Args:
+            guide: a Pyro guide, or a guide class to be called with the model.
+
+        Returns:
+            A :class:`~vitools.engines.preflight.preflight.Preflight`; its ``enforce()`` raises the first
+            error.
+
+        Example:
+            >>> import torch
+            >>> from vitools import Problem
+            >>> from vitools.guides import AutoKumaraswamy
+            >>> from vitools.models import coin
+            >>> print(Problem(coin.model, torch.tensor([1.0, 0.0])).preflight(AutoKumaraswamy))
+            guide AutoKumaraswamy for model 'coin': ready
+            runs      ok         takes the model's arguments
+            sites     ok         draws p
+            spread    ok         no point estimates
+            supports  ok         those of the priors
+            plates    ok         flips
+            shapes    ok         those of the model
+            scales    ok         alike
+            data      ok         counted once
+            discrete  ok         none
+        """
+        return import_module("vitools.engines.preflight.preflight").preflight(self, guide)
+
+    def call(self) -> Any:
+        """Run the model on its data, inside whatever Pyro handlers are active."""
+        with ReadingRules(self._structure.batch_dims):
+            return self.model(*self.args, **self.kwargs)
+
+    @contextmanager
+    def _isolated(self) -> Iterator[None]:
+        stand_ins = StandIns((self.args, self.kwargs))
+        with isolated(self.params, self.model), full_plates(), stand_ins:
+            yield
+
+    def with_params(self, params: ParamState) -> Self:
+        """The same problem with ``pyro.param`` values (fitted ones, say) put in place."""
+        other = copy.copy(self)
+        other.params = params
+        return other
+
+    def with_coords(self, **coords: Any) -> Self:
+        """The same problem with labels for the elements of its plates."""
+        for plate, labels in coords.items():
+            if plate not in self.plates:
+                raise OptionError(
+                    f"no plate '{plate}' in model '{self.name}' (plates: "
+                    f"{', '.join(self.plates) or 'none'}).{nearest(plate, self.plates)}"
+                )
+            if len(labels) != self.plates[plate].size:
+                raise OptionError(
+                    f"plate '{plate}': expected {self.plates[plate].size} labels, got {len(labels)}."
+                )
+        other = copy.copy(self)
+        other.coords = self.coords | {k: list(v) for k, v in coords.items()}
+        return other
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns what a model or an elimination raises into an error that says whose it is."""
+        try:
+            yield
+        except (VitoolsError, Warning):
+            raise
+        except NotImplementedError as error:
+            raise NotSupportedError(
+                f"{self._program.title}: its discrete latents cannot be summed out exactly "
+                f"({first_words(error)})."
+            ) from error
+        except Exception as error:
+            raise ModelError(
+                f"{self._program.title} raised {type(error).__name__} at the given values: "
+                f"{first_words(error)}."
+            ) from error

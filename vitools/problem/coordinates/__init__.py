@@ -1,0 +1,1 @@
+"""A problem in unconstrained coordinates: its density, gradients and Hessian products."""

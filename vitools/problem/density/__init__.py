@@ -1,0 +1,1 @@
+"""The log joint over many draws at once, discrete latents summed out."""

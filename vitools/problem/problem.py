@@ -1,0 +1,319 @@
+"""A Pyro model bound to its data: what every engine and every diagnostic works from."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from vitools.errors import OptionError
+from vitools.isolation import quiet_draws, seeded
+from vitools.problem.bound_model import BoundModel
+from vitools.problem.density.discrete import draw_sites, site_marginal, support_size
+from vitools.problem.density.enumeration import FactorGraph
+from vitools.problem.density.forward import run_forward
+from vitools.problem.density.units import unit_components, unit_log_likelihood
+from vitools.problem.density.values import checked_draws, latent_site, out_of_bounds
+from vitools.problem.density.vectorise import DrawMapper
+from vitools.problem.reading.agreement import trial
+from vitools.problem.reading.dry_run import WIDEST, DryRun, MemoryLimit, Need, room
+from vitools.problem.reading.runs import LARGE
+from vitools.problem.sites import Plate, Site
+from vitools.supports import from_reals
+
+__all__ = ["Plate", "Problem", "Site", "support_size"]
+
+
+COMPARED = 2**30
+"""Bytes of a tensor up to which a large model is run on values to compare enumeration with it."""
+
+
+def check_problem(problem: object, engine: str) -> None:
+    """Refuse what is no problem, above all a model without its data."""
+    if not isinstance(problem, Problem):
+        got = getattr(problem, "__name__", None) or type(problem).__name__
+        raise OptionError(
+            f"{engine} expects a Problem, got {got}. Bind the model to its data first: "
+            "Problem(model, data)."
+        )
+
+
+class Problem(BoundModel):
+    """A model and its data, run once and known by name.
+
+    Args:
+        model: any Pyro callable with at least one observed site (or ``pyro.factor``).
+        *args, **kwargs: what the model is called with.
+
+    The model is read as Pyro reads it, on all its data (subsampled plates at full size), but
+    for the points that :class:`~vitools.problem.reading.refused_forms.ReadingRules` lists: masks silence observations
+    only, and batch dims outside plates count as plates.
+
+    Attributes:
+        latents, observed, deterministics: ``{name: Site}``. A latent with a ``Delta``
+            distribution is deterministic.
+        plates: ``{name: Plate}``.
+        params: unconstrained values of the model's ``pyro.param`` statements and modules.
+        coords: ``{plate: labels}``, for ArviZ; empty unless set by :meth:`with_coords`.
+        invariants: what the model identifies where its sites are not (the labels of a
+            mixture, say): the function ``model.invariants`` if the model carries one.
+
+    Example:
+        >>> import pyro, torch
+        >>> import pyro.distributions as dist
+        >>> def coin(flips):
+        ...     p = pyro.sample("p", dist.Beta(1.0, 1.0))
+        ...     with pyro.plate("flips", len(flips)):
+        ...         pyro.sample("heads", dist.Bernoulli(p), obs=flips)
+        >>> problem = Problem(coin, torch.tensor([1.0, 1.0, 0.0]))
+        >>> problem
+        Problem(coin: latents p; observed heads [flips 3])
+        >>> problem.log_joint({"p": torch.tensor([0.5, 0.9])}).exp()
+        tensor([0.1250, 0.0810])
+    """
+
+    def __init__(self, model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(model, *args, **kwargs)
+        self._is_tried = not (self.is_large or self._is_large_enumerated)
+        with nullcontext() if self._is_tried else DryRun():
+            graph = trial(self._structure, self._graph, self._program.title, self._is_tried)
+        bytes_per_draw = sum(f.log_density.nbytes for f in graph.factors)
+        self.mapper = DrawMapper(self._program.title, bytes_per_draw)
+        # one for each set of given sites: a seed's draws must not depend on earlier calls
+        self._forward_mappers = defaultdict[frozenset[str], DrawMapper](
+            partial(DrawMapper, None, bytes_per_draw)
+        )
+        self._needs: dict[frozenset[str], Need | None] = {}
+
+    # ---- densities ---------------------------------------------------------------------
+
+    def log_joint(self, values: Mapping[str, Tensor]) -> Tensor:
+        """log p(observed, values), vectorised over leading sample dims.
+
+        Args:
+            values: ``{site: [*S, *site.shape]}`` for every latent in :attr:`drawn`. Discrete
+                latents that are given are taken as given; the others are summed out.
+
+        Returns:
+            A tensor of shape ``S``; -inf where a value is outside its support.
+        """
+        flat, sample_shape = self.checked_draws(values)
+        log_joint = self.map_draws(lambda draw: self.factors(draw).log_density(), flat)
+        for name, value in flat.items():
+            outside = out_of_bounds(self.latents[name], value)
+            if outside is not None:
+                log_joint = torch.where(outside, -torch.inf, log_joint)
+        return log_joint.reshape(sample_shape)
+
+    def factors(self, values: Mapping[str, Tensor]) -> FactorGraph:
+        """The model's factors at one draw, for whoever needs more than their sum."""
+        if self.is_large or self._is_large_enumerated:
+            self._refuse_large_density(frozenset(values))
+        return self._graph(values)
+
+    @property
+    def _is_large_enumerated(self) -> bool:
+        """Whether factors may be large with every discrete latent enumerated."""
+        cases = math.prod(support_size(site) for site in self.discrete.values())
+        sites = (*self.latents.values(), *self.observed.values())
+        return cases > 1 and cases * max(site.shape.numel() for site in sites) * WIDEST > LARGE
+
+    def try_on_values(self) -> None:
+        """Check that enumeration means what the model says; small problems do when they are built.
+
+        Called before the first density of a large problem, and by a guide's preflight: coordinate
+        ascent asks for none.
+        """
+        if not self._is_tried:
+            self._refuse_large_density(frozenset(self.drawn))
+            need = self._structure.need
+            is_compared = need is None or need.bytes <= COMPARED
+            trial(self._structure, self._graph, self._program.title, is_compared)
+            self._is_tried = True
+
+    def _graph(
+        self, values: Mapping[str, Tensor], handler: Callable[..., Any] = lambda run: run
+    ) -> FactorGraph:
+        """The factors; ``handler`` goes around the model."""
+        with self._isolated():
+            conditioned = poutine.condition(handler(self.call), data=dict(values))
+            return FactorGraph(conditioned, self.max_plate_nesting)
+
+    def _refuse_large_density(self, given: frozenset[str]) -> None:
+        """Raise where densities with these sites given would need more memory than there is."""
+        if given not in self._needs:
+            example = {name: self._structure.example[name] for name in given}
+            with seeded(0), DryRun() as sizes:
+                self._graph(example, sizes.watch())
+            self._needs[given] = sizes.need
+        need = self._needs[given]
+        if need is not None and need.exceeds_memory:
+            raise need.refusal(f"the density of {self._program.title}")
+
+    def pointwise_log_likelihood(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """log p(x_n | θ) of each independent unit of data, local discrete latents summed out.
+
+        A unit is what remains independent given ``values``: an entry of an observed site,
+        or, where observations share a discrete latent (the rolls of one row), all of them.
+
+        Returns:
+            ``{name: [*S, *unit shape]}``; observed sites that share units are joined as
+            ``"x+y"``. Units lie along the plates that :meth:`unit_plates` names.
+        """
+        flat, sample_shape = self.checked_draws(values)
+
+        def once(draw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            graph = self.factors(draw)
+            units = unit_components(graph, self.observed, self.plates)
+            return {k: unit_log_likelihood(graph, *unit, self.plates) for k, unit in units.items()}
+
+        out = self.map_draws(once, flat)
+        return {k: v.reshape(sample_shape + v.shape[1:]) for k, v in out.items()}
+
+    def unit_plates(self, values: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
+        """The plates, left to right, along which each log-likelihood's units lie."""
+        flat, _ = self.checked_draws(values)
+        graph = self.factors({k: v[0] for k, v in flat.items()})
+        units = unit_components(graph, self.observed, self.plates)
+        return {name: plates for name, (_, plates) in units.items()}
+
+    # ---- draws -------------------------------------------------------------------------
+
+    def prior(self, num_draws: int, seed: int = 0) -> dict[str, Tensor]:
+        """Draws of all latents from the prior, ``{site: [num_draws, *shape]}``."""
+        return self._forward({}, num_draws, seed, self.latents)
+
+    def starting_draws(self, num_draws: int, seed: int = 0) -> dict[str, Tensor]:
+        """Like :meth:`prior`, with any value of the support where the prior is improper."""
+        return self._forward({}, num_draws, seed, self.latents, stand_ins=True)
+
+    def predictive(
+        self, samples: Mapping[str, Tensor], seed: int = 0, *, num_draws: int = 1
+    ) -> dict[str, Tensor]:
+        """Replicated data, one data set per draw: ``{observed site: [n, *shape]}``.
+
+        Latents missing from ``samples`` are drawn afresh given the others (a new row gets
+        a new row's discrete latents). Deterministic sites are returned as well. With
+        ``samples`` from the prior this is the prior predictive.
+
+        Args:
+            num_draws: number of data sets where ``samples`` is empty.
+        """
+        flat, sample_shape = self.checked_draws(samples, complete=False)
+        if not flat:
+            sample_shape = torch.Size([num_draws])
+        wanted = (*self.observed, *self.deterministics)
+        drawn = self._forward(flat, sample_shape.numel(), seed, wanted)
+        return {k: v.reshape(sample_shape + v.shape[1:]) for k, v in drawn.items()}
+
+    def _forward(
+        self,
+        given: Mapping[str, Tensor],
+        count: int,
+        seed: int,
+        wanted: Collection[str],
+        *,
+        stand_ins: bool = False,
+    ) -> dict[str, Tensor]:
+        if not isinstance(count, int) or count < 1:
+            raise OptionError(f"expected a positive number of draws, got {count!r}.")
+        mapper = self._forward_mappers[frozenset(given)]
+        # what a large model makes on the way need not be drawn
+        sizes = MemoryLimit(room(), placeholder=True) if self.is_large else None
+        call = self.call if sizes is None else sizes.watch()(self.call)
+        with self._explained(), quiet_draws(), sizes or nullcontext():
+            drawn = run_forward(
+                call, given, count, seed, self._isolated, mapper, wanted, stand_ins=stand_ins
+            )
+        found = {name: drawn[name] for name in wanted}
+        if sizes is not None and sizes.need is not None:
+            for name, value in found.items():
+                if sizes.is_placeholder(value):
+                    raise sizes.need.refusal(f"drawing '{name}' of {self._program.title}")
+        return found
+
+    def sample_discrete(
+        self, values: Mapping[str, Tensor], seed: int = 0, *, num_draws: int | None = None
+    ) -> dict[str, Tensor]:
+        """Discrete latents drawn from p(z | θ, x) exactly: ``{site: [*S, *shape]}``.
+
+        Args:
+            values: every latent in :attr:`drawn`; others that are given are kept.
+            num_draws: number of draws where ``values`` is empty (a model of discrete latents only).
+        """
+        flat, sample_shape = self.checked_draws(values)
+        if not flat and num_draws is not None:
+            sample_shape = torch.Size([num_draws])
+        with seeded(seed), torch.no_grad():
+            drawn = draw_sites(self.discrete, flat, num_draws, self.map_draws, self.factors)
+        return {
+            name: drawn[name].reshape(sample_shape + self.latents[name].shape)
+            for name in self.discrete
+        }
+
+    def discrete_marginals(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """p(z = k | θ, x) for every discrete latent: ``{site: [*S, *batch_shape, K]}``.
+
+        The order of the K values is that of ``latents[site].support_values``.
+        """
+        flat, sample_shape = self.checked_draws(values)
+        out = {}
+        for site in self.discrete.values():
+            if site.name not in flat:
+                marginal = self.map_draws(partial(site_marginal, site, self.factors), flat)
+                out[site.name] = marginal.reshape(sample_shape + marginal.shape[1:])
+        return out
+
+    def enumerated_support(self, name: str) -> Tensor:
+        """All values of a discrete latent: ``[K, *event_shape]``."""
+        values = self._site(name).support_values
+        if values is None:
+            raise OptionError(f"site '{name}': the values of its support cannot be listed.")
+        return values
+
+    # ---- unconstrained space -----------------------------------------------------------
+
+    def constrain(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """From the whole real line to each continuous site's support."""
+        return {k: self._from_reals(k)(v) for k, v in values.items()}
+
+    def unconstrain(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of :meth:`constrain`."""
+        return {k: self._from_reals(k).inv(v) for k, v in values.items()}
+
+    def _from_reals(self, name: str) -> Any:
+        site = self._site(name)
+        if site.is_discrete:
+            raise OptionError(f"site '{name}' is discrete: it has no unconstrained values.")
+        return from_reals(site.support)
+
+    # ---- many draws ----------------------------------------------------------------------
+
+    def map_draws(self, function: Callable[[Any], Any], draws: Any) -> Any:
+        """``function`` of every draw ``[n, …]``; of one empty draw where ``draws`` is empty."""
+        self.try_on_values()
+        with seeded(0), self._explained():  # models may use torch's generator as they like
+            if not isinstance(draws, Mapping) or draws:
+                return self.mapper(function, draws)
+            return tree_map(lambda leaf: leaf.unsqueeze(0), function({}))
+
+    # ---- checking ----------------------------------------------------------------------
+
+    def checked_draws(
+        self, values: Mapping[str, Tensor], complete: bool = True
+    ) -> tuple[dict[str, Tensor], torch.Size]:
+        """``{site: [*S, *shape]}`` as ``({site: [n, *shape]}, S)``, or an error naming the site.
+
+        Args:
+            complete: whether every latent in :attr:`drawn` must have a value.
+        """
+        return checked_draws(values, self.latents, f"model '{self.name}'", complete)
+
+    def _site(self, name: str) -> Site:
+        return latent_site(self.latents, name, f"model '{self.name}'")

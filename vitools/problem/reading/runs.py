@@ -1,0 +1,181 @@
+"""The runs that a model is inspected from: twice on all its data, and once on a minibatch.
+
+A run on values checks more, and is made where it is cheap. A model that makes a large tensor on
+the way is run dry (:mod:`vitools.problem.reading.dry_run`), without validation, because there are no values to
+validate: cavi() then fits in little more memory than the data take.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro.poutine import Trace, trace
+from torch import Tensor
+
+from vitools.errors import DataError, ModelError, VitoolsError
+from vitools.isolation import ParamState, full_plates, isolated, quiet_draws, seeded
+from vitools.problem.density.improper import StandIns
+from vitools.problem.reading.dry_run import DryRun, MemoryLimit, Need, TooLarge, room
+from vitools.problem.reading.observations import INDEX_ROWS
+from vitools.problem.reading.program import Program, first_words
+from vitools.problem.reading.refused_forms import ReadingRules
+
+LARGE = 2**25
+"""Bytes of a tensor, made by the model on the way, from which it is run dry."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Traces of the model.
+
+    Attributes:
+        first, second: on all data, with different seeds.
+        minibatch: as the model subsamples; ``first`` itself where it does not.
+        params: the parameter store after the first run.
+        sizes: the limit they ran under, ``None`` for none.
+    """
+
+    first: Trace
+    second: Trace
+    minibatch: Trace
+    params: ParamState
+    sizes: MemoryLimit | None
+
+    @property
+    def limit(self) -> AbstractContextManager[Any]:
+        """The context in which what was not computed stays known as such."""
+        return nullcontext() if self.sizes is None else self.sizes
+
+    @property
+    def need(self) -> Need | None:
+        """The largest tensor of a run on values, where none was made; else ``None``."""
+        return self.sizes.need if self.sizes is not None else None
+
+    def is_unknown(self, *values: Any) -> bool:
+        """Whether one of the values was not computed."""
+        return self.sizes is not None and any(
+            isinstance(value, Tensor) and self.sizes.is_placeholder(value) for value in values
+        )
+
+
+def run_for_inspection(program: Program) -> Runs:
+    """Run the model as its size allows."""
+    sizes: MemoryLimit | None = None
+    try:
+        found = _first_runs(program, MemoryLimit(LARGE))
+    except TooLarge:
+        try:
+            sizes = DryRun()
+            found = _first_runs(program, sizes)
+        except (
+            VitoolsError
+        ):  # what it does depends on values, or it is at fault: which, is said now
+            sizes = MemoryLimit(room())
+            found = _first_runs(program, sizes)
+    first, minibatch, params = found
+    second, _ = _run(program, 1, sizes)
+    return Runs(first, second, minibatch, params, sizes)
+
+
+def _first_runs(program: Program, sizes: MemoryLimit | None) -> tuple[Trace, Trace, ParamState]:
+    """A run on all data and one on a minibatch, which are one where the model does not subsample."""
+    try:
+        minibatch, params = _run(program, 0, sizes, whole=False)
+    except ModelError as error:
+        raise _blame(program, error, sizes) from error
+    frames = (f for node in minibatch.nodes.values() for f in node.get("cond_indep_stack", ()))
+    if all(frame.full_size in (None, frame.size) for frame in frames):
+        return minibatch, minibatch, params
+    first, params = _run(program, 0, sizes)
+    return first, minibatch, params
+
+
+def _run(
+    program: Program, seed: int, sizes: MemoryLimit | None, *, whole: bool = True
+) -> tuple[Trace, ParamState]:
+    values = sizes is None or not sizes.placeholder
+    limit, watch = (sizes, sizes.watch()) if sizes is not None else (nullcontext(), nullcontext())
+    plates = full_plates() if whole else nullcontext()
+    try:
+        with (
+            seeded(seed),
+            quiet_draws(),
+            isolated(None, program.model) as params,
+            pyro.validation_enabled(values),
+            plates,
+            limit,
+            watch,
+            StandIns((program.args, program.kwargs)),
+            ReadingRules({}, fill_masked=False),
+        ):
+            run = trace(program.model, graph_type="flat")
+            return run.get_trace(*program.args, **program.kwargs), params
+    except (VitoolsError, Warning):
+        raise
+    except Exception as error:
+        raise _failed(program, error) from error
+
+
+def _blame(program: Program, error: ModelError, sizes: MemoryLimit | None) -> ModelError:
+    """What is wrong with a model that does not run: with its minibatch, where it runs on all data."""
+    try:
+        _run(program, 0, sizes)
+    except VitoolsError:
+        return error
+    reason = first_words(error.__cause__) if error.__cause__ else str(error)
+    is_of_shapes = any(word in reason.lower() for word in ("shape", "size", "broadcast"))
+    remedy = (
+        INDEX_ROWS if is_of_shapes else "Run the model by itself, outside vitools, to see where."
+    )
+    return ModelError(
+        f"{program.title} runs on all its data, but not on a minibatch: {reason}. {remedy}"
+    )
+
+
+def _failed(program: Program, error: Exception) -> VitoolsError:
+    reason = first_words(error)
+    suspects = [
+        name
+        for name, value in program.arguments().items()
+        if isinstance(value, Tensor)
+        and value.is_floating_point()
+        and not bool(torch.isfinite(value).all())
+    ]
+    if suspects:
+        return DataError(
+            f"argument {', '.join(map(repr, suspects))} of {program.title} holds NaN or infinity, "
+            f"and the model raised {type(error).__name__}: {reason}. Clean it, or mask the entries."
+        )
+    return ModelError(
+        f"{program.title} raised {type(error).__name__} when run on its data: {reason}. "
+        + _remedy(program, reason)
+    )
+
+
+def _remedy(program: Program, reason: str) -> str:
+    """What to do about a model that does not run: the commonest causes, else where to look."""
+    if misfit := program.misfit():
+        return misfit
+    arguments = program.arguments()
+    arrays = [
+        f"{name!r} ({type(value).__name__})"
+        for name, value in arguments.items()
+        if not isinstance(value, Tensor) and hasattr(value, "__array__")
+    ]
+    if arrays:
+        return f"No tensor is {', '.join(arrays)}: convert with torch.as_tensor(numpy.asarray(…))."
+    default = torch.get_default_dtype()
+    others = [
+        f"{name!r} ({str(value.dtype).removeprefix('torch.')})"
+        for name, value in arguments.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != default
+    ]
+    if others and ("dtype" in reason or "Double" in reason):
+        return (
+            f"Numbers such as those of Normal(0.0, 1.0) become {str(default).removeprefix('torch.')}"
+            f", other than {', '.join(others)}: convert the data, or give the priors tensors of "
+            "its dtype."
+        )
+    return "Run the model by itself, outside vitools, to find the line."

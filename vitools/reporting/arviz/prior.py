@@ -1,0 +1,48 @@
+"""The groups that no fit is needed for: draws from the prior, and the data it predicts."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from vitools.problem import Problem
+from vitools.problem.sites import Site
+from vitools.reporting.arviz.dims import over_draws, site_dims
+from vitools.reporting.arviz.groups import Variable
+
+
+def has_prior(problem: Problem) -> bool:
+    """Whether all latents can be drawn from the prior (a flat density has no draws)."""
+    return all(site.distribution != "ImproperUniform" for site in problem.latents.values())
+
+
+def prior_groups(problem: Problem, num_draws: int, seed: int) -> dict[str, dict[str, Variable]]:
+    """``prior`` (latents and deterministic sites) and ``prior_predictive``, of the same draws."""
+    drawn = problem.prior(num_draws, seed)
+    derived = problem.predictive(drawn, seed + 1, num_draws=num_draws)
+    deterministic = {
+        name: unexpanded(site, derived[name]) for name, site in problem.deterministics.items()
+    }
+    sites = problem.latents | problem.deterministics
+    return {
+        "prior": _named(sites, drawn | deterministic, num_draws),
+        "prior_predictive": _named(problem.observed, derived, num_draws),
+    }
+
+
+def _named(
+    sites: Mapping[str, Site], values: Mapping[str, Tensor], num_draws: int
+) -> dict[str, Variable]:
+    return {
+        name: over_draws(
+            (1, num_draws), *site_dims(site, tuple(values[name].shape[1:])), values[name]
+        )
+        for name, site in sites.items()
+    }
+
+
+def unexpanded(site: Site, value: Tensor) -> Tensor:
+    """One of the equal copies that a plate makes of ``pyro.deterministic``'s value."""
+    assert site.value is not None
+    while value.dim() - 1 > site.value.dim():
+        value = value[:, 0]
+    return value

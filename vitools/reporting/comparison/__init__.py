@@ -1,0 +1,1 @@
+"""Fits of one problem side by side: the record, and its forms as text, table and JSON."""

@@ -1,0 +1,114 @@
+"""A comparison on a terminal of 80 columns: two tables, and what they mean."""
+
+from typing import TYPE_CHECKING
+
+from vitools.diagnostics import Grade
+from vitools.diagnostics.weights.khat import khat_threshold
+from vitools.posterior import GridPosterior
+from vitools.reporting.terminal import Cell, estimate_words, layout, paragraph, seconds_words
+
+if TYPE_CHECKING:
+    from vitools.reporting.comparison.comparison import Comparison
+
+
+def comparison_text(comparison: "Comparison") -> str:
+    """Verdicts, then moments against the reference, then notes and advice."""
+    lines = layout(_verdicts(comparison))
+    errors = _errors(comparison)
+    if errors:
+        lines += ["", *layout(errors, names=(0, 2, 4))]
+    notes = [*general_notes(comparison), *_advice(comparison)]
+    return "\n".join([*lines, "", *(line for note in notes for line in paragraph(note))])
+
+
+def _verdicts(comparison: "Comparison") -> list[list[Cell]]:
+    rows: list[list[Cell]] = [["fit", "bound", "k̂", "seconds", "verdict"]]
+    for name, judgement in comparison.judgements.items():
+        rows.append(
+            [
+                name,
+                estimate_words(judgement.bound),
+                estimate_words(judgement.khat),
+                seconds_words(comparison.fits[name].seconds),
+                comparison.verdict_words(name),
+            ]
+        )
+    blank = [i for i in range(len(rows[0])) if all(row[i] == ("", "") for row in rows[1:])]
+    return [[cell for i, cell in enumerate(row) if i not in blank] for row in rows]
+
+
+def _errors(comparison: "Comparison") -> list[list[Cell]]:
+    rows: list[list[Cell]] = []
+    for name, judgement in comparison.judgements.items():
+        accuracy = judgement.accuracy
+        if accuracy is not None:
+            rows.append(
+                [
+                    name,
+                    estimate_words(accuracy.mean_error),
+                    accuracy.mean_error_at,
+                    estimate_words(accuracy.sd_ratio),
+                    accuracy.sd_ratio_at,
+                ]
+            )
+    if not rows:
+        return []
+    return [[f"against {comparison.reference}", "mean error", "at", "sd ratio", "at"], *rows]
+
+
+def general_notes(comparison: "Comparison") -> list[str]:
+    """What the figures are, a paragraph each."""
+    notes = []
+    problem = next(iter(comparison.fits.values())).problem
+    if any(judgement.bound for judgement in comparison.judgements.values()):
+        summed = f", {', '.join(problem.discrete)} summed out" if problem.discrete else ""
+        sites = ", ".join([*problem.observed, *problem.drawn])
+        inside = f" - log q({', '.join(problem.drawn)})" if problem.drawn else ""
+        count = comparison.num_samples
+        usable = f"at which k̂ is usable up to {khat_threshold(count):.2f}"
+        notes.append(
+            f"bound: E[log p({sites}){inside}]{summed}, {count} draws of each fit, {usable}"
+        )
+    notes += _evidence_note(comparison)
+    if comparison.reference is None:
+        notes.append(
+            "no reference: no fit is exact or has well-mixed chains, so moments go unchecked; "
+            "add exact(problem) or nuts(problem)"
+        )
+    else:
+        fit = comparison.fits[comparison.reference]
+        judged = "sites"
+        if problem.invariants:
+            judged = "invariants"
+        elif problem.discrete:
+            judged = f"continuous sites ({', '.join(problem.discrete)} not judged)"
+        notes.append(
+            f"reference: {comparison.reference} ({fit.detail or fit.status.label}); mean error, in "
+            f"its sds, and sd ratio at the worst entry of the {judged}"
+        )
+    return notes
+
+
+def _evidence_note(comparison: "Comparison") -> list[str]:
+    evidence = comparison.log_evidence
+    if evidence is None:
+        return []
+    gaps = [
+        f"{name} {evidence.value - judgement.bound.value:.2f}"
+        for name, judgement in comparison.judgements.items()
+        if judgement.bound and not isinstance(comparison.fits[name], GridPosterior)
+    ]
+    said = f"log evidence: {evidence}"
+    if gaps:
+        said += f"; gap of each bound, KL(q ‖ posterior): {', '.join(gaps)}"
+    return [said]
+
+
+def _advice(comparison: "Comparison") -> list[str]:
+    found = []
+    for name, judgement in comparison.judgements.items():
+        verdict = judgement.verdict
+        if verdict.grade is not Grade.TRUST:
+            advice = f". Next: {verdict.advice}" if verdict.advice else ""
+            found.append(f"{name}: {verdict}: {verdict.reason}{advice}")
+    return found

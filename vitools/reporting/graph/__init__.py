@@ -1,0 +1,1 @@
+"""A model as a directed graph with plates: read, laid out, drawn."""

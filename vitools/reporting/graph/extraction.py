@@ -1,0 +1,298 @@
+"""A model's graph, read by moving one site at a time.
+
+Site u is a parent of site d exactly when moving u, with every other site held where it is, changes
+the density of d:
+
+    p(x_d | x_u, rest) ≠ p(x_d | x_u', rest).
+
+That sentence is carried out: the model is run once, then again for each site with that site moved
+and the others held. Nothing about how the model computes matters (indexing by discrete sites,
+writing into buffers, ``float(x)``, NumPy), where tracking tensors through operations
+(``pyro.infer.inspect.get_model_relations``) silently loses edges at each of the last three.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.distributions import constraints, transforms
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from vitools.errors import ModelError
+from vitools.reporting.graph.model_graph import ModelGraph, Node, Plate, Role
+
+__all__ = ["extract"]
+
+# Small and large moves in unconstrained space: a smooth dependence shows at the first, a threshold
+# (a change point, a rectifier) only once a larger one steps over it.
+_STEPS = (0.1, 1.0, 3.0)
+
+
+def extract(
+    model: Callable,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    hyperparameters: bool = False,
+    deterministic: bool = False,
+) -> ModelGraph:
+    """Read a model's graph; the options are those of ``model_graph.draw``."""
+
+    def run(held: Mapping[str, Tensor]) -> dict[str, dict]:
+        return _run(model, args, kwargs or {}, held)
+
+    def shown(site: dict) -> bool:
+        if site["type"] == "param":
+            return hyperparameters
+        if site["type"] != "sample" or site_is_subsample(site):
+            return False
+        return deterministic or not _is_deterministic(site)
+
+    with _left_as_found():
+        try:
+            first = {name: site for name, site in run({}).items() if shown(site)}
+        except Exception as error:
+            raise ModelError(
+                f"the model could not be run to read its graph: {type(error).__name__}: {error}. "
+                "Check that it runs with these arguments by itself."
+            ) from error
+        if not any(site["type"] == "sample" for site in first.values()):
+            raise ModelError("the model has no pyro.sample site, so there is nothing to draw")
+        held = {name: torch.as_tensor(site["value"]) for name, site in first.items()}
+        # The reference is a run with all sites held too, so that randomness outside of sites
+        # (dropout, say) meets the same generator state in every run that is compared.
+        reference = run(held)
+        found, changed = _edges(run, held, reference, arguments_too=hyperparameters)
+
+    sites = {n: s for n, s in reference.items() if n in first and s["type"] == "sample"}
+    nodes = [_node(name, site) for name, site in sites.items()]
+    members: dict[str, list[str]] = {}
+    sizes: dict[str, int] = {}
+    depths: dict[str, int] = {}
+    for name, site in sites.items():
+        for frame in site["cond_indep_stack"]:
+            if frame.vectorized:  # a sequential plate's sites are separate nodes already
+                members.setdefault(frame.name, []).append(name)
+                sizes[frame.name] = int(frame.full_size or frame.size)
+                depths[frame.name] = frame.dim
+    edges = [(u, d) for u, d in found if u in sites]
+    if hyperparameters:
+        used = dict.fromkeys(u for u, _ in found if u not in sites)
+        nodes = [Node(name, "", "parameter") for name in used] + nodes
+        edges = found
+        for name, site in sites.items():
+            for constant, inside in _constants(name, site, changed[name]):
+                nodes.append(constant)
+                edges.append((constant.name, name))
+                for plate in inside:
+                    members[plate].append(constant.name)
+    plates = sorted(members, key=lambda plate: (-len(members[plate]), depths[plate]))
+    return ModelGraph(
+        tuple(nodes),
+        tuple(edges),
+        tuple(Plate(name, sizes[name], tuple(members[name])) for name in plates),
+    )
+
+
+class _Hold(Messenger):
+    """Hands the model the held value of each site, whatever was drawn or observed there."""
+
+    def __init__(self, held: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.held = held
+        self.computed: dict[str, Tensor] = {}
+
+    def _pyro_post_sample(self, message: Any) -> None:
+        if message["name"] in self.held:
+            self.computed[message["name"]] = message["value"]
+            message["value"] = self.held[message["name"]]
+
+    _pyro_post_param = _pyro_post_sample
+
+
+def _run(model: Callable, args: Sequence, kwargs: Mapping, held: Mapping) -> dict[str, dict]:
+    """One run: site name → message, with what the model itself computed kept as ``computed``."""
+    torch.manual_seed(0)
+    with torch.no_grad(), _Hold(held) as hold:
+        trace = poutine.trace(model).get_trace(*args, **kwargs)
+    return {
+        name: {**site, "computed": hold.computed.get(name, site.get("value"))}
+        for name, site in trace.nodes.items()
+    }
+
+
+@contextmanager
+def _left_as_found() -> Iterator[None]:
+    """Leaves the random generators, Pyro's parameters and the validation flags as they were."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    store = pyro.get_param_store()
+    with (
+        torch.random.fork_rng(devices=devices),
+        store.scope(store.get_state()),
+        # A site that was moved may stand outside a support which depends on another site.
+        pyro.validation_enabled(False),
+    ):
+        yield
+
+
+def _edges(
+    run: Callable[[Mapping[str, Tensor]], dict[str, dict]],
+    held: Mapping[str, Tensor],
+    reference: dict[str, dict],
+    *,
+    arguments_too: bool,
+) -> tuple[list[tuple[str, str]], dict[str, set[str]]]:
+    """All (parent, child) pairs, and for each site the arguments that some parent decides."""
+    densities = {n: _density(reference[n]) for n in held if reference[n]["type"] == "sample"}
+    arguments = {n: _arguments(reference[n]["fn"]) if arguments_too else {} for n in densities}
+    edges: list[tuple[str, str]] = []
+    changed: dict[str, set[str]] = {name: set() for name in densities}
+    # What a deterministic site can be is what its own parents' moves have made of it.
+    elsewhere: dict[str, list[Tensor]] = {name: [] for name in held}
+    order = {name: place for place, name in enumerate(held)}
+    for parent in held:
+        if held[parent].numel() == 0:  # pyro.factor
+            continue
+        if _is_deterministic(reference[parent]):
+            moves = elsewhere[parent][: len(_STEPS)]
+        else:
+            moves = [_moved(reference[parent], attempt) for attempt in range(len(_STEPS))]
+        children = set()
+        failures = []
+        for value in moves:
+            # A far move can leave the numbers (a matrix no longer positive definite): the nearer
+            # moves then decide, and only a site that cannot be moved at all is an error.
+            try:
+                moved = run({**held, parent: value})
+                later = [c for c in densities if order[c] > order[parent] and c in moved]
+                now = {child: _density(moved[child]) for child in later}
+            except (RuntimeError, ValueError, ArithmeticError, LookupError) as error:
+                failures.append(error)
+                continue
+            for child, density in now.items():
+                if _differ(density, densities[child]):
+                    children.add(child)
+                    if _is_deterministic(moved[child]):
+                        elsewhere[child].append(density)
+                if arguments_too:
+                    given = _arguments(moved[child]["fn"])
+                    for key, argument in arguments[child].items():
+                        if key not in given or _differ(given[key], argument):
+                            changed[child].add(key)
+        if failures and len(failures) == len(moves):
+            raise ModelError(
+                f"site {parent!r}: the model fails at every other value of it that was tried, so "
+                f"its children cannot be told ({type(failures[0]).__name__}: {failures[0]})"
+            ) from failures[0]
+        edges += [(parent, child) for child in densities if child in children]
+    return edges, changed
+
+
+def _moved(site: dict, attempt: int) -> Tensor:
+    """Another value of a site, inside its support, farther away at each attempt."""
+    value, step, places = site["value"], _STEPS[attempt], attempt + 1
+    support = site["kwargs"].get("constraint") if site["type"] == "param" else site["fn"].support
+    if support.is_discrete:
+        while isinstance(support, constraints.independent):
+            support = support.base_constraint
+        if support.event_dim:  # one-hot vectors, counts that add up
+            return value.roll(places, -1)
+        up, down = value + places, value - places
+        return torch.where(support.check(up), up, torch.where(support.check(down), down, value))
+    try:
+        bijection = transforms.biject_to(support)
+    except NotImplementedError:
+        return site["fn"].sample() if site["type"] == "sample" else value * (1 + step)
+    free = bijection.inv(value if value.is_floating_point() else value.double())
+    return bijection(free + step * torch.randn_like(free))
+
+
+def _density(site: dict) -> Tensor:
+    """What a parent can change: the log density of the held value, or a computed value."""
+    return site["computed"] if _is_deterministic(site) else site["fn"].log_prob(site["value"])
+
+
+def _differ(new: Tensor, old: Tensor) -> bool:
+    if new.shape != old.shape:
+        return True
+    return not torch.allclose(new, old, rtol=1e-5, atol=1e-8, equal_nan=True)
+
+
+def _is_deterministic(site: dict) -> bool:
+    return bool(site["type"] == "sample" and site["infer"].get("_deterministic", False))
+
+
+def _base(distribution: Any) -> Any:
+    """The distribution a modeller named, out of Pyro's wrappers."""
+    wrappers = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
+    while isinstance(distribution, wrappers):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def _node(name: str, site: dict) -> Node:
+    if _is_deterministic(site):
+        return Node(name, "", "deterministic", not site["value"].is_floating_point())
+    base = _base(site["fn"])
+    role: Role = "observed" if site["is_observed"] else "latent"
+    if isinstance(base, dist.Unit):
+        return Node(name, "factor", role)
+    return Node(name, type(base).__name__, role, bool(base.support.is_discrete))
+
+
+def _arguments(distribution: Any) -> dict[str, Tensor]:
+    """The distribution's own arguments, one of each pair that says the same thing twice."""
+    base = _base(distribution)
+    found = {}
+    for key in getattr(base, "arg_constraints", {}):
+        # A lazy property computes the twin of what was given (logits of probs): left alone.
+        given = key in vars(base) or isinstance(getattr(type(base), key, None), property)
+        if given and isinstance(value := getattr(base, key), Tensor):
+            found[key] = value
+    for preferred, twins in (
+        ("probs", ("logits",)),
+        ("covariance_matrix", ("precision_matrix", "scale_tril")),
+        ("precision_matrix", ("scale_tril",)),
+    ):
+        if preferred in found:
+            for twin in twins:
+                found.pop(twin, None)
+    return found
+
+
+def _constants(name: str, site: dict, changed: set[str]) -> list[tuple[Node, tuple[str, ...]]]:
+    """One node for the fixed arguments that share plates, with the plates along which they vary."""
+    base = _base(site["fn"])
+    groups: dict[tuple[str, ...], list[tuple[str, Tensor]]] = {}
+    for key, value in _arguments(site["fn"]).items():
+        if key in changed:
+            continue
+        own_dims = value.dim() - len(base.batch_shape) + site["fn"].event_dim - base.event_dim
+        inside = []
+        for frame in site["cond_indep_stack"]:
+            if not frame.vectorized or value.dim() < own_dims - frame.dim:
+                continue
+            dim = frame.dim - own_dims
+            if bool((value != value.narrow(dim, 0, 1)).any()):
+                inside.append(frame.name)
+        groups.setdefault(tuple(inside), []).append((key, value))
+    nodes = []
+    for plates, arguments in groups.items():
+        label = f"{name}({', '.join(key for key, _ in arguments)})"
+        text = ", ".join(_as_text(key, value) for key, value in arguments)
+        nodes.append((Node(label, text, "constant"), plates))
+    return nodes
+
+
+def _as_text(key: str, value: Tensor) -> str:
+    """``scale = 2`` where all elements agree, else only the name."""
+    first = value.reshape(-1)[:1]
+    if value.numel() and bool((value == first).all()):
+        return f"{key} = {first.item():.4g}"
+    return key

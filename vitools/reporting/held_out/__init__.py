@@ -1,0 +1,1 @@
+"""Deep models side by side on held-out data."""

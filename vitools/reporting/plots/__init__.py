@@ -1,0 +1,1 @@
+"""Pictures of a comparison: bounds, marginals, moments, calibration."""
