@@ -13,6 +13,7 @@ from cavi_mixture import D, K, full, mixture_data
 from cavi_timing import median_seconds, report
 
 from vitools.calculus import ConjugateModel
+from vitools.calculus.start.initialise import initialise
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -37,7 +38,7 @@ def main():
     rows = parser.parse_args().rows
     y = mixture_data(rows)
     ours = ConjugateModel(full, (y,))
-    ours.initialise(0)
+    initialise(ours, 0)
 
     def sweep():
         ours.sweep()

@@ -20,6 +20,7 @@ from sklearn.mixture import BayesianGaussianMixture
 
 from vitools import Problem, cavi
 from vitools.calculus import ConjugateModel
+from vitools.calculus.start.initialise import initialise
 
 
 def scikit_learn(data, covariance):
@@ -37,7 +38,7 @@ def scikit_learn(data, covariance):
 
 def judged(model, fit, covariance):
     """The bound of the Pyro model one sweep after scikit-learn's factors."""
-    model.initialise(0)
+    initialise(model, 0)
     degrees = torch.from_numpy(fit.degrees_of_freedom_)
     means, spread = torch.from_numpy(fit.means_), torch.from_numpy(fit.covariances_)
     sharpness = torch.from_numpy(fit.mean_precision_)

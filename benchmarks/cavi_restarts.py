@@ -11,7 +11,7 @@ from cavi_mixture import diagonal, mixture_data
 from cavi_timing import median_seconds, report
 
 from vitools import Problem, cavi
-from vitools.engines.cavi.cavi import batch
+from vitools.engines.cavi import batch
 from vitools.models import two_dice
 
 

@@ -21,6 +21,7 @@ from sklearn.decomposition import LatentDirichletAllocation
 
 from vitools import Problem, cavi
 from vitools.calculus import ConjugateModel
+from vitools.calculus.start.initialise import initialise, restart_inner
 
 
 def topics_model(words, documents, shape, topics):
@@ -52,7 +53,7 @@ def read_corpus(path):
 def judged_bound(model, concentrations):
     """The bound with q(phi) given and everything else iterated to convergence."""
     model.block_of["phi"].restore((concentrations - 1,))
-    model.restart_inner()
+    restart_inner(model)
     for _ in range(100):
         for name in ("z", "theta"):
             model.update(model.block_of[name])
@@ -78,7 +79,7 @@ def main():
     problem = Problem(topics_model, words, documents, matrix.shape, options.topics)
     built = time.perf_counter() - start
     judge = ConjugateModel(problem.model, problem.args)
-    judge.initialise(0)
+    initialise(judge, 0)
     target = judged_bound(judge, torch.from_numpy(theirs.components_).double())
 
     fit = cavi(problem, max_sweeps=options.sweeps)

@@ -33,9 +33,9 @@ from resumable import Row, compute
 from torch import Tensor
 
 from vitools import Problem, cavi, dadvi, nuts, svi
-from vitools.diagnostics import Moments, judge, measure_accuracy
+from vitools.diagnostics import Moments, judge, measure_accuracy, moments
 from vitools.diagnostics.reference.moments import quantities
-from vitools.diagnostics.reference.reference import moments, reference_moments
+from vitools.diagnostics.reference.reference import reference_moments
 from vitools.errors import VitoolsError
 from vitools.guides import AutoFlow, AutoMeanField, AutoMultivariate
 from vitools.models import bayesian_regression, coin, two_dice

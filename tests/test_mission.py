@@ -7,9 +7,9 @@ import torch
 
 from vitools import Problem, cavi, compare, nuts, svi
 from vitools.diagnostics import elbo
+from vitools.engines import hand_derived
 from vitools.guides import AutoDirichlet, AutoKumaraswamy, AutoLogisticNormal, AutoMultivariate
 from vitools.models import bayesian_regression, two_dice
-from vitools.posterior import hand_derived
 
 COUNTS = ((3, 0), (2, 1), (3, 0), (0, 3), (0, 3), (1, 2), (3, 0))
 PRIOR = ((1.2, 0.8), (0.7, 1.5), ((1.0, 0.5), (0.6, 1.4), (2.0, 0.9)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vitools._version import __version__
 
 if TYPE_CHECKING:
-    from vitools.calculus.words.explain import explain
+    from vitools.calculus import explain
     from vitools.engines import (
         Adam,
         BetaElbo,
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
         exact,
         laplace,
         nuts,
+        preflight,
         svi,
         svi_validated,
     )
     from vitools.engines.svi.svi import warm_up
     from vitools.errors import VitoolsError
-    from vitools.posterior import Estimate, History, Posterior, Status
+    from vitools.posterior import Estimate, History, Posterior, Status, load, save
     from vitools.problem import Problem, Site
     from vitools.reporting import compare, draw, to_arviz
 
@@ -48,9 +49,12 @@ _HOME = {
     "cavi": "vitools.engines",
     "dadvi": "vitools.engines",
     "exact": "vitools.engines",
-    "explain": "vitools.calculus.words.explain",
+    "explain": "vitools.calculus",
     "laplace": "vitools.engines",
+    "load": "vitools.posterior",
     "nuts": "vitools.engines",
+    "preflight": "vitools.engines",
+    "save": "vitools.posterior",
     "svi": "vitools.engines",
     "svi_validated": "vitools.engines",
     "warm_up": "vitools.engines",
@@ -81,7 +85,10 @@ __all__ = [
     "exact",
     "explain",
     "laplace",
+    "load",
     "nuts",
+    "preflight",
+    "save",
     "svi",
     "svi_validated",
     "to_arviz",

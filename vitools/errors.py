@@ -43,6 +43,11 @@ class NotConjugate(VitoolsError):
     """A site has no closed-form update; names the site, the operation, and what to use instead."""
 
 
+def first_words(error: BaseException) -> str:
+    """An error's message on one line, without the table of shapes that Pyro appends."""
+    return " ".join(str(error).partition("Trace Shapes:")[0].split())[:300] or "no message"
+
+
 def callers_level() -> int:
     """The ``stacklevel`` with which a warning of the function that asks points outside the package."""
     level, outermost = 0, 0

@@ -26,8 +26,8 @@ from posteriors import POSTERIORS
 from torch.distributions import constraints
 
 from vitools import Posterior, Problem, cavi, dadvi, nuts, svi
-from vitools.diagnostics import Moments, judge
-from vitools.diagnostics.reference.reference import moments, reference_draws, reference_moments
+from vitools.diagnostics import Moments, judge, moments
+from vitools.diagnostics.reference.reference import reference_draws, reference_moments
 from vitools.errors import VitoolsError
 from vitools.guides import AutoFlow, AutoKumaraswamy, AutoMeanField, AutoMultivariate
 from vitools.supports import base_support

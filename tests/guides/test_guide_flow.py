@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from vitools import Posterior, Problem, svi
+from vitools import Problem, load, save, svi
 from vitools.errors import ModelError, NotSupportedError, NumericalError, OptionError
 from vitools.guides import AutoFlow
 from vitools.guides.flow.density import fit_density
@@ -206,8 +206,8 @@ def test_serves_the_engine_and_is_read_back_from_a_file(tmp_path) -> None:
     problem = Problem(banana)
     guide = AutoFlow(banana, "realnvp", layers=2, width=8)
     fit = svi(problem, guide, max_steps=30)  # warnings are errors: it was recorded as a graph
-    fit.save(tmp_path / "fit")
-    again = Posterior.load(tmp_path / "fit", problem)
+    save(fit, tmp_path / "fit")
+    again = load(tmp_path / "fit", problem)
     draws, log_q = fit.sample_with_log_prob(50, seed=1)
     assert len(set(draws["a"].tolist())) == 50
     torch.testing.assert_close(fit.log_prob(draws), log_q)

@@ -11,7 +11,7 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoGuideList, AutoNormal
 from torch import Tensor
 
-from vitools import Problem
+from vitools import Problem, preflight
 from vitools.errors import ModelError, NotSupportedError, OptionError
 from vitools.guides import Amortized, AutoKumaraswamy, AutoLogisticNormal
 
@@ -53,7 +53,7 @@ def test_rows_that_the_model_chooses_are_refused_or_followed(make: Callable) -> 
     with pytest.raises(ModelError, match=r"which rows plate 'rows' takes.*create_plates"):
         make(rows_given)(DATA, ROWS)
     guide = make(rows_given, create_plates=same_rows)
-    Problem(rows_given, DATA, ROWS).preflight(guide).enforce()
+    preflight(Problem(rows_given, DATA, ROWS), guide).enforce()
     trace = poutine.trace(guide).get_trace(DATA, ROWS)
     assert torch.equal(trace.nodes["rows"]["value"], ROWS)
 
@@ -75,8 +75,8 @@ def test_a_guide_that_replaces_the_rows_of_the_model_is_refused() -> None:
     with pytest.raises(
         OptionError, match=r"which rows plate 'rows' takes .*AutoNormal takes others"
     ):
-        problem.preflight(AutoNormal).enforce()
-    problem.preflight(AutoNormal(rows_given, create_plates=same_rows)).enforce()
+        preflight(problem, AutoNormal).enforce()
+    preflight(problem, AutoNormal(rows_given, create_plates=same_rows)).enforce()
 
 
 def local(sample: Callable[[], object], *plate: int) -> Callable:
@@ -100,9 +100,9 @@ def local(sample: Callable[[], object], *plate: int) -> Callable:
 def test_plates_of_another_size_are_refused(plate: tuple[int, ...], message: str) -> None:
     guide = local(lambda: pyro.sample("z", dist.Normal(0.0, 1.0)), *plate)
     with pytest.raises(OptionError, match=message):
-        Problem(rows_drawn, DATA).preflight(guide).enforce()
+        preflight(Problem(rows_drawn, DATA), guide).enforce()
     same = local(lambda: pyro.sample("z", dist.Normal(0.0, 1.0)), 10, 3)
-    Problem(rows_drawn, DATA).preflight(same).enforce()
+    preflight(Problem(rows_drawn, DATA), same).enforce()
 
 
 def two(x: Tensor) -> None:
@@ -117,7 +117,7 @@ def test_a_value_of_another_shape_is_named_before_the_model_fails_on_it() -> Non
         pyro.sample("level", dist.Normal(0.0, 1.0))
 
     with pytest.raises(OptionError, match=r"'weights' with shape \(3,\).* expects \(2,\)"):
-        Problem(two, DATA).preflight(guide).enforce()
+        preflight(Problem(two, DATA), guide).enforce()
 
 
 def test_point_estimates_among_other_sites_are_refused_by_name() -> None:
@@ -126,7 +126,7 @@ def test_point_estimates_among_other_sites_are_refused_by_name() -> None:
         pyro.sample("level", dist.Normal(pyro.param("l", torch.zeros(())), 1.0))
 
     with pytest.raises(NotSupportedError, match="guide is a point estimate of weights: a point"):
-        Problem(two, DATA).preflight(guide).enforce()
+        preflight(Problem(two, DATA), guide).enforce()
 
 
 def test_points_that_move_with_a_draw_are_no_estimates() -> None:
@@ -143,4 +143,4 @@ def test_points_that_move_with_a_draw_are_no_estimates() -> None:
     parts.append(AutoNormal(poutine.block(two, expose=["level"])))
     parts.append(AutoLogisticNormal(poutine.block(two, expose=["weights"])))
     for guide in (joint, parts):
-        Problem(two, DATA).preflight(guide).enforce()
+        preflight(Problem(two, DATA), guide).enforce()

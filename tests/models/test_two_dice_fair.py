@@ -11,6 +11,7 @@ import torch
 
 from vitools import Problem, cavi
 from vitools.calculus import ConjugateModel
+from vitools.calculus.start.initialise import initialise
 from vitools.models import two_dice
 
 SIDES = {"sides1": 3, "sides2": 3}
@@ -43,7 +44,7 @@ def test_the_derived_updates_agree_and_starts_of_their_own_do_better(rolls, fact
     joint = [("z1", "z2")] if factorisation == "joint" else ()
     problem = Problem(two_dice.model, rolls, 3, 3)
     model = ConjugateModel(problem.model, problem.args, joint=joint)
-    model.initialise(0)
+    initialise(model, 0)
     for name, start in zip(("pi1", "pi2", "rho"), FAIR, strict=True):
         model.block_of[name].restore((start - 1,))
     for name in ("z1", "z2"):

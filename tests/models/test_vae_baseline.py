@@ -20,8 +20,8 @@ from vitools.models.vae import (
     linear_vae,
     probabilistic_pca,
 )
+from vitools.models.vae.evaluation import baseline
 from vitools.models.vae.evaluation.baseline import LEAST_NOISE_SHARE, FactorAnalysis
-from vitools.models.vae.evaluation.evaluation import baseline
 from vitools.posterior import Status
 
 

@@ -23,7 +23,7 @@ from vitools.models.vae import (
     linear_vae,
     probabilistic_pca,
 )
-from vitools.models.vae.evaluation.evaluation import evaluation
+from vitools.models.vae.evaluation import evaluation
 
 NUM_IMAGES, NUM_PIXELS, LATENT_DIM = 40, 7, 3
 

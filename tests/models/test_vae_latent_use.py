@@ -86,7 +86,7 @@ def test_a_layer_above_tells_nothing_that_the_first_did_not():
 
 
 def test_work_in_parts_gives_the_same(monkeypatch):
-    from vitools.models.vae.evaluation.evaluation import latent_use
+    from vitools.models.vae.evaluation import latent_use
 
     vae, images = gaussian_vae(), pixels(50)
     whole = latent_information(vae, images)

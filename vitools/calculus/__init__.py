@@ -1,16 +1,14 @@
-"""The conjugacy calculus: a Pyro model becomes a sum of einsum terms, and those its updates.
+"""The calculus: a Pyro model becomes a sum of einsum terms, and those the updates of its factors.
 
-Stages: ``trace`` (run the model once on shape-only latents, ``symbolic``, ``constructors``) ·
-``term``, ``positions``, ``cases``, ``logarithm``, ``expression``, ``products``, ``discrete``,
-``spelling``, ``operations`` (the algebra) · ``factors`` (log densities as formulas) · ``terms`` (close them over
-plates) · ``masks`` (what they leave out) · ``rows`` (distinct rows) · ``folding`` (fold, merge) · ``plan``,
-``block``, ``blocks``, ``gaussian`` (factors of q) · ``dependence`` (what they lose) ·
-``streaming``, ``streamed``, ``components``, ``features`` (long plates in chunks) · ``contraction``,
-``compilation``, ``update`` (messages, updates, the bound) · ``initialise``, ``clusters`` (starts) ·
-``schedule``, ``coordinates``, ``moves`` (what a run may do) · ``outcome`` (q as distributions) ·
-``naming``, ``wording``, ``tables``, ``alternatives``, ``explain`` (all of it in words).
+The rooms are in the order of the derivation, and each builds on those before it: ``algebra``
+(terms and expressions) · ``tracing`` (the model run once on latents that carry expressions) ·
+``densities`` (log densities as formulas, closed over plates) · ``reduction`` (distinct rows, folded
+constants, contractions) · ``blocks`` (factors of q) · ``streams`` (long plates in chunks) ·
+``messages``, ``model`` (updates and the bound) · ``start`` (where to begin) · ``words`` (all of it in
+words).
 """
 
 from vitools.calculus.model import ConjugateModel
+from vitools.calculus.words.explain import explain
 
-__all__ = ["ConjugateModel"]
+__all__ = ["ConjugateModel", "explain"]

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.plan import make_blocks
@@ -122,14 +121,6 @@ class ConjugateModel:
             else:
                 block.update(self.messages(block))
 
-    @torch.no_grad()
-    def restart_inner(self) -> None:
-        """Put the inner blocks back to a start without noise."""
-        from vitools.calculus.start.initialise import flat_start
-
-        for block in self.inner:
-            flat_start(self, block)
-
     def _idle_statistics(self) -> dict[Block, frozenset[Any]]:
         """Statistics of streamed inner blocks that no other inner block asks for."""
         idle: dict[Block, frozenset[Any]] = {}
@@ -178,12 +169,6 @@ class ConjugateModel:
 
     # ---- state -----------------------------------------------------------------------------
 
-    def initialise(self, seed: int) -> None:
-        """A seeded starting point; see :mod:`vitools.calculus.start.initialise`."""
-        from vitools.calculus.start.initialise import initialise
-
-        initialise(self, seed)
-
     def state(self) -> State:
         """The state of q, to come back to (updates make new tensors, so this copies nothing)."""
         return [
@@ -197,18 +182,6 @@ class ConjugateModel:
             if block.natural is not saved["natural"]:
                 vars(block).update(saved)
                 block.changed()
-
-    def factors(self) -> dict[str | tuple[str, ...], Distribution]:
-        """q as torch distributions: one for each site, or for a block of several sites."""
-        from vitools.engines.cavi.outcome import factors
-
-        return factors(self)
-
-    def distributions(self) -> dict[str, Distribution]:
-        """The marginal of every latent."""
-        from vitools.engines.cavi.outcome import distributions
-
-        return distributions(self)
 
 
 def check_family(site: TracedSite) -> None:

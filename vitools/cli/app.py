@@ -111,9 +111,10 @@ def _print_table(rows: dict[str, str]) -> None:
 )
 def explain(model: Model, data: Data = None, seed: Seed = 0) -> None:
     """Print every site's closed-form update in mathematical words, or why it has none."""
+    from vitools.calculus import explain as updates_in_words
     from vitools.cli.target import open_target
 
-    print(open_target(model, data, seed).problem.explain())
+    print(updates_in_words(open_target(model, data, seed).problem))
 
 
 @app.command(

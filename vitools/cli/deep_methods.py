@@ -100,7 +100,7 @@ def factor_analysis(target: "Target", *, seed: int, progress: Any, start: Any) -
 
 
 def _exact_factor_analysis(target: "Target", vae: "VAE") -> "GuidePosterior":
-    from vitools.models.vae.evaluation.evaluation import baseline
+    from vitools.models.vae.evaluation import baseline
     from vitools.posterior import GuidePosterior, Status
 
     began = time.perf_counter()

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vitools import save
 from vitools.cli.methods import OWN_GUIDE, Method, default_methods, find_method
 from vitools.cli.options import (
     Data,
@@ -89,7 +90,7 @@ def fit(
         from vitools.reporting.report import save_figure, save_posterior
 
         written = [out / "fit.safetensors"]
-        result.save(written[0])
+        save(result, written[0])
         if draws is not None or not target.held_out:  # of an encoder's, one set for each datum
             written.append(out / "posterior.nc")
             save_posterior(result, written[-1], seed=seed, num_draws=draws)

@@ -67,7 +67,7 @@ def _joint_blocks(problem: "Problem") -> list[tuple[str, ...]]:
 
 
 def _by_hand(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
-    from vitools.posterior import hand_derived
+    from vitools.engines import hand_derived
 
     derivation = getattr(target.problem.model, "hand_derived_cavi", None)
     accepted = inspect.signature(derivation).parameters if derivation else {}

@@ -2,12 +2,12 @@
 
 from vitools.diagnostics.calibration.calibration import Calibration, calibrate
 from vitools.diagnostics.calibration.simulation import with_data
+from vitools.diagnostics.convergence import restarts, split_rhat, trend
 from vitools.diagnostics.evidence.evidence_bounds import Evidence, evidence
 from vitools.diagnostics.evidence.wasserstein_bounds import ErrorBounds, error_bounds
 from vitools.diagnostics.predictive.loo import PredictiveScore, elpd_difference, loo, waic
 from vitools.diagnostics.predictive.predictive_checks import PredictiveCheck, predictive_checks
 from vitools.diagnostics.reference.accuracy import Accuracy, measure_accuracy
-from vitools.diagnostics.reference.convergence import restarts, split_rhat, trend
 from vitools.diagnostics.reference.distance import Distance, measure_distance
 from vitools.diagnostics.reference.moments import Moments, moments
 from vitools.diagnostics.reference.reference import reference_draws, reference_moments

@@ -3,16 +3,17 @@
 from vitools.engines.cavi.cavi import cavi
 from vitools.engines.dadvi import dadvi
 from vitools.engines.exact import exact
+from vitools.engines.hand_derived import hand_derived
 from vitools.engines.laplace import laplace
 from vitools.engines.nuts.nuts import nuts
 from vitools.engines.objectives import BetaElbo, Elbo, ImportanceWeighted, ScoreFunction
+from vitools.engines.preflight.preflight import preflight
 from vitools.engines.svi.optimisers.adam_settings import Adam
 from vitools.engines.svi.optimisers.natural import NaturalGradient
 from vitools.engines.svi.optimisers.schedules import Constant, Cosine, Exponential, Stages
 from vitools.engines.svi.svi import svi
 from vitools.engines.svi.validation import svi_validated
 from vitools.engines.svi.warm_up import warm_up
-from vitools.posterior.hand_derived import hand_derived
 
 __all__ = [
     "Adam",
@@ -31,6 +32,7 @@ __all__ = [
     "hand_derived",
     "laplace",
     "nuts",
+    "preflight",
     "svi",
     "svi_validated",
     "warm_up",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from vitools.errors import OptionError, VitoolsWarning, callers_level
+from vitools.errors import OptionError, VitoolsWarning, callers_level, first_words
 from vitools.graphs.functional import (
     FunctionalGraph,
     functional_graph,
@@ -19,7 +19,6 @@ from vitools.graphs.functional import (
 )
 from vitools.graphs.inductor import compile_graph, find_compiler
 from vitools.graphs.loops import NotInLoops, compile_loops, find_loop_compiler
-from vitools.problem.reading.program import first_words
 
 Compile = bool | Literal["auto"]
 

@@ -1,4 +1,4 @@
-"""What every engine returns: a :class:`Posterior` of one of five kinds."""
+"""What every engine returns: a :class:`Posterior` of one of five kinds; and its file."""
 
 from vitools.posterior.base import Posterior
 from vitools.posterior.draws import DrawsPosterior
@@ -7,6 +7,7 @@ from vitools.posterior.gaussian import GaussianPosterior
 from vitools.posterior.grid import GridPosterior
 from vitools.posterior.guided import GuidePosterior
 from vitools.posterior.results import Estimate, History, Status
+from vitools.posterior.storage import load, save
 
 __all__ = [
     "DrawsPosterior",
@@ -19,4 +20,6 @@ __all__ = [
     "History",
     "Posterior",
     "Status",
+    "load",
+    "save",
 ]

@@ -4,8 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
@@ -30,7 +28,7 @@ class Saved:
     Attributes:
         tensors, meta: what ``_state`` gave.
         common: the arguments of ``Posterior.__init__`` but for the problem.
-        guide: the user's own, where one was passed to ``load``.
+        guide: the user's own, where one was passed to :func:`~vitools.load`.
     """
 
     problem: Problem
@@ -173,29 +171,6 @@ class Posterior(ABC):
         draws = self.sample(n, seed, discrete=len(local) < len(self.problem.discrete))
         kept = {k: v for k, v in draws.items() if k not in local}
         return self.problem.predictive(kept, seed + 1, num_draws=n)
-
-    # ---- conveniences that live in higher layers -----------------------------------------------
-
-    def to_arviz(self, **options: Any) -> Any:
-        """``InferenceData`` (ArviZ 0.2x) or ``DataTree`` (1.x); see :func:`vitools.to_arviz`."""
-        return import_module("vitools").to_arviz(self, **options)
-
-    def save(self, path: str | Path) -> None:
-        """Write one safetensors file (JSON metadata inside, no pickle), atomically."""
-        from vitools.posterior.storage import save
-
-        save(self, path)
-
-    @staticmethod
-    def load(path: str | Path, problem: Problem, guide: Any = None) -> "Posterior":
-        """Read what :meth:`save` wrote, for the same problem.
-
-        Args:
-            guide: needed only for a fit whose guide is the user's own function or class.
-        """
-        from vitools.posterior.storage import load
-
-        return load(path, problem, guide)
 
     # ---- reading it ------------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ from vitools.isolation import quiet_draws, seeded
 from vitools.posterior.base import Posterior, Saved, check_count
 from vitools.posterior.masked import MaskedElements, kept_elements
 from vitools.posterior.results import Estimate
-from vitools.problem import Problem, support_size
+from vitools.problem import Problem
+from vitools.problem.density.discrete import support_size
 
 STORED_PARAMETERS: dict[str, tuple[str, ...]] = {
     "Bernoulli": ("logits",),

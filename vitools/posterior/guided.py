@@ -223,5 +223,5 @@ def _known_guide(path: str) -> Any:
         if isinstance(found, type) and issubclass(found, AutoGuide):
             return found
     raise NotSupportedError(
-        f"this fit used the guide {name} of {module}; pass it: Posterior.load(path, problem, guide=…)."
+        f"this fit used the guide {name} of {module}; pass it: load(path, problem, guide=…)."
     )

@@ -29,7 +29,10 @@ KINDS: dict[str, type[Posterior]] = {
 
 
 def save(posterior: Posterior, path: str | Path) -> None:
-    """Write ``posterior`` to ``path``; an existing file is replaced only by a whole new one."""
+    """Write one safetensors file (JSON metadata inside, no pickle).
+
+    An existing file is replaced only by a whole new one. :func:`load` brings the posterior back.
+    """
     state, meta = posterior._state()
     tensors = {f"state.{k}": v for k, v in state.items()}
     tensors |= {f"history.{k}": v for k, v in posterior.history.tensors().items()}
@@ -50,7 +53,13 @@ def save(posterior: Posterior, path: str | Path) -> None:
 
 
 def load(path: str | Path, problem: Problem, guide: Any = None) -> Posterior:
-    """Read a posterior of ``problem``; anything else than a whole, matching file is refused."""
+    """Read what :func:`save` wrote, for the same problem.
+
+    Anything else than a whole, matching file is refused.
+
+    Args:
+        guide: needed only for a fit whose guide is the user's own function or class.
+    """
     header, tensors = read_archive(path)
     if header.get("format") != FORMAT or header.get("kind") not in KINDS:
         raise FileError(

@@ -3,16 +3,15 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any, Self
 
 from torch import Tensor
 
-from vitools.errors import ModelError, NotSupportedError, OptionError, VitoolsError
+from vitools.errors import ModelError, NotSupportedError, OptionError, VitoolsError, first_words
 from vitools.isolation import ParamState, full_plates, isolated
 from vitools.problem.density.improper import StandIns
 from vitools.problem.reading.inspection import inspect_model
-from vitools.problem.reading.program import Program, fingerprint, first_words, name_of
+from vitools.problem.reading.program import Program, fingerprint, name_of
 from vitools.problem.reading.refused_forms import ReadingRules
 from vitools.problem.sites import Site, nearest
 
@@ -106,42 +105,6 @@ class BoundModel:
         """A digest of sites, data and tensor arguments, by which a saved fit knows its problem."""
         sites = (*self.latents.values(), *self.observed.values())
         return fingerprint(sites, (self.args, dict(self.kwargs)))
-
-    def explain(self) -> str:
-        """Every latent's closed-form update in mathematical words, or why it has none."""
-        return import_module("vitools").explain(self.model, self.args, self.kwargs, self.params)
-
-    def preflight(self, guide: Any) -> Any:
-        """What a guide would do wrong, before anything is fitted: a printable report.
-
-        Sites, shapes, supports, plates, scales and minibatches of guide and model are compared in
-        one run of both. :func:`~vitools.svi` asks the same before its first step.
-
-        Args:
-            guide: a Pyro guide, or a guide class to be called with the model.
-
-        Returns:
-            A :class:`~vitools.engines.preflight.preflight.Preflight`; its ``enforce()`` raises the first
-            error.
-
-        Example:
-            >>> import torch
-            >>> from vitools import Problem
-            >>> from vitools.guides import AutoKumaraswamy
-            >>> from vitools.models import coin
-            >>> print(Problem(coin.model, torch.tensor([1.0, 0.0])).preflight(AutoKumaraswamy))
-            guide AutoKumaraswamy for model 'coin': ready
-            runs      ok         takes the model's arguments
-            sites     ok         draws p
-            spread    ok         no point estimates
-            supports  ok         those of the priors
-            plates    ok         flips
-            shapes    ok         those of the model
-            scales    ok         alike
-            data      ok         counted once
-            discrete  ok         none
-        """
-        return import_module("vitools.engines.preflight.preflight").preflight(self, guide)
 
     def call(self) -> Any:
         """Run the model on its data, inside whatever Pyro handlers are active."""

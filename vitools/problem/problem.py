@@ -24,11 +24,8 @@ from vitools.problem.density.vectorise import DrawMapper
 from vitools.problem.reading.agreement import trial
 from vitools.problem.reading.dry_run import WIDEST, DryRun, MemoryLimit, Need, room
 from vitools.problem.reading.runs import LARGE
-from vitools.problem.sites import Plate, Site
+from vitools.problem.sites import Site
 from vitools.supports import from_reals
-
-__all__ = ["Plate", "Problem", "Site", "support_size"]
-
 
 COMPARED = 2**30
 """Bytes of a tensor up to which a large model is run on values to compare enumeration with it."""

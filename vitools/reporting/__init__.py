@@ -10,20 +10,20 @@ if TYPE_CHECKING:
     from vitools.reporting.arviz.export import to_arviz
     from vitools.reporting.arviz.groups import save_netcdf
     from vitools.reporting.comparison.comparison import Comparison, compare
-    from vitools.reporting.graph.model_graph import draw
+    from vitools.reporting.graph.draw import draw
     from vitools.reporting.plots.plots import plot_bound, plot_marginals, plot_moments
     from vitools.reporting.report import save_figure, write_report
 
 _HOME = {
-    "Comparison": "comparison",
-    "compare": "comparison",
-    "draw": "model_graph",
-    "plot_bound": "plots",
-    "plot_marginals": "plots",
-    "plot_moments": "plots",
+    "Comparison": "comparison.comparison",
+    "compare": "comparison.comparison",
+    "draw": "graph.draw",
+    "plot_bound": "plots.plots",
+    "plot_marginals": "plots.plots",
+    "plot_moments": "plots.plots",
     "save_figure": "report",
-    "save_netcdf": "arviz_groups",
-    "to_arviz": "arviz_export",
+    "save_netcdf": "arviz.groups",
+    "to_arviz": "arviz.export",
     "write_report": "report",
 }
 

@@ -13,7 +13,7 @@ from vitools.reporting.arviz.export import to_arviz
 from vitools.reporting.arviz.groups import save_netcdf
 from vitools.reporting.arviz.stored_draws import stored_draws
 from vitools.reporting.comparison.comparison import Comparison
-from vitools.reporting.graph.model_graph import draw
+from vitools.reporting.graph.draw import draw
 from vitools.reporting.page.page import Origin, write_page
 from vitools.reporting.plots.plots import plot_bound, plot_marginals, plot_moments
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from vitools.calculus import ConjugateModel
+from vitools.calculus.start.initialise import initialise
 from vitools.families import FAMILIES, FAMILY_OF_PRIOR
 
 with warnings.catch_warnings():
@@ -36,7 +37,7 @@ def their_bounds(posterior, order):
 def our_bounds(model, arguments, order, start, **options):
     """``start`` maps a site to the torch distribution that its factor starts at."""
     conjugate = ConjugateModel(model, arguments, order=order, **options)
-    conjugate.initialise(0)
+    initialise(conjugate, 0)
     for name, q in start.items():
         family = FAMILIES[FAMILY_OF_PRIOR[type(q).__name__]]
         conjugate.block_of[name].restore(family.from_distribution(q))

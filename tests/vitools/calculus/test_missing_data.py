@@ -14,10 +14,11 @@ from conjugacy_checks import (
 )
 from pyro import poutine, sample
 
-from vitools import Problem, cavi
+from vitools import Problem, cavi, load, save
 from vitools.calculus import ConjugateModel
 from vitools.calculus.blocks.gaussian import GaussianBlock
-from vitools.posterior import Posterior
+from vitools.calculus.start.initialise import initialise
+from vitools.engines.cavi.outcome import distributions
 
 _generator = torch.Generator().manual_seed(0)
 D, N = 6, 8
@@ -106,7 +107,7 @@ def test_padded_rows_change_nothing():
             sample("y", dist.Normal(x @ w.T, tau.rsqrt()).to_event(1), obs=Y.T[:5])
 
     padded, plain = ConjugateModel(padded_rows), ConjugateModel(rows_alone)
-    plain.initialise(0)
+    initialise(plain, 0)
     for name in ("tau", "w"):
         padded.block_of[name].restore(plain.block_of[name].natural)
     for model in (padded, plain):
@@ -134,7 +135,7 @@ def test_a_mask_inside_one_factor(factorised):
     assert_bound_matches_monte_carlo(conjugate, covariates, ())
     if not factorised:  # else an update is the best of each element, not of all at once
         assert_updates_are_optimal(conjugate)
-        entropy = float(conjugate.distributions()["x_unobserved"].entropy().sum())
+        entropy = float(distributions(conjugate)["x_unobserved"].entropy().sum())
         assert entropy == pytest.approx(float(block.entropies().sum()), rel=1e-10)
 
 
@@ -158,8 +159,8 @@ def test_a_wishart_of_one_dimension_is_a_gamma():
 
     matrix, number = fitted(wishart, sweeps=30)[0], fitted(gamma, sweeps=30)[0]
     assert matrix.elbo() == pytest.approx(number.elbo(), rel=1e-10)
-    mean = matrix.distributions()["tau"].mean.squeeze()
-    assert float(mean) == pytest.approx(float(number.distributions()["tau"].mean), rel=1e-6)
+    mean = distributions(matrix)["tau"].mean.squeeze()
+    assert float(mean) == pytest.approx(float(distributions(number)["tau"].mean), rel=1e-6)
 
 
 def seen_entries_again():
@@ -220,8 +221,8 @@ def test_weights_of_the_posterior_are_those_of_the_problem(model, tmp_path):
     """Masked elements follow their prior in q and in the problem alike."""
     problem = Problem(model)
     fit = cavi(problem, max_sweeps=50)
-    fit.save(tmp_path / "fit")
-    for q in (fit, Posterior.load(tmp_path / "fit", problem)):
+    save(fit, tmp_path / "fit")
+    for q in (fit, load(tmp_path / "fit", problem)):
         weights = q.log_weights(400, seed=3)
         error = float(weights.std()) / 20
         assert abs(float(weights.mean()) - fit.bound) <= 4 * error + 1e-9 * abs(fit.bound)

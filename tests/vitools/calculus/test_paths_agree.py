@@ -9,6 +9,7 @@ import vitools.calculus.reduction.folding as folding
 import vitools.calculus.streams.stream_plan as streaming
 from vitools.calculus.blocks.single import DiscreteBlock
 from vitools.calculus.model import ConjugateModel
+from vitools.calculus.start.initialise import initialise
 from vitools.calculus.streams.streamed import StreamedBlock
 
 MODELS = [name for name, (_, _, options) in CASES.items() if "factorised" not in options]
@@ -46,7 +47,7 @@ def bounds(model, start, sweeps=3):
 def compared(name, monkeypatch):
     function, args, options = CASES[name]
     plain = ConjugateModel(function, args, **options)
-    plain.initialise(0)
+    initialise(plain, 0)
     start = {b.names: b.natural for b in plain.blocks if not is_discrete(b)}
     monkeypatch()
     other = ConjugateModel(function, args, **options)

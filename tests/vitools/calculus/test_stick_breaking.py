@@ -14,6 +14,7 @@ from conjugacy_checks import (
 from pyro import sample
 
 from vitools.calculus import ConjugateModel
+from vitools.engines.cavi.outcome import distributions
 from vitools.errors import NotConjugate
 
 _generator = torch.Generator().manual_seed(0)
@@ -81,15 +82,15 @@ def test_bound_and_updates():
 def test_updates_of_the_literature():
     """q(v_k) = Beta(1 + N_k, E α + Σ_{j>k} N_j); q(α) = Gamma(2 + T-1, 1 - Σ E log(1-v_k))."""
     conjugate, _ = fitted(FORMS["padded"])
-    factors = conjugate.distributions()
+    factors = distributions(conjugate)
     counts = factors["z"].probs.sum(0)
     conjugate.update(conjugate.block_of["v"])
-    v = conjugate.distributions()["v"]
+    v = distributions(conjugate)["v"]
     torch.testing.assert_close(v.concentration1, 1 + counts[:-1])
     after = counts.flip(0).cumsum(0).flip(0)[1:]
     torch.testing.assert_close(v.concentration0, factors["alpha"].mean + after)
     conjugate.update(conjugate.block_of["alpha"])
-    alpha = conjugate.distributions()["alpha"]
+    alpha = distributions(conjugate)["alpha"]
     a, b = v.concentration1, v.concentration0
     log_rest = torch.digamma(b) - torch.digamma(a + b)
     torch.testing.assert_close(alpha.concentration, torch.tensor(2.0 + T - 1))

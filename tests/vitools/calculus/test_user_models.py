@@ -183,7 +183,7 @@ def test_a_delta_is_a_name_for_a_value():
 
 
 def line(model, site):
-    return next(row for row in explain(model).splitlines() if row.startswith(f"{site} "))
+    return next(row for row in explain(Problem(model)).splitlines() if row.startswith(f"{site} "))
 
 
 def test_explain_squares_what_stands_twice():

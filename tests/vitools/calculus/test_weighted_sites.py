@@ -12,6 +12,8 @@ from conjugacy_checks import (
 )
 from pyro import poutine, sample
 
+from vitools.engines.cavi.outcome import distributions
+
 _generator = torch.Generator().manual_seed(0)
 Y = torch.randn(12, 3, generator=_generator, dtype=torch.float64)
 WEIGHTS = torch.rand(12, generator=_generator, dtype=torch.float64)
@@ -49,6 +51,6 @@ def test_weighted_counts():
         with pyro.plate("n", 12), poutine.scale(scale=WEIGHTS):
             sample("heads", dist.Bernoulli(p), obs=heads)
 
-    p = fitted(coin)[0].distributions()["p"]
+    p = distributions(fitted(coin)[0])["p"]
     torch.testing.assert_close(p.concentration1, 1 + (WEIGHTS * heads).sum())
     torch.testing.assert_close(p.concentration0, 1 + (WEIGHTS * (1 - heads)).sum())

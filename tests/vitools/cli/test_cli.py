@@ -20,7 +20,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 import vitools.cli
-from vitools import Posterior, Problem, Status, svi
+from vitools import Problem, Status, load, svi
 from vitools.cli.app import app
 from vitools.cli.methods import METHODS, find_method
 from vitools.errors import NumericalError
@@ -211,7 +211,7 @@ def test_fit_out_can_be_loaded_by_vitools_and_by_arviz(vitools, folder):
     assert sorted(os.listdir("new/fits")) == ["fit.safetensors", "posterior.nc"]
     path = Path("new/fits")
     assert f"written to {path}: fit.safetensors · posterior.nc\n" in result.stdout
-    loaded = Posterior.load(path / "fit.safetensors", Problem(coin.model, FLIPS))
+    loaded = load(path / "fit.safetensors", Problem(coin.model, FLIPS))
     assert loaded.mean()["p"].item() == pytest.approx(TRUTH.mean(), rel=1e-6)
     stored = arviz.from_netcdf(path / "posterior.nc")
     draws = stored.posterior["p"].values.ravel()
@@ -250,7 +250,7 @@ def test_a_fit_that_did_not_converge_is_written_and_ends_with_1(vitools, folder,
     result = vitools("fit", "coin", "--method", "kumaraswamy", "--out", "fits")
     assert result.exit_code == 1
     assert "status: stopped at limit (5 steps" in result.stdout
-    loaded = Posterior.load("fits/fit.safetensors", Problem(coin.model, FLIPS), AutoKumaraswamy)
+    loaded = load("fits/fit.safetensors", Problem(coin.model, FLIPS), AutoKumaraswamy)
     assert loaded.status is Status.STOPPED_AT_LIMIT
 
 
@@ -460,6 +460,6 @@ def test_ctrl_c_in_an_engine_keeps_the_state_it_reached(vitools, folder, monkeyp
     result = vitools("fit", "coin", "--method", "kumaraswamy", "--out", "fits")
     assert result.exit_code == 1
     assert "status: interrupted" in result.stdout
-    loaded = Posterior.load("fits/fit.safetensors", Problem(coin.model, FLIPS), AutoKumaraswamy)
+    loaded = load("fits/fit.safetensors", Problem(coin.model, FLIPS), AutoKumaraswamy)
     assert loaded.status is Status.INTERRUPTED
     assert sorted(os.listdir("fits")) == ["fit.safetensors", "posterior.nc"]

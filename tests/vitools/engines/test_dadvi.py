@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from vitools import Posterior, Problem, Status
+from vitools import Problem, Status, load, save
 from vitools.engines.dadvi import dadvi
 from vitools.engines.loop import Progress
 from vitools.errors import NotSupportedError, OptionError
@@ -191,6 +191,6 @@ def test_the_gaussian_posterior_scores_its_own_draws(tmp_path):
     )
     assert torch.allclose(log_q, logit_normal.log_prob(values["p"]), rtol=1e-8)
     assert torch.allclose(fit.log_prob(values), log_q, rtol=1e-8)
-    fit.save(tmp_path / "fit")
-    again = Posterior.load(tmp_path / "fit", problem)
+    save(fit, tmp_path / "fit")
+    again = load(tmp_path / "fit", problem)
     assert torch.equal(again.sample(5, seed=2)["p"], fit.sample(5, seed=2)["p"])

@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from vitools import Posterior, Problem, Status, laplace, svi
+from vitools import Problem, Status, laplace, load, save, svi
 from vitools.errors import NotSupportedError, NumericalError, OptionError
 from vitools.guides import AutoMultivariate
 
@@ -102,8 +102,8 @@ def test_it_is_a_start_for_others_and_can_be_kept(features, tmp_path):
     started = svi(problem, AutoMultivariate, start=fit, max_steps=4, compile=False)
     assert "from a fit by laplace" in started.detail
     assert started.elbo(500).value == pytest.approx(fit.elbo(500).value, abs=0.2)
-    fit.save(tmp_path / "fit.safetensors")
-    again = Posterior.load(tmp_path / "fit.safetensors", problem)
+    save(fit, tmp_path / "fit.safetensors")
+    again = load(tmp_path / "fit.safetensors", problem)
     assert torch.equal(again.scale_tril, fit.scale_tril)
     assert again.detail == fit.detail
 

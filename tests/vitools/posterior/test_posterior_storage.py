@@ -10,6 +10,7 @@ from pyro.infer.autoguide import AutoNormal
 from safetensors.torch import save_file
 from torch import distributions as td
 
+from vitools import load, save
 from vitools.errors import FileError, NotSupportedError
 from vitools.files.archive import read_archive, write_archive
 from vitools.files.atomic import atomic_path, check_folder
@@ -23,7 +24,6 @@ from vitools.posterior import (
     GridPosterior,
     GuidePosterior,
     History,
-    Posterior,
     Status,
 )
 from vitools.problem import Problem
@@ -133,9 +133,9 @@ KINDS = {
 def test_round_trip(kind, tmp_path):
     fit = KINDS[kind]()
     path = tmp_path / "new folder" / "fit.safetensors"
-    fit.save(path)
+    save(fit, path)
     assert os.listdir(path.parent) == ["fit.safetensors"]
-    again = Posterior.load(path, fit.problem)
+    again = load(path, fit.problem)
     assert type(again) is type(fit)
     for name in ("engine", "status", "history", "seconds", "seed", "detail"):
         assert getattr(again, name) == getattr(fit, name)
@@ -158,9 +158,9 @@ def test_round_trip(kind, tmp_path):
 
 def test_saving_again_replaces_the_file(tmp_path):
     path = tmp_path / "fit.safetensors"
-    draws().save(path)
-    grid().save(path)
-    assert type(Posterior.load(path, coin_problem())) is GridPosterior
+    save(draws(), path)
+    save(grid(), path)
+    assert type(load(path, coin_problem())) is GridPosterior
     assert os.listdir(tmp_path) == ["fit.safetensors"]
 
 
@@ -174,19 +174,19 @@ def test_a_guide_of_ones_own_is_asked_for(tmp_path):
     params = {"params": {"loc": torch.nn.Parameter(torch.tensor(1.5))}, "constraints": {}}
     params["constraints"]["loc"] = dist.constraints.real
     fit = GuidePosterior(problem, my_guide, params, **common())
-    fit.save(tmp_path / "fit")
+    save(fit, tmp_path / "fit")
     with pytest.raises(NotSupportedError, match=r"this fit used the guide .*; pass it"):
-        Posterior.load(tmp_path / "fit", problem)
-    again = Posterior.load(tmp_path / "fit", problem, guide=my_guide)
+        load(tmp_path / "fit", problem)
+    again = load(tmp_path / "fit", problem, guide=my_guide)
     assert torch.equal(again.sample(5)["p"], fit.sample(5)["p"])
     with pytest.raises(NotSupportedError, match=r"the saved parameters .* are not those of guide"):
-        Posterior.load(tmp_path / "fit", problem, guide=AutoKumaraswamy)
+        load(tmp_path / "fit", problem, guide=AutoKumaraswamy)
 
 
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "fit.safetensors"
-    grid().save(path)
+    save(grid(), path)
     return path
 
 
@@ -195,7 +195,7 @@ def test_every_cut_is_noticed(saved):
     for length in [0, 1, 7, 8, 9, 100, len(content) // 2, len(content) - 1]:
         saved.write_bytes(content[:length])
         with pytest.raises(FileError, match=f"'{saved}' is not a whole safetensors file"):
-            Posterior.load(saved, coin_problem())
+            load(saved, coin_problem())
 
 
 def test_every_flipped_byte_is_noticed(saved):
@@ -206,25 +206,25 @@ def test_every_flipped_byte_is_noticed(saved):
         damaged[position] ^= 0x15
         saved.write_bytes(damaged)
         with pytest.raises(FileError, match=r"damaged|not one vitools wrote|not a whole"):
-            Posterior.load(saved, problem)
+            load(saved, problem)
 
 
 def test_foreign_files_are_refused(tmp_path):
     problem = coin_problem()
     path = tmp_path / "other"
     with pytest.raises(FileError, match=f"no file '{path}'"):
-        Posterior.load(path, problem)
+        load(path, problem)
     with pytest.raises(FileError, match="no file"):
-        Posterior.load(tmp_path, problem)
+        load(tmp_path, problem)
     path.write_text("site,mean\np,0.5\n" * 40)
     with pytest.raises(FileError, match="is not a whole safetensors file"):
-        Posterior.load(path, problem)
+        load(path, problem)
     save_file({"a": torch.zeros(3)}, str(path))
     with pytest.raises(FileError, match="is a safetensors file, but not one vitools wrote"):
-        Posterior.load(path, problem)
+        load(path, problem)
     save_file({"a": torch.zeros(3)}, str(path), metadata={"vitools": "{not json", "digest": "0"})
     with pytest.raises(FileError, match="damaged"):
-        Posterior.load(path, problem)
+        load(path, problem)
 
 
 def test_other_formats_are_named(saved):
@@ -232,7 +232,7 @@ def test_other_formats_are_named(saved):
     assert header["kind"] == "GridPosterior"
     write_archive(saved, header | {"format": 99, "version": "9.9"}, tensors)
     with pytest.raises(FileError, match=r"written by vitools 9.9 in format 99; this is vitools"):
-        Posterior.load(saved, coin_problem())
+        load(saved, coin_problem())
 
 
 def test_other_data_are_refused(saved):
@@ -242,7 +242,7 @@ def test_other_data_are_refused(saved):
         Problem(everything, randn(4)),
     ):
         with pytest.raises(FileError, match="is a fit of model 'coin' to other data or sites"):
-            Posterior.load(saved, problem)
+            load(saved, problem)
 
 
 # ---- half-written files ---------------------------------------------------------------------------
@@ -252,7 +252,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(FileError, match=r"cannot write '.*/file/fit': .* Choose another folder"):
-        grid().save(blocked / "fit")
+        save(grid(), blocked / "fit")
     assert os.listdir(tmp_path) == ["file"]
 
 
@@ -260,7 +260,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 def test_a_read_only_folder_is_named(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(FileError, match=r"cannot write .*: Permission denied"):
-        grid().save(tmp_path / "fit")
+        save(grid(), tmp_path / "fit")
     tmp_path.chmod(0o700)
     assert os.listdir(tmp_path) == []
 
@@ -278,7 +278,7 @@ def test_an_error_while_writing_leaves_the_old_file(saved, monkeypatch, error):
 
     monkeypatch.setattr("pathlib.Path.write_bytes", fails)
     with pytest.raises(FileError, match=f"cannot write '{saved}': {error.strerror}"):
-        draws().save(saved)
+        save(draws(), saved)
     assert os.listdir(saved.parent) == [saved.name]
     assert saved.read_bytes() == before
 
@@ -324,5 +324,5 @@ def test_unsaveable_factors_are_named(tmp_path):
         coin_problem(), {"p": td.Uniform(torch.tensor(0.0), torch.tensor(1.0))}, 0.0, **common()
     )
     with pytest.raises(NotSupportedError, match=r"q\(p\) is a Uniform, which cannot be saved"):
-        fit.save(tmp_path / "fit")
+        save(fit, tmp_path / "fit")
     assert os.listdir(tmp_path) == []

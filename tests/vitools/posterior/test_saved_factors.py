@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import torch
 from pyro import sample
 
-from vitools import Posterior, Problem, cavi
+from vitools import Problem, cavi, load, save
 
 Y = torch.arange(12.0, dtype=torch.float64).reshape(3, 4).sin()
 
@@ -27,8 +27,8 @@ def partly_observed():
 def round_trip(model, path):
     problem = Problem(model)
     fit = cavi(problem, max_sweeps=5)
-    fit.save(path)
-    return fit, Posterior.load(path, problem)
+    save(fit, path)
+    return fit, load(path, problem)
 
 
 def same(fit, loaded):

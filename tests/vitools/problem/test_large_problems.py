@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from vitools import Posterior, Problem, cavi, svi
+from vitools import Problem, cavi, load, save, svi
 from vitools.errors import DataError, ModelError, NotSupportedError
 from vitools.guides import AutoMeanField
 from vitools.problem.reading import dry_run, runs
@@ -144,8 +144,8 @@ def test_a_fit_of_a_large_problem_is_saved_and_loaded(little_memory, tmp_path):
     shape = (5, 300)
     problem = Problem(topics_model, *tokens(2000, shape), shape, 3)
     fit = cavi(problem, max_sweeps=50)
-    fit.save(tmp_path / "fit.safetensors")
-    again = Posterior.load(tmp_path / "fit.safetensors", problem)
+    save(fit, tmp_path / "fit.safetensors")
+    again = load(tmp_path / "fit.safetensors", problem)
     assert again.elbo() == fit.elbo()
     assert fit.elbo().standard_error == 0
     torch.testing.assert_close(again.mean()["phi"], fit.mean()["phi"])

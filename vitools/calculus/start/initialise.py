@@ -10,9 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.chain import ChainBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
-from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
+from vitools.calculus.blocks.single import DiscreteBlock, FamilyBlock
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.start.clusters import seed_clusters
 from vitools.calculus.start.principal_axes import turn_to_principal_axes
@@ -42,10 +43,11 @@ def initialise(model: ConjugateModel, seed: int) -> None:
         turn_to_principal_axes(model)
 
 
-def flat_start(model: ConjugateModel, block: Block) -> None:
-    """Set a block to its starting point without noise, where it has one."""
-    if isinstance(block, FamilyBlock):
-        with torch.no_grad():
+@torch.no_grad()
+def restart_inner(model: ConjugateModel) -> None:
+    """Put the inner blocks back to a start without noise, where they have one."""
+    for block in model.inner:
+        if isinstance(block, FamilyBlock):
             _start_family(block, model.messages(block, fixed_only=True), None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from textwrap import wrap
 from typing import Any
@@ -30,8 +30,8 @@ from vitools.calculus.words.tables import Row, folded, span, table
 from vitools.calculus.words.wording import family, update
 from vitools.errors import NotConjugate
 from vitools.families import FAMILY_OF_PRIOR
-from vitools.isolation import ParamState, full_plates, isolated, seeded
-from vitools.problem.reading.program import Program, name_of
+from vitools.isolation import full_plates, isolated, seeded
+from vitools.problem import Problem, check_problem
 
 WIDTH = 100
 """Columns that a reason may take before it is broken."""
@@ -39,42 +39,35 @@ LARGEST_TABLE = 10_000
 """Cases of discrete latents whose joint table is small for every row."""
 
 
-def explain(
-    model: Callable[..., Any],
-    args: tuple[Any, ...] = (),
-    kwargs: dict[str, Any] | None = None,
-    params: ParamState | None = None,
-) -> str:
+def explain(problem: Problem) -> str:
     """A table of the latents: family of q, parents, closed-form update (or the reason for none).
 
     ``q(z)`` are the probabilities of a discrete latent, ``1[x]`` the indicators of a category in the
     data; sums run over plates; what depends on data alone is written with the names of observed
     sites and arguments.
 
-    Args:
-        params: values of the model's ``pyro.param`` statements; their initial ones if omitted.
-
     Example:
         >>> import pyro, torch
         >>> import pyro.distributions as dist
+        >>> from vitools import Problem
         >>> def coin(flips):
         ...     p = pyro.sample("p", dist.Beta(1.0, 1.0))
         ...     with pyro.plate("flips", len(flips)):
         ...         pyro.sample("heads", dist.Bernoulli(p), obs=flips)
-        >>> print(explain(coin, (torch.tensor([1.0, 1.0, 0.0]),)))
+        >>> print(explain(Problem(coin, torch.tensor([1.0, 1.0, 0.0]))))
         site  family  parents  update
         p     Beta    -        Beta(3, 2)
         1 of 1 latents have closed-form updates.
     """
-    program = Program(model, args, kwargs or {}, name_of(model))
-    with seeded(0), isolated(params, model), full_plates():
+    check_problem(problem, "explain()")
+    with seeded(0), isolated(problem.params, problem.model), full_plates():
         try:
-            conjugate = ConjugateModel(model, args, dict(program.kwargs))
+            conjugate = ConjugateModel(problem.model, problem.args, problem.kwargs)
         except NotConjugate as error:
-            return _refusal(program, error)
+            return _refusal(problem, error)
     trace = conjugate.trace
     stated = expected_log_joint(trace)
-    names = DataNames(trace, program.arguments())
+    names = DataNames(trace, problem.arguments)
     rows = _updates(trace, conjugate.blocks, stated, names)
     count = len(conjugate.latents)
     enter = [
@@ -117,16 +110,16 @@ def _updates(
     ]
 
 
-def _refusal(program: Program, error: NotConjugate) -> str:
+def _refusal(problem: Problem, error: NotConjugate) -> str:
     """The updates of the sites that have one, given the others; and why those have none."""
     try:
-        trace = trace_model(program.model, program.args, dict(program.kwargs))
+        trace = trace_model(problem.model, problem.args, problem.kwargs)
     except NotConjugate as raised:
         return f"no latent has a closed-form update: {raised}"
     faults, unstated = _faults(trace, error)
     sites = {n: s for n, s in trace.sites.items() if s.is_latent}
     stated = expected_log_joint(trace, without=unstated)
-    names = DataNames(trace, program.arguments())
+    names = DataNames(trace, problem.arguments)
     with_update = replace(trace, sites={n: s for n, s in sites.items() if n not in faults})
     blocks = make_blocks(with_update, stated.terms, (), ())
     written = {row[0]: row for row in _updates(trace, blocks, stated, names)}

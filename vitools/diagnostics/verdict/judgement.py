@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from vitools.diagnostics.convergence import Trend, trend
 from vitools.diagnostics.evidence.evidence_bounds import Evidence, evidence_of, exact_log_evidence
 from vitools.diagnostics.evidence.wasserstein_bounds import ErrorBounds, error_bounds
 from vitools.diagnostics.reference.accuracy import Accuracy, measure_accuracy
-from vitools.diagnostics.reference.convergence import Trend, trend
 from vitools.diagnostics.reference.distance import Distance, measure_distance
 from vitools.diagnostics.reference.moments import Moments, moments, quantities
 from vitools.diagnostics.reference.relabelling import (

@@ -11,6 +11,7 @@ import torch
 from vitools.calculus import ConjugateModel
 from vitools.calculus.words.dependence import in_words, kept_apart
 from vitools.engines.cavi.coordinate_ascent import Ascent, Run, Schedule
+from vitools.engines.cavi.outcome import factors as factors_of
 from vitools.engines.loop import ProgressCallback
 from vitools.errors import OptionError
 from vitools.isolation import full_plates, isolated
@@ -119,7 +120,7 @@ def cavi(
             raise KeyboardInterrupt  # not one sweep was finished: there is no fit to keep
         best = max(runs, key=lambda run: run.bound)
         model.load(best.state)
-        factors = model.factors()
+        factors = factors_of(model)
         apart = [in_words(group) for group in kept_apart(model.blocks, model.joint.terms)]
     return FactorisedPosterior(
         problem,

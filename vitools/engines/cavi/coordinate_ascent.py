@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vitools.calculus import ConjugateModel
 from vitools.calculus.model import State
+from vitools.calculus.start.initialise import initialise
 from vitools.engines.cavi.batch import each, one, room, select, some, together
 from vitools.engines.cavi.moves import Moves
 from vitools.engines.cavi.squarem import extrapolate
@@ -80,10 +81,10 @@ class Ascent:
     def __init__(self, model: ConjugateModel, seeds: Sequence[int], schedule: Schedule):
         self.model, self.schedule = model, schedule
         self.moves = Moves(model, settled=schedule.inner_sweeps is None)
-        model.initialise(seeds[0])
+        initialise(model, seeds[0])
         starts = [model.state()]
         for seed in seeds[1 : room(starts[0])]:
-            model.initialise(seed)
+            initialise(model, seed)
             starts.append(model.state())
         self.count = len(starts)
         warms_up = bool(self.moves.inner) and schedule.warmup_sweeps != 0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vitools.calculus.model import ConjugateModel, State
+from vitools.calculus.start.initialise import restart_inner
 from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.engines.cavi.coordinates import (
     coordinates,
@@ -53,7 +54,7 @@ class Moves:
     def restart_inner(self, state: State) -> State:
         """The inner blocks at a start without noise."""
         self.model.load(state)
-        self.model.restart_inner()
+        restart_inner(self.model)
         return self.model.state()
 
     def coordinates(self, state: State) -> list[Tensor]:

@@ -7,9 +7,8 @@ from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
 from vitools.engines.loop import Progress, ProgressCallback
+from vitools.engines.nuts import nutpie_chains, pyro_chains
 from vitools.engines.nuts.chains import FEWEST_DRAWS, Chains, LogDensity, Plan, WhitenedSpace
-from vitools.engines.nuts.nuts import nutpie_chains as nuts_nutpie
-from vitools.engines.nuts.nuts import pyro_chains as nuts_pyro
 from vitools.engines.preflight.preflight import check_start
 from vitools.errors import NotSupportedError, OptionError
 from vitools.graphs.compiled import Compile
@@ -109,14 +108,14 @@ def _sampler(name: str) -> Callable[[LogDensity, list[Tensor], Plan], Chains]:
             f"sampler: expected one of {', '.join(SAMPLERS)}, got {name!r}."
             f"{nearest(name, SAMPLERS)}"
         )
-    if name == "pyro" or (name == "auto" and not nuts_nutpie.is_installed()):
-        return nuts_pyro.sample
-    if not nuts_nutpie.is_installed():
+    if name == "pyro" or (name == "auto" and not nutpie_chains.is_installed()):
+        return pyro_chains.sample
+    if not nutpie_chains.is_installed():
         raise NotSupportedError(
             "sampler='nutpie' needs the package nutpie: pip install 'vitools[nutpie]', or leave "
             "sampler out to use Pyro's."
         )
-    return nuts_nutpie.sample
+    return nutpie_chains.sample
 
 
 def _reporter(progress: ProgressCallback | None, total: int, began: float) -> Callable[[int], None]:

@@ -9,10 +9,16 @@ from pyro.poutine.messenger import Messenger
 
 from vitools.engines.preflight.guide_data import refuse_miscounted_data
 from vitools.engines.preflight.guide_support import refuse_other_support
-from vitools.errors import ModelError, NotSupportedError, OptionError, VitoolsError, VitoolsWarning
+from vitools.errors import (
+    ModelError,
+    NotSupportedError,
+    OptionError,
+    VitoolsError,
+    VitoolsWarning,
+    first_words,
+)
 from vitools.posterior.guided import build_guide
 from vitools.problem import Problem
-from vitools.problem.reading.program import first_words
 from vitools.problem.sites import is_delta, is_subsample, nearest
 
 

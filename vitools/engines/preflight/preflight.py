@@ -9,7 +9,7 @@ from vitools.engines.preflight.guide_trial import QUESTIONS, GuideTrial
 from vitools.errors import OptionError, VitoolsError, VitoolsWarning
 from vitools.isolation import isolated, seeded
 from vitools.posterior import Posterior
-from vitools.problem import Problem
+from vitools.problem import Problem, check_problem
 
 WIDTH = 80
 
@@ -79,7 +79,35 @@ class Preflight:
 
 
 def preflight(problem: Problem, guide: Any) -> Preflight:
-    """:meth:`Problem.preflight <vitools.problem.Problem.preflight>`; nothing is kept of it."""
+    """What a guide would do wrong, before anything is fitted: a printable report.
+
+    Sites, shapes, supports, plates, scales and minibatches of guide and model are compared in
+    one run of both. :func:`~vitools.svi` asks the same before its first step.
+
+    Args:
+        guide: a Pyro guide, or a guide class to be called with the model.
+
+    Returns:
+        A :class:`Preflight`; its ``enforce()`` raises the first error.
+
+    Example:
+        >>> import torch
+        >>> from vitools import Problem, preflight
+        >>> from vitools.guides import AutoKumaraswamy
+        >>> from vitools.models import coin
+        >>> print(preflight(Problem(coin.model, torch.tensor([1.0, 0.0])), AutoKumaraswamy))
+        guide AutoKumaraswamy for model 'coin': ready
+        runs      ok         takes the model's arguments
+        sites     ok         draws p
+        spread    ok         no point estimates
+        supports  ok         those of the priors
+        plates    ok         flips
+        shapes    ok         those of the model
+        scales    ok         alike
+        data      ok         counted once
+        discrete  ok         none
+    """
+    check_problem(problem, "preflight()")
     with seeded(0), isolated():
         return asked(problem, guide)
 

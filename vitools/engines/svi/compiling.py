@@ -10,13 +10,12 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from vitools.engines.svi.optimisers.ascent import BLOCK, Ascent
-from vitools.errors import VitoolsWarning, callers_level
+from vitools.errors import VitoolsWarning, callers_level, first_words
 from vitools.graphs.compiled import Compile, Plan, plan
 from vitools.graphs.functional import FunctionalGraph, refuse_other_numbers
 from vitools.graphs.inductor import CompilingBeside, compile_graph
 from vitools.graphs.loops import NotInLoops, compile_loops
 from vitools.isolation import seeded
-from vitools.problem.reading.program import first_words
 
 
 class Compiling:

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from vitools.errors import ModelError, VitoolsError
+from vitools.errors import ModelError, VitoolsError, first_words
 from vitools.isolation import seeded
 from vitools.problem.density.discrete import support_size
 from vitools.problem.density.enumeration import FactorGraph
 from vitools.problem.reading.inspection import ModelStructure
-from vitools.problem.reading.program import first_words
 from vitools.problem.sites import Site
 
 

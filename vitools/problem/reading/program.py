@@ -60,11 +60,6 @@ def name_of(model: Callable[..., Any]) -> str:
     return name
 
 
-def first_words(error: BaseException) -> str:
-    """An error's message on one line, without the table of shapes that Pyro appends."""
-    return " ".join(str(error).partition("Trace Shapes:")[0].split())[:300] or "no message"
-
-
 def fingerprint(sites: Iterable[Site], arguments: Any) -> str:
     """A digest of sites, observed values and arguments (tensors, numbers, words)."""
     digest = hashlib.sha256()

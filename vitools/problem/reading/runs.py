@@ -14,12 +14,12 @@ import torch
 from pyro.poutine import Trace, trace
 from torch import Tensor
 
-from vitools.errors import DataError, ModelError, VitoolsError
+from vitools.errors import DataError, ModelError, VitoolsError, first_words
 from vitools.isolation import ParamState, full_plates, isolated, quiet_draws, seeded
 from vitools.problem.density.improper import StandIns
 from vitools.problem.reading.dry_run import DryRun, MemoryLimit, Need, TooLarge, room
 from vitools.problem.reading.observations import INDEX_ROWS
-from vitools.problem.reading.program import Program, first_words
+from vitools.problem.reading.program import Program
 from vitools.problem.reading.refused_forms import ReadingRules
 
 LARGE = 2**25

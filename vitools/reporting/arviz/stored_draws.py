@@ -64,7 +64,7 @@ def stored_draws(posterior: Posterior, num_draws: int | None = None) -> StoredDr
     return StoredDraws(
         options,
         f"{note}: all would take {megabytes:.0f} MB. For the rest, ask for a number of draws "
-        "(--draws), or use fit.to_arviz(num_samples, include=...) in Python.",
+        "(--draws), or use to_arviz(fit, num_samples, include=...) in Python.",
     )
 
 

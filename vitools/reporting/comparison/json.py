@@ -1,7 +1,7 @@
 """A comparison for machines: plain numbers, strings, lists and objects, ``null`` for what is none."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vitools._version import __version__
 from vitools.diagnostics.evidence.evidence_bounds import Evidence
@@ -9,14 +9,12 @@ from vitools.diagnostics.reference.accuracy import entry_name
 from vitools.diagnostics.reference.distance import Distance
 from vitools.posterior import Estimate
 from vitools.reporting.comparison.entries import chosen_entries, moments_at
-
-if TYPE_CHECKING:
-    from vitools.reporting.comparison.comparison import Comparison
+from vitools.reporting.comparison.record import JudgedFits
 
 MOST_ENTRIES = 1000
 
 
-def comparison_record(comparison: "Comparison") -> dict[str, Any]:
+def comparison_record(comparison: JudgedFits) -> dict[str, Any]:
     """Everything the table says, unrounded, and mean and sd of every entry under every fit.
 
     Of more than :data:`MOST_ENTRIES` entries, those on which the fits disagree most are kept.
@@ -48,7 +46,7 @@ def comparison_record(comparison: "Comparison") -> dict[str, Any]:
     }
 
 
-def _fit(comparison: "Comparison", name: str) -> dict[str, Any]:
+def _fit(comparison: JudgedFits, name: str) -> dict[str, Any]:
     fit, judgement = comparison.fits[name], comparison.judgements[name]
     verdict, accuracy = judgement.verdict, judgement.accuracy
     found: dict[str, Any] = {

@@ -1,17 +1,13 @@
 """A comparison on a terminal of 80 columns: two tables, and what they mean."""
 
-from typing import TYPE_CHECKING
-
 from vitools.diagnostics import Grade
 from vitools.diagnostics.weights.khat import khat_threshold
 from vitools.posterior import GridPosterior
+from vitools.reporting.comparison.record import JudgedFits
 from vitools.reporting.terminal import Cell, estimate_words, layout, paragraph, seconds_words
 
-if TYPE_CHECKING:
-    from vitools.reporting.comparison.comparison import Comparison
 
-
-def comparison_text(comparison: "Comparison") -> str:
+def comparison_text(comparison: JudgedFits) -> str:
     """Verdicts, then moments against the reference, then notes and advice."""
     lines = layout(_verdicts(comparison))
     errors = _errors(comparison)
@@ -21,7 +17,7 @@ def comparison_text(comparison: "Comparison") -> str:
     return "\n".join([*lines, "", *(line for note in notes for line in paragraph(note))])
 
 
-def _verdicts(comparison: "Comparison") -> list[list[Cell]]:
+def _verdicts(comparison: JudgedFits) -> list[list[Cell]]:
     rows: list[list[Cell]] = [["fit", "bound", "k̂", "seconds", "verdict"]]
     for name, judgement in comparison.judgements.items():
         rows.append(
@@ -37,7 +33,7 @@ def _verdicts(comparison: "Comparison") -> list[list[Cell]]:
     return [[cell for i, cell in enumerate(row) if i not in blank] for row in rows]
 
 
-def _errors(comparison: "Comparison") -> list[list[Cell]]:
+def _errors(comparison: JudgedFits) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
     for name, judgement in comparison.judgements.items():
         accuracy = judgement.accuracy
@@ -56,7 +52,7 @@ def _errors(comparison: "Comparison") -> list[list[Cell]]:
     return [[f"against {comparison.reference}", "mean error", "at", "sd ratio", "at"], *rows]
 
 
-def general_notes(comparison: "Comparison") -> list[str]:
+def general_notes(comparison: JudgedFits) -> list[str]:
     """What the figures are, a paragraph each."""
     notes = []
     problem = next(iter(comparison.fits.values())).problem
@@ -89,7 +85,7 @@ def general_notes(comparison: "Comparison") -> list[str]:
     return notes
 
 
-def _evidence_note(comparison: "Comparison") -> list[str]:
+def _evidence_note(comparison: JudgedFits) -> list[str]:
     evidence = comparison.log_evidence
     if evidence is None:
         return []
@@ -104,7 +100,7 @@ def _evidence_note(comparison: "Comparison") -> list[str]:
     return [said]
 
 
-def _advice(comparison: "Comparison") -> list[str]:
+def _advice(comparison: JudgedFits) -> list[str]:
     found = []
     for name, judgement in comparison.judgements.items():
         verdict = judgement.verdict

@@ -27,8 +27,8 @@ from vitools.files.atomic import atomic_path
 from vitools.reporting.graph.curves import Box, leaving, part_of, points_on
 from vitools.reporting.graph.geometry import Drawing, Frame, draw_up
 from vitools.reporting.graph.layout import arrange
-from vitools.reporting.graph.model_graph import ModelGraph, Node
 from vitools.reporting.graph.names import math_name
+from vitools.reporting.graph.record import ModelGraph, Node
 from vitools.reporting.graph.sequences import abridged
 
 __all__ = ["Plan", "plan", "render", "save"]

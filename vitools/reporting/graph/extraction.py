@@ -25,7 +25,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from vitools.errors import ModelError
-from vitools.reporting.graph.model_graph import ModelGraph, Node, Plate, Role
+from vitools.reporting.graph.record import ModelGraph, Node, Plate, Role
 
 __all__ = ["extract"]
 
@@ -42,7 +42,19 @@ def extract(
     hyperparameters: bool = False,
     deterministic: bool = False,
 ) -> ModelGraph:
-    """Read a model's graph; the options are those of ``model_graph.draw``."""
+    """Read a model's graph; the options are those of :func:`~vitools.draw`.
+
+    >>> import torch, pyro, pyro.distributions as dist
+    >>> def model(y):
+    ...     mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    ...     with pyro.plate("rows", len(y)):
+    ...         pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+    >>> graph = extract(model, (torch.zeros(3),))
+    >>> graph.edges
+    (('mu', 'y'),)
+    >>> graph.plates
+    (Plate(name='rows', size=3, nodes=('y',)),)
+    """
 
     def run(held: Mapping[str, Tensor]) -> dict[str, dict]:
         return _run(model, args, kwargs or {}, held)

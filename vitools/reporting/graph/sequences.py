@@ -7,8 +7,8 @@ much as a hundred circles do.
 from dataclasses import replace
 from itertools import pairwise
 
-from vitools.reporting.graph.model_graph import ModelGraph, Node
 from vitools.reporting.graph.names import numbered
+from vitools.reporting.graph.record import ModelGraph, Node
 
 __all__ = ["abridged", "sequences"]
 

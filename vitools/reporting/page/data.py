@@ -15,8 +15,8 @@ import numpy as np
 from vitools.diagnostics.reference.accuracy import entry_name
 from vitools.diagnostics.weights.khat import khat_threshold
 from vitools.posterior import Estimate
-from vitools.reporting.comparison.comparison import Comparison
 from vitools.reporting.comparison.entries import Entry, disagreements, draws_at, moments_at
+from vitools.reporting.comparison.record import JudgedFits
 from vitools.reporting.page.calibration import RankHistogram, panel
 from vitools.reporting.page.pairs import correlated_pairs
 from vitools.reporting.plots.curves import bound_limits, density, smoothed
@@ -29,7 +29,7 @@ MOST_ENTRIES = 60
 LEVELS = 999
 
 
-def page_data(comparison: Comparison, calibration: Sequence[RankHistogram] = ()) -> dict[str, Any]:
+def page_data(comparison: JudgedFits, calibration: Sequence[RankHistogram] = ()) -> dict[str, Any]:
     """The object the script reads; fits are known by their place in ``fits``."""
     names = list(comparison.fits)
     yardstick = names.index(comparison.reference or comparison.best)
@@ -61,7 +61,7 @@ def number(value: float, digits: int = 6) -> float | None:
     return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
-def _fits(comparison: Comparison) -> list[dict[str, Any]]:
+def _fits(comparison: JudgedFits) -> list[dict[str, Any]]:
     slots = iter(range(len(comparison.fits)))
     return [
         {
@@ -81,7 +81,7 @@ def _pair(estimate: Estimate | None, digits: int = 6) -> list[float | None] | No
     return [number(estimate.value, digits), number(estimate.standard_error) or 0.0]
 
 
-def _bound(comparison: Comparison) -> dict[str, Any]:
+def _bound(comparison: JudgedFits) -> dict[str, Any]:
     curves: list[dict[str, Any] | None] = []
     finals: list[float] = []
     visible: list[float] = []
@@ -108,7 +108,7 @@ def _bound(comparison: Comparison) -> dict[str, Any]:
     return {"low": number(low, 10), "high": number(high, 10), "curves": curves}
 
 
-def _sites(comparison: Comparison) -> list[dict[str, Any]]:
+def _sites(comparison: JudgedFits) -> list[dict[str, Any]]:
     """Sites and the entries of each that are shown, those of largest disagreement first kept."""
     scores = disagreements(comparison.judgements)
     room = max(1, MOST_NUMBERS // (CURVE_POINTS * len(comparison.fits)))
@@ -130,7 +130,7 @@ def _sites(comparison: Comparison) -> list[dict[str, Any]]:
     return sites
 
 
-def _entry(comparison: Comparison, entry: Entry) -> dict[str, Any]:
+def _entry(comparison: JudgedFits, entry: Entry) -> dict[str, Any]:
     judgements = comparison.judgements.values()
     return {
         "label": entry_name(*entry),
@@ -157,7 +157,7 @@ def _curve(draws: np.ndarray) -> dict[str, Any] | None:
     }
 
 
-def _first(comparison: Comparison, names: list[str]) -> int:
+def _first(comparison: JudgedFits, names: list[str]) -> int:
     """The site on which the fits disagree most, which the page opens with."""
     scores = disagreements(comparison.judgements)
     return max(range(len(names)), key=lambda i: float(scores[names[i]].max()), default=0)

@@ -8,7 +8,7 @@ Wasserstein distance, and the limits to any mean's error that bounds guarantee.
 from collections.abc import Mapping, Sequence
 
 from vitools.posterior import Estimate
-from vitools.reporting.comparison.comparison import Comparison
+from vitools.reporting.comparison.record import JudgedFits
 from vitools.reporting.page.template import part
 from vitools.reporting.terminal import estimate_words
 
@@ -26,7 +26,7 @@ DISTANCES_CAPTION = (
 )
 
 
-def bounds_markup(comparison: Comparison) -> str:
+def bounds_markup(comparison: JudgedFits) -> str:
     """A row for each fit with a density; empty where there is none."""
     known = {name: j.evidence for name, j in comparison.judgements.items() if j.evidence}
     if not known:
@@ -45,7 +45,7 @@ def bounds_markup(comparison: Comparison) -> str:
     return _table("Bounds on log p(x)", [*heads, "χ², from above"], rows, BOUNDS_CAPTION)
 
 
-def distances_markup(comparison: Comparison) -> str:
+def distances_markup(comparison: JudgedFits) -> str:
     """A row for each fit that was held against the reference; empty without one."""
     rows, floor = {}, 0.0
     for name, judgement in comparison.judgements.items():

@@ -1,4 +1,4 @@
-"""The model's graph as markup of the page: the drawing of ``model_graph`` in the page's colours."""
+"""The model's graph as markup of the page: the drawing of :func:`~vitools.draw` in the page's colours."""
 
 import re
 import tempfile
@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from vitools.problem import Problem
-from vitools.reporting.graph.model_graph import draw
+from vitools.reporting.graph.draw import draw
 
 INK = {
     "#000000": "currentColor",

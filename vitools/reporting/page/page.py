@@ -18,7 +18,7 @@ from vitools.errors import VitoolsError
 from vitools.files.atomic import atomic_path
 from vitools.posterior import Estimate
 from vitools.problem import Problem
-from vitools.reporting.comparison.comparison import Comparison
+from vitools.reporting.comparison.record import JudgedFits
 from vitools.reporting.comparison.text import general_notes
 from vitools.reporting.page.calibration import RankHistogram
 from vitools.reporting.page.data import as_script_data, page_data
@@ -57,14 +57,14 @@ class Origin:
     calibration: Sequence[RankHistogram] = ()
 
 
-def write_page(comparison: Comparison, path: str | os.PathLike[str], origin: Origin) -> None:
+def write_page(comparison: JudgedFits, path: str | os.PathLike[str], origin: Origin) -> None:
     """Write the page, whole or not at all."""
     text = page(comparison, origin)
     with atomic_path(Path(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def page(comparison: Comparison, origin: Origin) -> str:
+def page(comparison: JudgedFits, origin: Origin) -> str:
     """The HTML. It allows itself no network, and no script but its own (by its digest)."""
     problem = next(iter(comparison.fits.values())).problem
     code = script()
@@ -105,7 +105,7 @@ def page(comparison: Comparison, origin: Origin) -> str:
     )
 
 
-def _card(comparison: Comparison, number: int, name: str) -> str:
+def _card(comparison: JudgedFits, number: int, name: str) -> str:
     judgement = comparison.judgements[name]
     verdict, accuracy = judgement.verdict, judgement.accuracy
     grade, icon, words = _look(comparison, name)
@@ -131,14 +131,14 @@ def _card(comparison: Comparison, number: int, name: str) -> str:
     )
 
 
-def _reason(comparison: Comparison, name: str) -> str:
+def _reason(comparison: JudgedFits, name: str) -> str:
     fit = comparison.fits[name]
     if comparison.verdict_words(name) == "reference":
         return _sentence(fit.detail or fit.status.label) + " The other fits are judged by it."
     return _sentence(comparison.judgements[name].verdict.reason)
 
 
-def _row(comparison: Comparison, number: int, name: str) -> str:
+def _row(comparison: JudgedFits, number: int, name: str) -> str:
     judgement = comparison.judgements[name]
     accuracy, seconds = judgement.accuracy, comparison.fits[name].seconds
     grade, icon, words = _look(comparison, name)
@@ -170,7 +170,7 @@ def _cell(key: str, text: str, small: str = "") -> str:
     return part("cell", key=key, kind=' class="number"', text=text, small=small)
 
 
-def _look(comparison: Comparison, name: str) -> tuple[str, str, str]:
+def _look(comparison: JudgedFits, name: str) -> tuple[str, str, str]:
     """Class, sign and words of a verdict."""
     grade = comparison.judgements[name].verdict.grade
     words = comparison.verdict_words(name)
@@ -184,7 +184,7 @@ def _sentence(text: str) -> str:
     return f"{start}{text[1:]}{'' if text.endswith(('.', '?', '!')) else '.'}"
 
 
-def _site_khats(comparison: Comparison) -> str:
+def _site_khats(comparison: JudgedFits) -> str:
     """A row for each latent: k̂ of its worst entry under each fit that has them."""
     found = {name: j.site_khats for name, j in comparison.judgements.items() if j.site_khats}
     sites = dict.fromkeys(site for khats in found.values() for site in khats)
@@ -207,7 +207,7 @@ def _site_khat(site: str, found: SiteKhat) -> str:
     return f"{found.value:.2f}{where}".replace("-", "−", 1)
 
 
-def _captions(comparison: Comparison) -> dict[str, str]:
+def _captions(comparison: JudgedFits) -> dict[str, str]:
     yardstick = comparison.reference or comparison.best
     reference = comparison.reference
     count = comparison.num_samples
@@ -236,7 +236,7 @@ def _graph(problem: Problem) -> str:
         return part("note", text=f"No graph: {error}")
 
 
-def _facts(comparison: Comparison) -> dict[str, str]:
+def _facts(comparison: JudgedFits) -> dict[str, str]:
     packages = {"pyro": "pyro-ppl", "torch": "torch", "numpy": "numpy", "ArviZ": "arviz"}
     versions = [f"{name} {version_of(package)}" for name, package in packages.items()]
     fits = [

@@ -4,11 +4,11 @@ import html
 import math
 
 from vitools.diagnostics import Grade
-from vitools.reporting.comparison.comparison import Comparison
+from vitools.reporting.comparison.record import JudgedFits
 from vitools.reporting.page.template import part
 
 
-def summary_markup(comparison: Comparison) -> str:
+def summary_markup(comparison: JudgedFits) -> str:
     """Which fits may be relied on, best bound first. The reference is no candidate: it judges."""
     reference = comparison.reference
     if reference is None:
@@ -40,7 +40,7 @@ def summary_markup(comparison: Comparison) -> str:
     return part("summary", judged=judged, named=rest, words=".")
 
 
-def _bound(comparison: Comparison, name: str) -> float:
+def _bound(comparison: JudgedFits, name: str) -> float:
     found = comparison.judgements[name].bound
     return -math.inf if found is None or math.isnan(found.value) else found.value
 

@@ -1,6 +1,6 @@
 """Filling the page's templates: ``{{name}}`` is escaped, ``{{{name}}}`` is markup already.
 
-The HTML, the style sheet and the script live in ``vitools/reporting/page/`` as files of their own.
+The HTML, the style sheet and the script live in ``assets/`` as files of their own.
 """
 
 import html
@@ -14,7 +14,7 @@ SCRIPTS = ("charts.js", "panels.js", "page.js")
 @cache
 def asset(name: str) -> str:
     """The text of a file of the page."""
-    return files("vitools.reporting").joinpath("page", name).read_text(encoding="utf-8")
+    return files("vitools.reporting.page").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def script() -> str:

@@ -1,8 +1,9 @@
-"""The coordinate updates as a table of the page: what ``problem.explain()`` prints, read back."""
+"""The coordinate updates as a table of the page: what ``explain(problem)`` prints, read back."""
 
 import re
 from dataclasses import dataclass, field
 
+from vitools.calculus import explain
 from vitools.errors import VitoolsError
 from vitools.problem import Problem
 from vitools.reporting.page.template import part
@@ -29,9 +30,13 @@ class Row:
 def updates_markup(problem: Problem) -> str:
     """A table where the text is one, else the text itself, or the reason why there is none."""
     try:
-        text = problem.explain()
+        return table_markup(explain(problem))
     except VitoolsError as error:
         return part("note", text=f"No updates: {error}")
+
+
+def table_markup(text: str) -> str:
+    """A table that :func:`~vitools.explain` printed, as one of the page."""
     first, *lines = text.splitlines()
     head = re.fullmatch(r"(site +)(family +)(parents +)update", first)
     if head is None:

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from vitools.diagnostics.reference.accuracy import entry_name
-from vitools.reporting.comparison.comparison import Comparison
 from vitools.reporting.comparison.entries import chosen_entries, draws_at, moments_at
+from vitools.reporting.comparison.record import JudgedFits
 from vitools.reporting.plots.curves import bound_limits, density, smoothed
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#6F4FA0")
@@ -33,7 +33,7 @@ MAX_PANELS = 12
 MAX_ENTRIES = 24
 
 
-def plot_bound(comparison: Comparison) -> Figure:
+def plot_bound(comparison: JudgedFits) -> Figure:
     """The bound of each fit against seconds, and its final value on the common scale.
 
     Lines are the engines' own records, smoothed where they are noisy; markers are the judged
@@ -80,7 +80,7 @@ def plot_bound(comparison: Comparison) -> Figure:
     return figure
 
 
-def plot_marginals(comparison: Comparison, max_panels: int = MAX_PANELS) -> Figure:
+def plot_marginals(comparison: JudgedFits, max_panels: int = MAX_PANELS) -> Figure:
     """Marginal densities of all fits, one panel per entry; the reference is the grey area.
 
     Where there are more entries than panels, those on which the fits disagree most are shown.
@@ -116,7 +116,7 @@ def plot_marginals(comparison: Comparison, max_panels: int = MAX_PANELS) -> Figu
     return figure
 
 
-def plot_moments(comparison: Comparison, max_entries: int = MAX_ENTRIES) -> Figure:
+def plot_moments(comparison: JudgedFits, max_entries: int = MAX_ENTRIES) -> Figure:
     """Mean ± sd of each fit, entry by entry, in units of the reference.
 
     The reference is the grey band from -1 to 1. Without a reference the fit of best verdict lends
@@ -154,7 +154,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _style(comparison: Comparison, fit: str) -> dict[str, Any]:
+def _style(comparison: JudgedFits, fit: str) -> dict[str, Any]:
     if fit == comparison.reference:
         return {"color": REFERENCE_COLOUR, "marker": "o", "markersize": 5, "linestyle": "none"}
     others = [name for name in comparison.fits if name != comparison.reference]
@@ -167,7 +167,7 @@ def _style(comparison: Comparison, fit: str) -> dict[str, Any]:
     }
 
 
-def _label(comparison: Comparison, fit: str) -> str:
+def _label(comparison: JudgedFits, fit: str) -> str:
     return f"{fit} (reference)" if fit == comparison.reference else f"{fit} (no reference)"
 
 

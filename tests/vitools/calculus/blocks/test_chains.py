@@ -12,11 +12,13 @@ from conjugacy_checks import (
 from pyro import poutine
 from torch import distributions as td
 
-from vitools import Posterior, Problem, cavi
+from vitools import Problem, cavi, load, save
 from vitools.calculus import ConjugateModel
 from vitools.calculus.blocks import plan
 from vitools.calculus.blocks.chain import ChainBlock
 from vitools.calculus.blocks.single import DiscreteBlock
+from vitools.calculus.start.initialise import initialise
+from vitools.engines.cavi.outcome import distributions
 from vitools.errors import NotSupportedError
 from vitools.families.chain import Chain, ChainFamily
 
@@ -93,7 +95,7 @@ def test_a_chain_is_the_table_of_all_its_cases(monkeypatch):
     table = ConjugateModel(learnt, (X,), joint=[STATES[:4], STATES[4:]])
     assert isinstance(table.block_of["z0"], DiscreteBlock)
     for model in (chain, table):
-        model.initialise(0)
+        initialise(model, 0)
         for name, block in model.block_of.items():
             if name.startswith("z"):
                 block.restore((torch.zeros(block.component_shape(0), dtype=torch.float64),))
@@ -103,7 +105,7 @@ def test_a_chain_is_the_table_of_all_its_cases(monkeypatch):
         assert chain.elbo() == pytest.approx(table.elbo(), rel=1e-12)
     for name in STATES:
         torch.testing.assert_close(
-            chain.distributions()[name].probs, table.distributions()[name].probs
+            distributions(chain)[name].probs, distributions(table)[name].probs
         )
 
 
@@ -112,8 +114,8 @@ def test_a_joint_chain_has_the_better_bound_and_comes_back_from_a_file(tmp_path)
     joint, apart = cavi(problem, joint=[STATES], restarts=3), cavi(problem, restarts=3)
     assert joint.bound > apart.bound + 0.1
     assert apart.detail.endswith("q(z0) … q(z6) factorised, their dependence is lost")
-    joint.save(tmp_path / "fit")
-    loaded = Posterior.load(tmp_path / "fit", problem)
+    save(joint, tmp_path / "fit")
+    loaded = load(tmp_path / "fit", problem)
     torch.testing.assert_close(loaded.marginal("z3").probs, joint.marginal("z3").probs)
     assert loaded.marginal("z3").probs.shape == (4, 3)
     weights = joint.log_weights(400)  # states summed out: never below the bound

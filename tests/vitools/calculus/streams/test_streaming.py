@@ -9,7 +9,9 @@ from pyro import sample
 
 import vitools.calculus.streams.stream_plan as streaming
 from vitools.calculus.model import ConjugateModel
+from vitools.calculus.start.initialise import initialise
 from vitools.calculus.streams.streamed import StreamedBlock
+from vitools.engines.cavi.outcome import distributions
 
 N = 30
 _generator = torch.Generator().manual_seed(3)
@@ -187,14 +189,14 @@ def test_as_the_dense_path(name, monkeypatch):
     monkeypatch.setattr(StreamedBlock, "_chunks", lambda b: chunks_of(7, b.count))
     names = {b.title for b in short.blocks if isinstance(b, StreamedBlock)}
     assert names == MODELS[name][1]
-    dense.initialise(0)
+    initialise(dense, 0)
     start = {b.title: b.natural for b in dense.blocks if b.title not in names}
 
     def local(model):
         return [b for b in model.order if b.title in names]
 
     assert bounds(short, start, local) == pytest.approx(bounds(dense, start, local), rel=1e-10)
-    ours, theirs = short.distributions(), dense.distributions()
+    ours, theirs = distributions(short), distributions(dense)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         values = {site: q.sample((3,)) for site, q in theirs.items()}
@@ -234,7 +236,7 @@ def test_a_batch_of_states(monkeypatch):
         model = ConjugateModel(MODELS[name][0])
         states = []
         for seed in range(2):
-            model.initialise(seed)
+            initialise(model, seed)
             states.append([block.natural for block in model.blocks])
 
         def swept(state, model=model):

@@ -18,7 +18,7 @@ def test_functions_of_discrete_latents_are_written_as_the_model_does():
             place = torch.where(z == 0, 3, 2 - z % 2)
             pyro.sample("x", dist.Normal(mu[place] + a * (2 * b - 1), 1.0), obs=x)
 
-    lines = explain(model, (torch.arange(4.0),)).splitlines()
+    lines = explain(Problem(model, torch.arange(4.0))).splitlines()
     z, a = (next(line for line in lines if line.startswith(name)) for name in ("z ", "a "))
     assert "E[mu[where(z == 0, 3, 2 - z % 2)]]" in z
     assert "Normal with precision P = 1 + Σ_n q(b) · (b * 2 - 1)² and mean P⁻¹(Σ_n q(b) · x" in a
@@ -35,7 +35,7 @@ def chain(x):
 
 def test_the_states_of_a_chain_share_a_row_and_are_said_to_be_factorised():
     problem = Problem(chain, torch.arange(12.0).sin() * 3 + 0.1)
-    lines = problem.explain().splitlines()
+    lines = explain(problem).splitlines()
     (middle,) = (line for line in lines if line.startswith("z1 "))
     start = "z1 … z10 Categorical jump, z0 softmax(q(z0) · E[log jump[z0, z1]]"
     assert " ".join(middle.split()).startswith(start)

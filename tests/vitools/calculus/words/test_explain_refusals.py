@@ -5,6 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
+from vitools import Problem
 from vitools.calculus.words.explain import explain
 from vitools.models import SHIPPED
 
@@ -15,7 +16,7 @@ def test_a_refusal_names_the_site_and_spares_the_others():
         m = pyro.sample("m", dist.Normal(0.0, 1.0))
         pyro.sample("y", dist.Normal(m, scale), obs=torch.tensor(1.0))
 
-    lines = explain(model).splitlines()
+    lines = explain(Problem(model)).splitlines()
     assert lines[1] == "scale  HalfCauchy  -        none: HalfCauchy is not conjugate to Normal 'y'"
     assert lines[2].strip() == (
         "a Gamma prior on the precision is the conjugate choice; "
@@ -34,7 +35,7 @@ def test_whatever_meets_an_operation_without_closed_form_is_at_fault():
         pyro.sample("x", dist.Normal(w.cos() + v, 1.0), obs=x)
         pyro.sample("y", dist.Normal(m, 1.0), obs=x)
 
-    lines = explain(model, (torch.tensor(1.0),)).splitlines()
+    lines = explain(Problem(model, torch.tensor(1.0))).splitlines()
     assert lines[-1] == "1 of 3 latents have closed-form updates."
     (v,) = (line for line in lines if line.startswith("v "))
     assert "depends on latent 'v', 'w' through an operation" in v
@@ -49,14 +50,14 @@ def test_a_count_without_a_list_of_values_is_left_to_a_guide_that_draws_it():
             k = pyro.sample("k", dist.Poisson(rate))
             pyro.sample("y", dist.Normal(k, 1.0), obs=torch.tensor([1.0, 2.0]))
 
-    text = " ".join(explain(model).split())
+    text = " ".join(explain(Problem(model)).split())
     assert "svi() with a guide that draws 'k' fits it" in text
     assert "0 of 2 latents have closed-form updates." in text
 
 
 def explain_shipped(name):
     example = SHIPPED[name].build(0)
-    return explain(example.model, example.args, example.kwargs)
+    return explain(Problem(example.model, *example.args, **example.kwargs))
 
 
 @pytest.mark.parametrize(

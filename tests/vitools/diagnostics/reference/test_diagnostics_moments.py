@@ -10,9 +10,8 @@ import torch
 from torch import distributions as td
 
 from vitools import Problem
-from vitools.diagnostics import Moments
+from vitools.diagnostics import Moments, moments
 from vitools.diagnostics.reference.moments import quantities
-from vitools.diagnostics.reference.reference import moments
 from vitools.engines import exact
 from vitools.models import coin
 from vitools.posterior import DrawsPosterior, FactorisedPosterior, Status

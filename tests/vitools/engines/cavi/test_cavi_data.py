@@ -8,8 +8,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 
+from vitools import load, save
 from vitools.engines.cavi.cavi import cavi
-from vitools.posterior import Posterior
 from vitools.problem import Problem
 
 SHARED = Path(__file__).resolve().parents[5] / "shared" / "data"
@@ -116,8 +116,8 @@ def test_a_factor_model_can_be_saved(tmp_path):
 
     problem = Problem(model, y)
     fit = cavi(problem)
-    fit.save(tmp_path / "fit.safetensors")
-    again = Posterior.load(tmp_path / "fit.safetensors", problem)
+    save(fit, tmp_path / "fit.safetensors")
+    again = load(tmp_path / "fit.safetensors", problem)
     assert torch.allclose(again.mean()["w"], fit.mean()["w"])
     assert again.elbo().value == fit.elbo().value
     assert cavi(problem, factorised=["w", "x"]).elbo().value <= fit.elbo().value + 1e-6

@@ -7,8 +7,9 @@ import torch
 
 from vitools import Problem, Status, cavi
 from vitools.calculus import ConjugateModel
+from vitools.calculus.start.initialise import initialise
 from vitools.calculus.streams.streamed import StreamedBlock
-from vitools.engines.cavi.cavi import batch
+from vitools.engines.cavi import batch
 from vitools.models import two_dice
 
 
@@ -64,7 +65,7 @@ def assert_bound_is_that_of_the_factors(fit):
     assert fit.bound == fit.history.elbo[-1]
     problem = fit.problem
     model = ConjugateModel(problem.model, problem.args, problem.kwargs, collapse=False)
-    model.initialise(0)
+    initialise(model, 0)
     streamed = []
     for name, block in model.block_of.items():
         q = fit.marginal(name)

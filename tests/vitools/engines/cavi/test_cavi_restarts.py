@@ -5,8 +5,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from vitools import Posterior, Problem, cavi
-from vitools.engines.cavi.cavi import batch
+from vitools import Problem, cavi, load, save
+from vitools.engines.cavi import batch
 from vitools.errors import NumericalError
 from vitools.models import two_dice
 
@@ -110,8 +110,8 @@ def test_all_starts_are_reported_and_saved(tmp_path):
     words = f"best of 6 starts (bounds {low:.1f} to {high:.1f}, {close} within 0.1 of the best)"
     assert words in fit.detail
     assert words in " ".join(str(fit).split())
-    fit.save(tmp_path / "fit.safetensors")
-    again = Posterior.load(tmp_path / "fit.safetensors", these)
+    save(fit, tmp_path / "fit.safetensors")
+    again = load(tmp_path / "fit.safetensors", these)
     assert again.restart_bounds == fit.restart_bounds
 
 

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from vitools import Problem, Status, exact, nuts
+from vitools.engines.nuts import nutpie_chains, pyro_chains
 from vitools.engines.nuts.chains import Chains, WhitenedSpace
 from vitools.engines.nuts.nutpie_chains import is_installed
-from vitools.engines.nuts.nuts import nutpie_chains as nuts_nutpie
-from vitools.engines.nuts.nuts import pyro_chains as nuts_pyro
 from vitools.errors import NotSupportedError, OptionError
 from vitools.models import coin
 
@@ -70,11 +69,11 @@ def test_an_adaptation_that_fails_is_done_again_with_a_diagonal(monkeypatch):
         tried.append(low_rank)
         return Chains(torch.zeros(2, 50, 1), divergences=11 if low_rank else 3)
 
-    monkeypatch.setattr(nuts_nutpie, "_run", run)
-    assert nuts_nutpie.sample(None, [], None).divergences == 3
+    monkeypatch.setattr(nutpie_chains, "_run", run)
+    assert nutpie_chains.sample(None, [], None).divergences == 3
     assert tried == [True, False]
-    monkeypatch.setattr(nuts_nutpie, "MOST_DIVERGENT", 0.11)
-    assert nuts_nutpie.sample(None, [], None).divergences == 11
+    monkeypatch.setattr(nutpie_chains, "MOST_DIVERGENT", 0.11)
+    assert nutpie_chains.sample(None, [], None).divergences == 11
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -168,7 +167,7 @@ def test_chains_that_do_not_move_or_leave_the_numbers_are_not_mixed(monkeypatch,
     def stuck(density, starts, plan):
         return Chains(torch.full((len(starts), plan.num_samples, 1), value), 0)
 
-    monkeypatch.setattr(nuts_pyro, "sample", stuck)
+    monkeypatch.setattr(pyro_chains, "sample", stuck)
     problem = Problem(coin.model, torch.tensor([1.0, 0.0]))
     fit = nuts(problem, num_samples=20, num_chains=2, sampler="pyro")
     assert fit.status is Status.NOT_MIXED

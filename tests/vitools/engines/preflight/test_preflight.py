@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import constraints
 
-from vitools import Problem, svi
+from vitools import Problem, preflight, svi
 from vitools.engines.preflight.preflight import Preflight
 from vitools.errors import ModelError, NotSupportedError, OptionError, VitoolsWarning
 from vitools.guides import AutoFlow, AutoKumaraswamy, AutoLogisticNormal, AutoMultivariate
@@ -72,7 +72,7 @@ ALL_OK = dict.fromkeys(
     ],
 )
 def test_nothing_is_said_of_sound_guides(guide):
-    report = Problem(level, DATA).preflight(guide)
+    report = preflight(Problem(level, DATA), guide)
     assert verdicts(report) == ALL_OK
     assert report.is_ready
     report.enforce()
@@ -91,7 +91,7 @@ def test_every_support_is_known_of_its_own_families():
         pyro.sample("y", dist.Normal(0.0, 1.0), obs=torch.tensor(0.3))
 
     for guide in (AutoLogisticNormal, AutoKumaraswamy, AutoFlow):
-        assert verdicts(Problem(model).preflight(guide)) == ALL_OK
+        assert verdicts(preflight(Problem(model), guide)) == ALL_OK
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_every_support_is_known_of_its_own_families():
 )
 def test_mistakes_of_a_guide_are_named(guide, check, error, words):
     problem = Problem(level, DATA)
-    report = problem.preflight(guide)
+    report = preflight(problem, guide)
     assert not report.is_ready
     (wrong,) = (c for c in report.checks if c.verdict == "wrong")
     assert wrong.name == check
@@ -133,7 +133,7 @@ def test_mistakes_of_a_guide_are_named(guide, check, error, words):
 
 
 def test_a_guide_that_does_not_run_is_asked_nothing_else():
-    report = Problem(level, DATA).preflight(lambda: None)
+    report = preflight(Problem(level, DATA), lambda: None)
     assert set(verdicts(report).values()) == {"wrong", "not asked"}
 
 
@@ -141,7 +141,7 @@ def test_several_mistakes_are_all_listed():
     guide = pyro.poutine.scale(
         draws(scale=dist.Normal(1.0, 0.1), means=dist.Normal(0.0, 1.0)), scale=2.0
     )
-    found = verdicts(Problem(level, DATA).preflight(guide))
+    found = verdicts(preflight(Problem(level, DATA), guide))
     assert [name for name, verdict in found.items() if verdict == "wrong"] == [
         "sites",
         "supports",
@@ -164,7 +164,7 @@ def test_a_part_of_the_support_only_is_a_warning(prior, q):
         x = pyro.sample("x", prior)
         pyro.sample("y", dist.Normal(x, 1.0), obs=torch.tensor(0.5))
 
-    report = Problem(model).preflight(lambda: pyro.sample("x", q))
+    report = preflight(Problem(model), lambda: pyro.sample("x", q))
     assert verdicts(report) == ALL_OK | {"supports": "warning"}
     assert report.is_ready
     with pytest.warns(VitoolsWarning, match="draws 'x' from a part of its support only"):
@@ -191,7 +191,7 @@ def test_draws_outside_the_support_are_wrong(prior, q):
         x = pyro.sample("x", prior)
         pyro.sample("y", dist.Normal(x.sum(), 1.0), obs=torch.tensor(0.5))
 
-    report = Problem(model).preflight(lambda: pyro.sample("x", q))
+    report = preflight(Problem(model), lambda: pyro.sample("x", q))
     assert verdicts(report)["supports"] == "wrong"
     assert "draws 'x' outside its support" in str(report).replace("\n" + " " * 21, " ")
 
@@ -210,7 +210,7 @@ def test_transformed_draws_are_followed_through_their_maps():
         with pyro.plate("two", 2):
             pyro.sample("x", dist.TransformedDistribution(dist.Beta(torch.ones(2), 1.0), [scaled]))
 
-    assert verdicts(Problem(model).preflight(guide)) == ALL_OK
+    assert verdicts(preflight(Problem(model), guide)) == ALL_OK
 
 
 def local(data, size=4):
@@ -233,12 +233,12 @@ def test_plates_that_disagree_or_choose_for_themselves():
         (wide, "takes 12 of 12 rows in plate 'rows', the model 4 of 12"),
         (apart, "chooses its own minibatch of plate 'rows'"),
     ):
-        report = problem.preflight(guide)
+        report = preflight(problem, guide)
         assert verdicts(report)["plates"] == "wrong"
         with pytest.raises(OptionError, match=words):
             report.enforce()
     # what would have been asked of the model's run, had it come so far, is not
-    assert verdicts(problem.preflight(wide))["scales"] == "not asked"
+    assert verdicts(preflight(problem, wide))["scales"] == "not asked"
 
 
 def test_rows_taken_without_a_weight():
@@ -263,7 +263,7 @@ def test_rows_taken_without_a_weight():
             pyro.sample("y", dist.Normal(mean, 1.0), obs=data + noise)
 
     for sound in (weighted, noisy):
-        assert verdicts(Problem(sound, DATA).preflight(_mean_guide))["data"] == "ok"
+        assert verdicts(preflight(Problem(sound, DATA), _mean_guide))["data"] == "ok"
 
 
 def _mean_guide(data):
@@ -283,7 +283,7 @@ def test_a_minibatch_weighted_twice():
     def model(data):
         likelihood(pyro.sample("mean", dist.Normal(0.0, 1.0)), data)
 
-    report = Problem(model, DATA).preflight(_mean_guide)
+    report = preflight(Problem(model, DATA), _mean_guide)
     assert verdicts(report) == ALL_OK | {"data": "wrong"}
     with pytest.raises(OptionError, match=r"'y' .* is weighted by 9: its plates weigh .* by 3"):
         report.enforce()
@@ -302,7 +302,7 @@ def test_what_becomes_of_discrete_latents_is_said():
             pyro.sample("w", dist.Bernoulli(0.5))
             pyro.sample("n", dist.Poisson(pyro.param("rate", torch.ones(3), constraints.positive)))
 
-    report = Problem(model).preflight(guide)
+    report = preflight(Problem(model), guide)
     assert verdicts(report) == ALL_OK
     assert report.checks[-1].found == (
         "z summed out; w, n drawn, without a derivative; less noise without w in the guide"
@@ -312,8 +312,8 @@ def test_what_becomes_of_discrete_latents_is_said():
 def test_it_takes_milliseconds():
     problem = Problem(level, DATA)
     guide = draws()
-    problem.preflight(guide)
+    preflight(problem, guide)
     began = time.process_time()
     for _ in range(5):
-        problem.preflight(guide)
+        preflight(problem, guide)
     assert (time.process_time() - began) / 5 < 0.1

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 
-from vitools import Problem, Status, VitoolsError, exact, svi
+from vitools import Problem, Status, VitoolsError, exact, preflight, svi
 from vitools.engines.loop import Progress
 from vitools.errors import NotSupportedError, NumericalError, OptionError, VitoolsWarning
 from vitools.guides import AutoKumaraswamy
@@ -251,7 +251,7 @@ def test_a_guide_weighted_otherwise_than_the_model_is_refused_before_any_step():
             pyro.sample("z", dist.Normal(loc, 1.0))
 
     with pytest.raises(OptionError, match=r"weighs 'z' by 0\.5, the model by 1"):
-        Problem(model).preflight(guide).enforce()
+        preflight(Problem(model), guide).enforce()
     assert len(pyro.get_param_store()) == 0
 
 

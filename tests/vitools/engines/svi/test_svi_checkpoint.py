@@ -16,7 +16,7 @@ from pyro.infer.autoguide import AutoNormal
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from vitools import Problem, Status, svi
+from vitools import Problem, Status, save, svi
 from vitools.errors import FileError, OptionError
 from vitools.guides import AutoMeanField
 from vitools.models import coin
@@ -163,7 +163,7 @@ def test_a_checkpoint_of_another_start_is_refused(problem, tmp_path):
 def test_a_fit_is_no_checkpoint(tmp_path):
     problem = Problem(coin.model, torch.tensor([1.0, 0.0]))
     path = tmp_path / "fit.safetensors"
-    svi(problem, AutoNormal, max_steps=20).save(path)
+    save(svi(problem, AutoNormal, max_steps=20), path)
     with pytest.raises(FileError, match="a saved fit, not a checkpoint"):
         svi(problem, AutoNormal, max_steps=20, checkpoint=path, resume=True)
 
@@ -179,7 +179,7 @@ import pyro, torch
 import pyro.distributions as dist
 from pyro.infer.autoguide import AutoNormal
 from vitools import Problem, svi
-from vitools.engines.svi.svi import checkpoint
+from vitools.engines.svi import checkpoint
 
 checkpoint.SECONDS, checkpoint.SHARE = 0.0, 0.5
 

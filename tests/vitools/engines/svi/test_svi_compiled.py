@@ -211,7 +211,7 @@ def test_without_a_compiler_the_graph_runs_uncompiled(problem, monkeypatch):
 
 
 def test_a_compiler_that_fails_is_reported_and_the_run_goes_on(problem, monkeypatch):
-    from vitools.engines.svi.svi import compiling
+    from vitools.engines.svi import compiling
 
     def broken(module, example):
         raise RuntimeError("no such header")

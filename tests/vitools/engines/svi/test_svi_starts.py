@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from vitools import Posterior, Problem, svi
+from vitools import Problem, load, save, svi
 from vitools.distributions import Kumaraswamy
 from vitools.errors import NumericalError, OptionError
 from vitools.guides import (
@@ -125,9 +125,9 @@ def test_an_old_fit_keeps_its_own_start_when_the_guide_is_moved(years, tmp_path)
     problem = Problem(line, *years)
     fit = svi(problem, AutoMultivariate, max_steps=500, compile=False)
     before = fit.sample(10, seed=1)
-    fit.save(tmp_path / "fit.safetensors")
+    save(fit, tmp_path / "fit.safetensors")
     svi(problem, fit.guide, max_steps=20, compile=False, start="search", seed=7)
-    loaded = Posterior.load(tmp_path / "fit.safetensors", problem)
+    loaded = load(tmp_path / "fit.safetensors", problem)
     for again in (fit.sample(10, seed=1), loaded.sample(10, seed=1)):
         for name, draws in before.items():
             assert torch.equal(draws, again[name])

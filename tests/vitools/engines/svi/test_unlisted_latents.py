@@ -9,11 +9,24 @@ import pytest
 import torch
 from scipy import stats
 
-from vitools import Elbo, Problem, ScoreFunction, cavi, compare, dadvi, exact, laplace, nuts, svi
+from vitools import (
+    Elbo,
+    Problem,
+    ScoreFunction,
+    cavi,
+    compare,
+    dadvi,
+    exact,
+    laplace,
+    load,
+    nuts,
+    save,
+    svi,
+    to_arviz,
+)
 from vitools.errors import ModelError, NotSupportedError, OptionError
 from vitools.guides import AutoMeanField
 from vitools.isolation import isolated, seeded
-from vitools.posterior import Posterior
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 
 SHAPE, RATE, NOISE = 3.0, 1.0, 1.5
@@ -195,11 +208,11 @@ def test_a_fit_draws_them_and_weighs_them(tmp_path):
         spread = float((shares**2 * (draws["n"][:, i] - mean) ** 2).sum().sqrt())
         assert mean == pytest.approx(truth, abs=4 * spread)
     assert set(fit.mean()) == {"rate", "n"}
-    fit.save(tmp_path / "fit.safetensors")
-    again = Posterior.load(tmp_path / "fit.safetensors", problem, counts_guide)
+    save(fit, tmp_path / "fit.safetensors")
+    again = load(tmp_path / "fit.safetensors", problem, counts_guide)
     assert torch.equal(again.sample(5)["n"], fit.sample(5)["n"])
     assert fit.predictive(3)["y"].shape == (3, 2)
-    assert fit.to_arviz(num_samples=200).posterior["n"].shape == (1, 200, 2)
+    assert to_arviz(fit, num_samples=200).posterior["n"].shape == (1, 200, 2)
     assert "rate" in str(compare({"fit": fit, "again": again}))
 
 

@@ -322,7 +322,7 @@ def test_arviz_agrees_with_the_fit():
 
 
 def test_posteriors_offer_it_as_a_method(fit):
-    made = fit.to_arviz(num_samples=20)
+    made = to_arviz(fit, num_samples=20)
     assert made["posterior"]["loose"].shape == (1, 20, 3)
 
 

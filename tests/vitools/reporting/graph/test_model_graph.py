@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitools.errors import ModelError
 from vitools.reporting.graph.extraction import extract
-from vitools.reporting.graph.model_graph import ModelGraph, Node, Plate
+from vitools.reporting.graph.record import ModelGraph, Node, Plate
 
 Truth = tuple[str, str, str]  # nodes "name:Distribution:role", edges "a>b", plates "p=3:a,b"
 
@@ -243,7 +243,7 @@ def _plates(text: str) -> set[tuple[str, int, frozenset[str]]]:
 @pytest.mark.parametrize("name", MODELS)
 def test_graph_is_the_one_written_by_hand(name: str) -> None:
     model, args, (nodes, edges, plates) = MODELS[name]
-    graph = ModelGraph.from_model(model, *args())
+    graph = extract(model, args())
     assert list(graph.nodes) == _nodes(nodes)
     assert sorted(graph.edges) == sorted(tuple(edge.split(">")) for edge in edges.split())
     assert {(p.name, p.size, frozenset(p.nodes)) for p in graph.plates} == _plates(plates)
@@ -269,7 +269,7 @@ def test_edges_survive_every_way_of_computing() -> None:
         total = one_hot @ torch.arange(3.0) + flags[0] + counts[1] + number + root[1, 0]
         pyro.factor("penalty", -total)
 
-    graph = ModelGraph.from_model(model)
+    graph = extract(model)
     assert graph.parents("written") == ("a", "z")
     assert graph.parents("as_float") == graph.parents("as_numpy") == ("a",)
     assert graph.parents("only_shape") == ()
@@ -284,7 +284,7 @@ def test_an_observed_value_that_the_model_uses_is_a_parent() -> None:
         for t, value in enumerate(y):
             previous = pyro.sample(f"y{t}", dist.Normal(0.5 * previous, 1.0), obs=value)
 
-    graph = ModelGraph.from_model(model, torch.arange(3.0))
+    graph = extract(model, (torch.arange(3.0),))
     assert graph.edges == (("y0", "y1"), ("y1", "y2"))
 
 
@@ -338,7 +338,7 @@ def test_plates_have_their_full_size_and_sequential_ones_are_left_out() -> None:
         for i in pyro.plate("loop", 2):
             pyro.sample(f"w{i}", dist.Normal(0.0, 1.0))
 
-    graph = ModelGraph.from_model(model, torch.zeros(100))
+    graph = extract(model, (torch.zeros(100),))
     assert graph.plates == (Plate("rows", 100, ("x",)),)
 
 
@@ -368,9 +368,9 @@ def test_models_without_a_graph_are_refused() -> None:
         raise RuntimeError("shapes differ")
 
     with pytest.raises(ModelError, match=r"could not be run.*RuntimeError: shapes differ"):
-        ModelGraph.from_model(broken)
+        extract(broken)
     with pytest.raises(ModelError, match=r"no pyro\.sample site"):
-        ModelGraph.from_model(lambda: None)
+        extract(lambda: None)
 
 
 def test_a_value_at_which_the_model_fails_does_not_hide_its_children() -> None:
@@ -384,7 +384,7 @@ def test_a_value_at_which_the_model_fails_does_not_hide_its_children() -> None:
                 raise RuntimeError("not positive definite")
             pyro.sample("b", dist.Normal(a, 1.0))
 
-        return ModelGraph.from_model(model)
+        return extract(model)
 
     assert within(0.5).edges == (("a", "b"),)
     with pytest.raises(

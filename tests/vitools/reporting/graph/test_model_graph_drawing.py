@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 
 from vitools.errors import FileError, NotSupportedError, OptionError
 from vitools.problem import Problem
+from vitools.reporting.graph.draw import draw
 from vitools.reporting.graph.drawing import Plan, plan
 from vitools.reporting.graph.extraction import extract
-from vitools.reporting.graph.model_graph import ModelGraph, Node, Plate, draw
 from vitools.reporting.graph.names import math_name
+from vitools.reporting.graph.record import ModelGraph, Node, Plate
 from vitools.reporting.graph.sequences import abridged, sequences
 
 _spec = importlib.util.spec_from_file_location(

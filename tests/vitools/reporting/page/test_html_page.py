@@ -25,7 +25,7 @@ from vitools.reporting.page.evidence import bounds_markup, distances_markup
 from vitools.reporting.page.page import Origin, page
 from vitools.reporting.page.summary import summary_markup
 from vitools.reporting.page.template import asset, fill
-from vitools.reporting.page.updates import updates_markup
+from vitools.reporting.page.updates import table_markup, updates_markup
 
 ORIGIN = Origin("mymodel.py:model", "data from my.csv", "vitools compare mymodel.py:model --seed 3")
 VOID = {"meta", "link", "img", "br", "input"}
@@ -213,18 +213,15 @@ def test_updates_are_the_table_that_explain_prints():
 
 
 def test_a_reason_over_several_lines_is_one_cell():
-    class Told:
-        def explain(self):
-            return (
-                "site     family  parents  update\n"
-                "a < b    Normal  -        none: it is not conjugate, at\n"
-                "                                considerable length\n"
-                "                                use nuts()\n"
-                "scale    Gamma   a < b    Gamma(2, 3)\n"
-                "1 of 2 latents have closed-form updates."
-            )
-
-    found = cells(updates_markup(Told()))
+    text = (
+        "site     family  parents  update\n"
+        "a < b    Normal  -        none: it is not conjugate, at\n"
+        "                                considerable length\n"
+        "                                use nuts()\n"
+        "scale    Gamma   a < b    Gamma(2, 3)\n"
+        "1 of 2 latents have closed-form updates."
+    )
+    found = cells(table_markup(text))
     assert found == [
         ["a < b", "Normal", "-", "none: it is not conjugate, at considerable length; use nuts()"],
         ["scale", "Gamma", "a < b", "Gamma(2, 3)"],

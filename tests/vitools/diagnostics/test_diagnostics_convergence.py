@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vitools import Problem
-from vitools.diagnostics.reference.convergence import restarts, split_rhat, trend
+from vitools.diagnostics.convergence import restarts, split_rhat, trend
 from vitools.errors import OptionError
 from vitools.models import coin
 from vitools.posterior import FactorisedPosterior, History, Status

@@ -1,0 +1,95 @@
+"""The record of a comparison: the fits, what the judge said of each, and the table of both.
+
+Text, JSON, page and pictures are views of it.
+"""
+
+import math
+from dataclasses import dataclass
+
+import pandas
+
+from vitools.diagnostics import Grade, Judgement
+from vitools.posterior import Estimate, GridPosterior, Posterior
+
+
+@dataclass(frozen=True)
+class JudgedFits:
+    """Fits, the figures of each, and what follows from them all.
+
+    Attributes:
+        fits: ``{name: posterior}``.
+        judgements: ``{name: Judgement}``: all figures, and the draws they come from.
+        reference: the name of the fit whose moments count as true, or ``None``.
+        num_samples, seed: of the draws.
+    """
+
+    fits: dict[str, Posterior]
+    judgements: dict[str, Judgement]
+    reference: str | None
+    num_samples: int
+    seed: int
+
+    @property
+    def log_evidence(self) -> Estimate | None:
+        """log p(x), where one of the fits is exact."""
+        exact = (fit for fit in self.fits.values() if isinstance(fit, GridPosterior))
+        return next((fit.log_evidence for fit in exact), None)
+
+    @property
+    def best(self) -> str:
+        """The best-judged fit: by verdict, then by bound; the reference only if no other will do."""
+
+        def order(name: str) -> tuple[int, bool, float]:
+            judgement = self.judgements[name]
+            found = judgement.bound.value if judgement.bound else -math.inf
+            return judgement.verdict.grade.rank, name == self.reference, -found
+
+        return min(self.fits, key=order)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether any fit is fit for use, be it with care."""
+        return any(j.verdict.grade is not Grade.REJECT for j in self.judgements.values())
+
+    @property
+    def table(self) -> pandas.DataFrame:
+        """A row per fit, a column per figure, NaN where a figure does not exist.
+
+        Columns: ``bound``, ``khat``, ``mean_error`` (in reference sds), ``sd_ratio``, each with
+        its standard error in ``…_se`` (0 where exact); ``mean_error_at``, ``sd_ratio_at``, the
+        worst entries; ``gap``, log p(x) less the bound, where log p(x) is known; ``seconds``;
+        ``status``, ``detail``; ``verdict``, ``reason``, ``advice``.
+        """
+        rows = []
+        for name, judgement in self.judgements.items():
+            accuracy, fit = judgement.accuracy, self.fits[name]
+            row: dict[str, object] = {"fit": name}
+            figures = {
+                "bound": judgement.bound,
+                "khat": judgement.khat,
+                "mean_error": accuracy.mean_error if accuracy else None,
+                "sd_ratio": accuracy.sd_ratio if accuracy else None,
+            }
+            for column, figure in figures.items():
+                row[column] = figure.value if figure else math.nan
+                row[f"{column}_se"] = figure.standard_error if figure else math.nan
+            row["mean_error_at"] = accuracy.mean_error_at if accuracy else ""
+            row["sd_ratio_at"] = accuracy.sd_ratio_at if accuracy else ""
+            evidence, lower = self.log_evidence, judgement.bound
+            row["gap"] = evidence.value - lower.value if evidence and lower else math.nan
+            row |= {
+                "seconds": fit.seconds,
+                "status": fit.status.label,
+                "detail": fit.detail,
+                "verdict": self.verdict_words(name),
+                "reason": judgement.verdict.reason,
+                "advice": judgement.verdict.advice,
+            }
+            rows.append(row)
+        return pandas.DataFrame(rows).set_index("fit")
+
+    def verdict_words(self, name: str) -> str:
+        """The grade of a fit, or ``"reference"`` for a sound reference."""
+        verdict = self.judgements[name].verdict
+        is_sound_reference = name == self.reference and verdict.grade is not Grade.REJECT
+        return "reference" if is_sound_reference else verdict.grade.value
