@@ -21,8 +21,8 @@ FOLDERS = {
 
 ORDER = {
     "vitools": [
-        {"_version", "errors", "isolation", "families", "distributions"},
-        {"graphs", "supports", "files", "data"},
+        {"_version", "errors", "isolation", "distributions"},
+        {"families", "graphs", "supports", "files", "data"},
         {"problem", "models"},
         {"calculus", "posterior", "guides"},
         {"engines", "diagnostics"},

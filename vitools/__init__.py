@@ -25,8 +25,8 @@ if TYPE_CHECKING:
         preflight,
         svi,
         svi_validated,
+        warm_up,
     )
-    from vitools.engines.svi.svi import warm_up
     from vitools.errors import VitoolsError
     from vitools.posterior import Estimate, History, Posterior, Status, load, save
     from vitools.problem import Problem, Site
