@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from vitools.calculus.algebra.term import Atom, Unsupported
+from vitools.calculus.algebra.atoms import Atom, Unsupported
 from vitools.calculus.blocks.block import Block, Resolved
 from vitools.calculus.blocks.links import Link, label_sizes, make_link, separated
 from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint

@@ -9,7 +9,7 @@ coefficients of its statistics as natural parameters (Winn and Bishop 2005), and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -49,8 +49,8 @@ class ConjugateModel:
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
         *,
-        joint: Sequence[Sequence[str] | str] = (),
-        factorised: Sequence[str] = (),
+        joint: Sequence[Sequence[str] | str] | None = None,
+        factorised: Sequence[str] | Literal["all"] | None = None,
         order: Sequence[str] | None = None,
         inner: Sequence[str] | None = None,
         collapse: bool = True,
@@ -68,7 +68,7 @@ class ConjugateModel:
                 self.trace, stated = trace, expected_log_joint(trace)
             self.rows: dict[str, DistinctRows] = {}
             if collapse:
-                stated, trace, self.rows = _collapsed(stated, trace, joint)
+                stated, trace, self.rows = _collapsed(stated, trace, joint or ())
             self.joint: ExpectedLogJoint = fold(stated)
             self.blocks = make_blocks(trace, self.joint.terms, joint, factorised)
             self._stream()
@@ -185,7 +185,8 @@ class ConjugateModel:
 
 
 def check_family(site: TracedSite) -> None:
-    if site.distribution not in FAMILY_OF_PRIOR:
+    is_number = not site.base_event_dim and not site.fn.support.is_discrete
+    if site.distribution not in FAMILY_OF_PRIOR and not is_number:
         raise NotConjugate(
             f"latent site {site.name!r}: {site.distribution} has no conjugate family "
             f"({advice(site)})"

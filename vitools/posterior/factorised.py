@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch import distributions as td
 
+from vitools.distributions.free_form import FreeForm
 from vitools.errors import NotSupportedError
 from vitools.families.chain import Chain
 from vitools.families.joint_normal import JointNormal
@@ -27,6 +28,7 @@ STORED_PARAMETERS: dict[str, tuple[str, ...]] = {
     "Chain": ("potentials", "sizes"),
     "Dirichlet": ("concentration",),
     "Exponential": ("rate",),
+    "FreeForm": ("edges", "log_density", "lower", "upper", "slopes"),
     "Gamma": ("concentration", "rate"),
     "InverseGamma": ("concentration", "rate"),
     "JointNormal": ("loc", "scale_tril", "value_shape", "joint_axes", "kept"),
@@ -37,7 +39,7 @@ STORED_PARAMETERS: dict[str, tuple[str, ...]] = {
 }
 """The torch distributions a factor may be, with the parameters that rebuild them."""
 
-OWN: dict[str, Any] = {"Chain": Chain, "JointNormal": JointNormal}
+OWN: dict[str, Any] = {"Chain": Chain, "FreeForm": FreeForm, "JointNormal": JointNormal}
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from vitools.calculus.algebra.term import (
-    Atom,
-    Constant,
-    Factor,
-    Gather,
-    Out,
-    Term,
-    Unsupported,
-    contract_constants,
-    fresh,
-    is_selector,
-)
+from vitools.calculus.algebra.atoms import Atom, Constant, Gather, Unsupported, fresh
+from vitools.calculus.algebra.functions import to_power
+from vitools.calculus.algebra.term import Factor, Out, Term, contract_constants, is_selector
 
 
 def without_inner_sums(term: Term, what: str) -> Term:
@@ -136,13 +127,8 @@ def power_of_case(term: Term, exponent: float) -> list[Term]:
     for value in values:
         if isinstance(value, Constant):
             powers.append(Constant(value.tensor**exponent, value.labels))
-        elif isinstance(value.function, str):
-            raise Unsupported(f"power {exponent:g} of a logarithm")
-        elif exponent != int(exponent) and value.function % 2 == 0:
-            # (x²)^½ is |x|, not x.
-            raise Unsupported(f"power {exponent:g} of {value.site}^{value.function:g}")
         else:
-            powers.append(Atom(value.site, value.function * exponent, value.indices))
+            powers.append(Atom(value.site, to_power(value.function, exponent), value.indices))
     return [Term(term.coefficient**exponent, (*selectors, *powers), term.out)]
 
 

@@ -13,19 +13,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from vitools.calculus.algebra.atoms import Atom, Constant, Unsupported, fresh
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.positions import substitute
-from vitools.calculus.algebra.term import (
-    Atom,
-    Constant,
-    Factor,
-    Out,
-    Term,
-    Unsupported,
-    fresh,
-    multiply_terms,
-    simplify,
-)
+from vitools.calculus.algebra.term import Factor, Out, Term, multiply_terms, simplify
 
 
 class Discrete:

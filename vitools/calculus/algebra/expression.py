@@ -19,23 +19,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from vitools.calculus.algebra.cases import by_cases, power_of_case
+from vitools.calculus.algebra.atoms import LOG_ZERO, Atom, Constant, Gather, Unsupported, fresh
+from vitools.calculus.algebra.cases import as_table, by_cases, power_of_case
+from vitools.calculus.algebra.elementwise import Change, changed
+from vitools.calculus.algebra.functions import ELEMENTWISE, as_function, composed, to_power
 from vitools.calculus.algebra.logarithm import log_terms
 from vitools.calculus.algebra.positions import read_together, take_positions, without_ones
 from vitools.calculus.algebra.term import (
-    LOG_ZERO,
-    Atom,
-    Constant,
-    Gather,
     Out,
     Term,
-    Unsupported,
     constant_value,
-    fresh,
     is_selector,
     multiply_terms,
     simplify,
@@ -179,7 +177,23 @@ class Expression:
                 return self.square()
             if exponent in (3, 4):
                 return self.square() * self.power(exponent - 2)
-            raise
+            return self.function(lambda f: to_power(f, exponent), f"power {exponent:g}")
+
+    def function(self, change: Change, what: str) -> Expression:
+        """change(self), of a function of one element of one latent, or of a table of cases."""
+        terms = self.folded().terms
+        table = as_table(terms)
+        if table is None:
+            return Expression(changed(terms, change, what), self.shape)
+        (values,) = table.constants()
+        moved = replace(values, tensor=as_function(change(1.0)).evaluate(values.tensor))
+        return Expression([Term(1.0, (*table.atoms(), moved), table.out)], self.shape)
+
+    def elementwise(self, name: str) -> Expression:
+        """One of :data:`~vitools.calculus.algebra.functions.ELEMENTWISE` of each element."""
+        if self.is_constant:
+            return Expression.constant(ELEMENTWISE[name][0](self.value()))
+        return self.function(lambda f: composed(name, f), name)
 
     def log(self) -> Expression:
         if self.is_constant:

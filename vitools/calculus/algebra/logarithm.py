@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
+from vitools.calculus.algebra.atoms import LOG_ZERO, Atom, Constant, Unsupported
 from vitools.calculus.algebra.cases import as_table, by_cases, cases_cover, without_inner_sums
+from vitools.calculus.algebra.elementwise import changed
+from vitools.calculus.algebra.functions import composed
 from vitools.calculus.algebra.term import (
-    LOG_ZERO,
-    Atom,
-    Constant,
     Factor,
     Term,
-    Unsupported,
     constant_value,
     drop_unused_out,
     is_selector,
@@ -34,9 +34,9 @@ def log_terms(terms: Sequence[Term], shape: Sequence[int]) -> list[Term]:
     try:
         return by_cases(terms, log_of_monomial, "logarithm")
     except Unsupported:
-        if not any(is_selector(f) for term in terms for f in term.factors):
-            raise
-        return _log_by_groups(terms)
+        if any(is_selector(f) for term in terms for f in term.factors):
+            return _log_by_groups(terms)
+        return changed(terms, partial(composed, "log"), "logarithm")
 
 
 def _log_complement(terms: Sequence[Term], shape: Sequence[int]) -> list[Term] | None:
@@ -90,11 +90,12 @@ def log_of_monomial(term: Term) -> list[Term]:
         if isinstance(value, Constant):
             log: Factor = Constant(value.tensor.log().clamp(min=LOG_ZERO), value.labels)
             logs.append(Term(1.0, (*selectors, log), term.out))
-        elif isinstance(value.function, str):
-            raise Unsupported("logarithm of a logarithm")
-        else:
+        elif isinstance(value.function, float):
             atom = Atom(value.site, "log", value.indices)
             logs.append(Term(value.function, (*selectors, atom), term.out))
+        else:
+            atom = Atom(value.site, composed("log", value.function), value.indices)
+            logs.append(Term(1.0, (*selectors, atom), term.out))
     return [drop_unused_out(log_term) for log_term in logs]
 
 

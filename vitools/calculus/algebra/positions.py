@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from vitools.calculus.algebra.term import Atom, Constant, Factor, Gather, Index, Out, Term, fresh
+from vitools.calculus.algebra.atoms import Atom, Constant, Function, Gather, Index, fresh
+from vitools.calculus.algebra.term import Factor, Out, Term
 
 
 def varies_along(tensor: Tensor, dim: int) -> bool:
@@ -48,6 +50,13 @@ def substitute(term: Term, label: int, index: Tensor, labels: tuple[int, ...]) -
         elif isinstance(factor, Constant):
             factors.append(Constant(*read(factor.tensor, factor.labels), factor.selects))
         else:
+            function = factor.function
+            if isinstance(function, Function) and label in factor.data_labels:
+                inside = (
+                    Constant(*read(d.tensor, d.labels)) if label in d.labels else d
+                    for d in function.data
+                )
+                function = replace(function, data=tuple(inside))
             indices: list[Index] = []
             for place in factor.indices:
                 if isinstance(place, Gather):
@@ -56,7 +65,7 @@ def substitute(term: Term, label: int, index: Tensor, labels: tuple[int, ...]) -
                     )
                 else:
                     indices.append(Gather(index, labels) if place == label else place)
-            factors.append(Atom(factor.site, factor.function, tuple(indices)))
+            factors.append(Atom(factor.site, function, tuple(indices)))
     return Term(term.coefficient, tuple(factors), term.out)
 
 

@@ -9,13 +9,17 @@ logarithms are, and a Categorical needs no more of its probabilities.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from vitools.calculus.algebra.atoms import Atom, Function, Gather, Unsupported
+from vitools.calculus.algebra.atoms import Constant as ConstantFactor
+from vitools.calculus.algebra.elementwise import changed
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.algebra.term import Atom, Gather, Term, Unsupported, contract_constants
-from vitools.calculus.algebra.term import Constant as ConstantFactor
+from vitools.calculus.algebra.functions import composed
+from vitools.calculus.algebra.term import Term, contract_constants
 
 POINTS = 3
 
@@ -30,9 +34,13 @@ class Product(Expression):
 
     @property
     def terms(self) -> list[Term]:  # type: ignore[override]
-        raise Unsupported(
-            f"the value of {self.origin}, of which only the logarithm has a closed form"
-        )
+        """exp(L) itself, where L is a function of one scalar latent."""
+        try:
+            return changed(self._log.folded().terms, partial(composed, "exp"), self.origin)
+        except Unsupported as error:
+            raise Unsupported(
+                f"the value of {self.origin}, of which only the logarithm has a closed form"
+            ) from error
 
     def __repr__(self) -> str:
         return f"Product(shape={self.shape}, origin={self.origin!r})"
@@ -54,7 +62,7 @@ class Product(Expression):
     def __mul__(self, other: object) -> Expression:
         other = Expression.constant(other)
         if other.is_constant and bool((other.value() < 0).any()):
-            return Expression(self.terms, self.shape)
+            return Expression(self.terms, self.shape) * other
         return self.map_log(lambda log: log + other.log())
 
     __rmul__ = __mul__
@@ -177,6 +185,8 @@ def _statistic(atom: Atom, value: Tensor, sizes: dict[int, int]) -> ConstantFact
         picked = torch.log1p(-picked)
     elif isinstance(atom.function, str):
         raise Unsupported(f"{atom.function} inside a product")
+    elif isinstance(atom.function, Function):
+        raise Unsupported(f"{atom.function.words.format(atom.site)} inside a product")
     else:
         picked = picked**atom.function
     return ConstantFactor(picked, tuple(labels))

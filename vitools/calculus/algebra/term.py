@@ -6,98 +6,21 @@ algebra of single terms: renaming, multiplication and the merging of equal stati
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_counter = itertools.count()
-
-# log 0 of a constant probability: a finite stand-in, so that 0 · log 0 is 0 and not nan.
-LOG_ZERO = -1e300
-
-
-def fresh() -> int:
-    """A label that no other axis carries."""
-    return next(_counter)
-
-
-class Unsupported(Exception):
-    """An operation has no rule in the calculus; the text says which and why."""
-
-
-@dataclass(frozen=True, eq=False)
-class Gather:
-    """An axis read at the positions ``index`` (integers), whose own axes carry ``labels``."""
-
-    index: Tensor
-    labels: tuple[int, ...]
-
-    def rename(self, names: dict[int, int]) -> Gather:
-        return Gather(self.index, tuple(names.get(label, label) for label in self.labels))
-
-    def same(self, other: Gather) -> bool:
-        if self.labels != other.labels:
-            return False
-        return self.index is other.index or torch.equal(self.index, other.index)
-
-
-Index = int | Gather
-
-
-def same_index(a: Index, b: Index) -> bool:
-    if isinstance(a, Gather) and isinstance(b, Gather):
-        return a.same(b)
-    return not isinstance(a, Gather) and not isinstance(b, Gather) and a == b
-
-
-@dataclass(frozen=True, eq=False)
-class Constant:
-    """``words`` say how a function of discrete latents was written, where that is known."""
-
-    tensor: Tensor
-    labels: tuple[int, ...]
-    selects: bool = False
-    words: str = ""
-
-    def rename(self, names: dict[int, int]) -> Constant:
-        labels = tuple(names.get(label, label) for label in self.labels)
-        return Constant(self.tensor, labels, self.selects, self.words)
-
-
-@dataclass(frozen=True, eq=False)
-class Atom:
-    """``function`` is a power (a float) or 'log', 'log1m', 'indicator', 'log_determinant'.
-
-    The last index of an indicator is the label of its support.
-    """
-
-    site: str
-    function: float | str
-    indices: tuple[Index, ...]
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        found: list[int] = []
-        for index in self.indices:
-            found.extend(index.labels if isinstance(index, Gather) else (index,))
-        return tuple(found)
-
-    def rename(self, names: dict[int, int]) -> Atom:
-        indices = tuple(
-            i.rename(names) if isinstance(i, Gather) else names.get(i, i) for i in self.indices
-        )
-        return Atom(self.site, self.function, indices)
-
-    def same_place(self, other: Atom) -> bool:
-        return (
-            self.site == other.site
-            and len(self.indices) == len(other.indices)
-            and all(same_index(a, b) for a, b in zip(self.indices, other.indices, strict=True))
-        )
-
+from vitools.calculus.algebra.atoms import (
+    Atom,
+    Constant,
+    Gather,
+    Unsupported,
+    fresh,
+    same_index,
+)
+from vitools.calculus.algebra.functions import multiplied
 
 Factor = Atom | Constant
 Out = tuple[int | None, ...]
@@ -167,11 +90,14 @@ def _merge_indicators(term: Term) -> Term:
 
 
 def _merge_powers(term: Term) -> Term:
-    """x^p·x^q = x^(p+q) at the same place."""
+    """Functions of one latent at the same place become one: x^p·x^q = x^(p+q), x·log x, …
+
+    Their expectation is that of the product, not the product of their expectations.
+    """
     groups: list[list[Atom]] = []
     rest: list[Factor] = []
     for factor in term.factors:
-        if not isinstance(factor, Atom) or isinstance(factor.function, str):
+        if not isinstance(factor, Atom) or factor.function in ("indicator", "log_determinant"):
             rest.append(factor)
             continue
         for group in groups:
@@ -183,7 +109,14 @@ def _merge_powers(term: Term) -> Term:
     if all(len(group) == 1 for group in groups):
         return term
     for group in groups:
-        power = sum(float(atom.function) for atom in group)
+        if len(group) > 1 and any(not isinstance(atom.function, float) for atom in group):
+            function = multiplied([atom.function for atom in group])
+            rest.append(Atom(group[0].site, function, group[0].indices))
+            continue
+        if len(group) == 1:
+            rest.append(group[0])
+            continue
+        power = sum(atom.function for atom in group if isinstance(atom.function, float))
         if power:
             rest.append(Atom(group[0].site, power, group[0].indices))
         elif any(label not in term.out for label in group[0].labels):

@@ -11,14 +11,14 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import MaskedDistribution
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from vitools.calculus.algebra.term import Atom
+from vitools.calculus.algebra.atoms import Atom
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.errors import NumericalError
 from vitools.families import Family
@@ -36,6 +36,9 @@ class Resolved:
 
 class Block(ABC):
     """One factor of q."""
+
+    runs_together: ClassVar[bool] = True
+    """Whether updates look at no value, so that many runs can be mapped over at once."""
 
     sites: tuple[TracedSite, ...]
     family: Family

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from vitools.calculus.algebra.term import Atom, Unsupported
+from vitools.calculus.algebra.atoms import Atom, Unsupported
 from vitools.calculus.blocks.block import DenseBlock, Resolved, batch_mask, plate_names, with_event
 from vitools.calculus.blocks.single import discrete_batch, masked_entropy, one_atom_each
 from vitools.calculus.densities.log_joint import ClosedTerm

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal, Normal
 from torch.nn.functional import pad
 
-from vitools.calculus.algebra.term import Atom, Unsupported
+from vitools.calculus.algebra.atoms import Atom, Unsupported
 from vitools.calculus.blocks.block import (
     DenseBlock,
     Resolved,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitools.calculus.algebra.term import Atom, Constant, fresh
+from vitools.calculus.algebra.atoms import Atom, Constant, fresh
 from vitools.calculus.blocks.block import Block, Resolved
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.densities.log_joint import ClosedTerm

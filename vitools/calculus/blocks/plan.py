@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
-from vitools.calculus.algebra.term import Unsupported
+from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.blocks.chain import ChainBlock, is_chain
+from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
+from vitools.calculus.blocks.grouping import coupled_groups, joint_size
 from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.errors import NotSupportedError, OptionError
-from vitools.families import FAMILY_OF_PRIOR
+from vitools.families import FAMILIES, FAMILY_OF_PRIOR
 
 GAUSSIAN = ("Normal", "MultivariateNormal")
 
@@ -19,14 +22,28 @@ GAUSSIAN = ("Normal", "MultivariateNormal")
 def make_blocks(
     trace: ModelTrace,
     terms: Sequence[ClosedTerm],
-    joint: Sequence[Sequence[str] | str],
-    factorised: Sequence[str],
+    joint: Sequence[Sequence[str] | str] | None,
+    factorised: Sequence[str] | Literal["all"] | None,
 ) -> list[Block]:
+    """The factors of q.
+
+    ``joint``: the user's groups; with ``None`` also those that terms couple (:mod:`.grouping`).
+    ``factorised``: Gaussian sites kept fully factorised, ``"all"`` for all of them.
+    """
     latents = {name: site for name, site in trace.sites.items() if site.is_latent}
+    factorised = list(latents) if factorised == "all" else factorised or ()
     for name in factorised:
         if name not in latents:
             raise OptionError(f"factorised: no latent site {name!r}; latents are {list(latents)}")
-    groups, along = _parse_joint(joint, latents)
+    groups, along = _parse_joint(joint or (), latents)
+    if joint is None:
+        free = {n: s for n, s in latents.items() if n not in factorised and can_be_joined(s, terms)}
+
+        def size(names: Sequence[str]) -> int:
+            members = [latents[n] for n in names]
+            return joint_size(members, _joint_axes(members, terms, {}))
+
+        groups = coupled_groups(free, terms, size)
     group_of = {name: group for group in groups for name in group}
     blocks: list[Block] = []
     for name, _site in latents.items():
@@ -48,7 +65,9 @@ def _block(
     along: dict[str, set[int]],
     factorised: Sequence[str],
 ) -> Block:
-    families = {FAMILY_OF_PRIOR[site.distribution] for site in members}
+    if len(members) == 1 and needs_an_integral(members[0], terms):
+        return FreeFormBlock(members[0])
+    families = {FAMILY_OF_PRIOR.get(site.distribution, site.distribution) for site in members}
     if families == {"Categorical"}:
         return ChainBlock(members) if is_chain(members, terms) else DiscreteBlock(members)
     if families <= set(GAUSSIAN):
@@ -59,6 +78,26 @@ def _block(
     if len(members) > 1:
         raise Unsupported("joint factors exist for discrete sites and for Gaussian sites only")
     return FamilyBlock(members[0])
+
+
+def can_be_joined(site: TracedSite, terms: Sequence[ClosedTerm]) -> bool:
+    """Whether a site may share a normal factor."""
+    family = FAMILY_OF_PRIOR.get(site.distribution)
+    return family in GAUSSIAN and site.mask is None and not needs_an_integral(site, terms)
+
+
+def needs_an_integral(site: TracedSite, terms: Sequence[ClosedTerm]) -> bool:
+    """Whether the terms hold a function of the site that no family of its support offers."""
+    if site.base_event_dim or site.support_size:
+        return False
+    if site.distribution not in FAMILY_OF_PRIOR:
+        return True
+    offered = FAMILIES[FAMILY_OF_PRIOR[site.distribution]].statistics
+    return any(
+        atom.site == site.name and atom.function not in offered
+        for term in terms
+        for atom in term.atoms
+    )
 
 
 def _joint_axes(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, OneHotCategorical
 
-from vitools.calculus.algebra.term import Atom, Unsupported
+from vitools.calculus.algebra.atoms import Atom, Unsupported
 from vitools.calculus.blocks.block import (
     Block,
     DenseBlock,

@@ -1,12 +1,12 @@
 """Beta: log p = (a-1) log x + (b-1) log(1-x) - log B(a, b); the uniform on (0, 1) is Beta(1, 1)."""
 
+from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.algebra.term import Unsupported
 from vitools.calculus.densities.functions import constant, log_gamma
 
 
 def beta(x: Expression, concentration1: Expression, concentration0: Expression) -> Expression:
-    """With a = 1 (or b = 1), 1 / B(a, b) is b (or a), which may then be a latent."""
+    """With a = 1 (or b = 1), 1 / B(a, b) is b (or a): a power of it then, not log Γ."""
     a, b = concentration1, concentration0
     if a.is_constant and b.is_constant:
         both = a.value() + b.value()
@@ -16,10 +16,7 @@ def beta(x: Expression, concentration1: Expression, concentration0: Expression) 
     elif b.is_constant and bool((b.value() == 1).all()):
         normaliser = a.log()
     else:
-        latent = "concentration1" if b.is_constant else "concentration0"
-        raise Unsupported(
-            f"a {latent} that depends on a latent, unless the other concentration is 1"
-        )
+        normaliser = log_gamma((a + b).folded()) - log_gamma(a) - log_gamma(b)
     powers = (a - 1).folded() * x.log() + (b - 1).folded() * (1 - x).log()
     return powers + normaliser
 

@@ -36,10 +36,10 @@ def negative_binomial(
     logits: Expression | None = None,
 ) -> Expression:
     """Successes x of probability p before ``total_count`` failures (torch's convention)."""
-    n, k = constant(total_count, "total_count"), constant(x, "value")
-    choose = log_gamma(n + k) - log_gamma(k + 1) - log_gamma(n)
+    n, k = total_count.folded(), constant(x, "value")
+    choose = log_gamma((n + k).folded()) - log_gamma(k + 1) - log_gamma(n)
     success, failure = log_probability(probs, logits), log_complement(probs, logits)
-    return x * success + Expression.constant(n) * failure + choose
+    return x * success + n * failure + choose
 
 
 def multinomial(

@@ -1,12 +1,10 @@
 """Dirichlet: log p = Σ_k (a_k - 1) log x_k + log Γ(Σ_k a_k) - Σ_k log Γ(a_k)."""
 
-import torch
-
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.densities.functions import constant
+from vitools.calculus.densities.functions import log_gamma
 
 
 def dirichlet(x: Expression, concentration: Expression) -> Expression:
-    a = constant(concentration, "concentration")
-    normaliser = torch.lgamma(a.sum(-1)) - torch.lgamma(a).sum(-1)
-    return (Expression.constant(a - 1) * x.log()).sum(-1) + Expression.constant(normaliser)
+    a = concentration.folded()
+    normaliser = log_gamma(a.sum(-1).folded()) - log_gamma(a).sum(-1)
+    return ((a - 1).folded() * x.log()).sum(-1) + normaliser

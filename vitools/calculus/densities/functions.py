@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vitools.calculus.algebra.atoms import Atom, Constant, Unsupported
 from vitools.calculus.algebra.cases import as_table
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.products import Product, adds_to_one
-from vitools.calculus.algebra.term import Atom, Constant, Term, Unsupported
+from vitools.calculus.algebra.term import Term
 
 
 def constant(expression: Expression, what: str) -> Tensor:
@@ -19,8 +20,9 @@ def constant(expression: Expression, what: str) -> Tensor:
     return expression.value()
 
 
-def log_gamma(value: Tensor) -> Expression:
-    return Expression.constant(torch.lgamma(value))
+def log_gamma(value: Tensor | Expression) -> Expression:
+    """log Γ of data, of a table of cases, or of one scalar latent."""
+    return Expression.constant(value).elementwise("lgamma")
 
 
 def log_probabilities(

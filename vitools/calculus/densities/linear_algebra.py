@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import torch
 
+from vitools.calculus.algebra.atoms import Atom, Constant, Unsupported
 from vitools.calculus.algebra.cases import cases_cover
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.algebra.term import Atom, Constant, Factor, Term, Unsupported, is_selector
+from vitools.calculus.algebra.term import Factor, Term, is_selector
 
 
 def inverse(matrix: Expression) -> Expression:

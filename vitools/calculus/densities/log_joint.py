@@ -9,16 +9,18 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vitools.calculus.algebra.atoms import Atom, Constant, Gather, Index, Unsupported, fresh
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.algebra.term import Atom, Constant, Gather, Index, Term, Unsupported, fresh
+from vitools.calculus.algebra.term import Term
 from vitools.calculus.densities import DISCRETE_VALUES, RULES
+from vitools.calculus.densities.whole import whole_density
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.errors import NotConjugate
@@ -119,9 +121,6 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
         constant = _constant_density(site)
         if constant is not None:
             return constant
-        raise NotConjugate(
-            f"site {site.name!r}: {site.distribution} has no closed-form rule ({advice(site)})"
-        )
     arguments: dict[str, Any] = {}
     for name, argument in site.arguments.items():
         if argument is None or name == "validate_args":
@@ -138,12 +137,14 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
             if isinstance(argument, Discrete)
             else Expression.constant(argument)
         )
-    rule = RULES[site.distribution]
-    if "simplex_sites" in inspect.signature(rule).parameters:
-        arguments["simplex_sites"] = simplex
     try:
-        return rule(_value(site), **arguments)
+        return _by_rule(site, arguments, simplex)
     except Unsupported as error:
+        whole = whole_density(site, arguments)
+        if whole is not None:
+            return whole
+        if site.distribution not in RULES:
+            raise NotConjugate(f"site {site.name!r}: {error} ({advice(site)})") from error
         involved = sorted(
             {s for a in arguments.values() if isinstance(a, Expression) for s in a.sites()}
         )
@@ -152,6 +153,16 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
             f"site {site.name!r}: {site.distribution} is not conjugate to {listed}: "
             f"its log density needs {error}"
         ) from error
+
+
+def _by_rule(site: TracedSite, arguments: dict[str, Any], simplex: frozenset[str]) -> Expression:
+    """The textbook formula of the site's distribution in expressions, where there is one."""
+    if site.distribution not in RULES:
+        raise Unsupported(f"{site.distribution} has no closed-form rule")
+    rule = RULES[site.distribution]
+    if "simplex_sites" in inspect.signature(rule).parameters:
+        arguments = {**arguments, "simplex_sites": simplex}
+    return rule(_value(site), **arguments)
 
 
 def advice(site: TracedSite) -> str:
@@ -213,7 +224,7 @@ def _read_by_selection(term: Term, origin: str, trace: ModelTrace) -> ClosedTerm
     known: list[tuple[Gather, int, int]] = []
     atoms: list[Atom] = []
     for atom in term.atoms():
-        sizes = statistic_shape(atom, trace)
+        sizes = statistic_shape(atom, trace)[: len(atom.indices)]
         labels: list[Index] = []
         for index, size in zip(atom.indices, sizes, strict=True):
             if not isinstance(index, Gather):
@@ -251,7 +262,9 @@ def statistic_shape(atom: Atom, trace: ModelTrace) -> tuple[int, ...]:
         return (*shape, site.support_size)
     if atom.function == "log_determinant":
         return shape[:-2]
-    return shape
+    sizes = {x: n for d in atom.data for x, n in zip(d.labels, d.tensor.shape, strict=True)}
+    own = replace(atom, function=1.0).labels
+    return (*shape, *(sizes[x] for x in atom.data_labels if x not in own))
 
 
 def term_sizes(

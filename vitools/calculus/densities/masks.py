@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vitools.calculus.algebra.term import Atom, Constant
+from vitools.calculus.algebra.atoms import Atom, Constant
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitools.calculus.algebra.term import Constant
+from vitools.calculus.algebra.atoms import Constant
+from vitools.calculus.algebra.functions import as_function, weighted
 from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint, Selection
 
 # A 0/1 tensor that reads an axis by data is written out (so that it can join a matrix product)
@@ -40,6 +41,7 @@ def fold(joint: ExpectedLogJoint) -> ExpectedLogJoint:
 
 def fold_term(term: ClosedTerm, sizes: dict[int, int]) -> ClosedTerm:
     """The term with its constants summed over the labels that no atom carries."""
+    term = _summed_inside(term)
     kept = term.atom_labels()
     constants: list[Constant] = []
     selections: list[Selection] = []
@@ -63,6 +65,42 @@ def fold_term(term: ClosedTerm, sizes: dict[int, int]) -> ClosedTerm:
     return replace(
         term, coefficient=coefficient, constants=tuple(remaining), selections=tuple(selections)
     )
+
+
+def _summed_inside(term: ClosedTerm) -> ClosedTerm:
+    """Data that only one function of a latent varies with are summed inside it.
+
+    Σ_n c_n f(x; d_n) is one statistic of x, where nothing else depends on n but data.
+    """
+    for number, atom in enumerate(term.atoms):
+        own = set(atom.labels[: len(atom.indices)])
+        elsewhere = {x for other in term.atoms if other is not atom for x in other.labels}
+        inner = [x for x in atom.data_labels if x not in own and x not in elsewhere]
+        weights: list[Constant] = []
+        for operand in term.operands:
+            labels = operand_labels(operand)
+            if not labels & set(inner):
+                continue
+            if labels - set(inner) - own:
+                inner = [x for x in inner if x not in labels]  # it varies with other latents too
+            else:
+                weights.append(operand.dense() if isinstance(operand, Selection) else operand)
+        weights = [w for w in weights if set(w.labels) & set(inner)]
+        if not inner:
+            continue
+        function = weighted(as_function(atom.function), weights)
+        function = replace(function, summed=(*function.summed, *inner))
+        atoms = list(term.atoms)
+        atoms[number] = replace(atom, function=function)
+        return _summed_inside(
+            replace(
+                term,
+                atoms=tuple(atoms),
+                constants=tuple(c for c in term.constants if not set(c.labels) & set(inner)),
+                selections=tuple(s for s in term.selections if not operand_labels(s) & set(inner)),
+            )
+        )
+    return term
 
 
 def connected(term: ClosedTerm) -> list[list[Constant | Selection]]:
@@ -165,7 +203,8 @@ def _scatter(
 def _merge(terms: list[ClosedTerm], fixed: set[int]) -> list[ClosedTerm]:
     groups: dict[Any, ClosedTerm] = {}
     for term in terms:
-        if term.selections or len(term.constants) > 1:
+        has_data = any(atom.data for atom in term.atoms)
+        if term.selections or len(term.constants) > 1 or has_data:
             groups[object()] = term
             continue
         key, names = _canonical(term, fixed)

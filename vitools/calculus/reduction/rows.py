@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from vitools.calculus.algebra.term import Constant
+from vitools.calculus.algebra.atoms import Constant
 from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint, Selection, term_sizes
 from vitools.calculus.tracing.trace import ModelTrace, Plate, TracedSite
 

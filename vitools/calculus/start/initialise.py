@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.chain import ChainBlock
+from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.blocks.single import DiscreteBlock, FamilyBlock
 from vitools.calculus.model import ConjugateModel
@@ -55,6 +56,8 @@ def _start(model: ConjugateModel, block: Block, generator: torch.Generator) -> N
     prior = model.messages(block, fixed_only=True)
     if isinstance(block, DiscreteBlock | ChainBlock):
         block.restore((_uniform(block.component_shape(0), generator),))
+    elif isinstance(block, FreeFormBlock):
+        block.start()
     elif isinstance(block, GaussianBlock):
         _start_gaussian(block, generator)
     elif isinstance(block, FamilyBlock):

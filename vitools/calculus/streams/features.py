@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitools.calculus.algebra.term import Constant, Unsupported
+from vitools.calculus.algebra.atoms import Constant, Unsupported
 from vitools.calculus.densities.log_joint import Selection
 
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vitools.calculus.algebra.term import Atom, Constant
+from vitools.calculus.algebra.atoms import Atom, Constant
 from vitools.calculus.blocks.block import Block, DenseBlock, Resolved, stand_in
 from vitools.calculus.blocks.links import separated
 from vitools.calculus.blocks.single import DiscreteBlock

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.algebra.term import Unsupported
 from vitools.calculus.tracing.operations.spelling import spelled
 from vitools.calculus.tracing.operations.table import RULES, Node, function_name
 from vitools.errors import NotConjugate

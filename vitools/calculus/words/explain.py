@@ -8,7 +8,7 @@ from dataclasses import replace
 from textwrap import wrap
 from typing import Any
 
-from vitools.calculus.algebra.term import Unsupported
+from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.chain import is_chain
 from vitools.calculus.blocks.plan import make_blocks
@@ -121,7 +121,7 @@ def _refusal(problem: Problem, error: NotConjugate) -> str:
     stated = expected_log_joint(trace, without=unstated)
     names = DataNames(trace, problem.arguments)
     with_update = replace(trace, sites={n: s for n, s in sites.items() if n not in faults})
-    blocks = make_blocks(with_update, stated.terms, (), ())
+    blocks = make_blocks(with_update, stated.terms, None, None)
     written = {row[0]: row for row in _updates(trace, blocks, stated, names)}
     instead = alternative(trace)
     rows = [

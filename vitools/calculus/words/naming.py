@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitools.calculus.algebra.term import Constant
+from vitools.calculus.algebra.atoms import Constant
 from vitools.calculus.densities.log_joint import ClosedTerm, Selection
 from vitools.calculus.reduction.folding import operand_labels
 from vitools.calculus.tracing.trace import ModelTrace

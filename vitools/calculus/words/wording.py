@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from vitools.calculus.algebra.term import Atom, Constant
+from vitools.calculus.algebra.atoms import Atom, Constant
 from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint, Selection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -24,8 +24,8 @@ CLOSE = 0.1  # nats by which a start may miss the best bound and still have foun
 def cavi(
     problem: Problem,
     *,
-    joint: Sequence[Sequence[str] | str] = (),
-    factorised: Sequence[str] = (),
+    joint: Sequence[Sequence[str] | str] | None = None,
+    factorised: Sequence[str] | Literal["all"] | None = None,
     max_sweeps: int = 1000,
     tol: float = 1e-8,
     accelerate: bool = True,
@@ -48,8 +48,11 @@ def cavi(
             plate (three and more that follow one another, as the states of a hidden Markov model
             do, by forward and backward recursions) or for Gaussian sites; ``"W[factors]"`` for a
             Gaussian site with one covariance along that plate. Elements of a Gaussian site that a
-            factor couples always share one.
-        factorised: Gaussian sites to keep fully factorised instead, updated element by element.
+            factor couples always share one. If omitted, Gaussian sites that a term couples share
+            one too (the weights and the intercept of a regression), up to 1000 numbers together;
+            ``()`` for no site with another.
+        factorised: Gaussian sites to keep fully factorised instead, updated element by element;
+            ``"all"`` for all of them.
         max_sweeps: updates of every block, per restart (an accelerated step counts three).
         tol: stop when the bound's relative change is at most ``tol`` **and** no factor moved by more
             than ``tol ** 0.75`` (root of the symmetrised KL divergence); the bound alone can be flat
@@ -88,7 +91,8 @@ def cavi(
         (0.6, '-2.48 (exact)')
     """
     _check_options(max_sweeps, tol, restarts, inner_sweeps, warmup_sweeps, seed)
-    _check_lists(joint=joint, factorised=factorised, order=order, inner=inner)
+    listed = None if factorised == "all" else factorised
+    _check_lists(joint=joint, factorised=listed, order=order, inner=inner)
     began = time.perf_counter()
     schedule = Schedule(tol, max_sweeps, accelerate, inner_sweeps, warmup_sweeps)
     runs: list[Run] = []

@@ -83,7 +83,8 @@ class Ascent:
         self.moves = Moves(model, settled=schedule.inner_sweeps is None)
         initialise(model, seeds[0])
         starts = [model.state()]
-        for seed in seeds[1 : room(starts[0])]:
+        most = room(starts[0]) if all(b.runs_together for b in model.blocks) else 1
+        for seed in seeds[1:most]:
             initialise(model, seed)
             starts.append(model.state())
         self.count = len(starts)

@@ -43,7 +43,7 @@ def coordinates(block: Block, natural: Natural) -> list[Tensor]:
         return [(natural[0] + 1).log(), (-natural[1]).log()]
     if name == "InverseGamma":
         return [(-natural[0] - 1).log(), (-natural[1]).log()]
-    if name == "Wishart":
+    if name in ("Wishart", "FreeForm"):
         return list(natural)
     return [(eta + 1).log() for eta in natural]
 
@@ -62,6 +62,8 @@ def natural_parameters(block: Block, point: list[Tensor]) -> Natural:
         return -point[0].exp() - 1, -point[1].exp()
     if name == "Wishart":
         return point[0], (point[1] + point[1].mT) / 2
+    if name == "FreeForm":
+        return tuple(point)
     return tuple(x.exp() - 1 for x in point)
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.algebra.functions import ELEMENTWISE
 from vitools.calculus.algebra.products import Product, product
-from vitools.calculus.algebra.term import Unsupported
 from vitools.calculus.tracing.operations.rules import Node, as_discrete, expression, table_only
 
 
@@ -141,13 +142,26 @@ def _of_table(name: str) -> Callable[[Node], Node]:
     return lambda input: table_only(input, name).apply(lambda table: function(table.double()))
 
 
+def _elementwise(name: str) -> Callable[[Node], Node]:
+    """A function of one argument: of a table of cases, or of one element of a continuous latent."""
+    compute = ELEMENTWISE[name][0]
+
+    def act(input: Node) -> Node:
+        if isinstance(input, Discrete):
+            return input.apply(lambda table: compute(table.double()))
+        return input.elementwise(name)
+
+    return act
+
+
 POWERS = {"square": 2.0, "sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1.0}
 ON_TWO_TABLES = (
     "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "bitwise_and",
     "bitwise_or", "bitwise_xor", "minimum", "maximum", "remainder", "fmod", "floor_divide",
 )  # fmt: skip
 SPELLINGS = {"and": "logical_and", "or": "logical_or", "mod": "remainder"}
-ON_A_TABLE = ("abs", "sigmoid", "floor", "ceil", "round", "sign", "lgamma", "tanh")
+ON_A_TABLE = ("floor", "ceil", "round", "sign")
+OF_ONE_ELEMENT = [name for name in ELEMENTWISE if name not in ("exp", "log", "log1p")]
 
 RULES: dict[str, Callable[..., Any]] = {
     "add": add,
@@ -192,4 +206,5 @@ RULES: dict[str, Callable[..., Any]] = {
     **{name: _of_tables(name) for name in ON_TWO_TABLES},
     **{name: _of_tables(meant) for name, meant in SPELLINGS.items()},
     **{name: _of_table(name) for name in ON_A_TABLE},
+    **{name: _elementwise(name) for name in OF_ONE_ELEMENT},
 }

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.algebra.discrete import Discrete, take_discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.products import Product
-from vitools.calculus.algebra.term import Unsupported
 from vitools.calculus.tracing.operations.rules import Node
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitools.calculus.algebra.atoms import LOG_ZERO, Unsupported
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.products import Product, product
-from vitools.calculus.algebra.term import LOG_ZERO, Unsupported
 from vitools.calculus.tracing.operations.rules import Node, as_discrete, expression, table_only
 
 

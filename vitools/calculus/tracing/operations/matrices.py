@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.products import product
-from vitools.calculus.algebra.term import Unsupported
 from vitools.calculus.tracing.operations.rules import Node, dims_of, expression
 from vitools.calculus.tracing.operations.shapes import move
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.algebra.term import Unsupported
 
 Node = Expression | Discrete
 

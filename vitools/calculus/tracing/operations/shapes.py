@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.algebra.discrete import Discrete, take_discrete
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.algebra.term import Unsupported
 from vitools.calculus.tracing.operations.rules import Node, dims_of, expression
 
 

@@ -1,0 +1,138 @@
+"""Atoms: statistics of one latent, and the constants beside them, with a label on every axis."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+_counter = itertools.count()
+
+# log 0 of a constant probability: a finite stand-in, so that 0 · log 0 is 0 and not nan.
+LOG_ZERO = -1e300
+
+
+def fresh() -> int:
+    """A label that no other axis carries."""
+    return next(_counter)
+
+
+class Unsupported(Exception):
+    """An operation has no rule in the calculus; the text says which and why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gather:
+    """An axis read at the positions ``index`` (integers), whose own axes carry ``labels``."""
+
+    index: Tensor
+    labels: tuple[int, ...]
+
+    def rename(self, names: dict[int, int]) -> Gather:
+        return Gather(self.index, tuple(names.get(label, label) for label in self.labels))
+
+    def same(self, other: Gather) -> bool:
+        if self.labels != other.labels:
+            return False
+        return self.index is other.index or torch.equal(self.index, other.index)
+
+
+Index = int | Gather
+
+
+def same_index(a: Index, b: Index) -> bool:
+    if isinstance(a, Gather) and isinstance(b, Gather):
+        return a.same(b)
+    return not isinstance(a, Gather) and not isinstance(b, Gather) and a == b
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """``words`` say how a function of discrete latents was written, where that is known."""
+
+    tensor: Tensor
+    labels: tuple[int, ...]
+    selects: bool = False
+    words: str = ""
+
+    def rename(self, names: dict[int, int]) -> Constant:
+        labels = tuple(names.get(label, label) for label in self.labels)
+        return Constant(self.tensor, labels, self.selects, self.words)
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """f(x; d₁, d₂, …), a function of one scalar latent and of data that stand inside it.
+
+    ``evaluate`` takes x and the data, laid out so that they broadcast; functions of equal ``name``
+    compute the same. ``words`` have {} in place of x. Over labels in ``summed``, which stand on data
+    alone, the function is a sum: Σ_n log Γ(y_n + x).
+    """
+
+    name: Hashable
+    evaluate: Callable[..., Tensor]
+    words: str
+    data: tuple[Constant, ...] = ()
+    summed: tuple[int, ...] = ()
+
+    def rename(self, names: dict[int, int]) -> Function:
+        return replace(self, data=tuple(d.rename(names) for d in self.data)) if self.data else self
+
+    def __str__(self) -> str:
+        return str((self.name, *(id(d.tensor) for d in self.data)))
+
+
+@dataclass(frozen=True, eq=False)
+class Atom:
+    """A statistic of one latent: ``function`` is a power (a float), 'log', 'log1m', 'indicator',
+    'log_determinant', or a :class:`Function`.
+
+    The last index of an indicator is the label of its support.
+    """
+
+    site: str
+    function: float | str | Function
+    indices: tuple[Index, ...]
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Those of the site's axes, then those that only data inside the function carry."""
+        found: list[int] = []
+        for index in self.indices:
+            found.extend(index.labels if isinstance(index, Gather) else (index,))
+        for label in self.data_labels:
+            if label not in found:
+                found.append(label)
+        return tuple(found)
+
+    @property
+    def data(self) -> tuple[Constant, ...]:
+        return self.function.data if isinstance(self.function, Function) else ()
+
+    @property
+    def data_labels(self) -> tuple[int, ...]:
+        """Of the axes of data inside the function, less those that it sums over."""
+        inside = dict.fromkeys(label for d in self.data for label in d.labels)
+        summed = self.function.summed if isinstance(self.function, Function) else ()
+        return tuple(label for label in inside if label not in summed)
+
+    def rename(self, names: dict[int, int]) -> Atom:
+        indices = tuple(
+            i.rename(names) if isinstance(i, Gather) else names.get(i, i) for i in self.indices
+        )
+        function = self.function
+        return Atom(
+            self.site,
+            function.rename(names) if isinstance(function, Function) else function,
+            indices,
+        )
+
+    def same_place(self, other: Atom) -> bool:
+        return (
+            self.site == other.site
+            and len(self.indices) == len(other.indices)
+            and all(same_index(a, b) for a, b in zip(self.indices, other.indices, strict=True))
+        )

@@ -1,0 +1,162 @@
+"""Functions of one scalar latent: what an atom may carry besides a power or a logarithm.
+
+A function is known by what it computes, so that any of torch's elementwise operations, a product of
+functions at one place, or a whole log density can be a statistic: its expectation is a
+one-dimensional integral (:mod:`vitools.families.free_form`). Data may stand inside, as the counts in
+log Γ(y_n + r).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+from vitools.calculus.algebra.atoms import Constant, Function, Unsupported
+
+PLAIN = {"log": torch.log, "log1m": lambda x: torch.log1p(-x)}
+"""What the atoms with these names are functions of, beside powers."""
+
+ELEMENTWISE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "abs": (torch.abs, "|{}|"),
+    "atan": (torch.atan, "atan {}"),
+    "cos": (torch.cos, "cos {}"),
+    "erf": (torch.erf, "erf {}"),
+    "exp": (torch.exp, "exp {}"),
+    "expm1": (torch.expm1, "expm1 {}"),
+    "lgamma": (torch.lgamma, "log Γ({})"),
+    "log": (torch.log, "log {}"),
+    "log1p": (torch.log1p, "log(1 + {})"),
+    "log_sigmoid": (torch.nn.functional.logsigmoid, "log σ({})"),
+    "logit": (torch.logit, "logit {}"),
+    "relu": (torch.relu, "max({}, 0)"),
+    "sigmoid": (torch.sigmoid, "σ({})"),
+    "sin": (torch.sin, "sin {}"),
+    "sinh": (torch.sinh, "sinh {}"),
+    "cosh": (torch.cosh, "cosh {}"),
+    "softplus": (torch.nn.functional.softplus, "softplus({})"),
+    "tanh": (torch.tanh, "tanh {}"),
+}
+"""Torch's elementwise functions: how each is computed, and its words. A new one is one line."""
+
+
+def as_function(function: float | str | Function) -> Function:
+    """Any atom's function as one that can be computed."""
+    if isinstance(function, Function):
+        return function
+    if isinstance(function, str):
+        if function not in PLAIN:
+            raise Unsupported(f"{function} as a function of one number")
+        words = "log {}" if function == "log" else "log(1 - {})"
+        return Function(function, PLAIN[function], words)
+    if function == 1:
+        return Function(1.0, lambda x: x, "{}")
+    return Function(function, lambda x: x**function, f"{{}}^{function:g}")
+
+
+def composed(name: str, inner: float | str | Function) -> float | str | Function:
+    """name(inner(x)); a logarithm undoes an exponential and the other way round."""
+    if inner == 1.0 and name in ("log",):
+        return name
+    f = as_function(inner)
+    compute, words = ELEMENTWISE[name]
+    if name == "exp" and f.name == "log":
+        return 1.0
+    if name == "log" and f.name == ("exp", 1.0):
+        return 1.0
+    brackets = (
+        f"({f.words})" if "{}" in words and words.endswith(" {}") and f.words != "{}" else f.words
+    )
+    return Function(
+        (name, f.name),
+        lambda x, *data: compute(f.evaluate(x, *data)),
+        words.replace("{}", brackets),
+        f.data,
+    )
+
+
+def to_power(function: float | str | Function, exponent: float) -> float | Function:
+    """function(x) ** exponent."""
+    if isinstance(function, float | int):
+        if exponent != int(exponent) and function % 2 == 0:  # (x²)^½ is |x|
+            inner = as_function(function)
+            return Function(
+                ("power", exponent, inner.name),
+                lambda x: (x.abs() ** function) ** exponent,
+                f"({inner.words})^{exponent:g}",
+            )
+        return function * exponent
+    f = as_function(function)
+    return Function(
+        ("power", exponent, f.name),
+        lambda x, *data: f.evaluate(x, *data) ** exponent,
+        f"({f.words})^{exponent:g}",
+        f.data,
+    )
+
+
+def multiplied(functions: Sequence[float | str | Function]) -> Function:
+    """The product of functions at one place."""
+    parts = sorted((as_function(f) for f in functions), key=lambda f: str(f.name))
+    name: Hashable = ("product", *(f.name for f in parts))
+    return Function(
+        name,
+        lambda x, *data: _product(parts, x, data),
+        " · ".join(f"({f.words})" if " " in f.words else f.words for f in parts),
+        tuple(constant for f in parts for constant in f.data),
+    )
+
+
+def _product(parts: Sequence[Function], x: Tensor, data: Sequence[Tensor]) -> Tensor:
+    total, used = torch.ones((), dtype=x.dtype), 0
+    for part in parts:
+        total = total * part.evaluate(x, *data[used : used + len(part.data)])
+        used += len(part.data)
+    return total
+
+
+def combined(terms: Sequence[tuple[float, Sequence[Constant], Function | None]]) -> Function:
+    """Σ coefficient · Π constants · f(x); a term without a function is a number or data."""
+    data: list[Constant] = []
+    names, plan, words = [], [], []
+    for coefficient, constants, function in terms:
+        inner = function.data if function is not None else ()
+        plan.append((coefficient, len(constants), function, len(inner)))
+        data += [*constants, *inner]
+        names.append((coefficient, len(constants), None if function is None else function.name))
+        factors = [f"{coefficient:g}"] * (coefficient != 1 or (function is None and not constants))
+        factors += ["data"] * bool(constants) + ([function.words] if function is not None else [])
+        words.append(" ".join(factors))
+
+    def evaluate(x: Tensor, *values: Tensor) -> Tensor:
+        total, used = torch.zeros((), dtype=x.dtype), 0
+        for coefficient, count, function, inside in plan:
+            part = torch.full((), coefficient, dtype=x.dtype)
+            for value in values[used : used + count]:
+                part = part * value
+            used += count
+            if function is not None:
+                part = part * function.evaluate(x, *values[used : used + inside])
+            used += inside
+            total = total + part
+        return total
+
+    return Function(("sum", *names), evaluate, " + ".join(words), tuple(data))
+
+
+def weighted(function: Function, weights: Sequence[Constant]) -> Function:
+    """Π weights · f(x), the weights data inside the function."""
+    if not weights:
+        return function
+    name: Hashable = ("weighted", len(weights), function.name)
+    count = len(weights)
+
+    def evaluate(x: Tensor, *data: Tensor) -> Tensor:
+        value = function.evaluate(x, *data[count:])
+        for weight in data[:count]:
+            value = value * weight
+        return value
+
+    words = f"data · {function.words}"
+    return Function(name, evaluate, words, (*weights, *function.data), function.summed)

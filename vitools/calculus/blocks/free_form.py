@@ -1,0 +1,186 @@
+"""Blocks of a scalar latent with any prior: the optimal factor is a one-dimensional integral away.
+
+    q(s) ∝ exp(Σ_k η_k t_k(s)),    t_k any function that stands in the terms: log s, s⁻², log p(s), …
+
+is an exponential family like every other: natural parameters are the coefficients, mean parameters
+E t_k and the log-normaliser are integrals over s (:mod:`vitools.families.free_form`). Elements of a
+site are independent of one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vitools.calculus.algebra.atoms import Atom, Unsupported
+from vitools.calculus.algebra.functions import as_function
+from vitools.calculus.blocks.block import DenseBlock, Resolved, describe, plate_names, with_event
+from vitools.calculus.tracing.trace import TracedSite
+from vitools.distributions.line import bounds_of, line_of
+from vitools.errors import NumericalError
+from vitools.families.free_form import FreeFormFamily
+
+ROWS_AT_ONCE = 2**22
+"""Numbers (nodes times rows of data) of a function with data that are formed at once."""
+
+
+class FreeFormBlock(DenseBlock):
+    """One scalar site whose statistics are whatever functions of it the terms hold."""
+
+    runs_together = False  # panels are split where this run's integrals need it
+
+    def __init__(self, site: TracedSite):
+        super().__init__([site])
+        if site.mask is not None:
+            raise Unsupported(f"a mask on {site.name!r}, whose factor is an integral")
+        self.batch_shape = tuple(site.shape)
+        self.batch_plates = plate_names(site)
+        self._functions: dict[Any, Any] = {}
+        self._family: FreeFormFamily | None = None
+
+    # ---- statistics ------------------------------------------------------------------------
+
+    def resolve(self, atoms: Sequence[Atom]) -> Resolved:
+        if len(atoms) > 1:
+            what = " · ".join(describe(atom) for atom in atoms)
+            raise Unsupported(f"the product {what} of different elements of {self.title!r}")
+        (atom,) = atoms
+        if atom.function in ("indicator", "log_determinant"):
+            raise Unsupported(f"{describe(atom)} of a number")
+        laid_out = _LaidOut(atom, len(self.batch_shape))
+        if laid_out.extra_shape:
+            raise Unsupported(f"{describe(atom)} for every row of data, beside other latents")
+        self._functions.setdefault(laid_out.key, laid_out)
+        return Resolved(laid_out.key, atom.labels)
+
+    @property
+    def family(self) -> FreeFormFamily:  # type: ignore[override]
+        """Made once all terms have named their statistics."""
+        if self._family is None or len(self._family.statistics) != len(self._functions):
+            self._family = FreeFormFamily(
+                tuple(self._functions),
+                tuple(self._functions.values()),
+                self.sites[0].fn.support,
+            )
+        return self._family
+
+    def statistics(self) -> Iterable[Any]:
+        return self._functions
+
+    def statistic_shape(self, key: Any) -> tuple[int, ...]:
+        return self.batch_shape
+
+    def component_shape(self, component: int) -> tuple[int, ...]:
+        return self.batch_shape
+
+    def component(self, key: Any) -> int:
+        return list(self._functions).index(key)
+
+    def embed(self, key: Any, message: Tensor) -> Tensor:
+        return message
+
+    def extract(self, key: Any, mean: Tensor) -> Tensor:
+        return mean
+
+    # ---- the factor ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """All mass at one ordinary value; what is learnt from it replaces the factor at once."""
+        at = _ordinary_value(self.sites[0]).expand(self.batch_shape)
+        self.moments = {key: f(at.unsqueeze(-1)).squeeze(-1) for key, f in self._functions.items()}
+        self.natural = tuple(
+            torch.zeros(self.batch_shape, dtype=torch.float64) for _ in self.moments
+        )
+        self._entropies = torch.zeros(self.batch_shape, dtype=torch.float64)
+        self.changed()
+
+    def check(self) -> None:
+        if not bool(self.family.proper(self.natural).all()):
+            raise NumericalError(
+                f"site {self.title!r}: its factor cannot be normalised: given the others the "
+                "posterior is improper. Give it a proper prior, or more data"
+            )
+
+    def made_of(self, sites: Sequence[TracedSite]) -> DenseBlock:
+        full = FreeFormBlock(sites[0])
+        full._functions = self._functions
+        return full
+
+    def distribution(self, name: str) -> Distribution:
+        return with_event(self.family.to_distribution(self.natural), self.sites[0])
+
+
+def _ordinary_value(site: TracedSite) -> Tensor:
+    """The prior's median or mean, where it tells one; else 0, 1 or the middle of the support."""
+    for tell in (lambda: site.fn.icdf(torch.tensor(0.5)), lambda: site.fn.mean):
+        try:
+            value = torch.as_tensor(tell(), dtype=torch.float64)
+        except (NotImplementedError, AttributeError):
+            continue
+        if bool(value.isfinite().all()):
+            return value
+    lower, upper = bounds_of(site.fn.support)
+    return line_of(lower, upper, torch.Size(site.shape)).value(torch.zeros(*site.shape, 1))[..., 0]
+
+
+class _LaidOut:
+    """An atom's function of nodes ``[*batch, nodes]``, its data laid out beside them.
+
+    The value has the axes of data that remain (labels of other atoms) behind the nodes; labels that
+    are summed inside the function are gone.
+    """
+
+    def __init__(self, atom: Atom, rank: int):
+        self.function = as_function(atom.function)
+        summed = self.function.summed
+        extras = atom.labels[rank:]
+        order = [*atom.labels[:rank], None, *extras, *summed]
+        self.extra_dims, self.summed_dims = len(extras), len(summed)
+        sizes: dict[int, int] = {}
+        self.data: list[Tensor] = []
+        layout = []
+        for constant in self.function.data:
+            sizes.update(zip(constant.labels, constant.tensor.shape, strict=True))
+            places = [order.index(label) for label in constant.labels]
+            layout.append(tuple(places))
+            by_place = sorted(range(len(places)), key=lambda i: places[i])
+            view = [1] * len(order)
+            for i in by_place:
+                view[places[i]] = constant.tensor.shape[i]
+            self.data.append(constant.tensor.double().permute(by_place).reshape(view))
+        self.extra_shape = tuple(sizes[label] for label in extras)
+        self.summed_size = 1
+        for label in summed:
+            self.summed_size *= sizes[label]
+        ids = tuple(id(constant.tensor) for constant in self.function.data)
+        plain = atom.function if not self.data else (self.function.name, ids, tuple(layout))
+        self.key = self.function.name if not self.data else plain
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[*batch, nodes] → [*batch, nodes, *extra]."""
+        lifted = x.reshape(*x.shape, *[1] * (self.extra_dims + self.summed_dims))
+        if not self.summed_dims:
+            return self.function.evaluate(lifted, *self.data)
+        pieces = max(1, -(-x.numel() * self.summed_size // ROWS_AT_ONCE))
+        total: Tensor | None = None
+        for part in _pieces(self.data, pieces):
+            value = self.function.evaluate(lifted, *part)
+            value = value.sum(tuple(range(-self.summed_dims, 0)))
+            total = value if total is None else total + value
+        assert total is not None
+        return total
+
+
+def _pieces(data: Sequence[Tensor], count: int) -> Iterable[list[Tensor]]:
+    """The data cut along their last axis, which is summed over."""
+    length = max(tensor.shape[-1] for tensor in data)
+    step = -(-length // count)
+    for start in range(0, length, step):
+        yield [
+            tensor if tensor.shape[-1] == 1 else tensor[..., start : start + step]
+            for tensor in data
+        ]

@@ -1,0 +1,66 @@
+"""Gaussian sites that share a factor by themselves: those that a term couples.
+
+Under a joint normal, a term that is at most quadratic in several Gaussian sites together (X w + b, u[group])
+has a closed form whatever their correlations, so tearing the sites apart would only lose accuracy.
+The factors of a product (W x) are kept apart: its square is of degree four.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.tracing.trace import TracedSite
+
+LARGEST_DENSE = 1000
+"""Numbers that share one dense covariance unless asked for more."""
+
+
+def coupled_groups(
+    sites: Mapping[str, TracedSite],
+    terms: Sequence[ClosedTerm],
+    size: Callable[[Sequence[str]], int],
+) -> list[tuple[str, ...]]:
+    """Groups of several Gaussian sites, in the order of the model.
+
+    Args:
+        sites: the Gaussian sites that may be joined.
+        size: how many numbers a joint factor of some sites has in each of its members.
+    """
+    friends, foes = _pairs(sites, terms)
+    group = {name: (name,) for name in sites}
+    for a, b in friends:
+        if group[a] == group[b]:
+            continue
+        members = tuple(name for name in sites if name in (*group[a], *group[b]))
+        if any(pair in foes for pair in itertools.combinations(members, 2)):
+            continue
+        if size(members) <= LARGEST_DENSE:
+            group.update(dict.fromkeys(members, members))
+    return [g for g in dict.fromkeys(group.values()) if len(g) > 1]
+
+
+def _pairs(
+    sites: Mapping[str, TracedSite], terms: Sequence[ClosedTerm]
+) -> tuple[list[tuple[str, str]], set[tuple[str, str]]]:
+    """Pairs that a term of degree two couples, and pairs that stand in one of a higher degree."""
+    place = {name: i for i, name in enumerate(sites)}
+    friends: dict[tuple[str, str], None] = {}
+    foes: set[tuple[str, str]] = set()
+    for term in terms:
+        inside = [atom for atom in term.atoms if atom.site in sites]
+        names = sorted({atom.site for atom in inside}, key=place.__getitem__)
+        degree = sum(a.function if isinstance(a.function, float) else math.inf for a in inside)
+        for pair in itertools.combinations(names, 2):
+            if degree <= 2:
+                friends[pair] = None
+            else:
+                foes.add(pair)
+    return [pair for pair in friends if pair not in foes], foes
+
+
+def joint_size(sites: Iterable[TracedSite], axes: Mapping[str, Sequence[int]]) -> int:
+    """Numbers in each member of a joint factor of the sites along these axes."""
+    return sum(math.prod(site.shape[i] for i in axes[site.name]) for site in sites)

@@ -1,0 +1,117 @@
+"""A site's whole log density as one function of a single scalar latent.
+
+Where a distribution has no formula in expressions, or its formula needs more than the calculus has,
+its log density can still be one statistic: of the latent itself under a prior with known parameters,
+or of the one latent that the parameters of an observation depend on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vitools.calculus.algebra.atoms import Atom, Function, fresh
+from vitools.calculus.algebra.elementwise import one_place
+from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.algebra.term import Term, drop_unused_out
+from vitools.calculus.tracing.trace import TracedSite
+
+BOUNDS = {"Pareto": ("scale",), "Uniform": ("low", "high")}
+"""Parameters on which the support depends."""
+
+Part = Function | Term
+"""What a parameter is: a function of the latent, or a term of data."""
+
+
+def whole_density(site: TracedSite, arguments: Mapping[str, Any]) -> Expression | None:
+    """log p of a scalar site as one statistic of one latent; None where two latents meet in it."""
+    if site.base_event_dim or not isinstance(site.value, Expression | None):
+        return None
+    if site.is_latent and not any(_depends(a) for a in arguments.values()):
+        return _prior(site)
+    if any(isinstance(a, Distribution) for a in arguments.values()):
+        return None
+    if any(_depends(arguments.get(name)) for name in BOUNDS.get(site.distribution, ())):
+        return None  # where the density is zero changes with the latent
+    value = Expression.constant(site.observed) if site.value is None else site.value
+    parts = {"value": value} | {k: a for k, a in arguments.items() if isinstance(a, Expression)}
+    shape = tuple(site.batch_shape)
+    common: list[int | None] = [fresh() if size > 1 else None for size in shape]
+    place: Atom | None = None
+    inside: dict[str, Part] = {}
+    for name, part in parts.items():
+        if part.dim > len(shape):
+            return None
+        if part.is_constant:
+            (known,) = _on_labels(Expression.constant(part.value()).terms, common)
+            inside[name] = known
+            continue
+        here = one_place(_on_labels(part.folded().terms, common), common)
+        if here is None or (place is not None and not place.same_place(here.atom)):
+            return None
+        place, inside[name] = here.atom, here.function
+    if place is None:
+        return None
+    atom = Atom(place.site, _density_of(site, inside), place.indices)
+    return Expression([drop_unused_out(Term(1.0, (atom,), tuple(common)))], shape)
+
+
+def _depends(argument: Any) -> bool:
+    return isinstance(argument, Expression) and not argument.is_constant
+
+
+def _prior(site: TracedSite) -> Expression:
+    """A latent's log density under known parameters, whatever distribution it is."""
+    fn = site.fn
+
+    def evaluate(x: Tensor) -> Tensor:  # [*batch, nodes]; a distribution has its batch last
+        return fn.log_prob(x.movedim(-1, 0)).movedim(0, -1)
+
+    words = f"log {site.distribution}({{}})"
+    assert isinstance(site.value, Expression)
+    (term,) = site.value.terms
+    (atom,) = term.atoms()
+    statistic = Atom(site.name, Function(("prior", site.name), evaluate, words), atom.indices)
+    return Expression([Term(1.0, (statistic,), term.out)], site.value.shape)
+
+
+def _on_labels(terms: Sequence[Term], common: Sequence[int | None]) -> list[Term]:
+    """The terms with these labels on their out dims, broadcast to as many."""
+    renamed = []
+    for term in terms:
+        term = term.freshen().pad(len(common))
+        names = {
+            x: y for x, y in zip(term.out, common, strict=True) if x is not None and y is not None
+        }
+        renamed.append(term.rename(names))
+    return renamed
+
+
+def _density_of(site: TracedSite, inside: Mapping[str, Part]) -> Function:
+    """x ↦ log p with parameters (and value) that are functions of x and of data."""
+    made = type(site.fn)
+    data = {
+        name: part.data if isinstance(part, Function) else tuple(part.constants())
+        for name, part in inside.items()
+    }
+
+    def evaluate(x: Tensor, *tensors: Tensor) -> Tensor:
+        remaining, found = list(tensors), {}
+        for name, part in inside.items():
+            own = [remaining.pop(0) for _ in data[name]]
+            if isinstance(part, Function):
+                found[name] = part.evaluate(x, *own)
+            else:
+                found[name] = torch.as_tensor(part.coefficient, dtype=x.dtype)
+                for tensor in own:
+                    found[name] = found[name] * tensor
+        value = found.pop("value")
+        return made(**found, validate_args=False).log_prob(value)
+
+    every = tuple(constant for constants in data.values() for constant in constants)
+    words = f"log {site.distribution}({site.name} | {{}})"
+    return Function(("density", site.name), evaluate, words, every)
