@@ -28,7 +28,6 @@ from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.calculus.tracing.alternatives import alternative_named
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
 from vitools.errors import ModelError, NotConjugate
-from vitools.families import FAMILY_OF_PRIOR
 
 State = list[dict[str, Any]]
 # What an update sets in a block; all else in it is fixed when the model is compiled.
@@ -186,7 +185,7 @@ class ConjugateModel:
 
 def check_family(site: TracedSite) -> None:
     is_number = not site.base_event_dim and not site.fn.support.is_discrete
-    if site.distribution not in FAMILY_OF_PRIOR and not is_number:
+    if site.family is None and not is_number:
         raise NotConjugate(
             f"latent site {site.name!r}: {site.distribution} has no conjugate family "
             f"({advice(site)})"

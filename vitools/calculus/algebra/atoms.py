@@ -81,6 +81,9 @@ class Function:
     def rename(self, names: dict[int, int]) -> Function:
         return replace(self, data=tuple(d.rename(names) for d in self.data)) if self.data else self
 
+    def said_of(self, name: str) -> str:
+        return self.words.replace("{}", name)
+
     def __str__(self) -> str:
         return str((self.name, *(id(d.tensor) for d in self.data)))
 

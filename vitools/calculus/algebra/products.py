@@ -186,7 +186,7 @@ def _statistic(atom: Atom, value: Tensor, sizes: dict[int, int]) -> ConstantFact
     elif isinstance(atom.function, str):
         raise Unsupported(f"{atom.function} inside a product")
     elif isinstance(atom.function, Function):
-        raise Unsupported(f"{atom.function.words.format(atom.site)} inside a product")
+        raise Unsupported(f"{atom.function.said_of(atom.site)} inside a product")
     else:
         picked = picked**atom.function
     return ConstantFactor(picked, tuple(labels))

@@ -18,7 +18,7 @@ from pyro.distributions import MaskedDistribution
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from vitools.calculus.algebra.atoms import Atom
+from vitools.calculus.algebra.atoms import Atom, Function
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.errors import NumericalError
 from vitools.families import Family
@@ -243,7 +243,9 @@ def describe(atom: Atom) -> str:
     return describe_function(atom.function, atom.site)
 
 
-def describe_function(function: float | str, name: str) -> str:
+def describe_function(function: float | str | Function, name: str) -> str:
+    if isinstance(function, Function):
+        return function.said_of(name)
     words = {
         "log": f"log {name}",
         "log1m": f"log(1-{name})",

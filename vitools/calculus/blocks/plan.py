@@ -14,7 +14,7 @@ from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.errors import NotSupportedError, OptionError
-from vitools.families import FAMILIES, FAMILY_OF_PRIOR
+from vitools.families import FAMILIES
 
 GAUSSIAN = ("Normal", "MultivariateNormal")
 
@@ -67,7 +67,7 @@ def _block(
 ) -> Block:
     if len(members) == 1 and needs_an_integral(members[0], terms):
         return FreeFormBlock(members[0])
-    families = {FAMILY_OF_PRIOR.get(site.distribution, site.distribution) for site in members}
+    families = {site.family for site in members}
     if families == {"Categorical"}:
         return ChainBlock(members) if is_chain(members, terms) else DiscreteBlock(members)
     if families <= set(GAUSSIAN):
@@ -82,17 +82,16 @@ def _block(
 
 def can_be_joined(site: TracedSite, terms: Sequence[ClosedTerm]) -> bool:
     """Whether a site may share a normal factor."""
-    family = FAMILY_OF_PRIOR.get(site.distribution)
-    return family in GAUSSIAN and site.mask is None and not needs_an_integral(site, terms)
+    return site.family in GAUSSIAN and site.mask is None and not needs_an_integral(site, terms)
 
 
 def needs_an_integral(site: TracedSite, terms: Sequence[ClosedTerm]) -> bool:
     """Whether the terms hold a function of the site that no family of its support offers."""
     if site.base_event_dim or site.support_size:
         return False
-    if site.distribution not in FAMILY_OF_PRIOR:
+    if site.family is None:
         return True
-    offered = FAMILIES[FAMILY_OF_PRIOR[site.distribution]].statistics
+    offered = FAMILIES[site.family].statistics
     return any(
         atom.site == site.name and atom.function not in offered
         for term in terms

@@ -23,7 +23,7 @@ from vitools.calculus.blocks.block import (
     with_event,
 )
 from vitools.calculus.tracing.trace import TracedSite
-from vitools.families import FAMILIES, FAMILY_OF_PRIOR
+from vitools.families import FAMILIES
 
 
 class FamilyBlock(DenseBlock):
@@ -31,7 +31,7 @@ class FamilyBlock(DenseBlock):
 
     def __init__(self, site: TracedSite):
         super().__init__([site])
-        self.family = FAMILIES[FAMILY_OF_PRIOR[site.distribution]]
+        self.family = FAMILIES[site.family or site.distribution]
         if self.family.name == "MultivariateNormal":
             self.family = FAMILIES["Normal"]
         event = max(self.family.event_dims)

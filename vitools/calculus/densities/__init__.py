@@ -21,7 +21,7 @@ from vitools.calculus.densities.dirichlet import dirichlet
 from vitools.calculus.densities.gamma import chi2, exponential, gamma, inverse_gamma
 from vitools.calculus.densities.multivariate_normal import multivariate_normal
 from vitools.calculus.densities.normal import log_normal, normal
-from vitools.calculus.densities.unit import unit
+from vitools.calculus.densities.unit import flat, unit
 from vitools.calculus.densities.wishart import wishart
 
 RULES: dict[str, Callable[..., Any]] = {
@@ -33,6 +33,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "Dirichlet": dirichlet,
     "Exponential": exponential,
     "Gamma": gamma,
+    "ImproperUniform": flat,
     "Geometric": geometric,
     "InverseGamma": inverse_gamma,
     "LogNormal": log_normal,

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint
 
 from vitools.calculus.algebra.atoms import Atom, Constant, Gather, Index, Unsupported, fresh
 from vitools.calculus.algebra.discrete import Discrete
@@ -132,11 +134,12 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
                 f"site {site.name!r}: parameter {name!r}{of} depends on latent {parents} through an "
                 f"operation without closed form: {argument.reason}"
             )
-        arguments[name] = (
-            argument.expression()
-            if isinstance(argument, Discrete)
-            else Expression.constant(argument)
-        )
+        if isinstance(argument, Discrete):
+            arguments[name] = argument.expression()
+        elif isinstance(argument, Constraint | torch.Size | tuple | Distribution):
+            arguments[name] = argument
+        else:
+            arguments[name] = Expression.constant(argument)
     try:
         return _by_rule(site, arguments, simplex)
     except Unsupported as error:

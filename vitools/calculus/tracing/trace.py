@@ -14,7 +14,7 @@ import pyro
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
@@ -26,6 +26,7 @@ from vitools.calculus.tracing.constructors import (
 )
 from vitools.calculus.tracing.symbolic import Refusal, SymbolicTensor
 from vitools.errors import NotConjugate, NotSupportedError
+from vitools.families import FAMILY_OF_PRIOR
 
 
 @dataclass
@@ -59,6 +60,16 @@ class TracedSite:
     @property
     def is_latent(self) -> bool:
         return self.observed is None
+
+    @property
+    def family(self) -> str | None:
+        """The family of a latent's optimal factor under a conjugate model; None where there is none."""
+        if self.distribution == "ImproperUniform":
+            base = self.fn.support
+            while isinstance(base, constraints.independent):
+                base = base.base_constraint
+            return "Normal" if base is constraints.real else None
+        return FAMILY_OF_PRIOR.get(self.distribution)
 
 
 @dataclass

@@ -29,7 +29,6 @@ from vitools.calculus.words.naming import DataNames
 from vitools.calculus.words.tables import Row, folded, span, table
 from vitools.calculus.words.wording import family, update
 from vitools.errors import NotConjugate
-from vitools.families import FAMILY_OF_PRIOR
 from vitools.isolation import full_plates, isolated, seeded
 from vitools.problem import Problem, check_problem
 
@@ -152,7 +151,7 @@ def _faults(trace: ModelTrace, error: NotConjugate) -> tuple[dict[str, str], set
             for name in {*_sites_in(site), *([site.name] if site.is_latent else [])}:
                 faults.setdefault(name, str(raised))
         else:
-            if site.is_latent and site.distribution not in FAMILY_OF_PRIOR:
+            if site.is_latent and site.family is None:
                 faults[site.name] = f"{site.distribution} has no conjugate family"
     if not faults:
         words = str(error.__cause__ or error)
@@ -163,7 +162,7 @@ def _faults(trace: ModelTrace, error: NotConjugate) -> tuple[dict[str, str], set
 def _reason(site: TracedSite, trace: ModelTrace, fault: str, instead: str) -> str:
     """Why there is no update, and on a line of its own what to use instead."""
     why = fault.removeprefix(f"site {site.name!r}: ")
-    if site.distribution not in FAMILY_OF_PRIOR:
+    if site.family is None:
         children = [
             f"{child.distribution} {child.name!r}"
             for child in trace.sites.values()

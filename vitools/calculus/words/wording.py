@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from vitools.calculus.algebra.atoms import Atom, Constant
-from vitools.calculus.blocks.block import Block
+from vitools.calculus.algebra.atoms import Atom, Constant, Function
+from vitools.calculus.blocks.block import Block, describe
+from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint, Selection
 from vitools.calculus.reduction.folding import connected, fold_term, operand_labels
@@ -35,6 +36,8 @@ def family(block: Block) -> str:
     """What kind of factor the block is."""
     if isinstance(block, GaussianBlock):
         return "Normal, element by element" if block.elementwise else "MultivariateNormal"
+    if isinstance(block, FreeFormBlock):
+        return "free form"
     return block.family.name
 
 
@@ -47,6 +50,8 @@ def update(block: Block, joint: ExpectedLogJoint, names: DataNames) -> str:
             writer = _Writer(term, mine, joint, names)
             number, words = writer.message()
             key: Any = "outer" if len(mine) > 1 else mine[0].function
+            if isinstance(block, FreeFormBlock):
+                key = describe(mine[0])
             if isinstance(block, GaussianBlock) and key == 2.0:
                 words = _on_the_diagonal(words, writer.varies_along(_joint_labels(block, mine)))
             messages = sums.setdefault(key, {})
@@ -57,6 +62,10 @@ def update(block: Block, joint: ExpectedLogJoint, names: DataNames) -> str:
         return _added(messages, plus)
 
     name = family(block)
+    if name == "free form":
+        return (
+            f"density ∝ exp({_added(_times_functions(sums), 0.0)}), by a one-dimensional integral"
+        )
     if name == "Beta":
         return f"Beta({total('log', plus=1)}, {total('log1m', plus=1)})"
     if name == "Dirichlet":
@@ -72,6 +81,15 @@ def update(block: Block, joint: ExpectedLogJoint, names: DataNames) -> str:
         return f"softmax({total('indicator')})"
     precision = total(2.0, "outer", scale=-2)
     return f"Normal with precision P = {precision} and mean P⁻¹({total(1.0)})"
+
+
+def _times_functions(sums: dict[Any, dict[str, float]]) -> list[Message]:
+    """The coefficient of each function of a scalar, times the function."""
+    messages = []
+    for function, parts in sums.items():
+        for words, value in parts.items():
+            messages.append((value, f"{words} · {function}" if words else function))
+    return messages
 
 
 def _joint_labels(block: GaussianBlock, mine: list[Atom]) -> set[int]:
@@ -219,6 +237,8 @@ class _Writer:
             return f"E[log(1 - {name})]"
         if atom.function == "log_determinant":
             return f"E[log|{name}|]"
+        if isinstance(atom.function, Function):
+            return f"E[{atom.function.said_of(name)}]"
         power = "" if atom.function == 1 else f"{atom.function:g}".translate(SUPERSCRIPTS)
         return f"E[{name}{power}]"
 
