@@ -1,0 +1,213 @@
+"""Free form: q(s) = exp(Σ_k η_k t_k(s) - A(η)), t_k any functions of one scalar s.
+
+A(η) = log ∫ exp(Σ η t) ds is a one-dimensional integral, and so is every E t_k; nothing else sets it
+apart from a family of the textbooks. Integrals run in the coordinate u of
+:mod:`vitools.distributions.line`; log ds/du belongs to the base measure, so that the entropy is
+A - Σ η E t as everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vitools.distributions.free_form import FreeForm
+from vitools.distributions.gauss_kronrod import coefficients
+from vitools.distributions.line import bounds_of, line_of
+from vitools.errors import NotSupportedError, NumericalError
+from vitools.families.family import Family, Natural
+from vitools.families.panels import MATTERS, Integrals, Panels
+
+TOLERANCE = 1e-12
+"""Relative, of A and of each E t_k (against E |t_k|), where panels are split."""
+ACCEPTED = 1e-11
+"""The same where the panels of the last parameters are tried."""
+MOST_ROUNDS, MOST_PANELS = 120, 3000
+
+
+class FreeFormFamily(Family):
+    """The exponential family of given functions of one scalar, made for one site.
+
+    Args:
+        statistics: a key for each function.
+        functions: t_k, elementwise from s ``[*batch, n]`` to the same shape; parameters of shape
+            ``[*batch, 1]`` inside broadcast. A function may be -inf where the density is 0.
+        support: real, or with bounds on either side; bounds may have the batch's shape.
+
+    A moment that does not exist is ±inf, or nan where it is +inf at one end and -inf at the other;
+    where the density does not exist the log-normaliser is nan. Everything is float64 and without
+    gradients: ∇A are the mean parameters.
+
+    >>> from torch.distributions import constraints
+    >>> family = FreeFormFamily(("log", 1), (torch.log, lambda s: s), constraints.positive)
+    >>> log_normaliser, (mean_log, mean) = family.normalised((torch.tensor(2.0), torch.tensor(-4.0)))
+    >>> print(f"{mean:.6f}")  # Gamma(3, 4)
+    0.750000
+    """
+
+    name = "FreeForm"
+
+    def __init__(
+        self,
+        statistics: Sequence[Hashable],
+        functions: Sequence[Callable[[Tensor], Tensor]],
+        support: Any,
+    ):
+        if len(statistics) != len(functions):
+            raise NotSupportedError(
+                f"a free-form family has {len(statistics)} statistics and {len(functions)} "
+                "functions. Expected: one function for each."
+            )
+        self.statistics = tuple(statistics)  # type: ignore[misc, assignment]
+        self.event_dims = (0,) * len(self.statistics)  # type: ignore[misc]
+        self.support = support  # type: ignore[misc]
+        self.functions = tuple(functions)
+        self._bounds = bounds_of(support)
+        self._panels: dict[torch.Size, tuple[Panels, int]] = {}
+        self._last: tuple[Tensor, torch.Size, Integrals] | None = None
+
+    def log_normaliser(self, natural: Natural) -> Tensor:
+        return self.normalised(natural)[0]
+
+    def mean_parameters(self, natural: Natural) -> Natural:
+        return self.normalised(natural)[1]
+
+    def proper(self, natural: Natural) -> Tensor:
+        return ~self.log_normaliser(natural).isnan()
+
+    def normalised(self, natural: Natural) -> tuple[Tensor, Natural]:
+        stacked, batch = self._stacked(natural)
+        found = self._integrals(stacked, batch)
+        moments = (moment.reshape(batch) for moment in found.moments)
+        return found.log_normaliser.reshape(batch), tuple(moments)
+
+    def converged(self, natural: Natural) -> Tensor:
+        """Where the error estimates met their tolerance (booleans of the batch shape)."""
+        stacked, batch = self._stacked(natural)
+        return (self._integrals(stacked, batch).excess <= 1).reshape(batch)
+
+    def inner(self, natural: Natural, mean: Natural) -> Tensor:
+        """η·μ; a statistic of weight 0 adds nothing even where its moment is infinite."""
+        pairs = zip(natural, mean, strict=True)
+        return sum((torch.where(e == 0, 0.0, e * m) for e, m in pairs), torch.zeros(()))
+
+    def to_distribution(self, natural: Natural) -> Distribution:
+        stacked, batch = self._stacked(natural)
+        self._integrals(stacked, batch)
+        panels = self._panels[batch][0]
+        with torch.no_grad():
+            found = self._interpolated(panels, stacked)
+            if bool(found.log_normaliser.isnan().any()):
+                raise NumericalError(
+                    f"q with statistics {self.statistics} is no density for these natural "
+                    "parameters: its integral is infinite or undefined."
+                )
+            return _distribution(panels, found)
+
+    def from_distribution(self, distribution: Distribution) -> Natural:
+        """η of a :class:`FreeForm` whose log density is linear in the statistics, by least squares."""
+        if not isinstance(distribution, FreeForm):
+            raise NotSupportedError(
+                f"a free-form factor cannot be read from a {type(distribution).__name__}. "
+                "Expected: a FreeForm."
+            )
+        s, density, weights = distribution.quadrature()
+        t = self._evaluate(s)
+        rows = torch.cat([t, torch.ones_like(t[:1])]).movedim(0, -1)
+        scale = weights.sqrt().unsqueeze(-1)
+        rows, density = torch.where(scale > 1e-12, rows, 0.0), torch.where(weights > 0, density, 0.0)
+        size = (rows * scale).norm(dim=-2, keepdim=True).clamp(min=1e-300)
+        solved = torch.linalg.lstsq(
+            rows / size * scale, density.unsqueeze(-1) * scale, driver="gelsd"
+        ).solution
+        natural = solved.squeeze(-1) / size.squeeze(-2)
+        return natural[..., :-1].unbind(-1)
+
+    def _stacked(self, natural: Natural) -> tuple[Tensor, torch.Size]:
+        """η [K, B] and the batch shape."""
+        parameters = torch.broadcast_tensors(*(eta.detach().double() for eta in natural))
+        batch = torch.broadcast_shapes(parameters[0].shape, *(b.shape for b in self._bounds))
+        return torch.stack([eta.expand(batch).reshape(-1) for eta in parameters]), batch
+
+    def _evaluate(self, s: Tensor) -> Tensor:
+        return torch.stack([function(s).expand(s.shape) for function in self.functions])
+
+    def _integrals(self, natural: Tensor, batch: torch.Size) -> Integrals:
+        if self._last is not None:
+            before, shape, found = self._last
+            if shape == batch and torch.equal(before, natural):
+                return found
+        with torch.no_grad():
+            found = self._adapted(natural, batch)
+        self._last = (natural, batch, found)
+        return found
+
+    def _adapted(self, natural: Tensor, batch: torch.Size) -> Integrals:
+        """The integrals on the panels of the last parameters, on new ones where these grew many."""
+        if batch in self._panels:
+            panels, count = self._panels[batch]
+            found = _refined(panels, natural, ACCEPTED, 2 * count)
+            if panels.count <= 2 * count:
+                return found
+        panels = Panels(line_of(*self._bounds, batch), self._evaluate, batch)
+        found = _refined(panels, natural, TOLERANCE, MOST_PANELS)
+        self._panels[batch] = (panels, panels.count)
+        return found
+
+    def _interpolated(self, panels: Panels, natural: Tensor) -> Integrals:
+        """Panels split until the polynomial through log q at their nodes is log q."""
+        for _ in range(MOST_ROUNDS):
+            found = panels.integrals(natural, TOLERANCE)
+            pieces = found.pieces
+            log_density = found.log_density
+            drop = (found.top[:, None] - log_density.amax(-1)).clamp(min=0)
+            matters = drop < 2 * MATTERS
+            known = log_density.isfinite().all(-1, keepdim=True)
+            tail = coefficients(torch.where(known, log_density, 0.0))[..., -3:].abs().sum(-1)
+            floor = panels.noise(natural, log_density).unsqueeze(-1)
+            rough = (tail > torch.maximum(1e-10 * (1 + drop), 4 * floor)) | ~known[..., 0]
+            width = panels.right - panels.left
+            fine = width <= 1e-12 * (1e-3 + torch.maximum(panels.left.abs(), panels.right.abs()))
+            pieces = torch.where(matters & rough & ~fine, pieces.clamp(min=2), pieces)
+            if int(pieces.max()) == 1 or panels.count > MOST_PANELS:
+                break
+            panels.split(pieces)
+        return found
+
+
+def _refined(panels: Panels, natural: Tensor, accepted: float, most: int) -> Integrals:
+    """Split until the error estimates meet their tolerance."""
+    found = panels.integrals(natural, accepted)
+    for _ in range(MOST_ROUNDS):
+        if int(found.pieces.max()) == 1 or panels.count > most:
+            break
+        panels.split(found.pieces)
+        found = panels.integrals(natural, TOLERANCE)
+    return found
+
+
+def _distribution(panels: Panels, found: Integrals) -> FreeForm:
+    """The panels that hold q as a distribution of their own."""
+    batch = panels.batch
+    matters = (found.log_density.amax(-1) > (found.top - 2 * MATTERS).unsqueeze(-1)).long()
+    first = matters.argmax(-1)
+    last = matters.shape[-1] - 1 - matters.flip(-1).argmax(-1)
+    # where q falls as a power, its moments may lie anywhere up to the edge
+    open_ends = [tail.slope.isfinite() for tail in found.tails]
+    first = torch.where(open_ends[0], 0, first).unsqueeze(-1)
+    last = torch.where(open_ends[1], panels.count - 1, last).unsqueeze(-1)
+    low, high = panels.left.gather(1, first), panels.right.gather(1, last)
+    edges = torch.cat([panels.left, panels.right[:, -1:]], -1).clamp(low, high)
+    log_density = found.log_density - found.log_normaliser[:, None, None]
+    slopes = torch.stack([tail.slope for tail in found.tails], -1)
+    return FreeForm(
+        edges.reshape(*batch, -1),
+        log_density.reshape(*batch, *log_density.shape[1:]),
+        panels.line.lower.squeeze(-1),
+        panels.line.upper.squeeze(-1),
+        slopes.reshape(*batch, 2),
+    )

@@ -1,0 +1,203 @@
+"""Integrals of exp(Σ_k η_k t_k + log ds/du) over a line, on panels that are split where it is needed.
+
+Panels tile the whole line between the edges of :mod:`vitools.families.line_ends`, and never become
+coarser than the scan they begin with. A panel is split
+
+* where log q has a maximum that its nodes do not resolve and that could matter (so that a peak much
+  narrower than the scan is climbed by its flanks), and
+* where the difference of the Gauss and the Kronrod sum of q, or of (t_k - E t_k) q for any k, is
+  too large: E t_k is converged, not only the mass.
+
+The statistics on the nodes do not depend on η: they are evaluated once, and new parameters begin
+with the panels of the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vitools.distributions.gauss_kronrod import GAUSS, KRONROD, NODES
+from vitools.distributions.line import FARTHEST, Line
+from vitools.families.line_ends import EPSILON, LineEnd, Statistics, Tail, line_end, weighted
+
+MATTERS = 45.0
+"""Nats below the highest point at which a peak no longer counts."""
+_OUTSKIRTS = [FARTHEST / 2**i for i in range(5)]
+_SCAN = [-u for u in _OUTSKIRTS] + [5.0 * i for i in range(-8, 9)] + _OUTSKIRTS[::-1]
+_RULES = torch.stack([KRONROD, KRONROD - GAUSS], -1)
+
+
+@dataclass(frozen=True)
+class Integrals:
+    """Per element [B], per statistic and element [K, B], per panel [B, P]."""
+
+    log_normaliser: Tensor  # nan where there is no density
+    moments: Tensor  # of statistics; ±inf where they do not exist, nan where both ends disagree
+    top: Tensor
+    log_density: Tensor  # unnormalised, in u, [B, P, 21]
+    tails: tuple[Tail, Tail]
+    excess: Tensor  # the largest error estimate in units of the tolerance
+    pieces: Tensor  # into how many each panel should be split, [B, P]
+
+
+class Panels:
+    """The panels of a batch, with the statistics at their nodes.
+
+    Args:
+        line: the coordinate, its bounds [*batch, 1].
+        statistics: from s [*batch, n] to t [K, *batch, n].
+        batch: the shape of the batch; B is its number of elements.
+    """
+
+    def __init__(self, line: Line, statistics: Statistics, batch: torch.Size):
+        self.line, self.batch = line, batch
+        self._statistics = statistics
+        self.ends: tuple[LineEnd, LineEnd] = (
+            line_end(line, statistics, batch, -1.0),
+            line_end(line, statistics, batch, 1.0),
+        )
+        scan = torch.tensor(_SCAN, dtype=torch.float64).expand(batch.numel(), -1)
+        low, high = (end.edge.unsqueeze(-1) for end in self.ends)
+        scan = torch.cat([low, scan[:, 1:-1].clamp(low, high), high], -1)
+        self.left, self.right = scan[:, :-1].contiguous(), scan[:, 1:].contiguous()
+        self.u, self.values, self.jacobian = self._evaluated(self.left, self.right)
+
+    @property
+    def count(self) -> int:
+        """The largest number of panels of an element."""
+        return self.left.shape[-1]
+
+    def _evaluated(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """u, t and log ds/du at the nodes of panels [B, R]."""
+        half = (right - left) / 2
+        u = ((left + right) / 2).unsqueeze(-1) + half.unsqueeze(-1) * NODES
+        flat = u.flatten(1)
+        lead = flat.reshape(*self.batch, flat.shape[-1])
+        t = self._statistics(self.line.value(lead)).reshape(-1, *flat.shape)
+        for end in self.ends:
+            past = flat * end.outward > (end.trusted * end.outward).unsqueeze(-1)
+            if bool(past.any()):
+                t = torch.where(past, end.extended(flat), t)
+        jacobian = self.line.log_jacobian(lead).reshape(u.shape)
+        return u, t.reshape(-1, *u.shape), jacobian
+
+    def split(self, pieces: Tensor) -> None:
+        """Cut each panel into the given number of equal pieces. [B, P]."""
+        ends = pieces.cumsum(-1)
+        size = int(ends[:, -1].max())
+        slot = torch.arange(size).expand(len(ends), size).contiguous()
+        parent = torch.searchsorted(ends, slot, right=True)
+        padding = parent == self.count
+        parent = parent.clamp(max=self.count - 1)
+        number = pieces.gather(1, parent)
+        offset = slot - (ends.gather(1, parent) - number)
+        left, right = self.left.gather(1, parent), self.right.gather(1, parent)
+        width = (right - left) / number
+        begin = left + width * offset
+        end = torch.where(offset + 1 == number, right, left + width * (offset + 1))
+        self.left = torch.where(padding, right, begin)
+        self.right = torch.where(padding, right, end)
+        fresh = (number > 1) & ~padding
+        most = int(fresh.sum(-1).max())
+        where = torch.argsort(fresh.long(), dim=-1, descending=True, stable=True)[:, :most]
+        new = self._evaluated(self.left.gather(1, where), self.right.gather(1, where))
+        old = (self.u, self.values, self.jacobian)
+        self.u, self.values, self.jacobian = (
+            _replaced(a, parent, where, b) for a, b in zip(old, new, strict=True)
+        )
+
+    def integrals(self, natural: Tensor, tolerance: float) -> Integrals:
+        """What the present panels give for η [K, B]."""
+        width = self.right - self.left
+        alive = (width > 0).unsqueeze(-1)
+        log_density = weighted(natural, self.values) + self.jacobian
+        bad = (log_density.isnan() | (log_density == torch.inf)).flatten(1).any(-1)
+        log_density = torch.where(alive & ~bad[:, None, None], log_density, -torch.inf)
+        top = log_density.amax((1, 2))
+        top = torch.where(top.isfinite(), top, 0.0)
+        tails = tuple(end.tail(natural, top) for end in self.ends)
+        infinite = sum(tail.infinite for tail in tails)
+        infinite = torch.where(tails[0].infinite * tails[1].infinite < 0, torch.nan, infinite)
+
+        half = ((log_density - top[:, None, None]) / 2).exp()
+        q = half * half
+        step = (width / 2).unsqueeze(-1)
+        sums = (q @ _RULES) * step
+        mass = sums[..., 0].sum(-1) + tails[0].mass + tails[1].mass
+        values = torch.where(half > 0, self.values, 0.0) if _gaps(self.values) else self.values
+        weighed = (values * half) * half
+        beyond = tails[0].moments + tails[1].moments
+        mean = ((weighed @ KRONROD * step[..., 0]).sum(-1) + beyond) / mass
+        mean = torch.where(infinite == 0, mean, 0.0)
+        size = (weighed.abs() @ KRONROD * step[..., 0]).sum(-1)
+        size = (size + tails[0].moments.abs() + tails[1].moments.abs()) / mass
+
+        centred = weighed - mean[..., None, None] * q
+        errors = ((centred @ _RULES[:, 1]) * step[..., 0]).abs()
+        spread = (centred.abs() @ KRONROD * step[..., 0]).sum(-1) / mass
+        noise = self.noise(natural, log_density)
+        limits = torch.maximum(tolerance * size, noise * spread) * mass
+        limits = torch.where(infinite == 0, limits, torch.inf)
+        every = torch.cat([sums[..., 1].abs().unsqueeze(0), errors])
+        limits = torch.cat([(noise.clamp(min=tolerance) * mass).unsqueeze(0), limits])
+        share = torch.where(limits.unsqueeze(-1) > 0, every / limits.unsqueeze(-1), 0.0)
+        share = torch.where(bad[:, None], 0.0, share.nan_to_num(0.0))
+        excess = share.sum(-1).amax(0)
+        wanted = share.amax(0) * 2 * self.count
+        late = (wanted > 1) & (excess > 1).unsqueeze(-1)
+        coarse = sums[..., 1].abs() > 1e-4 * sums[..., 0].abs()
+        hidden = self._hidden(log_density, top)
+        pieces = torch.where(late, torch.where(coarse, 4, 2), 1)
+        pieces = torch.where(hidden, 4, pieces)
+        finest = 8 * EPSILON * torch.maximum(self.left.abs(), self.right.abs()) + 1e-300
+        pieces = torch.where(width > finest, pieces, 1)
+
+        proper = (mass > 0) & mass.isfinite() & ~bad & natural.isfinite().all(0)
+        proper &= ~tails[0].improper & ~tails[1].improper
+        log_normaliser = torch.where(proper, top + mass.log(), torch.nan)
+        pieces = torch.where((proper | ~natural.isfinite().all(0)).unsqueeze(-1), pieces, 1)
+        moments = torch.where(infinite == 0, mean, infinite * torch.inf)
+        return Integrals(log_normaliser, moments, top, log_density, tails, excess, pieces)  # type: ignore[arg-type]
+
+    def noise(self, natural: Tensor, log_density: Tensor) -> Tensor:
+        """Relative rounding of q where it is highest: that of a sum of large terms. [B]."""
+        place = log_density.flatten(1).argmax(-1, keepdim=True)
+        t = self.values.flatten(2).gather(2, place.expand(len(self.values), -1, 1)).squeeze(-1)
+        terms = torch.where(natural == 0, 0.0, natural * t).abs().sum(0)
+        return 4 * EPSILON * (1 + terms + self.jacobian.flatten(1).gather(1, place)[:, 0].abs())
+
+    def _hidden(self, log_density: Tensor, top: Tensor) -> Tensor:
+        """Panels beside a maximum of log q that may stand higher between the nodes than on them.
+
+        Between i and i+1 a concave function lies below the lines through its neighbours.
+        """
+        f, u = log_density.flatten(1), self.u.flatten(1)
+        rise, gap = f.diff(dim=-1), u.diff(dim=-1)
+        up, down = rise[:, :-1], -rise[:, 1:]
+        before, after = gap[:, :-1], gap[:, 1:]
+        peak = (up > 0) & (down >= 0)
+        up, down = (torch.where(x.isfinite(), x, 0.0) for x in (up, down))
+        more = torch.maximum(up * (after / before), down * (before / after)).nan_to_num(0.0, 0.0)
+        missed = peak & (more > 0.5) & (f[:, 1:-1] + more > (top - MATTERS).unsqueeze(-1))
+        around = torch.zeros_like(f, dtype=torch.bool)
+        for shift in range(3):
+            around[:, shift : shift + missed.shape[1]] |= missed
+        return around.reshape(log_density.shape).any(-1)
+
+
+def _gaps(values: Tensor) -> bool:
+    return not bool(values.isfinite().all())
+
+
+def _replaced(old: Tensor, parent: Tensor, where: Tensor, new: Tensor) -> Tensor:
+    """Panels [(K,) B, P, 21] taken over from their parents but for the fresh ones."""
+    lead = old.dim() - 3
+    shape = (1,) * lead + (len(parent), -1, 1)
+
+    def like(index: Tensor) -> Tensor:
+        return index.reshape(shape).expand(*old.shape[:lead], -1, -1, old.shape[-1])
+
+    return old.gather(lead + 1, like(parent)).scatter(lead + 1, like(where), new)
