@@ -59,10 +59,9 @@ class FreeForm(TorchDistribution):
             it is a line there; -inf where L falls faster: then it goes on by the slope at the edge.
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
-        name: constraints.dependent
-        for name in ("edges", "log_density", "lower", "upper", "tail_slopes")
-    }
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = dict.fromkeys(
+        ("edges", "log_density", "lower", "upper", "tail_slopes"), constraints.dependent
+    )
     has_rsample = False
 
     def __init__(

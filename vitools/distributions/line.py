@@ -13,14 +13,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
-
-from vitools.errors import NotSupportedError
 
 FARTHEST = 708.0
 """|u| up to which e^u is an ordinary number."""
@@ -30,7 +26,7 @@ FARTHEST = 708.0
 class Line:
     """The coordinate for bounds [*batch, 1], infinite where there is none.
 
-    All elements have the same ends bounded; ``s`` and ``u`` are [*batch, n].
+    All elements must have the same ends bounded; ``s`` and ``u`` are [*batch, n].
     """
 
     lower: Tensor
@@ -59,6 +55,20 @@ class Line:
         if below:
             return self.lower + u.exp()
         return self.upper - (-u).exp() if above else u.sinh()
+
+    def value_near(self, middle: Tensor, offset: Tensor) -> Tensor:
+        """s(middle + offset) without rounding the sum: a narrow peak far from u = 0 needs it."""
+        below, above = self.bounded_below, self.bounded_above
+        if not below and not above:  # far from the middle the two terms would cancel
+            near = middle.sinh() * offset.cosh() + middle.cosh() * offset.sinh()
+            return torch.where(offset.abs() < 0.1, near, self.value(middle + offset))
+        if below != above:
+            sign = 1.0 if below else -1.0
+            step = (sign * middle).exp() * (sign * offset).exp()
+            return self.lower + step if below else self.upper - step
+        odds = middle.exp() * offset.exp()
+        step = (self.upper - self.lower) / (1 + odds.maximum(1 / odds))
+        return torch.where(odds < 1, self.lower + step, self.upper - step)
 
     def coordinate(self, s: Tensor) -> Tensor:
         """u(s)."""
@@ -96,28 +106,4 @@ class Line:
 
 def line_of(lower: Tensor, upper: Tensor, batch: torch.Size) -> Line:
     """The line for bounds that broadcast to ``batch``."""
-    lower, upper = (bound.double().expand(batch).unsqueeze(-1) for bound in (lower, upper))
-    for bound in (lower, upper):
-        finite = bound.isfinite()
-        if finite.any() and not finite.all():
-            raise NotSupportedError(
-                f"an end of the support is bounded in some elements only: {bound.flatten()[:5]}. "
-                "Expected: all elements or none. Split the site."
-            )
-    return Line(lower, upper)
-
-
-def bounds_of(support: Any) -> tuple[Tensor, Tensor]:
-    """Lower and upper bound of a continuous scalar support, infinite where there is none."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    lower, upper = (getattr(support, f"{name}_bound", None) for name in ("lower", "upper"))
-    if support.is_discrete or (lower is None and upper is None and support != constraints.real):
-        raise NotSupportedError(
-            f"a free-form factor has no coordinate for the support {support}. Expected: real, "
-            "greater_than, less_than or interval, or one of their special cases."
-        )
-    infinite = (-math.inf, math.inf)
-    found = (at if b is None else b for b, at in zip((lower, upper), infinite, strict=True))
-    low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in found)
-    return low, high
+    return Line(*(bound.double().expand(batch).unsqueeze(-1) for bound in (lower, upper)))

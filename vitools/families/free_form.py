@@ -8,25 +8,20 @@ A - Σ η E t as everywhere.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 
 from vitools.distributions.free_form import FreeForm
-from vitools.distributions.gauss_kronrod import coefficients
-from vitools.distributions.line import bounds_of, line_of
+from vitools.distributions.line import line_of
 from vitools.errors import NotSupportedError, NumericalError
+from vitools.families.adaptive import AdaptiveIntegral
 from vitools.families.family import Family, Natural
 from vitools.families.panels import MATTERS, Integrals, Panels
-
-TOLERANCE = 1e-12
-"""Relative, of A and of each E t_k (against E |t_k|), where panels are split."""
-ACCEPTED = 1e-11
-"""The same where the panels of the last parameters are tried."""
-MOST_ROUNDS, MOST_PANELS = 120, 3000
 
 
 class FreeFormFamily(Family):
@@ -62,12 +57,12 @@ class FreeFormFamily(Family):
                 f"a free-form family has {len(statistics)} statistics and {len(functions)} "
                 "functions. Expected: one function for each."
             )
-        self.statistics = tuple(statistics)  # type: ignore[misc, assignment]
+        self.statistics = tuple(statistics)  # type: ignore[misc, arg-type]
         self.event_dims = (0,) * len(self.statistics)  # type: ignore[misc]
         self.support = support  # type: ignore[misc]
         self.functions = tuple(functions)
-        self._bounds = bounds_of(support)
-        self._panels: dict[torch.Size, tuple[Panels, int]] = {}
+        self._bounds = _bounds(support)
+        self._kept: dict[torch.Size, AdaptiveIntegral] = {}
         self._last: tuple[Tensor, torch.Size, Integrals] | None = None
 
     def log_normaliser(self, natural: Natural) -> Tensor:
@@ -97,10 +92,8 @@ class FreeFormFamily(Family):
 
     def to_distribution(self, natural: Natural) -> Distribution:
         stacked, batch = self._stacked(natural)
-        self._integrals(stacked, batch)
-        panels = self._panels[batch][0]
         with torch.no_grad():
-            found = self._interpolated(panels, stacked)
+            panels, found = self._adaptive(batch).interpolated(stacked)
             if bool(found.log_normaliser.isnan().any()):
                 raise NumericalError(
                     f"q with statistics {self.statistics} is no density for these natural "
@@ -116,10 +109,17 @@ class FreeFormFamily(Family):
                 "Expected: a FreeForm."
             )
         s, density, weights = distribution.quadrature()
+        line = line_of(*self._bounds, distribution.batch_shape)
+        low, high = line.resolved(2.0**-30)
+        u = line.coordinate(s)
+        weights = torch.where((u > low) & (u < high), weights, 0.0)
         t = self._evaluate(s)
         rows = torch.cat([t, torch.ones_like(t[:1])]).movedim(0, -1)
         scale = weights.sqrt().unsqueeze(-1)
-        rows, density = torch.where(scale > 1e-12, rows, 0.0), torch.where(weights > 0, density, 0.0)
+        rows, density = (
+            torch.where(scale > 1e-12, rows, 0.0),
+            torch.where(weights > 0, density, 0.0),
+        )
         size = (rows * scale).norm(dim=-2, keepdim=True).clamp(min=1e-300)
         solved = torch.linalg.lstsq(
             rows / size * scale, density.unsqueeze(-1) * scale, driver="gelsd"
@@ -142,52 +142,16 @@ class FreeFormFamily(Family):
             if shape == batch and torch.equal(before, natural):
                 return found
         with torch.no_grad():
-            found = self._adapted(natural, batch)
+            found = self._adaptive(batch).integrals(natural)
         self._last = (natural, batch, found)
         return found
 
-    def _adapted(self, natural: Tensor, batch: torch.Size) -> Integrals:
-        """The integrals on the panels of the last parameters, on new ones where these grew many."""
-        if batch in self._panels:
-            panels, count = self._panels[batch]
-            found = _refined(panels, natural, ACCEPTED, 2 * count)
-            if panels.count <= 2 * count:
-                return found
-        panels = Panels(line_of(*self._bounds, batch), self._evaluate, batch)
-        found = _refined(panels, natural, TOLERANCE, MOST_PANELS)
-        self._panels[batch] = (panels, panels.count)
-        return found
-
-    def _interpolated(self, panels: Panels, natural: Tensor) -> Integrals:
-        """Panels split until the polynomial through log q at their nodes is log q."""
-        for _ in range(MOST_ROUNDS):
-            found = panels.integrals(natural, TOLERANCE)
-            pieces = found.pieces
-            log_density = found.log_density
-            drop = (found.top[:, None] - log_density.amax(-1)).clamp(min=0)
-            matters = drop < 2 * MATTERS
-            known = log_density.isfinite().all(-1, keepdim=True)
-            tail = coefficients(torch.where(known, log_density, 0.0))[..., -3:].abs().sum(-1)
-            floor = panels.noise(natural, log_density).unsqueeze(-1)
-            rough = (tail > torch.maximum(1e-10 * (1 + drop), 4 * floor)) | ~known[..., 0]
-            width = panels.right - panels.left
-            fine = width <= 1e-12 * (1e-3 + torch.maximum(panels.left.abs(), panels.right.abs()))
-            pieces = torch.where(matters & rough & ~fine, pieces.clamp(min=2), pieces)
-            if int(pieces.max()) == 1 or panels.count > MOST_PANELS:
-                break
-            panels.split(pieces)
-        return found
-
-
-def _refined(panels: Panels, natural: Tensor, accepted: float, most: int) -> Integrals:
-    """Split until the error estimates meet their tolerance."""
-    found = panels.integrals(natural, accepted)
-    for _ in range(MOST_ROUNDS):
-        if int(found.pieces.max()) == 1 or panels.count > most:
-            break
-        panels.split(found.pieces)
-        found = panels.integrals(natural, TOLERANCE)
-    return found
+    def _adaptive(self, batch: torch.Size) -> AdaptiveIntegral:
+        if batch not in self._kept:
+            line = line_of(*self._bounds, batch)
+            with torch.no_grad():
+                self._kept[batch] = AdaptiveIntegral(line, self._evaluate, batch)
+        return self._kept[batch]
 
 
 def _distribution(panels: Panels, found: Integrals) -> FreeForm:
@@ -200,9 +164,12 @@ def _distribution(panels: Panels, found: Integrals) -> FreeForm:
     open_ends = [tail.slope.isfinite() for tail in found.tails]
     first = torch.where(open_ends[0], 0, first).unsqueeze(-1)
     last = torch.where(open_ends[1], panels.count - 1, last).unsqueeze(-1)
-    low, high = panels.left.gather(1, first), panels.right.gather(1, last)
-    edges = torch.cat([panels.left, panels.right[:, -1:]], -1).clamp(low, high)
+    place = first + torch.arange(int((last - first).max()) + 2)
+    edges = torch.cat([panels.left, panels.right[:, -1:]], -1)
+    edges = edges.gather(1, place.minimum(last + 1))
     log_density = found.log_density - found.log_normaliser[:, None, None]
+    panel = place[:, :-1].minimum(last).unsqueeze(-1).expand(-1, -1, log_density.shape[-1])
+    log_density = log_density.gather(1, panel)
     slopes = torch.stack([tail.slope for tail in found.tails], -1)
     return FreeForm(
         edges.reshape(*batch, -1),
@@ -211,3 +178,25 @@ def _distribution(panels: Panels, found: Integrals) -> FreeForm:
         panels.line.upper.squeeze(-1),
         slopes.reshape(*batch, 2),
     )
+
+
+def _bounds(support: Any) -> tuple[Tensor, Tensor]:
+    """Lower and upper bound of a continuous scalar support, infinite where there is none."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    lower, upper = (getattr(support, f"{name}_bound", None) for name in ("lower", "upper"))
+    if support.is_discrete or (lower is None and upper is None and support != constraints.real):
+        raise NotSupportedError(
+            f"a free-form factor has no coordinate for the support {support}. Expected: real, "
+            "greater_than, less_than or interval, or one of their special cases."
+        )
+    found = []
+    for bound, infinite in ((lower, -math.inf), (upper, math.inf)):
+        value = torch.as_tensor(infinite if bound is None else bound, dtype=torch.float64)
+        if value.isfinite().any() and not value.isfinite().all():
+            raise NotSupportedError(
+                f"an end of the support is bounded in some elements only: {value.flatten()[:5]}. "
+                "Expected: all elements or none. Split the site."
+            )
+        found.append(value)
+    return found[0], found[1]

@@ -126,7 +126,9 @@ def line_end(line: Line, statistics: Statistics, batch: torch.Size, outward: flo
     outer, inner = ((u[:, i] - u[:, i + 1]) * outward for i in (0, 1))
     rise, earlier = last - middle, middle - first
     drift = rise / outer
-    drift = torch.where((2 * drift - (2 * drift).round()).abs() < 1e-12, (2 * drift).round() / 2, drift)
+    drift = torch.where(
+        (2 * drift - (2 * drift).round()).abs() < 1e-12, (2 * drift).round() / 2, drift
+    )
     noticed = rise.abs() > 1e-9 * last.abs()
     grows = noticed & (rise.abs() / outer > 1.2 * earlier.abs() / inner) & (last * middle > 0)
     grows = (grows & last.isfinite()) | last.isinf()

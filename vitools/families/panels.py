@@ -1,19 +1,19 @@
 """Integrals of exp(Σ_k η_k t_k + log ds/du) over a line, on panels that are split where it is needed.
 
-Panels tile the whole line between the edges of :mod:`vitools.families.line_ends`, and never become
-coarser than the scan they begin with. A panel is split
+Panels begin as a scan of the whole line between the edges of :mod:`vitools.families.line_ends`. One
+is split
 
 * where log q has a maximum that its nodes do not resolve and that could matter (so that a peak much
   narrower than the scan is climbed by its flanks), and
 * where the difference of the Gauss and the Kronrod sum of q, or of (t_k - E t_k) q for any k, is
   too large: E t_k is converged, not only the mass.
 
-The statistics on the nodes do not depend on η: they are evaluated once, and new parameters begin
-with the panels of the last.
+The statistics on the nodes do not depend on η: they are evaluated once.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +23,8 @@ from vitools.distributions.gauss_kronrod import GAUSS, KRONROD, NODES
 from vitools.distributions.line import FARTHEST, Line
 from vitools.families.line_ends import EPSILON, LineEnd, Statistics, Tail, line_end, weighted
 
-MATTERS = 45.0
-"""Nats below the highest point at which a peak no longer counts."""
+MATTERS, KEPT = 45.0, 60.0
+"""Nats below the highest point at which log q no longer counts, and at which panels are let go."""
 _OUTSKIRTS = [FARTHEST / 2**i for i in range(5)]
 _SCAN = [-u for u in _OUTSKIRTS] + [5.0 * i for i in range(-8, 9)] + _OUTSKIRTS[::-1]
 _RULES = torch.stack([KRONROD, KRONROD - GAUSS], -1)
@@ -39,6 +39,7 @@ class Integrals:
     top: Tensor
     log_density: Tensor  # unnormalised, in u, [B, P, 21]
     tails: tuple[Tail, Tail]
+    size: Tensor  # E |t_k|, [K, B]
     excess: Tensor  # the largest error estimate in units of the tolerance
     pieces: Tensor  # into how many each panel should be split, [B, P]
 
@@ -72,11 +73,14 @@ class Panels:
 
     def _evaluated(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """u, t and log ds/du at the nodes of panels [B, R]."""
-        half = (right - left) / 2
-        u = ((left + right) / 2).unsqueeze(-1) + half.unsqueeze(-1) * NODES
+        offset = ((right - left) / 2).unsqueeze(-1) * NODES
+        middle = ((left + right) / 2).unsqueeze(-1).expand(offset.shape)
+        u = middle + offset
         flat = u.flatten(1)
-        lead = flat.reshape(*self.batch, flat.shape[-1])
-        t = self._statistics(self.line.value(lead)).reshape(-1, *flat.shape)
+        shape = (*self.batch, flat.shape[-1])
+        lead = flat.reshape(shape)
+        s = self.line.value_near(middle.reshape(shape), offset.reshape(shape))
+        t = self._statistics(s).reshape(-1, *flat.shape)
         for end in self.ends:
             past = flat * end.outward > (end.trusted * end.outward).unsqueeze(-1)
             if bool(past.any()):
@@ -84,8 +88,8 @@ class Panels:
         jacobian = self.line.log_jacobian(lead).reshape(u.shape)
         return u, t.reshape(-1, *u.shape), jacobian
 
-    def split(self, pieces: Tensor) -> None:
-        """Cut each panel into the given number of equal pieces. [B, P]."""
+    def split(self, pieces: Tensor) -> Panels:
+        """Each panel cut into the given number of equal pieces. [B, P]."""
         ends = pieces.cumsum(-1)
         size = int(ends[:, -1].max())
         slot = torch.arange(size).expand(len(ends), size).contiguous()
@@ -98,16 +102,17 @@ class Panels:
         width = (right - left) / number
         begin = left + width * offset
         end = torch.where(offset + 1 == number, right, left + width * (offset + 1))
-        self.left = torch.where(padding, right, begin)
-        self.right = torch.where(padding, right, end)
+        cut = copy.copy(self)
+        cut.left, cut.right = torch.where(padding, right, begin), torch.where(padding, right, end)
         fresh = (number > 1) & ~padding
         most = int(fresh.sum(-1).max())
         where = torch.argsort(fresh.long(), dim=-1, descending=True, stable=True)[:, :most]
-        new = self._evaluated(self.left.gather(1, where), self.right.gather(1, where))
+        new = self._evaluated(cut.left.gather(1, where), cut.right.gather(1, where))
         old = (self.u, self.values, self.jacobian)
-        self.u, self.values, self.jacobian = (
+        cut.u, cut.values, cut.jacobian = (
             _replaced(a, parent, where, b) for a, b in zip(old, new, strict=True)
         )
+        return cut
 
     def integrals(self, natural: Tensor, tolerance: float) -> Integrals:
         """What the present panels give for η [K, B]."""
@@ -118,8 +123,8 @@ class Panels:
         log_density = torch.where(alive & ~bad[:, None, None], log_density, -torch.inf)
         top = log_density.amax((1, 2))
         top = torch.where(top.isfinite(), top, 0.0)
-        tails = tuple(end.tail(natural, top) for end in self.ends)
-        infinite = sum(tail.infinite for tail in tails)
+        tails = [end.tail(natural, top) for end in self.ends]
+        infinite = tails[0].infinite + tails[1].infinite
         infinite = torch.where(tails[0].infinite * tails[1].infinite < 0, torch.nan, infinite)
 
         half = ((log_density - top[:, None, None]) / 2).exp()
@@ -138,7 +143,7 @@ class Panels:
         centred = weighed - mean[..., None, None] * q
         errors = ((centred @ _RULES[:, 1]) * step[..., 0]).abs()
         spread = (centred.abs() @ KRONROD * step[..., 0]).sum(-1) / mass
-        noise = self.noise(natural, log_density)
+        noise = self.noise(natural, log_density) + self._jitter(q) / mass
         limits = torch.maximum(tolerance * size, noise * spread) * mass
         limits = torch.where(infinite == 0, limits, torch.inf)
         every = torch.cat([sums[..., 1].abs().unsqueeze(0), errors])
@@ -160,7 +165,9 @@ class Panels:
         log_normaliser = torch.where(proper, top + mass.log(), torch.nan)
         pieces = torch.where((proper | ~natural.isfinite().all(0)).unsqueeze(-1), pieces, 1)
         moments = torch.where(infinite == 0, mean, infinite * torch.inf)
-        return Integrals(log_normaliser, moments, top, log_density, tails, excess, pieces)  # type: ignore[arg-type]
+        return Integrals(
+            log_normaliser, moments, top, log_density, (tails[0], tails[1]), size, excess, pieces
+        )
 
     def noise(self, natural: Tensor, log_density: Tensor) -> Tensor:
         """Relative rounding of q where it is highest: that of a sum of large terms. [B]."""
@@ -168,6 +175,64 @@ class Panels:
         t = self.values.flatten(2).gather(2, place.expand(len(self.values), -1, 1)).squeeze(-1)
         terms = torch.where(natural == 0, 0.0, natural * t).abs().sum(0)
         return 4 * EPSILON * (1 + terms + self.jacobian.flatten(1).gather(1, place)[:, 0].abs())
+
+    def _jitter(self, q: Tensor) -> Tensor:
+        """∫ |q'| du times the rounding of s, in u, where q is highest. [B]."""
+        place = q.flatten(1).argmax(-1, keepdim=True)
+        u, jacobian = (x.flatten(1).gather(1, place) for x in (self.u, self.jacobian))
+        s = self.line.value(u.reshape(*self.batch, 1)).reshape(u.shape)
+        rounding = 2 * EPSILON * (1 + s.abs() * (-jacobian).exp()).squeeze(-1)
+        variation = q.diff(dim=-1).abs().sum((1, 2))
+        return torch.where(rounding.isfinite(), rounding, 0.0) * variation
+
+    def kept(self, found: Integrals) -> Tensor:
+        """Panels that hold, or may come to hold, a part of an integral. [B, P]."""
+        depth = found.log_density.amax(-1) - found.top.unsqueeze(-1)
+        reach = depth + self._weight(self.values.abs().amax(-1), found)
+        return ((reach > -KEPT) & (self.right > self.left)) | (found.pieces > 1)
+
+    def leaks(self, found: Integrals) -> Tensor:
+        """Whether an integral goes on beyond where neighbouring panels have been let go. [B]."""
+        alive = self.right > self.left
+        left, right = self.left, self.right
+        apart = left[:, 1:] != right[:, :-1]
+        outer = torch.ones_like(apart[:, :1])
+        free = (
+            torch.cat([outer, apart], -1) & (left != self.ends[0].edge.unsqueeze(-1)),
+            torch.cat([apart, outer], -1) & (right != self.ends[1].edge.unsqueeze(-1)),
+        )
+        out = torch.zeros_like(found.top, dtype=torch.bool)
+        for node, at_border in zip((0, -1), free, strict=True):
+            level = found.log_density[..., node] - found.top.unsqueeze(-1)
+            level = level + self._weight(self.values[..., node].abs(), found)
+            out |= (at_border & alive & (level > -MATTERS)).any(-1)
+        return out
+
+    def _weight(self, size: Tensor, found: Integrals) -> Tensor:
+        """log of the largest |t_k| / E |t_k| (at least 1), for |t_k| of [K, B, P]."""
+        exists = (found.moments.isfinite() & (found.size > 0)).unsqueeze(-1)
+        ratio = torch.where(exists, size / found.size.unsqueeze(-1), 1.0)
+        return ratio.amax(0).clamp(min=1.0).log()
+
+    def subset(self, keep: Tensor) -> Panels:
+        """The panels to keep [B, P], in order, padded by such of width zero."""
+        most = int(keep.sum(-1).max().clamp(min=1))
+        where = torch.argsort(keep.long(), dim=-1, descending=True, stable=True)[:, :most]
+        new = copy.copy(self)
+        new.left, new.right = self.left.gather(1, where), self.right.gather(1, where)
+        new.left = torch.where(keep.gather(1, where), new.left, new.right)
+        new.u, new.values, new.jacobian = (
+            _taken(x, where) for x in (self.u, self.values, self.jacobian)
+        )
+        return new
+
+    def meet(self, low: Tensor, high: Tensor) -> Tensor:
+        """Whether any panel shares a part with the interval from low to high, each [B, n]."""
+        alive = self.right > self.left
+        left, right = (torch.where(alive, x, torch.inf) for x in (self.left, self.right))
+        begun = torch.searchsorted(left.contiguous(), high.contiguous())
+        ended = torch.searchsorted(right.contiguous(), low.contiguous(), right=True)
+        return begun > ended
 
     def _hidden(self, log_density: Tensor, top: Tensor) -> Tensor:
         """Panels beside a maximum of log q that may stand higher between the nodes than on them.
@@ -178,7 +243,8 @@ class Panels:
         rise, gap = f.diff(dim=-1), u.diff(dim=-1)
         up, down = rise[:, :-1], -rise[:, 1:]
         before, after = gap[:, :-1], gap[:, 1:]
-        peak = (up > 0) & (down >= 0)
+        alive = (self.right > self.left).unsqueeze(-1).expand(log_density.shape).flatten(1)
+        peak = (up > 0) & (down >= 0) & alive[:, :-2] & alive[:, 2:]
         up, down = (torch.where(x.isfinite(), x, 0.0) for x in (up, down))
         more = torch.maximum(up * (after / before), down * (before / after)).nan_to_num(0.0, 0.0)
         missed = peak & (more > 0.5) & (f[:, 1:-1] + more > (top - MATTERS).unsqueeze(-1))
@@ -192,12 +258,17 @@ def _gaps(values: Tensor) -> bool:
     return not bool(values.isfinite().all())
 
 
+def _taken(table: Tensor, where: Tensor) -> Tensor:
+    """Panels [(K,) B, P, 21] at the places [B, P']."""
+    return table.gather(table.dim() - 2, _index(table, where))
+
+
 def _replaced(old: Tensor, parent: Tensor, where: Tensor, new: Tensor) -> Tensor:
     """Panels [(K,) B, P, 21] taken over from their parents but for the fresh ones."""
-    lead = old.dim() - 3
-    shape = (1,) * lead + (len(parent), -1, 1)
+    return _taken(old, parent).scatter(old.dim() - 2, _index(old, where), new)
 
-    def like(index: Tensor) -> Tensor:
-        return index.reshape(shape).expand(*old.shape[:lead], -1, -1, old.shape[-1])
 
-    return old.gather(lead + 1, like(parent)).scatter(lead + 1, like(where), new)
+def _index(table: Tensor, where: Tensor) -> Tensor:
+    lead = table.dim() - 3
+    shaped = where.reshape((1,) * lead + (*where.shape, 1))
+    return shaped.expand(*table.shape[:lead], -1, -1, table.shape[-1])
