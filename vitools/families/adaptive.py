@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vitools.distributions.gauss_kronrod import coefficients
 from vitools.distributions.line import Line
-from vitools.families.line_ends import Statistics, weighted
+from vitools.families.line_ends import EPSILON, Statistics, weighted
 from vitools.families.panels import KEPT, MATTERS, Integrals, Panels
 
 TOLERANCE = 1e-12
@@ -64,7 +64,7 @@ class AdaptiveIntegral:
 
     def _watch(self, natural: Tensor, found: Integrals) -> Tensor:
         """log q at the nodes of the scan, below its top. [B, n]."""
-        log_density = weighted(natural, self.scan.values) + self.scan.jacobian
+        log_density = weighted(natural, self.scan.values, self.scan.finite) + self.scan.jacobian
         return log_density.flatten(1) - found.top.unsqueeze(-1)
 
     def _holds(self, panels: Panels, natural: Tensor, found: Integrals) -> bool:
@@ -76,7 +76,13 @@ class AdaptiveIntegral:
         rest = torch.ones_like(higher[:, :1])
         peak = torch.cat([rest, higher], -1) & torch.cat([~higher, rest], -1)
         risen = peak & (depth - self._depth > (KEPT - MATTERS) / 2)
-        return not bool((~self._covered & (risen | (depth > -MATTERS))).any())
+        new = (~self._covered & (risen | (depth > -MATTERS))).nonzero()
+        if len(new) == 0:
+            return True
+        element, node = new.T
+        terms = natural[:, element] * self.scan.values.flatten(2)[:, element, node] * EPSILON
+        level = depth[element, node] + found.top[element]
+        return not bool((level.abs() > 16 * terms.abs().sum(0)).any())
 
     def interpolated(self, natural: Tensor) -> tuple[Panels, Integrals]:
         """Panels of the whole line on which polynomials through their nodes give log q."""

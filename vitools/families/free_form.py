@@ -161,7 +161,7 @@ def _distribution(panels: Panels, found: Integrals) -> FreeForm:
     first = matters.argmax(-1)
     last = matters.shape[-1] - 1 - matters.flip(-1).argmax(-1)
     # where q falls as a power, its moments may lie anywhere up to the edge
-    open_ends = [tail.slope.isfinite() for tail in found.tails]
+    open_ends = found.tail.slope.isfinite()
     first = torch.where(open_ends[0], 0, first).unsqueeze(-1)
     last = torch.where(open_ends[1], panels.count - 1, last).unsqueeze(-1)
     place = first + torch.arange(int((last - first).max()) + 2)
@@ -170,7 +170,7 @@ def _distribution(panels: Panels, found: Integrals) -> FreeForm:
     log_density = found.log_density - found.log_normaliser[:, None, None]
     panel = place[:, :-1].minimum(last).unsqueeze(-1).expand(-1, -1, log_density.shape[-1])
     log_density = log_density.gather(1, panel)
-    slopes = torch.stack([tail.slope for tail in found.tails], -1)
+    slopes = found.tail.slope.T
     return FreeForm(
         edges.reshape(*batch, -1),
         log_density.reshape(*batch, *log_density.shape[1:]),

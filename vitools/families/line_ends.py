@@ -14,6 +14,7 @@ No density exists where b ≥ 0, no moment of a power where b + p ≥ 0. None of
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,13 +27,15 @@ EPSILON = torch.finfo(torch.float64).eps
 COARSE, FINEST = 2.0**-20, 2.0**-46
 """Shares of a bound: nearer than the first, s is no longer precise enough; than the second, no use."""
 
+_SCALE = 2.0**-64
+
 Statistics = Callable[[Tensor], Tensor]
 """From s [*batch, n] to t [K, *batch, n]."""
 
 
 @dataclass(frozen=True)
 class Tail:
-    """What lies beyond one edge, relative to e^top. Moments [K, B], else [B]."""
+    """What lies beyond the edges, relative to e^top. Moments [K, 2, B], else [2, B]."""
 
     mass: Tensor
     moments: Tensor
@@ -40,14 +43,14 @@ class Tail:
     """Of L, outwards; -inf where L falls faster than any line."""
     improper: Tensor
     infinite: Tensor
-    """The sign of a moment that does not exist, else 0. [K, B]."""
+    """The sign of a moment that does not exist, else 0. [K, 2, B]."""
 
 
 @dataclass(frozen=True)
 class LineEnd:
     """The statistics towards one end. Per element [B]; per statistic and element [K, B]."""
 
-    outward: float  # the sign of u there
+    outward: float | Tensor  # the sign of u there
     trusted: Tensor  # u up to which s says precisely how far it is from a bound
     edge: Tensor  # u from which on integrals are closed
     values: Tensor  # t at the edge
@@ -57,7 +60,7 @@ class LineEnd:
     curl: Tensor  # β in t = α + δ x + β e^{-x}, which matters between trusted and edge
     jacobian: Tensor  # log ds/du at the edge
     inner_jacobian: Tensor
-    jacobian_slope: float
+    jacobian_slope: float | Tensor
 
     def extended(self, u: Tensor) -> Tensor:
         """t [K, B, n] by its asymptote, for u [B, n] beyond the trusted range."""
@@ -68,7 +71,8 @@ class LineEnd:
         return torch.where(power > 0, self.values.unsqueeze(-1) * (power * x).exp(), line)
 
     def tail(self, natural: Tensor, top: Tensor) -> Tail:
-        """The integrals beyond the edge for η [K, B]."""
+        """The integrals beyond the edges of :func:`stacked` ends for η [K, B]."""
+        natural = natural.unsqueeze(1)
         used, grows = natural != 0, self.power > 0
         height = weighted(natural, self.values) + self.jacobian
         before = weighted(natural, self.inner) + self.inner_jacobian
@@ -76,7 +80,9 @@ class LineEnd:
         parts = torch.where(grows, 0.0, natural * self.drift)
         slope = parts.sum(0) + self.jacobian_slope
         level = -4 * EPSILON * (1 + parts.abs().sum(0))  # what rounding leaves of a slope of 0
-        empty = (height == -torch.inf) | (driven & (height < before))
+        rounding = weighted(16 * EPSILON * natural.abs(), self.values.abs())
+        unknown = height.abs() < rounding  # of terms that cancel: left to where they do not
+        empty = (height == -torch.inf) | (driven & ((height < before) | unknown))
         improper = ~empty & (driven | (slope >= level))
         steep = torch.where(empty | improper, -1.0, slope).abs()
         half = torch.where(empty | improper, 0.0, ((height - top) / 2).exp())
@@ -97,13 +103,33 @@ class LineEnd:
         )
 
 
-def weighted(natural: Tensor, statistics: Tensor) -> Tensor:
-    """Σ_k η_k t_k over the first dimension, a statistic of weight 0 left out even if infinite."""
-    if natural.dim() < statistics.dim():
-        natural = natural.reshape(natural.shape + (1,) * (statistics.dim() - natural.dim()))
-    if bool(statistics.isfinite().all()):
-        return (natural * statistics).sum(0)
-    return torch.where(natural == 0, 0.0, natural * statistics).sum(0)
+def weighted(natural: Tensor, statistics: Tensor, finite: bool | None = None) -> Tensor:
+    """Σ_k η_k t_k over the first dimension, a statistic of weight 0 left out even if infinite.
+
+    Terms that overflow but cancel are added up scaled down; ``finite`` where it is known.
+    """
+    natural = natural.reshape(natural.shape + (1,) * (statistics.dim() - natural.dim()))
+    if finite or (finite is None and bool(statistics.isfinite().all())):
+        total = natural[0] * statistics[0]
+        for eta, t in zip(natural[1:], statistics[1:], strict=True):
+            total = torch.addcmul(total, eta, t)
+    else:
+        total = torch.where(natural == 0, 0.0, natural * statistics).sum(0)
+    overflown = total.isnan() | (total == torch.inf)
+    if not bool(overflown.any()):
+        return total
+    scaled = torch.where(natural == 0, 0.0, natural * _SCALE * statistics).sum(0) / _SCALE
+    return torch.where(overflown, scaled, total)
+
+
+def stacked(ends: tuple[LineEnd, LineEnd]) -> LineEnd:
+    """Both ends in one: a dimension of two before the elements."""
+    fields = (f.name for f in dataclasses.fields(LineEnd))
+    pairs = ([torch.as_tensor(getattr(end, name)) for end in ends] for name in fields)
+    made = (
+        torch.stack([p.unsqueeze(-1) if p.dim() == 0 else p for p in pair], -2) for pair in pairs
+    )
+    return LineEnd(*made)
 
 
 def line_end(line: Line, statistics: Statistics, batch: torch.Size, outward: float) -> LineEnd:

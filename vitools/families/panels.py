@@ -14,6 +14,7 @@ The statistics on the nodes do not depend on η: they are evaluated once.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,15 @@ from torch import Tensor
 
 from vitools.distributions.gauss_kronrod import GAUSS, KRONROD, NODES
 from vitools.distributions.line import FARTHEST, Line
-from vitools.families.line_ends import EPSILON, LineEnd, Statistics, Tail, line_end, weighted
+from vitools.families.line_ends import (
+    EPSILON,
+    LineEnd,
+    Statistics,
+    Tail,
+    line_end,
+    stacked,
+    weighted,
+)
 
 MATTERS, KEPT = 45.0, 60.0
 """Nats below the highest point at which log q no longer counts, and at which panels are let go."""
@@ -38,7 +47,7 @@ class Integrals:
     moments: Tensor  # of statistics; ±inf where they do not exist, nan where both ends disagree
     top: Tensor
     log_density: Tensor  # unnormalised, in u, [B, P, 21]
-    tails: tuple[Tail, Tail]
+    tail: Tail
     size: Tensor  # E |t_k|, [K, B]
     excess: Tensor  # the largest error estimate in units of the tolerance
     pieces: Tensor  # into how many each panel should be split, [B, P]
@@ -60,16 +69,22 @@ class Panels:
             line_end(line, statistics, batch, -1.0),
             line_end(line, statistics, batch, 1.0),
         )
+        self._tails = stacked(self.ends)
         scan = torch.tensor(_SCAN, dtype=torch.float64).expand(batch.numel(), -1)
         low, high = (end.edge.unsqueeze(-1) for end in self.ends)
         scan = torch.cat([low, scan[:, 1:-1].clamp(low, high), high], -1)
         self.left, self.right = scan[:, :-1].contiguous(), scan[:, 1:].contiguous()
-        self.u, self.values, self.jacobian = self._evaluated(self.left, self.right)
+        self._hold(self._evaluated(self.left, self.right))
 
     @property
     def count(self) -> int:
         """The largest number of panels of an element."""
         return self.left.shape[-1]
+
+    def _hold(self, at_nodes: Sequence[Tensor]) -> None:
+        self.u, self.values, self.jacobian = at_nodes
+        self.finite = bool(self.values.isfinite().all())
+        self._extent = self.values.abs().amax(-1)
 
     def _evaluated(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """u, t and log ds/du at the nodes of panels [B, R]."""
@@ -109,36 +124,32 @@ class Panels:
         where = torch.argsort(fresh.long(), dim=-1, descending=True, stable=True)[:, :most]
         new = self._evaluated(cut.left.gather(1, where), cut.right.gather(1, where))
         old = (self.u, self.values, self.jacobian)
-        cut.u, cut.values, cut.jacobian = (
-            _replaced(a, parent, where, b) for a, b in zip(old, new, strict=True)
-        )
+        cut._hold([_replaced(a, parent, where, b) for a, b in zip(old, new, strict=True)])
         return cut
 
     def integrals(self, natural: Tensor, tolerance: float) -> Integrals:
         """What the present panels give for η [K, B]."""
         width = self.right - self.left
         alive = (width > 0).unsqueeze(-1)
-        log_density = weighted(natural, self.values) + self.jacobian
+        log_density, uncertain = self._log_density(natural)
         bad = (log_density.isnan() | (log_density == torch.inf)).flatten(1).any(-1)
         log_density = torch.where(alive & ~bad[:, None, None], log_density, -torch.inf)
         top = log_density.amax((1, 2))
         top = torch.where(top.isfinite(), top, 0.0)
-        tails = [end.tail(natural, top) for end in self.ends]
-        infinite = tails[0].infinite + tails[1].infinite
-        infinite = torch.where(tails[0].infinite * tails[1].infinite < 0, torch.nan, infinite)
+        tail = self._tails.tail(natural, top)
+        infinite = torch.where(tail.infinite.prod(1) < 0, torch.nan, tail.infinite.sum(1))
 
         half = ((log_density - top[:, None, None]) / 2).exp()
         q = half * half
         step = (width / 2).unsqueeze(-1)
         sums = (q @ _RULES) * step
-        mass = sums[..., 0].sum(-1) + tails[0].mass + tails[1].mass
-        values = torch.where(half > 0, self.values, 0.0) if _gaps(self.values) else self.values
+        mass = sums[..., 0].sum(-1) + tail.mass.sum(0)
+        values = self.values if self.finite else torch.where(half > 0, self.values, 0.0)
         weighed = (values * half) * half
-        beyond = tails[0].moments + tails[1].moments
-        mean = ((weighed @ KRONROD * step[..., 0]).sum(-1) + beyond) / mass
+        mean = ((weighed @ KRONROD * step[..., 0]).sum(-1) + tail.moments.sum(1)) / mass
         mean = torch.where(infinite == 0, mean, 0.0)
         size = (weighed.abs() @ KRONROD * step[..., 0]).sum(-1)
-        size = (size + tails[0].moments.abs() + tails[1].moments.abs()) / mass
+        size = (size + tail.moments.abs().sum(1)) / mass
 
         centred = weighed - mean[..., None, None] * q
         errors = ((centred @ _RULES[:, 1]) * step[..., 0]).abs()
@@ -160,14 +171,30 @@ class Panels:
         finest = 8 * EPSILON * torch.maximum(self.left.abs(), self.right.abs()) + 1e-300
         pieces = torch.where(width > finest, pieces, 1)
 
+        border = uncertain.flatten(1)[:, 1:] ^ uncertain.flatten(1)[:, :-1]
+        near = torch.maximum(log_density.flatten(1)[:, 1:], log_density.flatten(1)[:, :-1])
+        cut = (border & (near > (top - MATTERS).unsqueeze(-1))).any(-1)
+        excess = torch.where(cut, torch.inf, excess)
+
         proper = (mass > 0) & mass.isfinite() & ~bad & natural.isfinite().all(0)
-        proper &= ~tails[0].improper & ~tails[1].improper
+        proper &= ~tail.improper.any(0)
         log_normaliser = torch.where(proper, top + mass.log(), torch.nan)
         pieces = torch.where((proper | ~natural.isfinite().all(0)).unsqueeze(-1), pieces, 1)
         moments = torch.where(infinite == 0, mean, infinite * torch.inf)
-        return Integrals(
-            log_normaliser, moments, top, log_density, (tails[0], tails[1]), size, excess, pieces
-        )
+        return Integrals(log_normaliser, moments, top, log_density, tail, size, excess, pieces)
+
+    def _log_density(self, natural: Tensor) -> tuple[Tensor, Tensor]:
+        """log q at the nodes, and where it drowns in the rounding of terms that cancel. [B, P, 21].
+
+        What drowns is lowered by what rounding may have raised it: a peak must not be made of it.
+        """
+        log_density = weighted(natural, self.values, self.finite) + self.jacobian
+        size = natural.abs()
+        if not bool((4 * EPSILON * weighted(size, self._extent, self.finite) > 0.5).any()):
+            return log_density, torch.zeros_like(log_density, dtype=torch.bool)
+        noise = weighted(size * EPSILON, self.values.abs(), self.finite)
+        uncertain = (noise > 0.125) & (log_density.abs() < 16 * noise)
+        return torch.where(uncertain, log_density - 32 * noise, log_density), uncertain
 
     def noise(self, natural: Tensor, log_density: Tensor) -> Tensor:
         """Relative rounding of q where it is highest: that of a sum of large terms. [B]."""
@@ -188,7 +215,7 @@ class Panels:
     def kept(self, found: Integrals) -> Tensor:
         """Panels that hold, or may come to hold, a part of an integral. [B, P]."""
         depth = found.log_density.amax(-1) - found.top.unsqueeze(-1)
-        reach = depth + self._weight(self.values.abs().amax(-1), found)
+        reach = depth + self._weight(self._extent, found)
         return ((reach > -KEPT) & (self.right > self.left)) | (found.pieces > 1)
 
     def leaks(self, found: Integrals) -> Tensor:
@@ -221,9 +248,7 @@ class Panels:
         new = copy.copy(self)
         new.left, new.right = self.left.gather(1, where), self.right.gather(1, where)
         new.left = torch.where(keep.gather(1, where), new.left, new.right)
-        new.u, new.values, new.jacobian = (
-            _taken(x, where) for x in (self.u, self.values, self.jacobian)
-        )
+        new._hold([_taken(x, where) for x in (self.u, self.values, self.jacobian)])
         return new
 
     def meet(self, low: Tensor, high: Tensor) -> Tensor:
@@ -252,10 +277,6 @@ class Panels:
         for shift in range(3):
             around[:, shift : shift + missed.shape[1]] |= missed
         return around.reshape(log_density.shape).any(-1)
-
-
-def _gaps(values: Tensor) -> bool:
-    return not bool(values.isfinite().all())
 
 
 def _taken(table: Tensor, where: Tensor) -> Tensor:
