@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -32,11 +33,11 @@ class Line:
     lower: Tensor
     upper: Tensor
 
-    @property
+    @cached_property
     def bounded_below(self) -> bool:
         return bool(self.lower.isfinite().all())
 
-    @property
+    @cached_property
     def bounded_above(self) -> bool:
         return bool(self.upper.isfinite().all())
 

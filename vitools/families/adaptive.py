@@ -60,6 +60,7 @@ class AdaptiveIntegral:
         self._count = self.panels.count
         self._covered = self.panels.meet(self._before, self._after)
         self._depth = self._watch(natural, found)
+        self._improper = found.log_normaliser.isnan()
         return found
 
     def _watch(self, natural: Tensor, found: Integrals) -> Tensor:
@@ -69,7 +70,8 @@ class AdaptiveIntegral:
 
     def _holds(self, panels: Panels, natural: Tensor, found: Integrals) -> bool:
         """Whether q is still where its panels are."""
-        if bool(found.log_normaliser.isnan().any() | panels.leaks(found).any()):
+        changed = found.log_normaliser.isnan() ^ self._improper
+        if bool((changed | panels.leaks(found)).any()):
             return False
         depth = self._watch(natural, found)
         higher = depth[:, 1:] > depth[:, :-1]
@@ -89,9 +91,7 @@ class AdaptiveIntegral:
         panels = self.scan
         for _ in range(MOST_ROUNDS):
             found = panels.integrals(natural, TOLERANCE)
-            pieces = torch.where(
-                _rough(panels, found, natural), found.pieces.clamp(min=2), found.pieces
-            )
+            pieces = torch.where(_rough(panels, found), found.pieces.clamp(min=2), found.pieces)
             if int(pieces.max()) == 1 or panels.count > MOST_PANELS:
                 break
             panels = panels.split(pieces)
@@ -112,13 +112,13 @@ def _refined(panels: Panels, found: Integrals, natural: Tensor) -> tuple[Panels,
     return panels, found
 
 
-def _rough(panels: Panels, found: Integrals, natural: Tensor) -> Tensor:
+def _rough(panels: Panels, found: Integrals) -> Tensor:
     """Panels on which the polynomial through log q at the nodes is not log q. [B, P]."""
     log_density = found.log_density
     drop = (found.top.unsqueeze(-1) - log_density.amax(-1)).clamp(min=0)
     known = log_density.isfinite().all(-1)
     last = coefficients(torch.where(known.unsqueeze(-1), log_density, 0.0))[..., -3:].abs().sum(-1)
-    floor = 4 * panels.noise(natural, log_density).unsqueeze(-1)
+    floor = 4 * found.noise.unsqueeze(-1)
     rough = (last > torch.maximum(1e-10 * (1 + drop), floor)) | ~known
     left, right = panels.left, panels.right
     fine = right - left <= 1e-12 * (1e-3 + torch.maximum(left.abs(), right.abs()))

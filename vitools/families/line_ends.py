@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -62,6 +63,15 @@ class LineEnd:
     inner_jacobian: Tensor
     jacobian_slope: float | Tensor
 
+    @cached_property
+    def finite(self) -> bool:
+        return bool(self.values.isfinite().all() & self.inner.isfinite().all())
+
+    @cached_property
+    def grows(self) -> Tensor:
+        """Where a statistic is a power rather than a line."""
+        return self.power > 0
+
     def extended(self, u: Tensor) -> Tensor:
         """t [K, B, n] by its asymptote, for u [B, n] beyond the trusted range."""
         x = (u - self.edge.unsqueeze(-1)) * self.outward
@@ -73,14 +83,14 @@ class LineEnd:
     def tail(self, natural: Tensor, top: Tensor) -> Tail:
         """The integrals beyond the edges of :func:`stacked` ends for η [K, B]."""
         natural = natural.unsqueeze(1)
-        used, grows = natural != 0, self.power > 0
-        height = weighted(natural, self.values) + self.jacobian
-        before = weighted(natural, self.inner) + self.inner_jacobian
+        used, grows = natural != 0, self.grows
+        height = weighted(natural, self.values, self.finite) + self.jacobian
+        before = weighted(natural, self.inner, self.finite) + self.inner_jacobian
         driven = (used & grows).any(0)
         parts = torch.where(grows, 0.0, natural * self.drift)
         slope = parts.sum(0) + self.jacobian_slope
         level = -4 * EPSILON * (1 + parts.abs().sum(0))  # what rounding leaves of a slope of 0
-        rounding = weighted(16 * EPSILON * natural.abs(), self.values.abs())
+        rounding = weighted(16 * EPSILON * natural.abs(), self.values.abs(), self.finite)
         unknown = height.abs() < rounding  # of terms that cancel: left to where they do not
         empty = (height == -torch.inf) | (driven & ((height < before) | unknown))
         improper = ~empty & (driven | (slope >= level))

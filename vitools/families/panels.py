@@ -36,6 +36,7 @@ MATTERS, KEPT = 45.0, 60.0
 """Nats below the highest point at which log q no longer counts, and at which panels are let go."""
 _OUTSKIRTS = [FARTHEST / 2**i for i in range(5)]
 _SCAN = [-u for u in _OUTSKIRTS] + [5.0 * i for i in range(-8, 9)] + _OUTSKIRTS[::-1]
+_FIRST_AND_LAST = [0, -1]
 _RULES = torch.stack([KRONROD, KRONROD - GAUSS], -1)
 
 
@@ -49,6 +50,7 @@ class Integrals:
     log_density: Tensor  # unnormalised, in u, [B, P, 21]
     tail: Tail
     size: Tensor  # E |t_k|, [K, B]
+    noise: Tensor  # relative, what rounding leaves of log q
     excess: Tensor  # the largest error estimate in units of the tolerance
     pieces: Tensor  # into how many each panel should be split, [B, P]
 
@@ -85,6 +87,10 @@ class Panels:
         self.u, self.values, self.jacobian = at_nodes
         self.finite = bool(self.values.isfinite().all())
         self._extent = self.values.abs().amax(-1)
+        self._outermost = self.values[..., _FIRST_AND_LAST].abs()
+        self._free = self._borders()
+        largest = torch.maximum(self.left.abs(), self.right.abs())
+        self._finest = 8 * EPSILON * largest + 1e-300
 
     def _evaluated(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """u, t and log ds/du at the nodes of panels [B, R]."""
@@ -154,7 +160,7 @@ class Panels:
         centred = weighed - mean[..., None, None] * q
         errors = ((centred @ _RULES[:, 1]) * step[..., 0]).abs()
         spread = (centred.abs() @ KRONROD * step[..., 0]).sum(-1) / mass
-        noise = self.noise(natural, log_density) + self._jitter(q) / mass
+        noise = self._noise(natural, log_density, q, mass)
         limits = torch.maximum(tolerance * size, noise * spread) * mass
         limits = torch.where(infinite == 0, limits, torch.inf)
         every = torch.cat([sums[..., 1].abs().unsqueeze(0), errors])
@@ -162,28 +168,24 @@ class Panels:
         share = torch.where(limits.unsqueeze(-1) > 0, every / limits.unsqueeze(-1), 0.0)
         share = torch.where(bad[:, None], 0.0, share.nan_to_num(0.0))
         excess = share.sum(-1).amax(0)
-        wanted = share.amax(0) * 2 * self.count
-        late = (wanted > 1) & (excess > 1).unsqueeze(-1)
-        coarse = sums[..., 1].abs() > 1e-4 * sums[..., 0].abs()
-        hidden = self._hidden(log_density, top)
-        pieces = torch.where(late, torch.where(coarse, 4, 2), 1)
-        pieces = torch.where(hidden, 4, pieces)
-        finest = 8 * EPSILON * torch.maximum(self.left.abs(), self.right.abs()) + 1e-300
-        pieces = torch.where(width > finest, pieces, 1)
-
-        border = uncertain.flatten(1)[:, 1:] ^ uncertain.flatten(1)[:, :-1]
-        near = torch.maximum(log_density.flatten(1)[:, 1:], log_density.flatten(1)[:, :-1])
-        cut = (border & (near > (top - MATTERS).unsqueeze(-1))).any(-1)
-        excess = torch.where(cut, torch.inf, excess)
 
         proper = (mass > 0) & mass.isfinite() & ~bad & natural.isfinite().all(0)
         proper &= ~tail.improper.any(0)
-        log_normaliser = torch.where(proper, top + mass.log(), torch.nan)
-        pieces = torch.where((proper | ~natural.isfinite().all(0)).unsqueeze(-1), pieces, 1)
-        moments = torch.where(infinite == 0, mean, infinite * torch.inf)
-        return Integrals(log_normaliser, moments, top, log_density, tail, size, excess, pieces)
+        late = (share.amax(0) * 2 * self.count > 1) & (excess > 1).unsqueeze(-1)
+        coarse = sums[..., 1].abs() > 1e-4 * sums[..., 0].abs()
+        pieces = torch.where(late, torch.where(coarse, 4, 2), 1)
+        pieces = torch.where(self._hidden(log_density, top), 4, pieces)
+        pieces = torch.where((width > self._finest) & proper.unsqueeze(-1), pieces, 1)
 
-    def _log_density(self, natural: Tensor) -> tuple[Tensor, Tensor]:
+        if uncertain is not None:
+            excess = torch.where(self._cut_off(uncertain, log_density, top), torch.inf, excess)
+        log_normaliser = torch.where(proper, top + mass.log(), torch.nan)
+        moments = torch.where(infinite == 0, mean, infinite * torch.inf)
+        return Integrals(
+            log_normaliser, moments, top, log_density, tail, size, noise, excess, pieces
+        )
+
+    def _log_density(self, natural: Tensor) -> tuple[Tensor, Tensor | None]:
         """log q at the nodes, and where it drowns in the rounding of terms that cancel. [B, P, 21].
 
         What drowns is lowered by what rounding may have raised it: a peak must not be made of it.
@@ -191,26 +193,28 @@ class Panels:
         log_density = weighted(natural, self.values, self.finite) + self.jacobian
         size = natural.abs()
         if not bool((4 * EPSILON * weighted(size, self._extent, self.finite) > 0.5).any()):
-            return log_density, torch.zeros_like(log_density, dtype=torch.bool)
+            return log_density, None
         noise = weighted(size * EPSILON, self.values.abs(), self.finite)
         uncertain = (noise > 0.125) & (log_density.abs() < 16 * noise)
         return torch.where(uncertain, log_density - 32 * noise, log_density), uncertain
 
-    def noise(self, natural: Tensor, log_density: Tensor) -> Tensor:
-        """Relative rounding of q where it is highest: that of a sum of large terms. [B]."""
-        place = log_density.flatten(1).argmax(-1, keepdim=True)
-        t = self.values.flatten(2).gather(2, place.expand(len(self.values), -1, 1)).squeeze(-1)
-        terms = torch.where(natural == 0, 0.0, natural * t).abs().sum(0)
-        return 4 * EPSILON * (1 + terms + self.jacobian.flatten(1).gather(1, place)[:, 0].abs())
+    @staticmethod
+    def _cut_off(uncertain: Tensor, log_density: Tensor, top: Tensor) -> Tensor:
+        """Whether q still matters where it begins to drown in rounding. [B]."""
+        border, f = uncertain.flatten(1), log_density.flatten(1)
+        near = torch.maximum(f[:, 1:], f[:, :-1]) > (top - MATTERS).unsqueeze(-1)
+        return ((border[:, 1:] ^ border[:, :-1]) & near).any(-1)
 
-    def _jitter(self, q: Tensor) -> Tensor:
-        """∫ |q'| du times the rounding of s, in u, where q is highest. [B]."""
-        place = q.flatten(1).argmax(-1, keepdim=True)
+    def _noise(self, natural: Tensor, log_density: Tensor, q: Tensor, mass: Tensor) -> Tensor:
+        """Relative rounding of ∫ q: of large terms in log q, and of the nodes' own s. [B]."""
+        place = log_density.flatten(1).argmax(-1, keepdim=True)
         u, jacobian = (x.flatten(1).gather(1, place) for x in (self.u, self.jacobian))
+        t = self.values.flatten(2).gather(2, place.expand(len(self.values), -1, 1)).squeeze(-1)
+        terms = torch.where(natural == 0, 0.0, natural * t).abs().sum(0) + jacobian[:, 0].abs()
         s = self.line.value(u.reshape(*self.batch, 1)).reshape(u.shape)
-        rounding = 2 * EPSILON * (1 + s.abs() * (-jacobian).exp()).squeeze(-1)
-        variation = q.diff(dim=-1).abs().sum((1, 2))
-        return torch.where(rounding.isfinite(), rounding, 0.0) * variation
+        node = (1 + (s.abs() * (-jacobian).exp()).squeeze(-1)).nan_to_num(1.0, 1.0)
+        variation = q.diff(dim=-1).abs().sum((1, 2)) / mass
+        return EPSILON * (4 * (1 + terms) + 2 * node * variation)
 
     def kept(self, found: Integrals) -> Tensor:
         """Panels that hold, or may come to hold, a part of an integral. [B, P]."""
@@ -220,20 +224,21 @@ class Panels:
 
     def leaks(self, found: Integrals) -> Tensor:
         """Whether an integral goes on beyond where neighbouring panels have been let go. [B]."""
-        alive = self.right > self.left
+        level = found.log_density[..., _FIRST_AND_LAST] - found.top[:, None, None]
+        weight = self._weight(self._outermost.flatten(2), found).reshape(level.shape)
+        return (self._free & (level + weight > -MATTERS)).flatten(1).any(-1)
+
+    def _borders(self) -> Tensor:
+        """Whether a panel's left and right edge has no neighbour though the line goes on. [B, P, 2]."""
         left, right = self.left, self.right
         apart = left[:, 1:] != right[:, :-1]
         outer = torch.ones_like(apart[:, :1])
+        low, high = (end.edge.unsqueeze(-1) for end in self.ends)
         free = (
-            torch.cat([outer, apart], -1) & (left != self.ends[0].edge.unsqueeze(-1)),
-            torch.cat([apart, outer], -1) & (right != self.ends[1].edge.unsqueeze(-1)),
+            torch.cat([outer, apart], -1) & (left != low),
+            torch.cat([apart, outer], -1) & (right != high),
         )
-        out = torch.zeros_like(found.top, dtype=torch.bool)
-        for node, at_border in zip((0, -1), free, strict=True):
-            level = found.log_density[..., node] - found.top.unsqueeze(-1)
-            level = level + self._weight(self.values[..., node].abs(), found)
-            out |= (at_border & alive & (level > -MATTERS)).any(-1)
-        return out
+        return torch.stack(free, -1) & (right > left).unsqueeze(-1)
 
     def _weight(self, size: Tensor, found: Integrals) -> Tensor:
         """log of the largest |t_k| / E |t_k| (at least 1), for |t_k| of [K, B, P]."""
