@@ -12,7 +12,7 @@ names is drawn from and saved.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -33,6 +33,10 @@ from vitools.distributions.line import line_of
 
 _FARTHEST_COORDINATE = 1e4
 _ROUNDS = 60
+_STOPS = torch.cat([-NODES.new_ones(1), NODES, NODES.new_ones(1)])
+_TO_NODES = legendre_integral(_STOPS).T.contiguous()
+_AT_ONCE = 2**17
+"""Values whose polynomials are held in memory together."""
 
 
 class _End(NamedTuple):
@@ -74,8 +78,9 @@ class FreeForm(TorchDistribution):
         validate_args: bool | None = None,
     ):
         batch = edges.shape[:-1]
-        self.edges, self.log_density, self.tail_slopes = edges, log_density, tail_slopes
-        self.lower, self.upper = lower.expand(batch), upper.expand(batch)
+        self.edges, self.log_density = edges.contiguous(), log_density.contiguous()
+        self.tail_slopes = tail_slopes.contiguous()
+        self.lower, self.upper = (x.expand(batch).contiguous() for x in (lower, upper))
         self._line = line_of(self.lower, self.upper, batch)
         self._prepare(batch.numel())
         super().__init__(batch, torch.Size(), validate_args=validate_args)
@@ -145,7 +150,15 @@ class FreeForm(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        s, restore = self._elements(value)
+        return self._each(self._log_prob, value)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        return self._each(self._cdf, value)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        return self._each(self._icdf, value)
+
+    def _log_prob(self, s: Tensor) -> Tensor:
         u, log_jacobian = self._coordinates(s)
         panel, x = self._located(u)
         inside = self._polynomial_at(self._polynomial, panel, x) - self._log_total.unsqueeze(-1)
@@ -157,10 +170,9 @@ class FreeForm(TorchDistribution):
             )
             inside = torch.where(past >= 0, beyond, inside)
         outside = (s < self._column(self.lower)) | (s > self._column(self.upper))
-        return restore(torch.where(outside, -torch.inf, inside - log_jacobian))
+        return torch.where(outside, -torch.inf, inside - log_jacobian)
 
-    def cdf(self, value: Tensor) -> Tensor:
-        s, restore = self._elements(value)
+    def _cdf(self, s: Tensor) -> Tensor:
         u, _ = self._coordinates(s)
         panel, x = self._located(u)
         within = (self._at(self._density, panel) * legendre_integral(x)).sum(-1)
@@ -169,21 +181,20 @@ class FreeForm(TorchDistribution):
         found = torch.where(u <= self._ends[0].edge.unsqueeze(-1), low, found)
         found = torch.where(u >= self._ends[1].edge.unsqueeze(-1), 1 - high, found)
         found = torch.where(s <= self._column(self.lower), 0.0, found)
-        return restore(torch.where(s >= self._column(self.upper), 1.0, found).clamp(0.0, 1.0))
+        return torch.where(s >= self._column(self.upper), 1.0, found).clamp(0.0, 1.0)
 
-    def icdf(self, value: Tensor) -> Tensor:
-        p, restore = self._elements(value)
+    def _icdf(self, p: Tensor) -> Tensor:
         lower, upper = self._ends
         panel = torch.searchsorted(self._cumulative, p, right=True) - 1
         panel = panel.clamp(self._first.unsqueeze(-1), self._last.unsqueeze(-1))
-        x = self._solved(panel, p - self._cumulative.gather(1, panel))
+        x = self._solved(panel, p)
         left, half = self._edges.gather(1, panel), self._half.gather(1, panel)
         u = left + half * (1 + x)
         for end, beyond in ((lower, p), (upper, 1 - p)):
             mass, edge = end.mass.unsqueeze(-1), end.edge.unsqueeze(-1)
             reach = (beyond / mass).log() / end.slope.unsqueeze(-1)
             u = torch.where(beyond < mass, edge + end.outward * reach, u)
-        return restore(self._inside(u))
+        return self._inside(u)
 
     def sample(self, sample_shape: Sequence[int] | torch.Size = ()) -> Tensor:
         shape = self._extended_shape(torch.Size(sample_shape))
@@ -246,12 +257,13 @@ class FreeForm(TorchDistribution):
                 total = total + torch.where(some & (end.is_open | (decay > 0)), part, 0.0)
         return total
 
-    def _elements(self, value: Tensor) -> tuple[Tensor, Any]:
-        """Values [B, n], and the way back to their own shape."""
+    def _each(self, function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+        """A function of values [B, n], applied to values of any shape over the batch."""
         shape = torch.broadcast_shapes(value.shape, self.batch_shape)
         lead = shape[: len(shape) - len(self.batch_shape)]
-        rows = value.to(self.edges.dtype).expand(shape).reshape(lead.numel(), -1).T.contiguous()
-        return rows, lambda found: found.T.reshape(shape)
+        rows = value.to(self.edges.dtype).expand(shape).reshape(lead.numel(), len(self._edges)).T
+        parts = rows.split(max(1, _AT_ONCE // max(1, len(rows))), 1)
+        return torch.cat([function(part.contiguous()) for part in parts], 1).T.reshape(shape)
 
     def _column(self, bound: Tensor) -> Tensor:
         return bound.reshape(-1, 1)
@@ -296,19 +308,27 @@ class FreeForm(TorchDistribution):
         past = ((u - end.edge.unsqueeze(-1)) * end.outward).clamp(min=0.0)
         return torch.where(past > 0, end.slope.unsqueeze(-1) * past, 0.0).exp()
 
-    def _solved(self, panel: Tensor, wanted: Tensor) -> Tensor:
-        """x with ∫_{-1}^x q = wanted: Newton, kept in a bracket by bisection."""
-        table, half = self._at(self._density, panel), self._half.gather(1, panel)
-        wanted = wanted / half
-        low, high = torch.full_like(wanted, -1.0), torch.ones_like(wanted)
-        x = torch.zeros_like(wanted)
+    def _solved(self, panel: Tensor, p: Tensor) -> Tensor:
+        """x in the panel with cdf p: Newton, kept in a bracket by bisection."""
+        table = self._at(self._density, panel)
+        half = self._half.gather(1, panel)
+        wanted = (p - self._cumulative.gather(1, panel)) / half
+        rounding = 4 * torch.finfo(p.dtype).eps * p / half
+        reached = table @ _TO_NODES
+        place = (reached < wanted.unsqueeze(-1)).sum(-1, keepdim=True).clamp(1, SIZE + 1)
+        below, above = (reached.gather(-1, i).squeeze(-1) for i in (place - 1, place))
+        low, high = (_STOPS[i.squeeze(-1)] for i in (place - 1, place))
+        x = low + (high - low) * ((wanted - below) / (above - below)).nan_to_num(0.5).clamp(
+            0.0, 1.0
+        )
         for _ in range(_ROUNDS):
             gap = (table * legendre_integral(x)).sum(-1) - wanted
             low, high = torch.where(gap < 0, x, low), torch.where(gap < 0, high, x)
             step = x - gap / (table * legendre(x)).sum(-1)
-            new = torch.where((step > low) & (step < high), step, (low + high) / 2)
-            moved = (new - x).abs().max() if len(x) and x.numel() else 0.0
+            new = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
+            new = torch.where(gap.abs() <= rounding, x, new)
+            settled = bool(((new - x).abs() < 1e-14).all())
             x = new
-            if moved < 1e-15:
+            if settled:
                 break
         return x

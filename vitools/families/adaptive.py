@@ -35,9 +35,6 @@ class AdaptiveIntegral:
     def __init__(self, line: Line, statistics: Statistics, batch: torch.Size):
         self.scan = Panels(line, statistics, batch)
         self.panels: Panels | None = None
-        u = self.scan.u.flatten(1)
-        self._before = torch.cat([u[:, :1], u[:, :-1]], -1)
-        self._after = torch.cat([u[:, 1:], u[:, -1:]], -1)
 
     def integrals(self, natural: Tensor) -> Integrals:
         """A and E t for η [K, B]."""
@@ -50,7 +47,7 @@ class AdaptiveIntegral:
                 if self.panels.count <= 2 * self._count and not bool(
                     self.panels.leaks(found).any()
                 ):
-                    self._covered = self.panels.meet(self._before, self._after)
+                    self._covered = self._beside(self.panels)
                     return found
         return self._scanned(natural)
 
@@ -58,10 +55,16 @@ class AdaptiveIntegral:
         found = self.scan.integrals(natural, TOLERANCE)
         self.panels, found = _refined(self.scan, found, natural)
         self._count = self.panels.count
-        self._covered = self.panels.meet(self._before, self._after)
+        self._covered = self._beside(self.panels)
         self._depth = self._watch(natural, found)
         self._improper = found.log_normaliser.isnan()
         return found
+
+    def _beside(self, panels: Panels) -> Tensor:
+        """Nodes of the scan between whose neighbours there are panels. [B, n]."""
+        u = self.scan.u.flatten(1)
+        low = torch.cat([u[:, :1], u[:, :-1]], -1)
+        return panels.meet(low, torch.cat([u[:, 1:], u[:, -1:]], -1))
 
     def _watch(self, natural: Tensor, found: Integrals) -> Tensor:
         """log q at the nodes of the scan, below its top. [B, n]."""

@@ -4,6 +4,7 @@ import copy
 import math
 
 import pytest
+import safetensors.torch
 import torch
 from scipy import stats
 from torch import distributions as td
@@ -161,6 +162,9 @@ def test_it_is_its_tensors(cases, name, seeded):
     for again in (FreeForm(*arguments(found)), copy.deepcopy(found)):
         assert torch.equal(again.log_prob(s), found.log_prob(s))
         assert torch.equal(again.mean, found.mean) or bool(found.mean.isnan().any())
+    saved = safetensors.torch.save(dict(zip(NAMES, arguments(found), strict=True)))
+    loaded = FreeForm(**safetensors.torch.load(saved))
+    assert torch.equal(loaded.log_prob(s), found.log_prob(s))
     shifted = FreeForm(found.edges, found.log_density + 3.0, *arguments(found)[2:])
     torch.testing.assert_close(shifted.log_prob(s), found.log_prob(s))
 
@@ -178,6 +182,16 @@ def test_batches(cases, seeded):
         assert one.batch_shape == ()
         torch.testing.assert_close(one.log_prob(s[:, i]), found.log_prob(s)[:, i])
         torch.testing.assert_close(one.mean, found.mean[i])
+
+
+def test_many_values_at_once_are_as_one_by_one(cases):
+    found, _ = cases["Gamma"]
+    p = torch.linspace(0.001, 0.999, 60_000, dtype=torch.float64).unsqueeze(-1)
+    s = found.icdf(p)
+    few = slice(None, None, 7919)
+    torch.testing.assert_close(s[few], found.icdf(p[few]), rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.log_prob(s)[few], found.log_prob(s[few]), rtol=1e-12, atol=0)
+    assert found.icdf(p[:0]).shape == (0, 3)
 
 
 def test_the_nodes_integrate_polynomials():
