@@ -26,7 +26,12 @@ TOLERANCE = 1e-12
 """Relative, of A and of each E t_k (against E |t_k|), where panels are split."""
 ACCEPTED = 1e-11
 """The same where the panels of the last parameters are tried."""
-MOST_ROUNDS, MOST_PANELS = 120, 3000
+MOST_ROUNDS = 120
+
+
+def _most_panels(panels: Panels) -> int:
+    """Panels an element may have: memory goes with those of the busiest times the elements."""
+    return min(3000, max(200, 400_000 // len(panels.left)))
 
 
 class AdaptiveIntegral:
@@ -85,9 +90,11 @@ class AdaptiveIntegral:
         if len(new) == 0:
             return True
         element, node = new.T
-        terms = natural[:, element] * self.scan.values.flatten(2)[:, element, node] * EPSILON
+        terms = weighted(
+            natural.abs()[:, element], self.scan.values.flatten(2)[:, element, node].abs()
+        )
         level = depth[element, node] + found.top[element]
-        return not bool((level.abs() > 16 * terms.abs().sum(0)).any())
+        return not bool((level.abs() > 16 * EPSILON * terms).any())  # what rounding may have made
 
     def interpolated(self, natural: Tensor) -> tuple[Panels, Integrals]:
         """Panels of the whole line on which polynomials through their nodes give log q."""
@@ -95,7 +102,7 @@ class AdaptiveIntegral:
         for _ in range(MOST_ROUNDS):
             found = panels.integrals(natural, TOLERANCE)
             pieces = torch.where(_rough(panels, found), found.pieces.clamp(min=2), found.pieces)
-            if int(pieces.max()) == 1 or panels.count > MOST_PANELS:
+            if int(pieces.max()) == 1 or panels.count > _most_panels(panels):
                 break
             panels = panels.split(pieces)
         return panels, found
@@ -108,7 +115,7 @@ def _refined(panels: Panels, found: Integrals, natural: Tensor) -> tuple[Panels,
         if int(keep.sum(-1).max()) < 0.7 * panels.count:
             panels = panels.subset(keep)
             found = panels.integrals(natural, TOLERANCE)
-        if int(found.pieces.max()) == 1 or panels.count > MOST_PANELS:
+        if int(found.pieces.max()) == 1 or panels.count > _most_panels(panels):
             break
         panels = panels.split(found.pieces)
         found = panels.integrals(natural, TOLERANCE)

@@ -253,6 +253,34 @@ def test_a_function_with_data_inside():
         close(found, (values * height.softmax(0)).sum())
 
 
+DEGREES = {
+    "s log s": lambda s: s / 2 * torch.log(s / 2),
+    "lgamma": lambda s: torch.lgamma(s / 2),
+}
+"""Of a Student-t's degrees of freedom: for large s the two cancel but for s/2."""
+
+
+def test_statistics_that_nearly_cancel_make_no_peak_of_their_rounding():
+    """At s = 1e16 their difference is rounded to several nats, at 1e300 to 1e284."""
+    natural = double([-60.1, 1.0, 100.0, -100.0])
+    made = family(1.0, "log", **DEGREES)
+    log_normaliser, means = made.normalised(natural.unbind())
+    u = torch.linspace(-5.0, 7.0, 100_001, dtype=torch.float64)
+    functions = (*(FUNCTIONS[k] for k in (1.0, "log")), *DEGREES.values())
+    t = torch.stack([function(u.exp()) for function in functions])
+    height = natural @ t + u
+    close(log_normaliser, height.logsumexp(0) + math.log(12 / 100_000))
+    for found, values in zip(means, t, strict=True):
+        close(found, (values * height.softmax(0)).sum())
+    assert bool(made.converged(natural.unbind()))
+
+
+def test_a_density_that_drowns_in_rounding_is_told():
+    """Normal data and no prior: q(s) grows as a power of s for as far as numbers tell."""
+    made = family(1.0, **DEGREES)
+    assert not bool(made.converged(double([-50.0, 100.0, -100.0]).unbind()))
+
+
 def test_bounds_and_data_that_differ_between_elements():
     low, high, rate = double([2.0, -1.0, 0.0]), double([5.0, 4.0, 1e-3]), double([1.0, 3.0, 0.5])
     made = FreeFormFamily(
