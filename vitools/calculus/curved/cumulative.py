@@ -25,7 +25,8 @@ def inverse_mills(x: Tensor) -> Tensor:
 def log_ndtr_difference(low: Tensor, high: Tensor) -> Tensor:
     """log[Φ(b) - Φ(a)] for a < b; in the tails from the ratio to φ at the end nearer to zero."""
     low, high, _ = _to_the_left(low, high)
-    direct = torch.log(torch.special.ndtr(high) - torch.special.ndtr(low))
+    difference = torch.special.ndtr(high) - torch.special.ndtr(low)
+    direct = torch.where(high > 0, difference, 1.0).log()
     edge = high.clamp(max=0.0)
     tail = _ratio(low, edge).log() - edge**2 / 2 - math.log(2 * math.pi) / 2
     return torch.where(high > 0, direct, tail)
@@ -36,7 +37,7 @@ def log_ndtr_difference_slope(low: Tensor, high: Tensor) -> Tensor:
     low, high, sign = _to_the_left(low, high)
     difference = torch.special.ndtr(high) - torch.special.ndtr(low)
     drop = -torch.expm1((high - low) * (high + low) / 2)  # 1 - φ(a)/φ(b); b² - a² without squares
-    middle = normal_density(high) * drop / difference
+    middle = normal_density(high) * drop / torch.where(high > 0, difference, 1.0)
     tail = drop / _ratio(low, high.clamp(max=0.0))
     return sign * torch.where(high > 0, middle, tail)
 

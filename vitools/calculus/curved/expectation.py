@@ -44,7 +44,8 @@ def expected(
     """F, ∂F/∂m and ∂F/∂v of shape [N] for mean and variance [N].
 
     A plain callable takes η [N, nodes] and always sees all rows, so that what it holds may have shape
-    [N, 1]; a :class:`CurvedFunction` sees rows in groups. ``tolerance`` is relative to E|f|, E|f'|
+    [N, 1]; that takes about a kilobyte a row, and all rows the nodes of the hardest. A
+    :class:`CurvedFunction` sees rows in groups. ``tolerance`` is relative to E|f|, E|f'|
     and E|z f'| / 2√v.
     """
     mean, variance = torch.broadcast_tensors(mean.detach().double(), variance.detach().double())
@@ -56,11 +57,18 @@ def expected(
         )
     if not isinstance(function, CurvedFunction):
         return _by_halving(CurvedFunction(function), mean, variance.sqrt(), tolerance, apart=False)
-    if function.rule is not None:
-        return function.rule(mean, variance, *function.data)
-    if function.distance is None:
-        return _by_halving(function, mean, variance.sqrt(), tolerance)
-    return by_distance(function, mean, variance.sqrt(), tolerance)
+    result = _empty(mean)
+    for begin in range(0, len(mean), NUMBERS_AT_ONCE):
+        rows = slice(begin, begin + NUMBERS_AT_ONCE)
+        part, m, v = function.at(rows), mean[rows], variance[rows]
+        if part.rule is not None:
+            found = part.rule(m, v, *part.data)
+        elif part.distance is not None:
+            found = by_distance(part, m, v.sqrt(), tolerance)
+        else:
+            found = _by_halving(part, m, v.sqrt(), tolerance)
+        _put(result, rows, found)
+    return result
 
 
 def _least(variance: Tensor) -> float:
@@ -83,11 +91,21 @@ class _Sums(NamedTuple):
         """Of half the step, from the sums at the old nodes and between them."""
         return _Sums(*((a + b) / 2 for a, b in zip(self, between, strict=True)))
 
-    def change(self, before: "_Sums") -> Tensor:
+    def scales(self, sd: Tensor, tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
+        """What errors of the three are relative to.
+
+        Derivatives that are nothing beside the value's own rounding need no digits of their own.
+        """
+        rounding = 10 * torch.finfo(sd.dtype).eps * self.size / sd.clamp(min=1.0)
+        floor = rounding / tolerance
+        return self.size, self.first_size + floor, self.moment_size + floor
+
+    def change(self, before: "_Sums", sd: Tensor, tolerance: float) -> Tensor:
         """The largest relative change of the three; nan where one is not finite."""
+        scales = self.scales(sd, tolerance)
         changes = [
-            (new - old).abs() / size.clamp(min=torch.finfo(size.dtype).tiny)
-            for new, old, size in zip(self[:3], before[:3], self[3:6], strict=True)
+            (new - old).abs() / scale.clamp(min=torch.finfo(scale.dtype).tiny)
+            for new, old, scale in zip(self[:3], before[:3], scales, strict=True)
         ]
         return torch.stack(changes).amax(0)
 
@@ -101,10 +119,10 @@ class _Ends(NamedTuple):
     size: Tensor
     moment_size: Tensor
 
-    def remain(self, sums: _Sums, tolerance: float) -> Tensor:
+    def remain(self, sums: _Sums, sd: Tensor, tolerance: float) -> Tensor:
         """Whether the integrands have not vanished where the window ends."""
-        small = self.size <= tolerance * sums.size
-        return ~(small & (self.moment_size <= tolerance * sums.moment_size))
+        size, _, moment_size = sums.scales(sd, tolerance)
+        return ~((self.size <= tolerance * size) & (self.moment_size <= tolerance * moment_size))
 
 
 Values = tuple[Tensor, Tensor, Tensor | None]
@@ -168,13 +186,6 @@ def by_distance(
     function: CurvedFunction, mean: Tensor, sd: Tensor, tolerance: float = 1e-10
 ) -> Expected:
     """Nodes from the distance to f's singularities, rows in groups that need equally many."""
-    result = _empty(mean)
-    for rows in torch.arange(len(mean), device=mean.device).split(NUMBERS_AT_ONCE):
-        _put(result, rows, _by_distance(function.at(rows), mean[rows], sd[rows], tolerance))
-    return result
-
-
-def _by_distance(function: CurvedFunction, mean: Tensor, sd: Tensor, tolerance: float) -> Expected:
     accuracy = exponent(tolerance)
     plan = grid(mean, sd, function.distance, function.centre, accuracy)
     result = _empty(mean)
@@ -192,7 +203,10 @@ def _by_distance(function: CurvedFunction, mean: Tensor, sd: Tensor, tolerance: 
             sums = _sums(values, z, weights, sizes=is_small)
             ends = _ends(values, z, weights, [0, -1])
             _put(result, rows, _finish(sums, m, s, torch.full_like(m, error)))
-            widen.append(rows[ends.remain(sums, tolerance)])
+            remain = ends.remain(sums, s, tolerance)
+            if bool(remain.any()) and not is_small:  # the sums may cancel: take their true sizes
+                remain = ends.remain(_sums(values, z, weights, sizes=True), s, tolerance)
+            widen.append(rows[remain])
     if widen and len(rest := torch.cat(widen)):
         _put(result, rest, _by_halving(function.at(rest), mean[rest], sd[rest], tolerance))
     return result
@@ -202,7 +216,7 @@ def _empty(mean: Tensor) -> Expected:
     return Expected(*(torch.empty_like(mean) for _ in Expected._fields))
 
 
-def _put(result: Expected, rows: Tensor, part: Expected) -> None:
+def _put(result: Expected, rows: Tensor | slice, part: Expected) -> None:
     for whole, values in zip(result, part, strict=True):
         whole[rows] = values
 
@@ -230,7 +244,7 @@ def _halved_rows(
     window = torch.full_like(mean, reach)
     while True:
         sums, ends = _equidistant(function, mean, sd, window, step, 0.0)
-        remain = ends.remain(sums, tolerance) & sums.value.isfinite()
+        remain = ends.remain(sums, sd, tolerance) & sums.value.isfinite()
         endless = remain & (window >= FARTHEST)
         sums = _infinite(sums, ends, endless)
         remain = remain & ~endless
@@ -243,7 +257,7 @@ def _halved_rows(
         step /= 2
         finite = sums.value.isfinite()
         halved = sums.halved(between)
-        error = torch.where(finite, halved.change(sums), 0.0)
+        error = torch.where(finite, halved.change(sums, sd, tolerance), 0.0)
         sums = _Sums(*(torch.where(finite, a, b) for a, b in zip(halved, sums, strict=True)))
         _put(result, rows, _finish(sums, mean, sd, error))
         going_on = error > tolerance

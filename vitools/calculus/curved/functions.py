@@ -146,6 +146,11 @@ def _log_softplus(eta: Tensor) -> Tensor:
     return torch.where(eta < -40.0, eta, softplus(eta.clamp(min=-40.0)).log())
 
 
+def _log_softplus_slope(eta: Tensor) -> Tensor:
+    right = eta.clamp(min=-40.0)
+    return torch.where(eta < -40.0, 1.0, torch.sigmoid(right) / softplus(right))
+
+
 FUNCTIONS: dict[str, Callable[..., CurvedFunction]] = {
     "exp": exp,
     "softplus": softplus_of,
@@ -174,7 +179,9 @@ FUNCTIONS: dict[str, Callable[..., CurvedFunction]] = {
     "log complement": lambda: CurvedFunction(
         _log_complement, derivative=_log_complement_slope, distance=1.2, centre=1.8
     ),
-    "log softplus": lambda: CurvedFunction(_log_softplus, distance=math.pi, centre=0.0),
+    "log softplus": lambda: CurvedFunction(
+        _log_softplus, derivative=_log_softplus_slope, distance=math.pi, centre=0.0
+    ),
     "ordinal logit": ordinal_logit,
     "ordinal probit": ordinal_probit,
 }

@@ -55,7 +55,7 @@ def grid(mean: Tensor, sd: Tensor, distance, centre, exponent: float) -> Grid:
     low = torch.asinh((offset - reach) / relative)
     high = torch.asinh((offset + reach) / relative)
     stretched_count = (high - low) / step
-    is_stretched = (sd > 0) & (stretched_count < 0.8 * count)
+    is_stretched = (relative < reach) & (stretched_count < 0.8 * count)
     return Grid(
         _rounded(torch.where(is_stretched, stretched_count, count)),
         is_stretched,
