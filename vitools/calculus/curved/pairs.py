@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vitools.calculus.curved.expectation_pair import PairFunction
 from vitools.calculus.curved.functions import numbers
+from vitools.calculus.curved.pair_function import Inner, PairFunction
 from vitools.calculus.curved.softplus import softplus
 
 
@@ -32,12 +32,17 @@ def standardised_square(observed: Tensor | float) -> PairFunction:
 
 
 def student_t(observed: Tensor | float, freedom: Tensor | float) -> PairFunction:
-    """log(1 + (y - η₁)² e^(-2η₂) / ν), location η₁ and log scale η₂."""
+    """log(1 + (y - η₁)² e^(-2η₂) / ν), location η₁ and log scale η₂; singular at y ± i√ν e^η₂."""
 
     def value(location: Tensor, log_scale: Tensor, y: Tensor, nu: Tensor) -> Tensor:
         return torch.log1p((y - location) ** 2 * (-2 * log_scale).exp() / nu)
 
-    return PairFunction(value, data=numbers(observed, freedom))
+    inner = Inner(
+        0,
+        centre=lambda log_scale, y, nu: y.expand_as(log_scale),
+        distance=lambda log_scale, y, nu: nu.sqrt() * log_scale.exp(),
+    )
+    return PairFunction(value, data=numbers(observed, freedom), inner=inner)
 
 
 PAIRS: dict[str, Callable[..., PairFunction]] = {
