@@ -110,19 +110,10 @@ class _Sums(NamedTuple):
         return torch.stack(changes).amax(0)
 
 
-class _Ends(NamedTuple):
-    """What the outermost nodes add to Σ w f, Σ w f', Σ w z f' and to Σ |w f|, Σ |w z f'|; each [rows]."""
-
-    value: Tensor
-    first: Tensor
-    moment: Tensor
-    size: Tensor
-    moment_size: Tensor
-
-    def remain(self, sums: _Sums, sd: Tensor, tolerance: float) -> Tensor:
-        """Whether the integrands have not vanished where the window ends."""
-        size, _, moment_size = sums.scales(sd, tolerance)
-        return ~((self.size <= tolerance * size) & (self.moment_size <= tolerance * moment_size))
+def _remain(size: Tensor, moment_size: Tensor, sums: _Sums, sd: Tensor, tolerance: float) -> Tensor:
+    """Whether the integrands have not vanished at the window's ends, by Σ |w f| and Σ |w z f'| there."""
+    whole, _, moment = sums.scales(sd, tolerance)
+    return ~((size <= tolerance * whole) & (moment_size <= tolerance * moment))
 
 
 Values = tuple[Tensor, Tensor, Tensor | None]
@@ -149,13 +140,13 @@ def _sums(values: Values, z: Tensor, weights: Tensor, sizes: bool) -> _Sums:
     return _Sums(*sums, *absolute, *curvature)
 
 
-def _ends(values: Values, z: Tensor, weights: Tensor, columns: list[int] | slice) -> _Ends:
-    """The same of some nodes."""
-    f, f1, z, weights = (x[:, columns] for x in (*values[:2], z, weights))
-    value, first = f * weights, f1 * weights
-    moment = first * z
-    terms = (value, first, moment, value.abs(), moment.abs())
-    return _Ends(*(x.sum(-1) for x in terms))
+def _outermost(values: Values, z: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ |w f| and Σ |w z f'| of the first and the last node."""
+    f, f1, _ = values
+    first, last = weights[:, 0], weights[:, -1]
+    size = f[:, 0].abs() * first + f[:, -1].abs() * last
+    first, last = first * z[:, 0].abs(), last * z[:, -1].abs()
+    return size, f1[:, 0].abs() * first + f1[:, -1].abs() * last
 
 
 def _dot(terms: Tensor, weights: Tensor) -> Tensor:
@@ -169,16 +160,20 @@ def _is_small(mean: Tensor, sd: Tensor) -> Tensor:
 
 
 def _finish(sums: _Sums, mean: Tensor, sd: Tensor, error: Tensor) -> Expected:
-    epsilon = torch.finfo(mean.dtype).eps
     d_variance = sums.moment / (2 * sd)
-    rounding = 64 * epsilon * (sums.moment_size + mean.abs() * sums.second_size) / (2 * sd)
-    curvature = sums.second / 2
-    takes_curvature = _is_small(mean, sd) & ((d_variance - curvature).abs() <= rounding) | (sd == 0)
-    d_variance = torch.where(takes_curvature, curvature, d_variance)
+    is_small = _is_small(mean, sd)
+    if bool(is_small.any()):
+        noise = 64 * torch.finfo(mean.dtype).eps
+        rounding = noise * (sums.moment_size + mean.abs() * sums.second_size) / (2 * sd)
+        curvature = sums.second / 2
+        takes = is_small & ((d_variance - curvature).abs() <= rounding) | (sd == 0)
+        d_variance = torch.where(takes, curvature, d_variance)
     value, first = sums.value, sums.first
-    first, d_variance = (
-        torch.where(value.isinf() & d.isnan(), value.abs(), d) for d in (first, d_variance)
-    )
+    is_infinite = value.isinf()
+    if bool(is_infinite.any()):
+        first, d_variance = (
+            torch.where(is_infinite & d.isnan(), value.abs(), d) for d in (first, d_variance)
+        )
     return Expected(value, first, d_variance, error)
 
 
@@ -201,11 +196,11 @@ def by_distance(
             is_small = bool(_is_small(m, s).any())
             values = part.with_derivatives(eta, second=is_small)
             sums = _sums(values, z, weights, sizes=is_small)
-            ends = _ends(values, z, weights, [0, -1])
             _put(result, rows, _finish(sums, m, s, torch.full_like(m, error)))
-            remain = ends.remain(sums, s, tolerance)
+            ends = _outermost(values, z, weights)
+            remain = _remain(*ends, sums, s, tolerance)
             if bool(remain.any()) and not is_small:  # the sums may cancel: take their true sizes
-                remain = ends.remain(_sums(values, z, weights, sizes=True), s, tolerance)
+                remain = _remain(*ends, _sums(values, z, weights, sizes=True), s, tolerance)
             widen.append(rows[remain])
     if widen and len(rest := torch.cat(widen)):
         _put(result, rest, _by_halving(function.at(rest), mean[rest], sd[rest], tolerance))
@@ -243,10 +238,10 @@ def _halved_rows(
     result = _empty(mean)
     window = torch.full_like(mean, reach)
     while True:
-        sums, ends = _equidistant(function, mean, sd, window, step, 0.0)
-        remain = ends.remain(sums, sd, tolerance) & sums.value.isfinite()
+        sums, edge = _equidistant(function, mean, sd, window, step, 0.0)
+        remain = _remain(edge.size, edge.moment_size, sums, sd, tolerance) & sums.value.isfinite()
         endless = remain & (window >= FARTHEST)
-        sums = _infinite(sums, ends, endless)
+        sums = _infinite(sums, edge, endless)
         remain = remain & ~endless
         if not bool(remain.any()):
             break
@@ -257,7 +252,7 @@ def _halved_rows(
         step /= 2
         finite = sums.value.isfinite()
         halved = sums.halved(between)
-        error = torch.where(finite, halved.change(sums, sd, tolerance), 0.0)
+        error = torch.where(finite, halved.change(sums, sd, tolerance), 0.0).nan_to_num(nan=0.0)
         sums = _Sums(*(torch.where(finite, a, b) for a, b in zip(halved, sums, strict=True)))
         _put(result, rows, _finish(sums, mean, sd, error))
         going_on = error > tolerance
@@ -270,19 +265,22 @@ def _halved_rows(
     return result
 
 
-def _infinite(sums: _Sums, ends: _Ends, where: Tensor) -> _Sums:
+def _infinite(sums: _Sums, edge: _Sums, where: Tensor) -> _Sums:
     """Infinite where the integrand has not vanished where the doubles end."""
     value, first, moment = (
         torch.where(where, end.sign() * math.inf, x)
-        for end, x in zip(ends[:3], sums[:3], strict=True)
+        for end, x in zip(edge[:3], sums[:3], strict=True)
     )
     return sums._replace(value=value, first=first, moment=moment)
 
 
 def _equidistant(
     function: CurvedFunction, mean: Tensor, sd: Tensor, window: Tensor, step: float, shift: float
-) -> tuple[_Sums, _Ends]:
-    """Sums over z = 0, ±step, … within ± window, moved by the shift, a few nodes at a time."""
+) -> tuple[_Sums, _Sums]:
+    """Sums, and those of the outermost nodes alone, a few nodes at a time.
+
+    The nodes are z = 0, ± step, ± 2 step, …, moved by the shift, within ± window.
+    """
     half = math.floor(float(window.amax()) / step)
     second = bool(_is_small(mean, sd).any())
     at_once = max(1, NUMBERS_AT_ONCE // len(mean))
@@ -297,6 +295,6 @@ def _equidistant(
         eta = torch.addcmul(mean.unsqueeze(-1), sd.unsqueeze(-1), z)
         values = function.with_derivatives(eta, second)
         edge = torch.where(z.abs() > border.unsqueeze(-1) - step, weights, 0.0)
-        found = [*_sums(values, z, weights, sizes=True), *_ends(values, z, edge, slice(None))]
+        found = [x for w in (weights, edge) for x in _sums(values, z, w, sizes=True)]
         totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
-    return _Sums(*totals[:8]), _Ends(*totals[8:])
+    return _Sums(*totals[:8]), _Sums(*totals[8:])

@@ -20,6 +20,7 @@ FARTHEST = 37.5
 """The normal density is a double for |z| up to here."""
 
 MOST_NODES = 1 << 17
+FEW = 36  # as many as a stretched rule takes
 
 
 def exponent(tolerance: float) -> float:
@@ -42,7 +43,7 @@ def grid(mean: Tensor, sd: Tensor, distance, centre, exponent: float) -> Grid:
     edge = (distance / sd).clamp(max=reach)
     count = 2 * reach * (exponent + edge**2 / 2) / (2 * math.pi * edge)
     lower = torch.full_like(mean, -reach)
-    if centre is None:
+    if centre is None or not bool((count > FEW).any()):
         return Grid(_rounded(count), torch.zeros_like(mean, dtype=torch.bool), lower, -lower)
     offset = (mean - centre) / sd  # all lengths in units of the sd
     relative = distance / sd
@@ -55,7 +56,7 @@ def grid(mean: Tensor, sd: Tensor, distance, centre, exponent: float) -> Grid:
     low = torch.asinh((offset - reach) / relative)
     high = torch.asinh((offset + reach) / relative)
     stretched_count = (high - low) / step
-    is_stretched = (relative < reach) & (stretched_count < 0.8 * count)
+    is_stretched = (relative < reach) & (stretched_count < 0.6 * count)
     return Grid(
         _rounded(torch.where(is_stretched, stretched_count, count)),
         is_stretched,

@@ -55,19 +55,19 @@ def _narrow(mean: Tensor, variance: Tensor) -> Expected:
 def _wide(mean: Tensor, variance: Tensor) -> Expected:
     eta, weights = _near_zero()
     eta, weights = eta.to(mean.device), weights.to(mean.device)
+    moments = torch.stack([weights, weights * eta, weights * eta**2], -1)
     closed = ramp(mean, variance, torch.zeros_like(mean))
     result = Expected(*(x.clone() for x in closed))
     for rows in torch.arange(len(mean), device=mean.device).split(NUMBERS_AT_ONCE // len(eta)):
-        sd = variance[rows].sqrt().unsqueeze(-1)
-        z = (eta - mean[rows].unsqueeze(-1)).div_(sd)
-        terms = (z**2).mul_(-0.5).exp_().mul_(weights)
-        scale = 1 / (math.sqrt(2 * math.pi) * sd.squeeze(-1))
-        total = terms.sum(-1)
-        first = terms.mul_(z).sum(-1)
-        second = terms.mul_(z).sum(-1)
+        m, v = mean[rows], variance[rows]
+        terms = (eta - m.unsqueeze(-1)).square_().mul_((-0.5 / v).unsqueeze(-1)).exp_()
+        total, first, second = (terms @ moments).unbind(-1)  # of 1, η and η²
+        second = (second - 2 * m * first + m**2 * total) / v
+        first = first - m * total
+        scale = (2 * math.pi * v).rsqrt()
         result.value[rows] += total * scale
-        result.d_mean[rows] += first * scale / sd.squeeze(-1)
-        result.d_variance[rows] += (second - total) * scale / (2 * variance[rows])
+        result.d_mean[rows] += first * scale / v
+        result.d_variance[rows] += (second - total) * scale / (2 * v)
     return exact(*result[:3])
 
 

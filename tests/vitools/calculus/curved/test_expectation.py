@@ -37,7 +37,7 @@ def test_every_function_of_the_table_is_among_the_cases():
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_derivatives_on_a_grid(name):
     function, twin = CASES[name]
-    options = {"kinks": (KINK,), "panel": 0.4}
+    options = {"kinks": (KINK,), "panel": 0.8}
     found = expected(function, GRID[0], GRID[1])
     for row, (m, v) in enumerate(GRID.T.tolist()):
         size = max(1.0, integral(lambda x: abs(twin(x)), m, v, **options))
@@ -61,7 +61,7 @@ def log_probit_difference(low, high):
 SMOOTH = {
     "softplus": lambda x: mpmath.log1p(mpmath.exp(x)),
     "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
-    "log normal cdf": lambda x: mpmath.log(mpmath.ncdf(x)),
+    "log normal cdf": lambda x: mpmath.log(mpmath.erfc(-x / mpmath.sqrt(2)) / 2),
     "student t": lambda x: mpmath.log1p((x - 1) ** 2),
     "log complement": lambda x: mpmath.log(-mpmath.expm1(-mpmath.exp(x))),
     "log softplus": lambda x: mpmath.log(mpmath.log1p(mpmath.exp(x))),
@@ -84,28 +84,7 @@ def test_a_vanishing_variance_gives_the_function_and_half_its_curvature(name):
 @pytest.mark.parametrize("eta", [-1e4, -300.0, -30.5, 30.5, 300.0, 1e4])
 def test_far_tails_are_stable(name, eta):
     with mpmath.workdps(60):
-        if (name == "log complement" and eta > 6) or (name == "log normal cdf" and eta > 30):
-            truth = [0.0, 0.0]
-        elif name == "ordinal probit" and abs(eta) > 200:
-            near, far = sorted((abs(1.5 - eta), abs(-0.5 - eta)))
-            ratio = 1 / near - 1 / near**3  # Mills; the farther cut is nothing beside the nearer
-            truth = [float(mpmath.log(ratio)) - near**2 / 2 - np.log(2 * np.pi) / 2]
-            truth.append(-np.sign(eta) * (near + 1 / near - 2 / near**3))
-            assert far > near
-        elif name == "log complement":
-            truth = [eta - float(mpmath.exp(eta)) / 2, 1.0]
-        else:
-            mpmath.mp.dps = 60 if abs(eta) < 100 else 20
-            f = SMOOTH[name]
-            if abs(eta) >= 300:
-                near = abs(eta)
-                truth = [
-                    -(near**2) / 2 - np.log(near * np.sqrt(2 * np.pi)) + np.log1p(-1 / near**2),
-                    near + 1 / near - 2 / near**3,
-                ]
-            else:
-                with mpmath.workdps(300):
-                    truth = [float(f(mpmath.mpf(eta))), float(mpmath.diff(f, eta))]
+        truth = [float(mpmath.diff(SMOOTH[name], mpmath.mpf(eta), k)) for k in range(2)]
     assert one(CASES[name][0], eta, 0.0)[:2] == pytest.approx(truth, rel=1e-9, abs=1e-12)
 
 
