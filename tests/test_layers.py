@@ -49,6 +49,7 @@ ORDER = {
         {"tracing"},
         {"densities"},
         {"reduction"},
+        {"curved"},
         {"blocks"},
         {"streams"},
         {"messages"},
