@@ -1,13 +1,16 @@
 """``Posterior``: what every engine returns, and all that a diagnostic may ask of a fit."""
 
+import copy
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import isfunction
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Any, Self, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -103,6 +106,31 @@ class Posterior(ABC):
     def fingerprint(self) -> str:
         """A digest of the numbers this fit consists of."""
         return fingerprint((), self._state()[0])
+
+    # ---- copies -----------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self)] = copied = copy.copy(self)
+        copied.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return copied
+
+    def __copy__(self) -> Self:
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """For pickle, which keeps of a function no more than where it can be imported from."""
+        for program in filter(isfunction, (self.problem.model, getattr(self, "guide", None))):
+            try:
+                pickle.dumps(program)
+            except (pickle.PicklingError, AttributeError) as error:
+                raise NotSupportedError(
+                    f"this fit of model '{self.problem.name}' cannot be pickled, because function "
+                    f"'{program.__qualname__}' cannot be imported by its name. Define it at the "
+                    "top of a module, or use fit.save(path) and Posterior.load(path, problem)."
+                ) from error
+        return super().__reduce_ex__(protocol)
 
     # ---- derived ----------------------------------------------------------------------------
 
