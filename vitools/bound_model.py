@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from vitools.inspection import inspect_model
 from vitools.isolation import ParamState, full_plates, isolated
 from vitools.program import Program, fingerprint, first_words, name_of
 from vitools.rules import ReadingRules
+from vitools.side_effects import at_rest
 from vitools.sites import Site, nearest
 
 
@@ -151,8 +152,12 @@ class BoundModel:
     @contextmanager
     def _isolated(self) -> Iterator[None]:
         stand_ins = StandIns((self.args, self.kwargs))
-        with isolated(self.params, self.model), full_plates(), stand_ins:
+        with isolated(self.params, self.model), full_plates(), stand_ins, self.at_rest():
             yield
+
+    def at_rest(self) -> AbstractContextManager[None]:
+        """Inside the block modules that draw while they are trained, as dropout does, do not."""
+        return at_rest(self._structure.noisy_modules)
 
     def with_params(self, params: ParamState) -> Self:
         """The same problem with ``pyro.param`` values (fitted ones, say) put in place."""

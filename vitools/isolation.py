@@ -130,7 +130,7 @@ def _modules_follow_the_store(
             saved.setdefault(id(module), (module, dict(module._parameters)))
 
     for program in programs:
-        for root in _modules_of(program):
+        for root in modules_of(program):
             save(root)
             _place(root, params)
     original = pyro.module
@@ -160,14 +160,14 @@ def _place(root: Module, params: Mapping[str, Any]) -> None:
                     module._parameters[key] = params[name]
 
 
-def _modules_of(program: Any) -> list[Module]:
+def modules_of(program: Any) -> list[Module]:
     """The modules a program is, is a method of, or wraps (Pyro's handlers are partials)."""
     if isinstance(program, Module):
         return [program]
     parts = [getattr(program, "__self__", None)]
     if isinstance(program, partial):
         parts += [program.func, *program.args]
-    return [module for part in parts if part is not None for module in _modules_of(part)]
+    return [module for part in parts if part is not None for module in modules_of(part)]
 
 
 @contextmanager

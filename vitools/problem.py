@@ -55,6 +55,11 @@ class Problem(BoundModel):
     for the points that :class:`~vitools.rules.ReadingRules` lists: masks silence observations
     only, and batch dims outside plates count as plates.
 
+    A model that changes its arguments in place is refused, and so is one whose random numbers, drawn
+    outside of sample statements, make its density another at each run. Torch modules in training
+    mode may draw (dropout, noise added to the data): :func:`~vitools.svi` steps along their noise;
+    densities, draws and the other engines see those modules in evaluation mode.
+
     Attributes:
         latents, observed, deterministics: ``{name: Site}``. A latent with a ``Delta``
             distribution is deterministic.
