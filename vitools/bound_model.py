@@ -155,6 +155,16 @@ class BoundModel:
         with isolated(self.params, self.model), full_plates(), stand_ins, self.at_rest():
             yield
 
+    def refuse_moving_data(self, subject: str) -> None:
+        """Raise for observations that the model draws anew, where they have to stay the same."""
+        words = self._structure.moving_data
+        if words is not None:
+            raise NotSupportedError(
+                f"{words}, but {subject} needs the same data throughout. Use svi(), or make the "
+                "data before and give them to the model; for minibatches use "
+                "pyro.plate(…, subsample_size=…)."
+            )
+
     def at_rest(self) -> AbstractContextManager[None]:
         """Inside the block modules that draw while they are trained, as dropout does, do not."""
         return at_rest(self._structure.noisy_modules)

@@ -47,6 +47,7 @@ class ModelStructure:
         need: the largest tensor of a run on values, where that is large; such a model is described
             from a dry run.
         noisy_modules: modules of the model that draw random numbers while in training mode.
+        moving_data: what to say of observations that are drawn anew at each run, if any are.
     """
 
     latents: dict[str, Site]
@@ -59,6 +60,7 @@ class ModelStructure:
     example: dict[str, Tensor]
     need: Need | None
     noisy_modules: tuple[Module, ...]
+    moving_data: str | None
 
 
 def inspect_model(program: Program) -> ModelStructure:
@@ -113,6 +115,7 @@ def inspect_model(program: Program) -> ModelStructure:
         example={k: nodes[k]["value"].detach() for k in latents},
         need=runs.need,
         noisy_modules=runs.noisy_modules,
+        moving_data=runs.moving_data,
     )
 
 

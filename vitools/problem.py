@@ -42,6 +42,8 @@ def check_problem(problem: object, engine: str) -> None:
             f"{engine} expects a Problem, got {got}. Bind the model to its data first: "
             "Problem(model, data)."
         )
+    if engine != "svi()":
+        problem.refuse_moving_data(engine)
 
 
 class Problem(BoundModel):
@@ -57,8 +59,9 @@ class Problem(BoundModel):
 
     A model that changes its arguments in place is refused, and so is one whose random numbers, drawn
     outside of sample statements, make its density another at each run. Torch modules in training
-    mode may draw (dropout, noise added to the data): :func:`~vitools.svi` steps along their noise;
-    densities, draws and the other engines see those modules in evaluation mode.
+    mode may draw (dropout): :func:`~vitools.svi` steps along their noise; densities, draws and the other
+    engines see those modules in evaluation mode. Observations that the model draws anew at each run
+    (rows it chooses itself, noise added to data) are for ``svi`` alone; a density has those of one run.
 
     Attributes:
         latents, observed, deterministics: ``{name: Site}``. A latent with a ``Delta``

@@ -39,6 +39,7 @@ class Runs:
         params: the parameter store after the first run.
         sizes: the limit they ran under, ``None`` for none.
         noisy_modules: those that draw random numbers because they are in training mode.
+        moving_data: what to say of observations that are drawn anew at each run.
     """
 
     first: Trace
@@ -47,6 +48,7 @@ class Runs:
     params: ParamState
     sizes: MemoryLimit | None
     noisy_modules: tuple[Module, ...]
+    moving_data: str | None
 
     @property
     def limit(self) -> AbstractContextManager[Any]:
@@ -82,10 +84,12 @@ def run_for_inspection(program: Program) -> Runs:
             found = _first_runs(program, sizes, witness)
     first, minibatch, params = found
     second, _ = _run(program, 1, sizes, witness)
-    runs = Runs(first, second, minibatch, params, sizes, tuple(witness.modules))
+    modules, moving = tuple(witness.modules), None
     if witness.draws:
-        refuse_draws(program.title, witness.draws, *_again(program, runs))
-    return runs
+        again = [_again(program, seed, first, params, sizes, modules) for seed in (2, 3)]
+        with nullcontext() if sizes is None else sizes:
+            moving = refuse_draws(program.title, witness.draws, again[0], again[1])
+    return Runs(first, second, minibatch, params, sizes, modules, moving)
 
 
 def _first_runs(
@@ -103,33 +107,34 @@ def _first_runs(
     return first, minibatch, params
 
 
-def _again(program: Program, runs: Runs) -> list[dict[str, tuple[Tensor, Tensor]]]:
-    """Value and log density of every site in two more runs, at the first run's latents."""
-    held, found = runs.first.copy(), []
-    for name, node in runs.first.nodes.items():
+def _again(
+    program: Program,
+    seed: int,
+    first: Trace,
+    params: ParamState,
+    sizes: MemoryLimit | None,
+    noisy_modules: tuple[Module, ...],
+) -> Trace:
+    """One more run on all data, at the first run's latents; only sites whose values are known."""
+    held = first.copy()
+    for name, node in first.nodes.items():
         if node["type"] != "sample" or node["is_observed"] or is_subsample(node) or is_delta(node):
             held.remove_node(name)
-    for seed in (2, 3):
-        state = snapshot(runs.params)
-        with (
-            seeded(seed),
-            isolated(state, program.model),
-            full_plates(),
-            runs.limit,
-            at_rest(runs.noisy_modules),
-            StandIns((program.args, program.kwargs)),
-            ReadingRules({}),
-        ):
-            run = trace(replay(program.model, trace=held)).get_trace(
-                *program.args, **program.kwargs
-            )
-            run.compute_log_prob()
-        numbers = {
-            name: (node["value"], node["log_prob"])
-            for name, node in run.nodes.items()
-            if node["type"] == "sample" and not is_subsample(node)
-        }
-        found.append({k: pair for k, pair in numbers.items() if not runs.is_unknown(*pair)})
+    with (
+        seeded(seed),
+        isolated(snapshot(params), program.model),
+        full_plates(),
+        nullcontext() if sizes is None else sizes,
+        at_rest(noisy_modules),
+        StandIns((program.args, program.kwargs)),
+        ReadingRules({}),
+    ):
+        run = trace(replay(program.model, trace=held), graph_type="flat")
+        found = run.get_trace(*program.args, **program.kwargs)
+    if sizes is not None:
+        for name, node in list(found.nodes.items()):
+            if node["type"] == "sample" and sizes.is_placeholder(node["value"]):
+                found.remove_node(name)
     return found
 
 

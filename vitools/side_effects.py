@@ -6,7 +6,8 @@ has another density in every run. Both are seen while the model is inspected: op
 torch carries them out, the rest by comparing afterwards.
 
 Modules in training mode may draw, as dropout does: svi() steps along the noise, and whatever takes
-a density has those modules in evaluation mode (:func:`at_rest`).
+a density has those modules in evaluation mode (:func:`at_rest`). Observations may be drawn anew (rows
+of a minibatch, noise added to data), for svi() alone.
 """
 
 import inspect
@@ -15,7 +16,7 @@ import pickle
 import random
 import sys
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from pyro.nn import PyroModule
+from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch._ops import OpOverload
@@ -34,6 +36,7 @@ from vitools.dry_run import RunMode
 from vitools.errors import ModelError
 from vitools.isolation import modules_of
 from vitools.program import Program
+from vitools.sites import is_deterministic, is_subsample
 
 COPIED = 2**30
 """Bytes of a numpy array up to which a copy is kept, to undo what a model does to it."""
@@ -135,34 +138,38 @@ def at_rest(modules: Iterable[Module]) -> Iterator[None]:
             module.training = was
 
 
-def refuse_draws(
-    title: str,
-    draws: Collection[str],
-    first: Mapping[str, tuple[Tensor, Tensor]],
-    second: Mapping[str, tuple[Tensor, Tensor]],
-) -> None:
-    """Raise where two runs at the same values of all latents differ.
+def refuse_draws(title: str, draws: Collection[str], first: Trace, second: Trace) -> str | None:
+    """Raise where two runs at the same values of all latents give a site another distribution.
 
     Args:
         draws: where random numbers were drawn.
-        first, second: ``{site: (value, log density)}`` of the runs.
+
+    Returns:
+        What to say of data that are drawn anew at each run (rows of a minibatch, noise added to
+        them); ``None`` where nothing depends on the draws.
     """
-    for name, numbers in first.items():
-        others = second.get(name)
-        if others is not None and all(map(_alike, numbers, others)):
+    words, moving = "; ".join(draws), None
+    for name, node in first.nodes.items():
+        if node["type"] != "sample" or is_subsample(node) or is_deterministic(node):
             continue
-        raise ModelError(
-            f"{title} draws random numbers outside of its sample statements ({'; '.join(draws)}): "
-            f"site '{name}' is another at each run, whatever the latents are. Draw them by "
-            "pyro.sample, or once before, as an argument of the model. (Minibatches: "
-            "pyro.plate(…, subsample_size=…). Noise for training alone, as dropout: a torch module "
-            "in training mode.)"
-        )
+        other = second.nodes[name]
+        value = node["value"]
+        is_fixed = node["is_observed"] or _alike(value, other["value"])
+        if not is_fixed or not _alike(node["fn"].log_prob(value), other["fn"].log_prob(value)):
+            raise ModelError(
+                f"{title} draws random numbers outside of its sample statements ({words}): site "
+                f"'{name}' has another distribution at each run, whatever the latents are. Draw "
+                "them by pyro.sample, or once before, as an argument of the model. (Noise for "
+                "training alone, as dropout, belongs into a torch module in training mode.)"
+            )
+        if not _alike(value, other["value"]):
+            moving = f"{title} draws its observations '{name}' anew at each run ({words})"
+    return moving
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(
-        one.double(), other.double(), rtol=1e-4, atol=1e-6, equal_nan=True
+        one.detach().double(), other.detach().double(), rtol=1e-4, atol=1e-6, equal_nan=True
     )
 
 

@@ -10,9 +10,9 @@ import torch
 from pyro.nn import PyroModule
 from torch import nn
 
-from vitools import Problem, cavi, svi
+from vitools import Problem, cavi, dadvi, exact, laplace, nuts, svi
 from vitools.bound_model import BoundModel
-from vitools.errors import ModelError
+from vitools.errors import ModelError, NotSupportedError
 from vitools.guides import AutoMeanField
 
 ZERO = torch.zeros((), dtype=torch.float64)
@@ -143,10 +143,6 @@ def fills_a_shift(y):
     rows(y, torch.empty(2).uniform_()[0])
 
 
-def draws_data(y):
-    rows(y + torch.rand_like(y))
-
-
 def draws_by_a_generator(y):
     rows(y, torch.randn((), generator=GENERATOR))
 
@@ -179,7 +175,6 @@ class DrawsInForward(PyroModule):
     [
         (draws_a_shift, r"line \d+ of test_side_effects\.py: rows\(y, torch\.randn\(\(\)\)\)"),
         (fills_a_shift, r"line \d+ of .*uniform_"),
-        (draws_data, r"line \d+ of .*rand_like"),
         (draws_by_a_generator, r"line \d+ of .*GENERATOR"),
         (hides_a_site, r"line \d+ of .*Normal"),
         (draws_a_delta, r"line \d+ of .*Delta"),
@@ -191,6 +186,28 @@ class DrawsInForward(PyroModule):
 def test_draws_outside_of_statements_are_refused_by_line(model, where):
     with pytest.raises(ModelError, match=rf"outside of its sample statements \({where}.*site '"):
         Problem(model, data())
+
+
+def chooses_rows(y):
+    mean = pyro.sample("mean", dist.Normal(ZERO, 1.0))
+    chosen = torch.randperm(len(y))[:2]
+    with pyro.poutine.scale(scale=2.0), pyro.plate("rows", 2):
+        pyro.sample("y", dist.Normal(mean, 1.0), obs=y[chosen])
+
+
+def adds_noise(y):
+    rows(y + torch.rand_like(y))
+
+
+@pytest.mark.parametrize("model", [chooses_rows, adds_noise])
+def test_data_drawn_anew_are_for_svi_alone(model):
+    problem = Problem(model, data())
+    for engine in (cavi, laplace, dadvi, exact, nuts):
+        with pytest.raises(
+            NotSupportedError, match=rf"observations 'y' anew.*line \d+.*but {engine.__name__}\(\)"
+        ):
+            engine(problem)
+    assert svi(problem, AutoMeanField, max_steps=10, compile=False, start="guide").engine == "svi"
 
 
 def starts_a_parameter(y):
