@@ -147,9 +147,13 @@ class Posterior(ABC):
 
     def log_weights(self, n: int, seed: int = 0) -> Tensor:
         """log p(x, θ) - log q(θ) at ``n`` draws from q, discrete latents summed out: ``[n]``."""
+        return self.sample_with_log_weights(n, seed)[1]
+
+    def sample_with_log_weights(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+        """Draws as of :meth:`sample_with_log_prob`, and the :meth:`log_weights` of them."""
         values, log_q = self.sample_with_log_prob(n, seed)
         with torch.no_grad():
-            return self.problem.log_joint(values) - log_q
+            return values, self.problem.log_joint(values) - log_q
 
     def elbo(self, num_samples: int = 1000, seed: int = 0) -> Estimate:
         """E_q[log p(x, θ) - log q(θ)], discrete latents summed out, with its standard error.
