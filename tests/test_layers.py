@@ -33,6 +33,7 @@ GROUND = {
     "inspection",
     "dry_run",
     "runs",
+    "side_effects",
     "shared_logits",
     "bound_model",
     "improper",

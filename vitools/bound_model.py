@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from vitools.inspection import inspect_model
 from vitools.isolation import ParamState, full_plates, isolated
 from vitools.program import Program, fingerprint, first_words, name_of
 from vitools.rules import ReadingRules
+from vitools.side_effects import at_rest
 from vitools.sites import Site, nearest
 
 
@@ -151,8 +152,22 @@ class BoundModel:
     @contextmanager
     def _isolated(self) -> Iterator[None]:
         stand_ins = StandIns((self.args, self.kwargs))
-        with isolated(self.params, self.model), full_plates(), stand_ins:
+        with isolated(self.params, self.model), full_plates(), stand_ins, self.at_rest():
             yield
+
+    def refuse_moving_data(self, subject: str) -> None:
+        """Raise for observations that the model draws anew, where they have to stay the same."""
+        words = self._structure.moving_data
+        if words is not None:
+            raise NotSupportedError(
+                f"{words}, but {subject} needs the same data throughout. Use svi(), or make the "
+                "data before and give them to the model; for minibatches use "
+                "pyro.plate(…, subsample_size=…)."
+            )
+
+    def at_rest(self) -> AbstractContextManager[None]:
+        """Inside the block modules that draw while they are trained, as dropout does, do not."""
+        return at_rest(self._structure.noisy_modules)
 
     def with_params(self, params: ParamState) -> Self:
         """The same problem with ``pyro.param`` values (fitted ones, say) put in place."""

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 from vitools.agreement import trial
 from vitools.bound_model import BoundModel
 from vitools.discrete import draw_sites, site_marginal, support_size
+from vitools.distributions.rounding import Beyond
 from vitools.dry_run import WIDEST, DryRun, MemoryLimit, Need, room
 from vitools.enumeration import FactorGraph
 from vitools.errors import OptionError
@@ -42,6 +43,8 @@ def check_problem(problem: object, engine: str) -> None:
             f"{engine} expects a Problem, got {got}. Bind the model to its data first: "
             "Problem(model, data)."
         )
+    if engine != "svi()":
+        problem.refuse_moving_data(engine)
 
 
 class Problem(BoundModel):
@@ -54,6 +57,12 @@ class Problem(BoundModel):
     The model is read as Pyro reads it, on all its data (subsampled plates at full size), but
     for the points that :class:`~vitools.rules.ReadingRules` lists: masks silence observations
     only, and batch dims outside plates count as plates.
+
+    A model that changes its arguments in place is refused, and so is one whose random numbers, drawn
+    outside of sample statements, make its density another at each run. Torch modules in training
+    mode may draw (dropout): :func:`~vitools.svi` steps along their noise; densities, draws and the other
+    engines see those modules in evaluation mode. Observations that the model draws anew at each run
+    (rows it chooses itself, noise added to data) are for ``svi`` alone; a density has those of one run.
 
     Attributes:
         latents, observed, deterministics: ``{name: Site}``. A latent with a ``Delta``
@@ -93,29 +102,40 @@ class Problem(BoundModel):
 
     # ---- densities ---------------------------------------------------------------------
 
-    def log_joint(self, values: Mapping[str, Tensor]) -> Tensor:
+    def log_joint(
+        self, values: Mapping[str, Tensor], beyond: Mapping[str, Beyond] | None = None
+    ) -> Tensor:
         """log p(observed, values), vectorised over leading sample dims.
 
         Args:
             values: ``{site: [*S, *site.shape]}`` for every latent in :attr:`drawn`. Discrete
                 latents that are given are taken as given; the others are summed out.
+            beyond: ``{site: …}`` for values ``[n, *site.shape]`` that stand for draws nearer the
+                edge of their support (:mod:`vitools.distributions.rounding`).
 
         Returns:
             A tensor of shape ``S``; -inf where a value is outside its support.
         """
         flat, sample_shape = self.checked_draws(values)
-        log_joint = self.map_draws(lambda draw: self.factors(draw).log_density(), flat)
+        if beyond:
+            log_joint = self.map_draws(
+                lambda draw: self.factors(*draw).log_density(), (flat, dict(beyond))
+            )
+        else:
+            log_joint = self.map_draws(lambda draw: self.factors(draw).log_density(), flat)
         for name, value in flat.items():
             outside = out_of_bounds(self.latents[name], value)
             if outside is not None:
                 log_joint = torch.where(outside, -torch.inf, log_joint)
         return log_joint.reshape(sample_shape)
 
-    def factors(self, values: Mapping[str, Tensor]) -> FactorGraph:
+    def factors(
+        self, values: Mapping[str, Tensor], beyond: Mapping[str, Beyond] | None = None
+    ) -> FactorGraph:
         """The model's factors at one draw, for whoever needs more than their sum."""
         if self.is_large or self._is_large_enumerated:
             self._refuse_large_density(frozenset(values))
-        return self._graph(values)
+        return self._graph(values, beyond=beyond)
 
     @property
     def _is_large_enumerated(self) -> bool:
@@ -138,12 +158,15 @@ class Problem(BoundModel):
             self._is_tried = True
 
     def _graph(
-        self, values: Mapping[str, Tensor], handler: Callable[..., Any] = lambda run: run
+        self,
+        values: Mapping[str, Tensor],
+        handler: Callable[..., Any] = lambda run: run,
+        beyond: Mapping[str, Beyond] | None = None,
     ) -> FactorGraph:
         """The factors; ``handler`` goes around the model."""
         with self._isolated():
             conditioned = poutine.condition(handler(self.call), data=dict(values))
-            return FactorGraph(conditioned, self.max_plate_nesting)
+            return FactorGraph(conditioned, self.max_plate_nesting, beyond)
 
     def _refuse_large_density(self, given: frozenset[str]) -> None:
         """Raise where densities with these sites given would need more memory than there is."""

@@ -93,7 +93,7 @@ def cavi(
     runs: list[Run] = []
     check_problem(problem, "cavi()")
     problem.refuse_unlisted("cavi()")
-    with isolated(problem.params), full_plates(), torch.no_grad():
+    with isolated(problem.params), full_plates(), problem.at_rest(), torch.no_grad():
         model = ConjugateModel(
             problem.model,
             problem.args,
