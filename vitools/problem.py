@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -69,6 +69,7 @@ class Problem(BoundModel):
             distribution is deterministic.
         plates: ``{name: Plate}``.
         params: unconstrained values of the model's ``pyro.param`` statements and modules.
+        dtype: the widest number type among the model's factors: float64 where data or priors are.
         coords: ``{plate: labels}``, for ArviZ; empty unless set by :meth:`with_coords`.
         invariants: what the model identifies where its sites are not (the labels of a
             mixture, say): the function ``model.invariants`` if the model carries one.
@@ -93,6 +94,8 @@ class Problem(BoundModel):
         with nullcontext() if self._is_tried else DryRun():
             graph = trial(self._structure, self._graph, self._program.title, self._is_tried)
         bytes_per_draw = sum(f.log_density.nbytes for f in graph.factors)
+        kinds = (factor.log_density.dtype for factor in graph.factors)
+        self.dtype = reduce(torch.promote_types, kinds)
         self.mapper = DrawMapper(self._program.title, bytes_per_draw)
         # one for each set of given sites: a seed's draws must not depend on earlier calls
         self._forward_mappers = defaultdict[frozenset[str], DrawMapper](

@@ -1,4 +1,10 @@
-"""Pyro's no-U-turn sampler on a given log density: needs nothing but Pyro."""
+"""Pyro's no-U-turn sampler on a given log density: needs nothing but Pyro.
+
+It spends most of its time on its trees rather than on a compiled density (0.3 ms and 0.05 ms a
+leapfrog step of a small model), so few steps are what makes it quick: a dense mass matrix, where the
+warm-up is long enough to learn one, keeps correlated latents (intercept and slope) from asking for
+deep trees.
+"""
 
 from typing import Any
 
@@ -9,10 +15,14 @@ from torch import Tensor
 from vitools.engines.chains import Chains, LogDensity, Plan
 from vitools.isolation import seeded
 
+DRAWS_PER_COORDINATE = 10
+"""Warm-up transitions for each coordinate from which on a dense mass matrix can be learnt."""
+
 
 def sample(density: LogDensity, starts: list[Tensor], plan: Plan) -> Chains:
     """One chain after another, each from its start and with a seed of its own."""
     potential = _potential(density)
+    is_dense = plan.num_warmup >= DRAWS_PER_COORDINATE * len(starts[0])
     chains: list[Tensor] = []
     divergences = 0
     for number, start in enumerate(starts):
@@ -20,7 +30,7 @@ def sample(density: LogDensity, starts: list[Tensor], plan: Plan) -> Chains:
         try:
             with seeded(plan.seed * 1000 + number):
                 sampler = MCMC(
-                    NUTS(potential_fn=potential),
+                    NUTS(potential_fn=potential, full_mass=is_dense),
                     num_samples=plan.num_samples,
                     warmup_steps=plan.num_warmup,
                     initial_params={"u": start},
