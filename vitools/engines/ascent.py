@@ -79,7 +79,10 @@ class Ascent:
 
     @abstractmethod
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything a resumed ascent needs, as tensors and as what JSON can hold."""
+        """Everything a resumed ascent needs, as tensors and as what JSON can hold.
+
+        No later step changes any of it.
+        """
 
     @abstractmethod
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
@@ -94,7 +97,7 @@ class Ascent:
     def mark(self) -> None:
         """Remember the sums whenever the stage has doubled, for the average of its tail."""
         if self.averaged >= 2 * max(self.marks[-1][0], BLOCK):
-            self.marks = [self.marks[-1], (self.averaged, [t.clone() for t in self.totals])]
+            self.marks = [self.marks[-1], (self.averaged, self.totals)]
 
     def average(self, *, tail: bool) -> list[Tensor]:
         """Mean iterate of the stage, or of its last half to three quarters."""
