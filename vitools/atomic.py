@@ -24,7 +24,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.touch(exist_ok=False)  # with the permissions the user's umask gives new files
         advice = ""
         yield temporary
-        _onto_disk(temporary)  # else a machine that stops may keep the new name and lose the contents
+        _onto_disk(
+            temporary
+        )  # else a machine that stops may keep the new name and lose the contents
         os.replace(temporary, target)
     except OSError as error:
         raise FileError(f"cannot write '{target}': {error.strerror or error}.{advice}") from error

@@ -97,7 +97,7 @@ class Ascent:
     def mark(self) -> None:
         """Remember the sums whenever the stage has doubled, for the average of its tail."""
         if self.averaged >= 2 * max(self.marks[-1][0], BLOCK):
-            self.marks = [self.marks[-1], (self.averaged, self.totals)]
+            self.marks = [self.marks[-1], (self.averaged, [t.clone() for t in self.totals])]
 
     def average(self, *, tail: bool) -> list[Tensor]:
         """Mean iterate of the stage, or of its last half to three quarters."""

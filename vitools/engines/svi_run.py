@@ -192,9 +192,7 @@ class Run:
 
     def _record(self, done: int, ended: Status | None) -> Kept:
         objective = dict(self.objective.state)
-        return Kept(
-            done, self.ascent.state(), self.rule.seen, objective, self.stepped_back, ended
-        )
+        return Kept(done, self.ascent.state(), self.rule.seen, objective, self.stepped_back, ended)
 
     def return_to_kept(self) -> None:
         """Undo what was not kept of an interrupted block, for the result."""

@@ -11,15 +11,21 @@ ENGINE_FILES = ("engines", "archive.py", "atomic.py")
 
 
 class Lines:
-    """Counts the lines that engines run, and presses Ctrl-C before number ``press_at``."""
+    """Counts the lines that engines run, and presses Ctrl-C before number ``press_at``.
 
-    def __init__(self, press_at: int | None = None) -> None:
-        self.press_at, self.count = press_at, 0
+    Args:
+        function: the only one whose lines count, if given.
+    """
+
+    def __init__(self, press_at: int | None = None, *, function: str = "") -> None:
+        self.press_at, self.count, self.function = press_at, 0, function
         self.where = "nowhere"
         self.roots = tuple(str(PACKAGE / name) for name in ENGINE_FILES)
 
     def __call__(self, frame, event, _):
         if not frame.f_code.co_filename.startswith(self.roots):
+            return None
+        if self.function not in ("", frame.f_code.co_name):
             return None
         if event == "line":
             self.count += 1
@@ -27,7 +33,6 @@ class Lines:
                 self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
                 raise KeyboardInterrupt
         return self
-
 
     def watch(self, *, is_on: bool = True) -> None:
         """From here on, also in the functions that are being run, or no longer."""
