@@ -47,7 +47,7 @@ def fit(
     from vitools.cli.progress import progress_line
     from vitools.cli.target import open_target
     from vitools.diagnostics import Grade, judge
-    from vitools.reporting.comparison import draw_seed
+    from vitools.reporting.judging import draw_seed
     from vitools.reporting.terminal import paragraph
 
     if out is not None:

@@ -14,7 +14,7 @@ from vitools.engines import exact
 from vitools.errors import FileError, OptionError
 from vitools.models import coin
 from vitools.posterior import DrawsPosterior, Estimate, FactorisedPosterior, Status
-from vitools.reporting.comparison import draw_seed
+from vitools.reporting.judging import draw_seed
 from vitools.reporting.terminal import columns, estimate_words, layout
 
 FLIPS = coin.simulate(20)
