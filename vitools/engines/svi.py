@@ -95,7 +95,8 @@ def svi(
             same numbers as one that was not; only ``max_steps`` may be changed.
         progress: called a few times a second with :class:`~vitools.engines.loop.Progress`.
         callback: called after every few steps with their number so far and the latest bound;
-            a ``KeyboardInterrupt`` raised there ends the run and keeps what it reached.
+            a ``KeyboardInterrupt`` raised there ends the run and keeps what it reached, as Ctrl-C
+            does (:mod:`vitools.engines`).
 
     Raises:
         NumericalError: the bound left the finite numbers; the error names the site and the
