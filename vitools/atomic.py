@@ -31,7 +31,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise FileError(f"cannot write '{target}': {error.strerror or error}.{advice}") from error
     finally:
-        with suppress(OSError):
+        with suppress(OSError):  # below what is no folder, where nothing was made
             temporary.unlink(missing_ok=True)
 
 
