@@ -84,7 +84,10 @@ class Ascent:
 
     @abstractmethod
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything a resumed ascent needs, as tensors and as what JSON can hold."""
+        """Everything a resumed ascent needs, as tensors and as what JSON can hold.
+
+        No later step changes any of it.
+        """
 
     @abstractmethod
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:

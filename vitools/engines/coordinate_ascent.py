@@ -100,15 +100,14 @@ class Ascent:
 
     def run(self, progress: ProgressCallback | None, began: float) -> Status:
         self._began = began
-        status, _ = iterate(
+        return iterate(
             self._advance,
-            lambda step, elbo: None if self.reached.active else Status.CONVERGED,
+            lambda bounds, seconds: None if self.reached.active else Status.CONVERGED,
             max_steps=self.schedule.max_sweeps,
             engine="cavi",
             progress=progress,
             began=began,
         )
-        return status
 
     def runs(self, status: Status) -> list[Run]:
         """All runs that made a sweep; those that were not finished have the given status."""
@@ -117,9 +116,8 @@ class Ascent:
             return []
         found = []
         for number in range(self.count):
-            rows = [(s, bounds[number]) for s, bounds in self.rows[: at.rows] if number in bounds]
-            steps = list(range(1, len(rows) + 1))
-            history = History(steps, [b for _, b in rows], [s for s, _ in rows])
+            rows = [(bounds[number], s) for s, bounds in self.rows[: at.rows] if number in bounds]
+            history = History.of_rows(rows)
             if number in at.finished:
                 found.append(Run(at.finished[number], Status.CONVERGED, history))
             else:

@@ -65,6 +65,8 @@ def laplace(
     began = time.perf_counter()
     surface = _Surface(smooth_space(problem, "laplace"), seed, progress, began)
     status = surface.climb(max_steps)
+    if not surface.steps and status is Status.INTERRUPTED:
+        raise KeyboardInterrupt  # not one step was done: there is no fit to keep
     mode, size = surface.point.double().cpu().numpy(), surface.space.size
     lowest, slope = surface.value_and_slope(mode)
     root, failed = torch.linalg.cholesky_ex(dense_hessian(surface.times_hessian, mode))

@@ -2,25 +2,23 @@
 
 import json
 import math
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas
 import torch
 
 from vitools.atomic import atomic_path
-from vitools.diagnostics import Grade, Judgement, judge
+from vitools.diagnostics import Grade, Judgement
 from vitools.errors import OptionError
-from vitools.posterior import DrawsPosterior, Estimate, GridPosterior, Posterior, Status
+from vitools.posterior import Estimate, GridPosterior, Posterior
 from vitools.reporting.comparison_json import comparison_record
-from vitools.reporting.comparison_text import comparison_text
+from vitools.reporting.comparison_text import UNJUDGED, comparison_text
+from vitools.reporting.judging import Judging, default_references, error_words
 from vitools.sites import nearest
 
 FEWEST_DRAWS = 100
-NEGLIGIBLE_GAP = 0.1
-"""Nats below the best bound at which no fit can be said to miss a mode."""
 
 
 def compare(
@@ -45,7 +43,12 @@ def compare(
             of differences assume, and independently of which others there are.
 
     Returns:
-        A :class:`Comparison`; ``print`` it, or read its ``table``.
+        A :class:`Comparison`; ``print`` it, or read its ``table``. A fit whose judging raises an
+        error has a row that says so, and spares the others.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; its attribute ``comparison`` is that of the fits judged so far,
+            ``None`` if none was.
 
     Example:
         >>> import torch
@@ -62,43 +65,46 @@ def compare(
         {'posterior': 'trust', 'narrow': 'do not use'}
     """
     _check(fits, reference, num_samples)
-    chosen = reference if reference is not None else _default_reference(fits)
-    judgements: dict[str, Judgement] = {}
-    truth, true_draws = None, None
-    if chosen is not None:
-        judgements[chosen] = judge(
-            fits[chosen], num_samples=num_samples, seed=draw_seed(seed, chosen)
-        )
-        truth, true_draws = judgements[chosen].moments, judgements[chosen].draws
-    for name, fit in fits.items():
-        if name != chosen:
-            judgements[name] = judge(
-                fit,
-                truth,
-                num_samples=num_samples,
-                seed=draw_seed(seed, name),
-                reference_draws=true_draws,
-            )
-    least = _least_evidence(judgements)
-    for name, judgement in judgements.items():
-        lower, is_rejected = judgement.bound, judgement.verdict.grade is Grade.REJECT
-        if least and lower and not is_rejected and least.value - lower.value > NEGLIGIBLE_GAP:
-            judgements[name] = judge(
-                fits[name],
-                truth if name != chosen else None,
-                num_samples=num_samples,
-                seed=draw_seed(seed, name),
-                reference_draws=true_draws if name != chosen else None,
-                least_evidence=least,
-            )
-    ordered = {name: judgements[name] for name in fits}
-    return Comparison(dict(fits), ordered, chosen, num_samples, seed)
+    judging = Judging(fits, num_samples, seed)
+    try:
+        judging.run(default_references(fits) if reference is None else [reference])
+    except KeyboardInterrupt as interrupt:
+        interrupt.comparison = _comparison(judging, "interrupted before it was judged")  # type: ignore[attr-defined]
+        raise
+    comparison = _comparison(judging)
+    if comparison is None:  # what ails the first ails them all
+        raise next(iter(judging.errors.values()))
+    return comparison
 
 
-def _least_evidence(judgements: Mapping[str, Judgement]) -> Estimate | None:
-    """The best bound: log p(x) is at least that, whatever a fit's own draws can see of it."""
-    bounds = [j.bound for j in judgements.values() if j.bound and math.isfinite(j.bound.value)]
-    return max(bounds, key=lambda bound: bound.value, default=None)
+def _comparison(judging: Judging, missing: str = "") -> "Comparison | None":
+    """Of all fits that are judged; None if none is. Those without an error lack ``missing``."""
+    settled = judging.settled
+    if not settled:
+        return None
+    fits = judging.fits
+    return Comparison(
+        {name: fits[name] for name in settled},
+        settled,
+        judging.reference if judging.reference in settled else None,
+        judging.num_samples,
+        judging.seed,
+        {
+            name: Unjudged(fit, error_words(judging.errors[name]))
+            if name in judging.errors
+            else Unjudged(fit, missing)
+            for name, fit in fits.items()
+            if name not in settled
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Unjudged:
+    """A fit that could not be judged, and why."""
+
+    fit: Posterior
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -106,10 +112,11 @@ class Comparison:
     """What :func:`compare` returns.
 
     Attributes:
-        fits: ``{name: posterior}``.
+        fits: ``{name: posterior}``, those that were judged.
         judgements: ``{name: Judgement}``: all figures, and the draws they come from.
         reference: the name of the fit whose moments count as true, or ``None``.
         num_samples, seed: of the draws.
+        unjudged: the other fits, each with the reason: what its judging raised, or Ctrl-C.
     """
 
     fits: dict[str, Posterior]
@@ -117,6 +124,7 @@ class Comparison:
     reference: str | None
     num_samples: int
     seed: int
+    unjudged: dict[str, Unjudged] = field(default_factory=dict)
 
     @property
     def log_evidence(self) -> Estimate | None:
@@ -147,7 +155,8 @@ class Comparison:
         Columns: ``bound``, ``khat``, ``mean_error`` (in reference sds), ``sd_ratio``, each with
         its standard error in ``…_se`` (0 where exact); ``mean_error_at``, ``sd_ratio_at``, the
         worst entries; ``gap``, log p(x) less the bound, where log p(x) is known; ``seconds``;
-        ``status``, ``detail``; ``verdict``, ``reason``, ``advice``.
+        ``status``, ``detail``; ``verdict``, ``reason``, ``advice``. Fits that were not judged
+        come last.
         """
         rows = []
         for name, judgement in self.judgements.items():
@@ -175,6 +184,13 @@ class Comparison:
                 "advice": judgement.verdict.advice,
             }
             rows.append(row)
+        for name, other in self.unjudged.items():
+            seconds, status = other.fit.seconds, other.fit.status.label
+            known = {"seconds": seconds, "status": status, "detail": other.fit.detail}
+            words = {"verdict": UNJUDGED, "reason": other.reason}
+            texts = ("mean_error_at", "sd_ratio_at", "advice")
+            blank = {column: "" if column in texts else math.nan for column in rows[0]}
+            rows.append({**blank, "fit": name, **known, **words})
         return pandas.DataFrame(rows).set_index("fit")
 
     def to_csv(self, path: str | Path) -> None:
@@ -197,11 +213,6 @@ class Comparison:
         verdict = self.judgements[name].verdict
         is_sound_reference = name == self.reference and verdict.grade is not Grade.REJECT
         return "reference" if is_sound_reference else verdict.grade.value
-
-
-def draw_seed(seed: int, name: str) -> int:
-    """The seed of one fit's draws in a comparison."""
-    return seed + zlib.crc32(name.encode())
 
 
 def _check(fits: Mapping[str, Posterior], reference: str | None, num_samples: int) -> None:
@@ -250,13 +261,3 @@ def _have_equal_densities(one: Posterior, other: Posterior) -> bool:
     with torch.no_grad():
         values = [float(problem.log_joint(point)) for problem in (first, second)]
     return math.isclose(*values, rel_tol=1e-4, abs_tol=1e-4) or not all(map(math.isfinite, values))
-
-
-def _default_reference(fits: Mapping[str, Posterior]) -> str | None:
-    exact = [name for name, fit in fits.items() if isinstance(fit, GridPosterior)]
-    sampled = [
-        name
-        for name, fit in fits.items()
-        if isinstance(fit, DrawsPosterior) and fit.status is Status.SAMPLED
-    ]
-    return next(iter(exact + sampled), None)

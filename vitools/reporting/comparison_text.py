@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from vitools.reporting.comparison import Comparison
 
 
+UNJUDGED = "not judged"
+
+
 def comparison_text(comparison: "Comparison") -> str:
     """Verdicts, then moments against the reference, then notes and advice."""
     lines = layout(_verdicts(comparison))
@@ -33,6 +36,8 @@ def _verdicts(comparison: "Comparison") -> list[list[Cell]]:
                 comparison.verdict_words(name),
             ]
         )
+    for name, other in comparison.unjudged.items():
+        rows.append([name, ("", ""), ("", ""), seconds_words(other.fit.seconds), UNJUDGED])
     blank = [i for i in range(len(rows[0])) if all(row[i] == ("", "") for row in rows[1:])]
     return [[cell for i, cell in enumerate(row) if i not in blank] for row in rows]
 
@@ -72,7 +77,8 @@ def general_notes(comparison: "Comparison") -> list[str]:
     notes += _evidence_note(comparison)
     if comparison.reference is None:
         notes.append(
-            "no reference: no fit is exact or has well-mixed chains, so moments go unchecked; "
+            f"no reference: no {'judged ' * bool(comparison.unjudged)}fit is exact or has "
+            "well-mixed chains, so moments go unchecked; "
             "add exact(problem) or nuts(problem)"
         )
     else:
@@ -111,4 +117,4 @@ def _advice(comparison: "Comparison") -> list[str]:
         if verdict.grade is not Grade.TRUST:
             advice = f". Next: {verdict.advice}" if verdict.advice else ""
             found.append(f"{name}: {verdict}: {verdict.reason}{advice}")
-    return found
+    return found + [f"{n}: {UNJUDGED}: {other.reason}" for n, other in comparison.unjudged.items()]
