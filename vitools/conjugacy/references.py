@@ -115,7 +115,7 @@ def _fitted(
             squares.descend(points, {name})
         if len(free) > 1:
             squares.descend(points, free)
-        if not latent and not squares.far(points, free):
+        if not latent and not (free and squares.far(points, free)):
             return {}
         known |= free
     return {name: points[root[name]] for name in shapes}

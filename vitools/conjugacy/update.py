@@ -174,6 +174,20 @@ class ConjugateModel:
             total = total + self._weighted(block, block.entropies()).sum()
         return total
 
+    @torch.no_grad()
+    def size(self) -> Tensor:
+        """The sum of the absolute values of all that the bound adds up: what its rounding scales with.
+
+        Every message to a block counts, since its entropy is A(η) - η·μ.
+        """
+        total = self._constant.abs()
+        for block in self.blocks:
+            for link in self.links[block]:
+                part = link.value() * block.moments[link.key]
+                total = total + self._weighted(block, part).abs().sum()
+            total = total + self._weighted(block, block.entropies()).abs().sum()
+        return total
+
     def _weighted(self, block: Block, tensor: Tensor) -> Tensor:
         """Times the multiplicity of each row, for a block inside a collapsed plate."""
         for axis, plate in enumerate(block.batch_plates):
