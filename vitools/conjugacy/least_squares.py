@@ -55,11 +55,6 @@ class Errors:
         parts = [t.value(points[t.atom.site], squared) for t in self.linear]
         return (sum(parts[1:], parts[0]) * self.weight).expand(self.known.shape)
 
-    def squares(self, points: Mapping[str, Tensor]) -> Tensor:
-        """Σ linear(c)²: offsets of two latents may cancel each other."""
-        parts = [t.value(points[t.atom.site], False) ** 2 for t in self.linear]
-        return (sum(parts[1:], parts[0]) * self.weight).expand(self.known.shape)
-
 
 def errors_of(
     site: TracedSite, error: Expression, trace: ModelTrace, movable: Container[str]
@@ -163,9 +158,9 @@ class LeastSquares:
 
     def far(self, points: Mapping[str, Tensor], free: Container[str]) -> bool:
         """Whether what reads some element of a point lies far from zero for its errors."""
-        given = {name: points[root] for name, root in self.root.items()}
-        squares = [e.squares(given) for e in self.errors]
-        offsets = self._adjoint(squares, points, squared=True)
+        # Each part by itself: an intercept and a slope times years cancel in their sum.
+        parts = self._linear({n: c**2 for n, c in points.items()}, squared=True)
+        offsets = self._adjoint(parts, points, squared=True)
         errors = self._adjoint([r**2 for r in self._left(points)], points, squared=True)
         return any(bool((offsets[n] > FAR**2 * errors[n]).any()) for n in points if n in free)
 

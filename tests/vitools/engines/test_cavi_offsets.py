@@ -241,9 +241,7 @@ def test_a_column_of_years():
 
     def model(y, years, origin):
         back = double([[1.0, origin], [0.0, 1.0]])
-        prior = dist.MultivariateNormal(
-            torch.zeros(2), precision_matrix=0.01 * back.T @ back
-        )
+        prior = dist.MultivariateNormal(torch.zeros(2), precision_matrix=0.01 * back.T @ back)
         w, tau = sample("w", prior), precision()
         rows = torch.stack([torch.ones_like(years), years], -1)
         with pyro.plate("rows", N):
