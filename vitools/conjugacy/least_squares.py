@@ -45,22 +45,23 @@ class Errors:
 
     known: Tensor  # of the shape of the error
     linear: list[Linear]
-    weight: Tensor | float
+    weight: Tensor | None
 
     def sites(self) -> set[str]:
         return {term.atom.site for term in self.linear}
 
     def value(self, points: Mapping[str, Tensor], *, squared: bool = False) -> Tensor:
-        """The part that is linear in the points."""
+        """The part that is linear in the points; an axis along which it is the same has size one."""
         parts = [t.value(points[t.atom.site], squared) for t in self.linear]
-        return (sum(parts[1:], parts[0]) * self.weight).expand(self.known.shape)
+        total = sum(parts[1:], parts[0])
+        return total if self.weight is None else total * self.weight
 
 
 def errors_of(
     site: TracedSite, error: Expression, trace: ModelTrace, movable: Container[str]
 ) -> Errors:
     """The error of a site with its products of latents left out."""
-    known = torch.zeros((), dtype=torch.float64)
+    known: Tensor | None = None
     linear = []
     for term in error.terms:
         values = [a for a in term.atoms() if a.function != "indicator"]
@@ -68,14 +69,19 @@ def errors_of(
             _evenly(f, trace) if isinstance(f, Atom) else f for f in term.factors if f not in values
         ]
         if not values:
-            known = known + _contracted(constants, term.out) * term.coefficient
+            part = _contracted(constants, term.out)
+            part = part if term.coefficient == 1 else part * term.coefficient
+            known = part if known is None else known + part
         elif len(values) == 1 and values[0].site in movable:
             linear.append(Linear(term.coefficient, tuple(constants), term.out, values[0]))
-    weight: Tensor | float = 1.0
+    if known is None:
+        known = torch.zeros((), dtype=torch.float64)
+    weight = None
     if site.mask is not None:
         extra = len(error.shape) - len(site.batch_shape)
         weight = site.mask.double().reshape(tuple(site.mask.shape) + (1,) * extra)
-    return Errors((known * weight).expand(error.shape), linear, weight)
+        known = known * weight
+    return Errors(known.expand(error.shape), linear, weight)
 
 
 def _evenly(indicator: Atom, trace: ModelTrace) -> Constant:
@@ -120,12 +126,13 @@ class LeastSquares:
             at = {n: torch.zeros_like(c, requires_grad=True) for n, c in like.items()}
             total = torch.zeros((), dtype=torch.float64)
             for a, b in zip(self._linear(at, squared=squared), values, strict=True):
-                total = total + (a * b).sum()
+                total = total + (a * b.sum_to_size(a.shape)).sum()
             found = torch.autograd.grad(total, list(at.values()), materialize_grads=True)
         return dict(zip(at, found, strict=True))
 
     def _left(self, points: Mapping[str, Tensor]) -> list[Tensor]:
-        return [-(e.known + v) for e, v in zip(self.errors, self._linear(points), strict=True)]
+        values = self._linear(points)
+        return [(e.known + v).neg_() for e, v in zip(self.errors, values, strict=True)]
 
     def descend(self, points: dict[str, Tensor], free: Container[str]) -> None:
         """Move the points that are free to where the squared errors are least."""
@@ -134,21 +141,23 @@ class LeastSquares:
             return {n: c if n in free else torch.zeros_like(c) for n, c in at.items()}
 
         left = self._left(points)
-        columns = self._adjoint([torch.ones_like(r) for r in left], points, squared=True)
+        ones = [torch.ones((), dtype=torch.float64).expand_as(r) for r in left]
+        columns = self._adjoint(ones, points, squared=True)
         scale = {n: torch.where(c > 0, 1 / c, 0.0) for n, c in columns.items()}
         gradient = fixed(self._adjoint(left, points))
         step = {n: scale[n] * g for n, g in gradient.items()}
         slope = _inner(gradient, step)
         for _ in range(STEPS):
             moved = self._linear(step)
-            curvature = sum(float((m**2).sum()) for m in moved)
-            size = sum(float((r**2).sum()) for r in left)
+            curvature = sum(_square(m.expand_as(r)) for m, r in zip(moved, left, strict=True))
+            size = sum(map(_square, left))
             if not (curvature > 0 and slope > 0 and math.isfinite(slope)):
                 return
             length = slope / curvature
             for n in points:
                 points[n] = points[n] + length * step[n]
-            left = [r - length * m for r, m in zip(left, moved, strict=True)]
+            for r, m in zip(left, moved, strict=True):
+                r -= length * m
             if length * slope <= ENOUGH * size:
                 return
             gradient = fixed(self._adjoint(left, points))
@@ -160,9 +169,15 @@ class LeastSquares:
         """Whether what reads some element of a point lies far from zero for its errors."""
         # Each part by itself: an intercept and a slope times years cancel in their sum.
         parts = self._linear({n: c**2 for n, c in points.items()}, squared=True)
-        offsets = self._adjoint(parts, points, squared=True)
-        errors = self._adjoint([r**2 for r in self._left(points)], points, squared=True)
+        left = self._left(points)
+        full = [v.expand_as(r) for v, r in zip(parts, left, strict=True)]
+        offsets = self._adjoint(full, points, squared=True)
+        errors = self._adjoint([r.square_() for r in left], points, squared=True)
         return any(bool((offsets[n] > FAR**2 * errors[n]).any()) for n in points if n in free)
+
+
+def _square(values: Tensor) -> float:
+    return float(torch.linalg.vector_norm(values)) ** 2
 
 
 def _inner(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
