@@ -190,6 +190,23 @@ def test_a_fit_moves_with_the_data(name, far):
     assert_moved(fit, cavi(Problem(model, y - far, double(0.0)), **options), double(far), moved)
 
 
+def test_sites_of_one_factor():
+    model, data, moved = KINDS["regression"]
+    y = data + 1e6
+    options = {"tol": 1e-12, "joint": [("intercept", "slopes")]}
+    fit = cavi(Problem(model, y, double(1e6)), **options)
+    plain = cavi(Problem(model, y - 1e6, double(0.0)), **options)
+    assert_moved(fit, plain, double(1e6), moved)
+
+
+def test_several_starts_in_one_batch():
+    model, data, _ = KINDS["mixture"]
+    y = data + 1e6
+    fit = cavi(Problem(model, y, double(1e6)), tol=1e-12, restarts=3)
+    plain = cavi(Problem(model, y - 1e6, double(0.0)), tol=1e-12)
+    assert max(fit.restart_bounds) == pytest.approx(plain.bound, rel=1e-8)
+
+
 def test_groups_at_several_distances():
     far = double([1e4, -1e4, 1e7])
 
