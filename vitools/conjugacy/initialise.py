@@ -93,6 +93,8 @@ def _start_family(
     if family.name == "Normal":
         precision = (-2 * natural(1, -0.5)).clamp(min=1.0)
         mean = natural(0, 0.0) / (-2 * natural(1, -0.5)).clamp(min=1e-300)
+        if block.sites[0].reference is not None:
+            mean = torch.zeros_like(mean)  # where the data lie, rather than where the prior does
         noise = _noise(block.batch_shape, generator)
         start = mean + noise * precision.rsqrt()
         block.restore((precision * start, -0.5 * precision))

@@ -21,9 +21,11 @@ from vitools.conjugacy.compilation import compile_links
 from vitools.conjugacy.folding import fold
 from vitools.conjugacy.masks import with_priors_that_matter
 from vitools.conjugacy.plan import make_blocks
+from vitools.conjugacy.references import reference_points
 from vitools.conjugacy.rows import DistinctRows, distinct_rows
 from vitools.conjugacy.rows import collapse as collapse_rows
 from vitools.conjugacy.schedule import inner_blocks, ordered
+from vitools.conjugacy.shifting import shifted
 from vitools.conjugacy.streamed import StreamedBlock
 from vitools.conjugacy.streaming import streamed
 from vitools.conjugacy.terms import ExpectedLogJoint, advice, expected_log_joint
@@ -57,16 +59,21 @@ class ConjugateModel:
         collapse: bool = True,
     ):
         self.trace: ModelTrace = trace_model(model, args, kwargs or {})
-        self.latents = {n: s for n, s in self.trace.sites.items() if s.is_latent}
-        if not self.latents:
+        latents = {n: s for n, s in self.trace.sites.items() if s.is_latent}
+        if not latents:
             raise ModelError("the model has no latent sites: there is nothing to infer")
         with torch.no_grad(), alternative_named(self.trace):
-            for site in self.latents.values():
+            for site in latents.values():
                 check_family(site)
             stated = expected_log_joint(self.trace)
             trace = with_priors_that_matter(self.trace, stated.terms)
             if trace is not self.trace:
                 self.trace, stated = trace, expected_log_joint(trace)
+            points = reference_points(trace)
+            if points:
+                trace = shifted(trace, points)
+                stated = expected_log_joint(trace)
+            self.latents = {n: s for n, s in trace.sites.items() if s.is_latent}
             self.rows: dict[str, DistinctRows] = {}
             if collapse:
                 stated, trace, self.rows = _collapsed(stated, trace, joint)
@@ -165,6 +172,20 @@ class ConjugateModel:
             for key, value in owned.items():
                 total = total + (value * self._weighted(block, block.moments[key])).sum()
             total = total + self._weighted(block, block.entropies()).sum()
+        return total
+
+    @torch.no_grad()
+    def size(self) -> Tensor:
+        """The sum of the absolute values of all that the bound adds up: what its rounding scales with.
+
+        Every message to a block counts, since its entropy is A(η) - η·μ.
+        """
+        total = self._constant.abs()
+        for block in self.blocks:
+            for link in self.links[block]:
+                part = link.value() * block.moments[link.key]
+                total = total + self._weighted(block, part).abs().sum()
+            total = total + self._weighted(block, block.entropies()).abs().sum()
         return total
 
     def _weighted(self, block: Block, tensor: Tensor) -> Tensor:

@@ -22,8 +22,10 @@ from vitools.engines.squarem import extrapolate
 from vitools.errors import NumericalError
 from vitools.posterior import History, Status
 
-# A bound that falls by less than this part of its size has only been rounded.
-ROUNDING = 1e-9
+# A bound that falls by less than this part of all that it adds up has only been rounded.
+ROUNDING = 4096 * torch.finfo(torch.float64).eps
+# A fall by more nats than this is told, rounding or not: such a bound is of no use.
+COARSE = 0.01
 SHORTEST_LIMIT, LONGEST_STEP = 4.0, 1e4
 # Inner blocks have settled when their members moved by this much, as a root mean square.
 SETTLED = 0.1
@@ -192,7 +194,10 @@ class Ascent:
         """One plain sweep; the bound must not fall."""
         count = len(before)
         after, bound = each(count, self.moves.sweep, self._settle(state, count))
-        fallen = ~(bound >= before - ROUNDING * before.abs().clamp(min=1))
+        fallen = ~(bound >= before)
+        if bool(fallen.any()):
+            size = each(count, self.moves.size, after)
+            fallen = ~(bound >= before - _rounding(size))
         if bool(fallen.any()):
             run = int(fallen.nonzero()[0])
             raise NumericalError(self._explain_fall(one(state, run, count), float(before[run])))
@@ -260,7 +265,7 @@ class Ascent:
         for block in [*self.model.inner, *self.model.order]:
             self.model.update(block)
             now = self.model.elbo()
-            if not now >= value - ROUNDING * max(1.0, abs(value)):
+            if not now >= value - float(_rounding(self.model.size())):
                 culprit = f"the update of {block.title!r}"
                 break
             value = now
@@ -270,3 +275,8 @@ class Ascent:
             "the data or the prior may be too badly scaled for float64, otherwise please report "
             "this model"
         )
+
+
+def _rounding(size: Tensor) -> Tensor:
+    """By how much a bound may fall that adds up so much."""
+    return (ROUNDING * size).clamp(max=COARSE)
