@@ -12,7 +12,12 @@ from vitools.conjugacy.alternatives import alternative
 from vitools.conjugacy.block import Block
 from vitools.conjugacy.blocks import discrete_batch
 from vitools.conjugacy.chain import is_chain
-from vitools.conjugacy.dependence import in_words, kept_apart
+from vitools.conjugacy.dependence import (
+    in_words,
+    kept_apart,
+    switches_in_words,
+    switches_remedy,
+)
 from vitools.conjugacy.naming import DataNames
 from vitools.conjugacy.plan import make_blocks
 from vitools.conjugacy.symbolic import Refusal
@@ -87,6 +92,9 @@ def explain(
         f"{in_words(group)}; {_kept_by([trace.sites[name] for name in group], stated.terms)}."
         for group in kept_apart(conjugate.blocks, stated.terms)
     ]
+    switches = conjugate.prior_switches
+    if switches:
+        apart.append(f"{switches_in_words(switches)}; {switches_remedy(switches)}.")
     return "\n".join([table(folded(rows)), *names.legend(), *apart, summary])
 
 

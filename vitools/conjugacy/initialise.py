@@ -20,6 +20,8 @@ from vitools.conjugacy.update import ConjugateModel
 
 # Relative spread of the concentrations at the start (a Gamma(100) draw has the same).
 JITTER = 0.1
+# Logit of a case that a start takes for sure: a prior precision of 1e6 in another case counts little.
+SURE = 30.0
 
 
 def initialise(model: ConjugateModel, seed: int) -> None:
@@ -52,11 +54,27 @@ def flat_start(model: ConjugateModel, block: Block) -> None:
 def _start(model: ConjugateModel, block: Block, generator: torch.Generator) -> None:
     prior = model.messages(block, fixed_only=True)
     if isinstance(block, DiscreteBlock | ChainBlock):
-        block.restore((_uniform(block.component_shape(0), generator),))
+        drawn = _uniform(block.component_shape(0), generator)
+        if any(switch.selector in block.names for switch in model.prior_switches):
+            drawn = _sure(drawn, block, generator)
+        block.restore((drawn,))
     elif isinstance(block, GaussianBlock):
         _start_gaussian(block, generator)
     elif isinstance(block, FamilyBlock):
         _start_family(block, prior, generator)
+
+
+def _sure(drawn: Tensor, block: Block, generator: torch.Generator) -> Tensor:
+    """Logits that all but choose a case for each element; a start draws how common each case is.
+
+    A latent whose prior is selected holds its selector where it began, so undecided starts all end
+    alike, where the narrowest of the priors leads.
+    """
+    common = -_uniform((drawn.shape[-1],), generator).log()
+    scores = common.log() - (-drawn.log()).log()  # the largest is a draw from the common weights
+    if isinstance(block, DiscreteBlock):
+        scores = torch.nn.functional.one_hot(scores.argmax(-1), drawn.shape[-1]).double()
+    return SURE * scores
 
 
 def _noise(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:

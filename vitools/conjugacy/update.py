@@ -18,6 +18,7 @@ from torch.distributions import Distribution
 from vitools.conjugacy.alternatives import alternative_named
 from vitools.conjugacy.block import Block
 from vitools.conjugacy.compilation import compile_links
+from vitools.conjugacy.dependence import prior_switches
 from vitools.conjugacy.folding import fold
 from vitools.conjugacy.masks import with_priors_that_matter
 from vitools.conjugacy.plan import make_blocks
@@ -74,6 +75,7 @@ class ConjugateModel:
             self.blocks = make_blocks(trace, self.joint.terms, joint, factorised)
             self._stream()
             self.block_of = {name: block for block in self.blocks for name in block.names}
+            self.prior_switches = prior_switches(self.block_of, stated.terms, trace)
             self.order = ordered(order, self.blocks, self.block_of)
             compiled = compile_links(self.joint, self.block_of, self.rows)
             self.links, self.term_blocks = compiled.of, compiled.term_blocks

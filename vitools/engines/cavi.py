@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from vitools.conjugacy import ConjugateModel
-from vitools.conjugacy.dependence import in_words, kept_apart
+from vitools.conjugacy.dependence import (
+    PriorSwitch,
+    in_words,
+    kept_apart,
+    switches_in_words,
+    switches_remedy,
+)
 from vitools.engines.coordinate_ascent import Ascent, Run, Schedule
 from vitools.engines.loop import ProgressCallback
-from vitools.errors import OptionError
+from vitools.errors import OptionError, VitoolsWarning, callers_level
 from vitools.isolation import full_plates, isolated
 from vitools.posterior import FactorisedPosterior, Status
 from vitools.problem import Problem, check_problem
@@ -104,6 +111,7 @@ def cavi(
             inner=inner,
             collapse=collapse,
         )
+        _warn_of_switches(problem, model.prior_switches)
         seeds = list(range(seed, seed + restarts))
         interrupted = False
         try:
@@ -121,6 +129,8 @@ def cavi(
         model.load(best.state)
         factors = model.factors()
         apart = [in_words(group) for group in kept_apart(model.blocks, model.joint.terms)]
+        if model.prior_switches:
+            apart.append(switches_in_words(model.prior_switches))
     return FactorisedPosterior(
         problem,
         factors,
@@ -133,6 +143,16 @@ def cavi(
         seconds=time.perf_counter() - began,
         seed=seed,
     )
+
+
+def _warn_of_switches(problem: Problem, switches: Sequence[PriorSwitch]) -> None:
+    if switches:
+        warnings.warn(
+            f"model '{problem.name}': {switches_in_words(switches)}, and which answer is found depends "
+            f"on the start. {switches_remedy(switches)}.",
+            VitoolsWarning,
+            stacklevel=callers_level(),
+        )
 
 
 def _detail(best: Run, runs: Sequence[Run], restarts: int) -> str:
