@@ -37,6 +37,7 @@ from vitools.errors import NotConjugate
 from vitools.families import FAMILY_OF_PRIOR
 from vitools.isolation import ParamState, full_plates, isolated, seeded
 from vitools.program import Program, name_of
+from vitools.sites import listed
 
 WIDTH = 100
 """Columns that a reason may take before it is broken."""
@@ -72,11 +73,12 @@ def explain(
         1 of 1 latents have closed-form updates.
     """
     program = Program(model, args, kwargs or {}, name_of(model))
-    with seeded(0), isolated(params, model), full_plates():
+    with seeded(0), isolated(params, model) as store, full_plates():
         try:
             conjugate = ConjugateModel(model, args, dict(program.kwargs))
         except NotConjugate as error:
             return _refusal(program, error)
+    free = [name for name, value in store["params"].items() if value.requires_grad]
     trace = conjugate.trace
     stated = expected_log_joint(trace)
     names = DataNames(trace, program.arguments())
@@ -95,6 +97,8 @@ def explain(
     switches = conjugate.prior_switches
     if switches:
         apart.append(f"{switches_in_words(switches)}; {switches_remedy(switches)}.")
+    if free:
+        apart.append(f"parameters held at the values they have: {listed(free)}; svi() trains them.")
     return "\n".join([table(folded(rows)), *names.legend(), *apart, summary])
 
 

@@ -18,6 +18,7 @@ from vitools.conjugacy.dependence import (
     switches_remedy,
 )
 from vitools.engines.coordinate_ascent import Ascent, Run, Schedule
+from vitools.engines.held_params import held_params
 from vitools.engines.loop import ProgressCallback
 from vitools.errors import OptionError, VitoolsWarning, callers_level
 from vitools.isolation import full_plates, isolated
@@ -100,6 +101,7 @@ def cavi(
     runs: list[Run] = []
     check_problem(problem, "cavi()")
     problem.refuse_unlisted("cavi()")
+    held = held_params(problem, "cavi")
     with isolated(problem.params), full_plates(), torch.no_grad():
         model = ConjugateModel(
             problem.model,
@@ -138,7 +140,7 @@ def cavi(
         restart_bounds=[run.bound for run in runs],
         engine="cavi",
         status=Status.INTERRUPTED if interrupted else best.status,
-        detail="; ".join([_detail(best, runs, restarts), *apart]),
+        detail="; ".join([_detail(best, runs, restarts), *held, *apart]),
         history=best.history,
         seconds=time.perf_counter() - began,
         seed=seed,
