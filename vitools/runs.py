@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vitools.dry_run import DryRun, MemoryLimit, Need, TooLarge, room
 from vitools.errors import DataError, ModelError, VitoolsError
-from vitools.improper import StandIns
+from vitools.improper import ExtremeDraws, ModerateDraws, StandIns
 from vitools.isolation import ParamState, full_plates, isolated, quiet_draws, seeded
 from vitools.observations import INDEX_ROWS
 from vitools.program import Program, first_words
@@ -95,6 +95,30 @@ def _first_runs(program: Program, sizes: MemoryLimit | None) -> tuple[Trace, Tra
 def _run(
     program: Program, seed: int, sizes: MemoryLimit | None, *, whole: bool = True
 ) -> tuple[Trace, ParamState]:
+    """A trace, at moderate values of the latents where the model overflows at a draw of its prior."""
+    given = (program.args, program.kwargs)
+    extremes = ExtremeDraws()
+    is_dry = sizes is not None and sizes.placeholder
+    watch = nullcontext() if is_dry else extremes
+    try:
+        return _run_with(StandIns(given), program, seed, sizes, whole, watch)
+    except ModelError as error:
+        if not extremes.found:
+            raise
+        try:
+            return _run_with(ModerateDraws(given), program, seed, sizes, whole, nullcontext())
+        except VitoolsError:
+            raise error from error.__cause__
+
+
+def _run_with(
+    stand_ins: StandIns,
+    program: Program,
+    seed: int,
+    sizes: MemoryLimit | None,
+    whole: bool,
+    extremes: AbstractContextManager[Any],
+) -> tuple[Trace, ParamState]:
     values = sizes is None or not sizes.placeholder
     limit, watch = (sizes, sizes.watch()) if sizes is not None else (nullcontext(), nullcontext())
     plates = full_plates() if whole else nullcontext()
@@ -107,7 +131,8 @@ def _run(
             plates,
             limit,
             watch,
-            StandIns((program.args, program.kwargs)),
+            stand_ins,
+            extremes,
             ReadingRules({}, fill_masked=False),
         ):
             run = trace(program.model, graph_type="flat")
