@@ -6,7 +6,8 @@ Stages: ``trace`` (run the model once on shape-only latents, ``symbolic``, ``con
 plates) · ``masks`` (what they leave out) · ``rows`` (distinct rows) · ``folding`` (fold, merge) · ``plan``,
 ``block``, ``blocks``, ``gaussian`` (factors of q) · ``dependence`` (what they lose) ·
 ``streaming``, ``streamed``, ``components``, ``features`` (long plates in chunks) · ``contraction``,
-``compilation``, ``update`` (messages, updates, the bound) · ``initialise``, ``clusters`` (starts) ·
+``compilation``, ``update`` (messages, updates, the bound) · ``initialise``, ``clusters``,
+``scales``, ``moments`` (starts) ·
 ``schedule``, ``coordinates``, ``moves`` (what a run may do) · ``outcome`` (q as distributions) ·
 ``naming``, ``wording``, ``tables``, ``alternatives``, ``explain`` (all of it in words).
 """

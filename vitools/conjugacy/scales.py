@@ -9,6 +9,8 @@ them, the precision follows from that, and it is held there until they have sett
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -87,7 +89,7 @@ def _tied(model: ConjugateModel, block: Block) -> set[Block]:
     return {b for link in model.links[block] for b in model.term_blocks[link.term]} - {block}
 
 
-def _place_by_data(model: ConjugateModel, block: Block, noise: list[Block]) -> bool:
+def _place_by_data(model: ConjugateModel, block: Block, noise: Sequence[Block]) -> bool:
     """Set the factor by the terms it shares with data and their noise alone, if that is a density."""
     assert isinstance(block, GaussianBlock | FamilyBlock)
     if not _tied(model, block) & set(noise):

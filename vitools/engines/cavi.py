@@ -110,9 +110,9 @@ def cavi(
     runs: list[Run] = []
     check_problem(problem, "cavi()")
     problem.refuse_unlisted("cavi()")
+    begin = read_start(problem, start, "cavi", WORDS)
     held = held_params(problem, "cavi")
     with isolated(problem.params), full_plates(), torch.no_grad():
-        begin = read_start(problem, start, "cavi", WORDS)
         make = partial(
             ConjugateModel,
             problem.model,
