@@ -63,8 +63,8 @@ def initialise(
                     if parent is not block and parent not in streamed:
                         model.update(parent)
         if from_data and not given:
-            found |= settle_scales(model)
-            found |= turn_to_principal_axes(model)
+            scaled, turned = settle_scales(model), turn_to_principal_axes(model)
+            found = found or scaled or turned
         if given:
             _place_given(model, given)
     return found

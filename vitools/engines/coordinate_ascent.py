@@ -75,7 +75,7 @@ class Ascent:
 
     Args:
         seeds: of the starts that are still to be run.
-        initialise: sets the model to the start of a seed.
+        initialise: sets the model to the start of a seed; by default the model's own.
     """
 
     def __init__(
@@ -83,10 +83,11 @@ class Ascent:
         model: ConjugateModel,
         seeds: Sequence[int],
         schedule: Schedule,
-        initialise: Callable[[int], object],
+        initialise: Callable[[int], object] | None = None,
     ):
         self.model, self.schedule = model, schedule
         self.moves = Moves(model, settled=schedule.inner_sweeps is None)
+        initialise = initialise or model.initialise
         initialise(seeds[0])
         starts = [model.state()]
         for seed in seeds[1 : room(starts[0])]:
