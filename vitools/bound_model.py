@@ -38,6 +38,7 @@ class BoundModel:
         self.deterministics = structure.deterministics
         self.plates = structure.plates
         self.params: ParamState = structure.params
+        self.has_given_params = False
         self.max_plate_nesting = structure.max_plate_nesting
         self.coords: dict[str, list[Any]] = {}
         self.invariants: Callable[..., dict[str, Tensor]] | None = getattr(
@@ -96,6 +97,11 @@ class BoundModel:
                     "Binomial), or integrate it out by hand (e.g. Gamma-Poisson is "
                     "NegativeBinomial)."
                 )
+
+    @property
+    def free_params(self) -> list[str]:
+        """Names of the model's own parameters, those that :func:`~vitools.svi` trains."""
+        return [k for k, v in self._structure.params["params"].items() if v.requires_grad]
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -173,6 +179,7 @@ class BoundModel:
         """The same problem with ``pyro.param`` values (fitted ones, say) put in place."""
         other = copy.copy(self)
         other.params = params
+        other.has_given_params = True
         return other
 
     def with_coords(self, **coords: Any) -> Self:

@@ -17,7 +17,7 @@ from torch.nn import Module
 
 from vitools.dry_run import DryRun, MemoryLimit, Need, TooLarge, room
 from vitools.errors import DataError, ModelError, VitoolsError
-from vitools.improper import StandIns
+from vitools.improper import ExtremeDraws, ModerateDraws, StandIns
 from vitools.isolation import ParamState, full_plates, isolated, quiet_draws, seeded, snapshot
 from vitools.observations import INDEX_ROWS
 from vitools.program import Program, first_words
@@ -146,6 +146,32 @@ def _run(
     *,
     whole: bool = True,
 ) -> tuple[Trace, ParamState]:
+    """A trace, at moderate values of the latents where the model overflows at a draw of its prior."""
+    given = (program.args, program.kwargs)
+    extremes = ExtremeDraws()
+    is_dry = sizes is not None and sizes.placeholder
+    watch = nullcontext() if is_dry else extremes
+    try:
+        return _run_with(StandIns(given), program, seed, sizes, witness, whole, watch)
+    except ModelError as error:
+        if not extremes.found:
+            raise
+        try:
+            stand_ins = ModerateDraws(given)
+            return _run_with(stand_ins, program, seed, sizes, witness, whole, nullcontext())
+        except VitoolsError:
+            raise error from error.__cause__
+
+
+def _run_with(
+    stand_ins: StandIns,
+    program: Program,
+    seed: int,
+    sizes: MemoryLimit | None,
+    witness: Witness,
+    whole: bool,
+    extremes: AbstractContextManager[Any],
+) -> tuple[Trace, ParamState]:
     values = sizes is None or not sizes.placeholder
     limit, watch = (sizes, sizes.watch()) if sizes is not None else (nullcontext(), nullcontext())
     plates = full_plates() if whole else nullcontext()
@@ -158,7 +184,8 @@ def _run(
             plates,
             limit,
             watch,
-            StandIns((program.args, program.kwargs)),
+            stand_ins,
+            extremes,
             ReadingRules({}, fill_masked=False),
             witness.watching(),
         ):

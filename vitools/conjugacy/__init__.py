@@ -7,7 +7,8 @@ plates) · ``masks`` (what they leave out) · ``shifting``, ``least_squares``, `
 about a point near the data) · ``rows`` (distinct rows) · ``folding`` (fold, merge) · ``plan``,
 ``block``, ``blocks``, ``gaussian`` (factors of q) · ``dependence`` (what they lose) ·
 ``streaming``, ``streamed``, ``components``, ``features`` (long plates in chunks) · ``contraction``,
-``compilation``, ``update`` (messages, updates, the bound) · ``initialise``, ``clusters`` (starts) ·
+``compilation``, ``update`` (messages, updates, the bound) · ``initialise``, ``clusters``,
+``scales``, ``moments`` (starts) ·
 ``schedule``, ``coordinates``, ``moves`` (what a run may do) · ``outcome`` (q as distributions) ·
 ``naming``, ``wording``, ``tables``, ``alternatives``, ``explain`` (all of it in words).
 """

@@ -1,16 +1,26 @@
-"""Discrete latents that the model ties together while q keeps them apart.
+"""Latents that the model ties together while q keeps them apart.
 
 A fully factorised q over the states of a chain, or over two dice of one throw, is a choice that the
 reader should know of: their dependence in the posterior is lost, and the bound with it.
+
+So is q(z) q(w) where a discrete z selects the prior of a continuous w: 1[z = k] stands beside a
+statistic of w in the density of w itself. In a spike and slab, E[1/var] under q(z) is that of the
+spike almost whatever q(z) is, so each of the two holds the other where it began. A component mu[z] of
+a mixture is no such case: there 1[z = k] stands beside mu in the density of the data, of which
+coordinate ascent finds the components.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from vitools.conjugacy.block import Block
+from vitools.conjugacy.masks import where_read
 from vitools.conjugacy.tables import span
+from vitools.conjugacy.term import Atom
 from vitools.conjugacy.terms import ClosedTerm
+from vitools.conjugacy.trace import ModelTrace
 
 
 def kept_apart(blocks: Sequence[Block], terms: Sequence[ClosedTerm]) -> list[list[str]]:
@@ -32,3 +42,53 @@ def in_words(group: Sequence[str]) -> str:
     """``q(z0) … q(z39) factorised, their dependence is lost``."""
     factors = [f"q({name})" for name in group]
     return f"{span(factors, ' · ')} factorised, their dependence is lost"
+
+
+@dataclass(frozen=True)
+class PriorSwitch:
+    """A discrete site on whose value the prior of a continuous one depends, in another factor."""
+
+    selector: str
+    selected: str
+
+
+def prior_switches(
+    block_of: Mapping[str, Block], terms: Sequence[ClosedTerm], trace: ModelTrace
+) -> tuple[PriorSwitch, ...]:
+    """The pairs (z, w) with 1[z] beside a statistic of w in the density of w, in the model's order.
+
+    ``terms`` must not be folded yet: a sum of terms keeps the origin of one of them.
+    """
+
+    def matters(term: ClosedTerm, atom: Atom) -> bool:
+        return bool(where_read(term, atom, trace.sites[atom.site]).any())
+
+    found: dict[PriorSwitch, None] = {}
+    for term in terms:
+        own = [a for a in term.atoms if a.site == term.origin and a.function != "indicator"]
+        cases = [a for a in term.atoms if a.function == "indicator"]
+        if own and cases and matters(term, own[0]):
+            switches = [PriorSwitch(a.site, term.origin) for a in cases if matters(term, a)]
+            found.update(dict.fromkeys(switches))
+    order = list(block_of)
+    return tuple(sorted(found, key=lambda s: (order.index(s.selected), order.index(s.selector))))
+
+
+def switches_in_words(switches: Sequence[PriorSwitch]) -> str:
+    """``q(z) · q(w) factorised though z selects the prior of w``."""
+    selectors = list(dict.fromkeys(s.selector for s in switches))
+    selected = list(dict.fromkeys(s.selected for s in switches))
+    factors = span([f"q({name})" for name in [*selectors, *selected]], " · ")
+    which, whose = span(selectors), span(selected)
+    verb = "selects" if len(selectors) == 1 else "select"
+    priors = "prior" if len(selected) == 1 else "priors"
+    return (
+        f"{factors} factorised though {which} {verb} the {priors} of {whose}: the bound can be many "
+        "nats low"
+    )
+
+
+def switches_remedy(switches: Sequence[PriorSwitch]) -> str:
+    """What to do instead."""
+    selectors = span(list(dict.fromkeys(s.selector for s in switches)))
+    return f"svi() and nuts() sum {selectors} out exactly; restarts=20 tries other cases of it"

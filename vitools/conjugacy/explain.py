@@ -12,7 +12,12 @@ from vitools.conjugacy.alternatives import alternative
 from vitools.conjugacy.block import Block
 from vitools.conjugacy.blocks import discrete_batch
 from vitools.conjugacy.chain import is_chain
-from vitools.conjugacy.dependence import in_words, kept_apart
+from vitools.conjugacy.dependence import (
+    in_words,
+    kept_apart,
+    switches_in_words,
+    switches_remedy,
+)
 from vitools.conjugacy.naming import DataNames
 from vitools.conjugacy.plan import make_blocks
 from vitools.conjugacy.symbolic import Refusal
@@ -32,6 +37,7 @@ from vitools.errors import NotConjugate
 from vitools.families import FAMILY_OF_PRIOR
 from vitools.isolation import ParamState, full_plates, isolated, seeded
 from vitools.program import Program, name_of
+from vitools.sites import listed
 
 WIDTH = 100
 """Columns that a reason may take before it is broken."""
@@ -67,11 +73,12 @@ def explain(
         1 of 1 latents have closed-form updates.
     """
     program = Program(model, args, kwargs or {}, name_of(model))
-    with seeded(0), isolated(params, model), full_plates():
+    with seeded(0), isolated(params, model) as store, full_plates():
         try:
             conjugate = ConjugateModel(model, args, dict(program.kwargs))
         except NotConjugate as error:
             return _refusal(program, error)
+    free = [name for name, value in store["params"].items() if value.requires_grad]
     trace = conjugate.trace
     stated = expected_log_joint(trace)
     names = DataNames(trace, program.arguments())
@@ -87,6 +94,11 @@ def explain(
         f"{in_words(group)}; {_kept_by([trace.sites[name] for name in group], stated.terms)}."
         for group in kept_apart(conjugate.blocks, stated.terms)
     ]
+    switches = conjugate.prior_switches
+    if switches:
+        apart.append(f"{switches_in_words(switches)}; {switches_remedy(switches)}.")
+    if free:
+        apart.append(f"parameters held at the values they have: {listed(free)}; svi() trains them.")
     return "\n".join([table(folded(rows)), *names.legend(), *apart, summary])
 
 

@@ -8,7 +8,7 @@ coefficients of its statistics as natural parameters (Winn and Bishop 2005), and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.distributions import Distribution
 from vitools.conjugacy.alternatives import alternative_named
 from vitools.conjugacy.block import Block
 from vitools.conjugacy.compilation import compile_links
+from vitools.conjugacy.dependence import prior_switches
 from vitools.conjugacy.folding import fold
 from vitools.conjugacy.masks import with_priors_that_matter
 from vitools.conjugacy.plan import make_blocks
@@ -43,7 +44,8 @@ class ConjugateModel:
 
     ``joint`` names blocks: ("z1", "z2") for one factor over both sites, ("W[rows]",) for a Gaussian
     site with one covariance along a plate. ``factorised`` names Gaussian sites to keep fully
-    factorised where a factor couples their elements.
+    factorised where a factor couples their elements. Equal rows of data are one (``collapse``), and
+    blocks whose plate is otherwise data keep only their sums over it (``stream``).
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ConjugateModel:
         order: Sequence[str] | None = None,
         inner: Sequence[str] | None = None,
         collapse: bool = True,
+        stream: bool = True,
     ):
         self.trace: ModelTrace = trace_model(model, args, kwargs or {})
         latents = {n: s for n, s in self.trace.sites.items() if s.is_latent}
@@ -79,8 +82,10 @@ class ConjugateModel:
                 stated, trace, self.rows = _collapsed(stated, trace, joint)
             self.joint: ExpectedLogJoint = fold(stated)
             self.blocks = make_blocks(trace, self.joint.terms, joint, factorised)
-            self._stream()
+            if stream:
+                self.blocks = streamed(self.blocks, self.joint, self.rows)
             self.block_of = {name: block for block in self.blocks for name in block.names}
+            self.prior_switches = prior_switches(self.block_of, stated.terms, trace)
             self.order = ordered(order, self.blocks, self.block_of)
             compiled = compile_links(self.joint, self.block_of, self.rows)
             self.links, self.term_blocks = compiled.of, compiled.term_blocks
@@ -89,17 +94,21 @@ class ConjugateModel:
             self._idle = self._idle_statistics()
             self._constant = torch.tensor(self.joint.constant, dtype=torch.float64)
 
-    def _stream(self) -> None:
-        """Let blocks whose plate is otherwise data keep only their sums over it."""
-        self.blocks = streamed(self.blocks, self.joint, self.rows)
-
     # ---- coordinate ascent ---------------------------------------------------------------
 
-    def messages(self, block: Block, *, fixed_only: bool = False) -> dict[Any, Tensor]:
-        """The coefficient of each statistic of the block in E_q log p."""
+    def messages(
+        self, block: Block, *, given: Collection[Block] | None = None
+    ) -> dict[Any, Tensor]:
+        """The coefficient of each statistic of the block in E_q log p.
+
+        Args:
+            given: only terms that hold no other blocks than these; all terms if omitted.
+        """
         total: dict[Any, Tensor] = {}
         for link in self.links[block]:
-            if fixed_only and len(self.term_blocks[link.term]) > 1:
+            if given is not None and any(
+                other is not block and other not in given for other in self.term_blocks[link.term]
+            ):
                 continue
             value = link.value()
             total[link.key] = total[link.key] + value if link.key in total else value
@@ -199,11 +208,17 @@ class ConjugateModel:
 
     # ---- state -----------------------------------------------------------------------------
 
-    def initialise(self, seed: int) -> None:
+    def initialise(
+        self,
+        seed: int,
+        given: Mapping[str, Any] | None = None,
+        *,
+        from_data: bool = True,
+    ) -> bool:
         """A seeded starting point; see :mod:`vitools.conjugacy.initialise`."""
         from vitools.conjugacy.initialise import initialise
 
-        initialise(self, seed)
+        return initialise(self, seed, given, from_data=from_data)
 
     def state(self) -> State:
         """The state of q, to come back to (updates make new tensors, so this copies nothing)."""

@@ -7,7 +7,7 @@ sweeps, convergence) is a mask over them, and a run that is finished leaves the 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -77,15 +77,23 @@ class Ascent:
 
     Args:
         seeds: of the starts that are still to be run.
+        initialise: sets the model to the start of a seed; by default the model's own.
     """
 
-    def __init__(self, model: ConjugateModel, seeds: Sequence[int], schedule: Schedule):
+    def __init__(
+        self,
+        model: ConjugateModel,
+        seeds: Sequence[int],
+        schedule: Schedule,
+        initialise: Callable[[int], object] | None = None,
+    ):
         self.model, self.schedule = model, schedule
         self.moves = Moves(model, settled=schedule.inner_sweeps is None)
-        model.initialise(seeds[0])
+        initialise = initialise or model.initialise
+        initialise(seeds[0])
         starts = [model.state()]
         for seed in seeds[1 : room(starts[0])]:
-            model.initialise(seed)
+            initialise(seed)
             starts.append(model.state())
         self.count = len(starts)
         warms_up = bool(self.moves.inner) and schedule.warmup_sweeps != 0

@@ -26,6 +26,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from vitools.engines.held_params import held_params
 from vitools.engines.loop import Progress, ProgressCallback
 from vitools.engines.smooth import dense_hessian, smooth_space
 from vitools.errors import NumericalError, OptionError
@@ -90,7 +91,7 @@ def dadvi(
         location_error=run.error,
         engine="dadvi",
         status=status,
-        detail=words,
+        detail="; ".join([words, *held_params(problem, "dadvi")]),
         history=History.of_rows(run.rows),
         seconds=time.perf_counter() - began,
         seed=seed,

@@ -19,6 +19,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.distributions import constraints
 
+from vitools.engines.held_params import held_params
 from vitools.engines.loop import Progress, ProgressCallback
 from vitools.engines.smooth import dense_hessian, smooth_space
 from vitools.errors import NumericalError, OptionError
@@ -80,6 +81,7 @@ def laplace(
         status = Status.STOPPED_AT_LIMIT
     half_log_det = float(root.diagonal().log().sum())
     evidence = -lowest + 0.5 * size * math.log(2 * math.pi) - half_log_det
+    words = f"{surface.steps} Newton steps; log evidence {evidence:.2f} by Laplace's formula"
     return GaussianPosterior(
         problem,
         location=surface.point,
@@ -87,7 +89,7 @@ def laplace(
         location_error=torch.zeros_like(surface.point),
         engine="laplace",
         status=status,
-        detail=f"{surface.steps} Newton steps; log evidence {evidence:.2f} by Laplace's formula",
+        detail="; ".join([words, *held_params(problem, "laplace")]),
         seconds=time.perf_counter() - began,
         seed=seed,
     )

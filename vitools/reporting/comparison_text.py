@@ -2,10 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from vitools.diagnostics import Grade
 from vitools.diagnostics.khat import khat_threshold
-from vitools.posterior import GridPosterior
+from vitools.posterior import GridPosterior, Posterior
 from vitools.reporting.terminal import Cell, estimate_words, layout, paragraph, seconds_words
+from vitools.sites import listed
 
 if TYPE_CHECKING:
     from vitools.reporting.comparison import Comparison
@@ -75,6 +78,7 @@ def general_notes(comparison: "Comparison") -> list[str]:
             f"bound: E[log p({sites}){inside}]{summed}, {count} draws of each fit, {usable}"
         )
     notes += _evidence_note(comparison)
+    notes += _params_note(comparison)
     if comparison.reference is None:
         notes.append(
             f"no reference: no {'judged ' * bool(comparison.unjudged)}fit is exact or has "
@@ -108,6 +112,38 @@ def _evidence_note(comparison: "Comparison") -> list[str]:
     if gaps:
         said += f"; gap of each bound, KL(q ‖ posterior): {', '.join(gaps)}"
     return [said]
+
+
+def _params_note(comparison: "Comparison") -> list[str]:
+    """Fits whose models have other parameters are fits of other models."""
+    kinds: list[tuple[Posterior, list[str]]] = []
+    for name, fit in comparison.fits.items():
+        for other, alike in kinds:
+            if _have_equal_params(fit, other):
+                alike.append(name)
+                break
+        else:
+            kinds.append((fit, [name]))
+    if len(kinds) < 2:
+        return []
+    groups = "; ".join(
+        f"{', '.join(alike)} ({'fitted or given' if fit.problem.has_given_params else 'initial'})"
+        for fit, alike in kinds
+    )
+    names = listed(kinds[0][0].problem.free_params)
+    return [
+        f"different models: the parameters {names} have other values in {groups}; bounds, moments and "
+        "verdicts compare those models as well as the fits. Give all engines the problem of a fit "
+        "that trained them (fit.problem)"
+    ]
+
+
+def _have_equal_params(one: Posterior, other: Posterior) -> bool:
+    first, second = (fit.problem.params["params"] for fit in (one, other))
+    return all(
+        name in first and name in second and torch.equal(first[name], second[name])
+        for name in one.problem.free_params
+    )
 
 
 def _advice(comparison: "Comparison") -> list[str]:
