@@ -272,6 +272,8 @@ class Ailing(FactorisedPosterior):
     def sample_with_log_prob(self, *_, **__):
         raise self.ailment
 
+    sample_with_log_weights = sample_with_log_prob
+
 
 def ailing_fit(ailment=Ailing.ailment):
     fit = Ailing(COIN, {"p": TRUTH}, 0.0, engine="test", status=Status.CONVERGED)
