@@ -128,7 +128,7 @@ class Fixed:
     def __init__(self, problem: Problem, guide: Any, seed: int, **options: Any) -> None:
         start = options.get("start")
         chosen = Options(1, None, LIMIT, None, None, None, 0, True, seed)
-        self.seed = seed
+        self.seed, self.done = seed, 0
         with seeded(seed):
             self.run = Run(problem, guide, chosen, start)
 
@@ -137,11 +137,13 @@ class Fixed:
         with seeded(self.seed):
             iterate(
                 self.run.advance,
-                lambda step, elbo: None,
+                lambda bounds, seconds: None,
                 max_steps=steps,
                 engine="svi",
-                history=self.run.history,
+                done=self.done,
+                began=0.0,
             )
+        self.done = steps
 
     def shorten(self) -> None:
         """A fifth of the step size, as the rule does."""

@@ -26,6 +26,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from vitools.engines.held_params import held_params
 from vitools.engines.loop import Progress, ProgressCallback
 from vitools.engines.smooth import dense_hessian, smooth_space
 from vitools.errors import NumericalError, OptionError
@@ -75,11 +76,13 @@ def dadvi(
     began = time.perf_counter()
     run = _Run(problem, num_draws, seed, progress, began)
     status, words = run.fit(max_draws, max_steps)
+    if not run.rows and status is Status.INTERRUPTED:
+        raise KeyboardInterrupt  # not one step was done: there is no fit to keep
     location, log_scale = run.eta.chunk(2)
     scale_tril = torch.diag(log_scale.exp())
     if covariance == "linear_response":
         if run.response is None:
-            raise KeyboardInterrupt  # stopped by hand before there was an optimum to respond
+            raise KeyboardInterrupt  # before there was an optimum to respond
         scale_tril = torch.linalg.cholesky(run.response)
     return GaussianPosterior(
         problem,
@@ -88,8 +91,8 @@ def dadvi(
         location_error=run.error,
         engine="dadvi",
         status=status,
-        detail=words,
-        history=run.history,
+        detail="; ".join([words, *held_params(problem, "dadvi")]),
+        history=History.of_rows(run.rows),
         seconds=time.perf_counter() - began,
         seed=seed,
     )
@@ -117,7 +120,8 @@ class _Run:
         began: float,
     ) -> None:
         self.space = space = smooth_space(problem, "dadvi")
-        self.progress, self.began, self.history = progress, began, History()
+        self.progress, self.began = progress, began
+        self.rows: list[tuple[float, float]] = []  # the bound and the seconds after each step
         self.generator = torch.Generator().manual_seed(seed)
         start = space.initial_point(seed)
         self.density = space.density(start, num_draws * (STEPS + 2 * space.size))
@@ -170,7 +174,7 @@ class _Run:
             try:
                 reached = self._minimise(max_steps)
             except KeyboardInterrupt:
-                return Status.INTERRUPTED, f"{len(self.history)} steps, not at the optimum"
+                return Status.INTERRUPTED, f"{len(self.rows)} steps, not at the optimum"
             worst = self._respond()
             draws = len(self.noise)
             if worst < ERROR_LIMIT or 2 * draws > max_draws:
@@ -185,11 +189,10 @@ class _Run:
     def _minimise(self, max_steps: int) -> bool:
         def follow(intermediate_result: Any) -> None:
             self.eta = self._tensor(intermediate_result.x)
-            step, seconds = len(self.history) + 1, time.perf_counter() - self.began
-            value = -float(intermediate_result.fun)
-            self.history.record(step, value, seconds)
+            value, seconds = -float(intermediate_result.fun), time.perf_counter() - self.began
+            self.rows.append((value, seconds))
             if self.progress is not None:
-                self.progress(Progress("dadvi", step, max_steps, value, seconds))
+                self.progress(Progress("dadvi", len(self.rows), max_steps, value, seconds))
 
         result = minimize(
             self._value,
@@ -201,7 +204,7 @@ class _Run:
             options={"maxiter": max_steps, "gtol": torch.finfo(self.eta.dtype).eps ** (1 / 3)},
         )
         self.eta = self._tensor(result.x)
-        return len(self.history) > 0 and result.nit < max_steps
+        return len(self.rows) > 0 and result.nit < max_steps
 
     def _respond(self) -> float:
         """Linear response and Monte Carlo error at η̂; the worst error in posterior sds."""

@@ -19,6 +19,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.distributions import constraints
 
+from vitools.engines.held_params import held_params
 from vitools.engines.loop import Progress, ProgressCallback
 from vitools.engines.smooth import dense_hessian, smooth_space
 from vitools.errors import NumericalError, OptionError
@@ -65,6 +66,8 @@ def laplace(
     began = time.perf_counter()
     surface = _Surface(smooth_space(problem, "laplace"), seed, progress, began)
     status = surface.climb(max_steps)
+    if not surface.steps and status is Status.INTERRUPTED:
+        raise KeyboardInterrupt  # not one step was done: there is no fit to keep
     mode, size = surface.point.double().cpu().numpy(), surface.space.size
     lowest, slope = surface.value_and_slope(mode)
     root, failed = torch.linalg.cholesky_ex(dense_hessian(surface.times_hessian, mode))
@@ -78,6 +81,7 @@ def laplace(
         status = Status.STOPPED_AT_LIMIT
     half_log_det = float(root.diagonal().log().sum())
     evidence = -lowest + 0.5 * size * math.log(2 * math.pi) - half_log_det
+    words = f"{surface.steps} Newton steps; log evidence {evidence:.2f} by Laplace's formula"
     return GaussianPosterior(
         problem,
         location=surface.point,
@@ -85,7 +89,7 @@ def laplace(
         location_error=torch.zeros_like(surface.point),
         engine="laplace",
         status=status,
-        detail=f"{surface.steps} Newton steps; log evidence {evidence:.2f} by Laplace's formula",
+        detail="; ".join([words, *held_params(problem, "laplace")]),
         seconds=time.perf_counter() - began,
         seed=seed,
     )

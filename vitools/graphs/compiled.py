@@ -145,7 +145,8 @@ def compiled(
 
     try:
         for given in (example, tried) if tried else (example,):
-            refuse_other_numbers([value.detach() for value in function(*given)], call(*given))
+            expected = [value.detach() for value in function(*given)]
+            refuse_other_numbers(expected, call(*given), rounding=graph.rounding)
     except ValueError as reason:
         notice(subject, reason)
         return function

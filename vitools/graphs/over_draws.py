@@ -64,7 +64,8 @@ def over_draws(
             return run(*constants, *(t.detach() for t in draws))
 
     try:
-        refuse_other_numbers([value.detach() for value in expected], call(*draws))
+        plain = [value.detach() for value in expected]
+        refuse_other_numbers(plain, call(*draws), rounding=graph.rounding)
     except ValueError:
         return None
     return call

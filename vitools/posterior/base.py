@@ -1,11 +1,14 @@
 """``Posterior``: what every engine returns, and all that a diagnostic may ask of a fit."""
 
+import copy
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from inspect import isfunction
 from textwrap import wrap
-from typing import Any
+from typing import Any, Self, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -102,6 +105,31 @@ class Posterior(ABC):
         """A digest of the numbers this fit consists of."""
         return fingerprint((), self._state()[0])
 
+    # ---- copies -----------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self)] = copied = copy.copy(self)
+        copied.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return copied
+
+    def __copy__(self) -> Self:
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """For pickle, which keeps of a function no more than where it can be imported from."""
+        for program in filter(isfunction, (self.problem.model, getattr(self, "guide", None))):
+            try:
+                pickle.dumps(program)
+            except (pickle.PicklingError, AttributeError) as error:
+                raise NotSupportedError(
+                    f"this fit of model '{self.problem.name}' cannot be pickled, because function "
+                    f"'{program.__qualname__}' cannot be imported by its name. Define it at the "
+                    "top of a module, or use fit.save(path) and load(path, problem)."
+                ) from error
+        return super().__reduce_ex__(protocol)
+
     # ---- derived ----------------------------------------------------------------------------
 
     def sample(self, n: int, seed: int = 0, *, discrete: bool = False) -> dict[str, Tensor]:
@@ -117,9 +145,13 @@ class Posterior(ABC):
 
     def log_weights(self, n: int, seed: int = 0) -> Tensor:
         """log p(x, θ) - log q(θ) at ``n`` draws from q, discrete latents summed out: ``[n]``."""
+        return self.sample_with_log_weights(n, seed)[1]
+
+    def sample_with_log_weights(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+        """Draws as of :meth:`sample_with_log_prob`, and the :meth:`log_weights` of them."""
         values, log_q = self.sample_with_log_prob(n, seed)
         with torch.no_grad():
-            return self.problem.log_joint(values) - log_q
+            return values, self.problem.log_joint(values) - log_q
 
     def elbo(self, num_samples: int = 1000, seed: int = 0) -> Estimate:
         """E_q[log p(x, θ) - log q(θ)], discrete latents summed out, with its standard error.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch import distributions as td
 
+from vitools.distributions.rounding import Beyond, beyond_log_prob, rounded_draws
 from vitools.errors import NotSupportedError
 from vitools.families.chain import Chain
 from vitools.families.joint_normal import JointNormal
@@ -127,18 +128,41 @@ class FactorisedPosterior(Posterior):
         return Estimate(self.bound)
 
     def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+        """The density is that of the values, which stand for draws beyond them where they are at
+        the edge of their support; :meth:`sample_with_log_weights` weighs the draws themselves.
+        """
+        values, _ = self._rounded(n, seed)
+        with torch.no_grad():
+            return values, self.log_prob(values).expand(n)  # no values: all latents are discrete
+
+    def sample_with_log_weights(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+        values, beyond = self._rounded(n, seed)
+        with torch.no_grad():
+            log_q = self.log_prob(values).expand(n)
+            for name, shift in beyond.items():
+                further = beyond_log_prob(self.marginal(name), shift)
+                log_q = log_q + further.reshape((n, -1)).sum(-1)
+            log_weights = self.problem.log_joint(values, beyond) - log_q
+            # no more digits than the model's own terms have
+            dtypes = {value.dtype for value in values.values()}
+            return values, log_weights.float() if torch.float32 in dtypes else log_weights
+
+    def _rounded(self, n: int, seed: int) -> tuple[dict[str, Tensor], dict[str, Beyond]]:
+        """Values of ``n`` draws, and by how much some of the draws lie beyond them."""
         check_count(n)
-        values: dict[str, Tensor] = {}
+        latents, values, beyond = self.problem.latents, {}, {}
         with seeded(seed), quiet_draws(), torch.no_grad():
             for factor in self.factors:
-                if not self.problem.latents[factor.sites[0]].is_discrete:
-                    values.update(self._split(factor, factor.distribution.sample((n,))))
+                site = latents[factor.sites[0]]
+                if not site.is_discrete:
+                    drawn, shift = rounded_draws(factor.distribution, n, site.dtype)
+                    values.update(self._split(factor, drawn))
+                    if shift is not None:
+                        beyond[site.name] = shift
         if self._masked is not None:
             values.update(self._masked.drawn(values, n, seed + 1))
-        with torch.no_grad():
-            log_q = self.log_prob(values).expand(n)  # no values: all latents are discrete
-        sites = self.problem.latents
-        return {k: v.to(sites[k].dtype) for k, v in values.items()}, log_q
+            beyond = {name: self._masked.without(name, shift) for name, shift in beyond.items()}
+        return {k: v.to(latents[k].dtype) for k, v in values.items()}, beyond
 
     def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
         latents = self.problem.latents

@@ -9,8 +9,10 @@ import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoContinuous, AutoGuide
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from vitools.distributions.rounding import inside
 from vitools.errors import NotSupportedError, OptionError
 from vitools.isolation import ParamState, full_plates, isolated, seeded, snapshot
 from vitools.posterior.base import Posterior, Saved, check_count
@@ -65,7 +67,7 @@ class GuidePosterior(Posterior):
     def _run_guide(self, data: Mapping[str, Tensor] | None = None) -> tuple[Trace, Tensor]:
         """A trace of the guide, optionally with sites held at ``data``, and log q of its draws."""
         guide = poutine.condition(self.guide, data=dict(data)) if data else self.guide
-        with self._fitted():
+        with self._fitted(), _Inside():
             run = poutine.trace(guide).get_trace(*self.problem.args, **self.problem.kwargs)
             return run, guide_log_density(run, without=self.problem.discrete)
 
@@ -194,6 +196,14 @@ class GuidePosterior(Posterior):
             )
         params["params"] = {k: torch.nn.Parameter(v) for k, v in saved.tensors.items()}
         return cls(saved.problem, made, params, **saved.common)
+
+
+class _Inside(Messenger):
+    """Keeps draws inside their support, to whose edge they may round."""
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and not is_subsample(msg):
+            msg["value"] = inside(msg["fn"], msg["value"])
 
 
 def _drawn(run: Trace) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch import distributions as td
 
+from vitools.distributions.rounding import Beyond
 from vitools.families.joint_normal import JointNormal
 from vitools.isolation import seeded
 from vitools.problem import Problem
@@ -64,6 +65,15 @@ class MaskedElements:
             event = (1,) * (values[name].dim() - 1 - kept.dim())
             found[name] = torch.where(kept.reshape(kept.shape + event), values[name], prior[name])
         return found
+
+    def without(self, name: str, shift: Beyond) -> Beyond:
+        """By how much draws lie beyond their values, which masked elements do not."""
+        if name not in self.kept:
+            return shift
+        kept = self.kept[name]
+        event = (1,) * (len(self.problem.latents[name].shape) - kept.dim())
+        own = kept.reshape(kept.shape + event)
+        return {statistic: torch.where(own, by, 0.0) for statistic, by in shift.items()}
 
     def _silenced(self, graph: FactorGraph) -> FactorGraph:
         """The graph without the densities of masked elements."""

@@ -142,7 +142,7 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
     if "simplex_sites" in inspect.signature(rule).parameters:
         arguments["simplex_sites"] = simplex
     try:
-        return rule(_value(site), **arguments)
+        return rule(value_of(site), **arguments)
     except Unsupported as error:
         involved = sorted(
             {s for a in arguments.values() if isinstance(a, Expression) for s in a.sites()}
@@ -181,7 +181,8 @@ def _constant_density(site: TracedSite) -> Expression | None:
     return Expression.constant(site.fn.log_prob(site.observed))
 
 
-def _value(site: TracedSite) -> Expression | Discrete:
+def value_of(site: TracedSite) -> Expression | Discrete:
+    """The latent itself, or the data, harmless where they are masked."""
     if site.is_latent:
         assert site.value is not None
         return site.value

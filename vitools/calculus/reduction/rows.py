@@ -206,10 +206,14 @@ def _collapse_site(site: TracedSite, rows: DistinctRows, plates: dict[str, Plate
     mask = site.mask
     if mask is not None and mask.shape[axis] != 1:
         mask = mask.index_select(axis, rows.representative)
+    reference = site.reference
+    if reference is not None:
+        reference = reference.index_select(axis, rows.representative)
     return replace(
         site,
         shape=tuple(shape),
         batch_shape=tuple(batch),
         mask=mask,
+        reference=reference,
         plates={dim: plates[plate.name] for dim, plate in site.plates.items()},
     )

@@ -55,6 +55,7 @@ class TracedSite:
     scale: float | Tensor  # aligned with the batch shape
     support_size: int = 0
     fn: Any = field(default=None, repr=False)
+    reference: Tensor | None = None  # the value is this plus what the terms call the latent
 
     @property
     def is_latent(self) -> bool:

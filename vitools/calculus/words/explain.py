@@ -11,6 +11,7 @@ from typing import Any
 from vitools.calculus.algebra.term import Unsupported
 from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.chain import is_chain
+from vitools.calculus.blocks.dependence import kept_apart
 from vitools.calculus.blocks.plan import make_blocks
 from vitools.calculus.blocks.single import discrete_batch
 from vitools.calculus.densities.log_joint import (
@@ -24,7 +25,7 @@ from vitools.calculus.model import ConjugateModel
 from vitools.calculus.tracing.alternatives import alternative
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
-from vitools.calculus.words.dependence import in_words, kept_apart
+from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
 from vitools.calculus.words.naming import DataNames
 from vitools.calculus.words.tables import Row, folded, span, table
 from vitools.calculus.words.wording import family, update
@@ -32,6 +33,7 @@ from vitools.errors import NotConjugate
 from vitools.families import FAMILY_OF_PRIOR
 from vitools.isolation import full_plates, isolated, seeded
 from vitools.problem import Problem, check_problem
+from vitools.problem.sites import listed
 
 WIDTH = 100
 """Columns that a reason may take before it is broken."""
@@ -60,11 +62,13 @@ def explain(problem: Problem) -> str:
         1 of 1 latents have closed-form updates.
     """
     check_problem(problem, "explain()")
-    with seeded(0), isolated(problem.params, problem.model), full_plates():
+    isolation = isolated(problem.params, problem.model)
+    with seeded(0), isolation as store, full_plates():
         try:
             conjugate = ConjugateModel(problem.model, problem.args, problem.kwargs)
         except NotConjugate as error:
             return _refusal(problem, error)
+    free = [name for name, value in store["params"].items() if value.requires_grad]
     trace = conjugate.trace
     stated = expected_log_joint(trace)
     names = DataNames(trace, problem.arguments)
@@ -80,6 +84,11 @@ def explain(problem: Problem) -> str:
         f"{in_words(group)}; {_kept_by([trace.sites[name] for name in group], stated.terms)}."
         for group in kept_apart(conjugate.blocks, stated.terms)
     ]
+    switches = conjugate.prior_switches
+    if switches:
+        apart.append(f"{switches_in_words(switches)}; {switches_remedy(switches)}.")
+    if free:
+        apart.append(f"parameters held at the values they have: {listed(free)}; svi() trains them.")
     return "\n".join([table(folded(rows)), *names.legend(), *apart, summary])
 
 

@@ -63,7 +63,7 @@ def khat_estimate(log_weights: Tensor, efficiency: float = 1.0) -> Estimate:
         efficiency: effective sample size over number of draws, for draws of Markov chains.
     """
     log_weights = checked_log_weights(log_weights)
-    if is_constant(log_weights):
+    if differ_by_rounding(log_weights):
         return Estimate(0.0)
     tail = _tail(log_weights.double(), efficiency)
     if len(tail) < FEWEST_IN_TAIL:
@@ -71,6 +71,14 @@ def khat_estimate(log_weights: Tensor, efficiency: float = 1.0) -> Estimate:
     khat, _ = fit_generalized_pareto(tail)
     standard_error = max(1.0 + khat, 0.5) * math.sqrt(len(tail)) / (len(tail) + PRIOR_DRAWS)
     return Estimate(khat, standard_error)
+
+
+def differ_by_rounding(log_weights: Tensor) -> bool:
+    """Whether log weights differ by no more than what is left of the large terms that cancel."""
+    if is_constant(log_weights):
+        return True
+    spread = float(log_weights.max() - log_weights.min())
+    return spread <= math.sqrt(torch.finfo(log_weights.dtype).eps)
 
 
 def checked_log_weights(log_weights: Tensor) -> Tensor:

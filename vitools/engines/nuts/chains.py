@@ -58,7 +58,7 @@ class WhitenedSpace(UnconstrainedSpace):
             torch.ones((), dtype=self.dtype),
         )
         if start is not None:
-            draws = self.from_values(start.sample(200, seed)).to(self.dtype)
+            draws = self.from_values(start.sample(200, seed))
             self.centre = draws.mean(0)
             self.scale = draws.std(0).clamp(min=1e-6)
             self.starts = (draws - self.centre) / self.scale

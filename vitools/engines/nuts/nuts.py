@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
+from vitools.engines.held_params import held_params
 from vitools.engines.loop import Progress, ProgressCallback
 from vitools.engines.nuts import nutpie_chains, pyro_chains
 from vitools.engines.nuts.chains import FEWEST_DRAWS, Chains, LogDensity, Plan, WhitenedSpace
@@ -72,6 +73,7 @@ def nuts(
     if start is not None:
         check_start(problem, start)
     draw_chains = _sampler(sampler)
+    held = held_params(problem, "nuts")
     began = time.perf_counter()
     space = WhitenedSpace(problem, start, seed)
     starts = [space.start_of_chain(i, seed * 1000 + i) for i in range(num_chains)]
@@ -85,6 +87,8 @@ def nuts(
     divergences = chains.divergences
     judged = _judge(rhat, ess, divergences, vectors)
     status = Status.INTERRUPTED if chains.is_interrupted else judged
+    further = f", {divergences} divergences" if divergences else ""
+    further += f", started from {start.engine}" if start is not None else ""
     return DrawsPosterior(
         problem,
         values,
@@ -93,9 +97,7 @@ def nuts(
         divergences=divergences,
         engine="nuts",
         status=status,
-        detail=_mixing_words(rhat, ess)
-        + (f", {divergences} divergences" if divergences else "")
-        + (f", started from {start.engine}" if start is not None else ""),
+        detail="; ".join([_mixing_words(rhat, ess) + further, *held]),
         history=History(),
         seconds=time.perf_counter() - began,
         seed=seed,

@@ -68,7 +68,13 @@ class Compiling:
                 got = ready(*inputs[:end], *noise)
                 # parameter by parameter: small gradients beside large ones count, too
                 allowances = self.ascent.allowances(len(noise[0]) if noise else 1)
-                refuse_other_numbers(expected, got, sizes=self.ascent.sizes, allowances=allowances)
+                refuse_other_numbers(
+                    expected,
+                    got,
+                    sizes=self.ascent.sizes,
+                    allowances=allowances,
+                    rounding=self.ascent.rounding,
+                )
         except (NotInLoops, OSError):
             self.plan = self.decide(loops=False)
             self.how = self.plan.reason
@@ -85,7 +91,7 @@ class Compiling:
             with torch.no_grad(), seeded(0):  # draws inside the graph must be the same for both
                 expected = module(*inputs)
             with torch.no_grad(), seeded(0):
-                refuse_other_numbers(expected, ready(*inputs))
+                refuse_other_numbers(expected, ready(*inputs), rounding=self.ascent.rounding)
         except Exception as reason:  # the compiler's failures share no type
             self._give_up(reason)
             return

@@ -142,7 +142,7 @@ def svi_validated(
         while True:
             seen = looks.steps[-1] if looks.steps else 0
             is_over = bool(seen) and looks.since_best >= patience  # before the run was resumed
-            limit = seen if is_over else min(seen + every, max_steps)
+            limit = seen if is_over else min(seen - seen % every + every, max_steps)
             fit = svi(
                 problem,
                 guide,
@@ -157,7 +157,8 @@ def svi_validated(
             if len(fit.history) > seen or not looks.steps:
                 bound = _bound(fit, validation, objective, num_samples, seed)
                 looks.add(len(fit.history), bound, fit.params["params"])
-                looks.write(best_file)
+                if fit.status is not Status.INTERRUPTED:  # a run that goes on does not look there
+                    looks.write(best_file)
             lost_patience = looks.since_best >= patience
             if lost_patience or limit == max_steps or fit.status is not Status.STOPPED_AT_LIMIT:
                 break

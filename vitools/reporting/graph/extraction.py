@@ -25,6 +25,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from vitools.errors import ModelError
+from vitools.isolation import alone
 from vitools.reporting.graph.record import ModelGraph, Node, Plate, Role
 
 __all__ = ["extract"]
@@ -145,6 +146,7 @@ def _left_as_found() -> Iterator[None]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     store = pyro.get_param_store()
     with (
+        alone(),
         torch.random.fork_rng(devices=devices),
         store.scope(store.get_state()),
         # A site that was moved may stand outside a support which depends on another site.

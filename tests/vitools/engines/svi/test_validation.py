@@ -120,3 +120,26 @@ def test_impossible_options_are_refused():
     problem, vae, validation = problems()
     with pytest.raises(OptionError, match=r"every: expected a multiple of 4.*got 50 and 0"):
         svi_validated(problem, vae.guide, validation, every=50, patience=0)
+
+
+def test_an_interrupted_run_goes_on_with_the_looks_of_one_that_was_not(tmp_path):
+    """A look at where Ctrl-C fell is of the result it gives, not of the run that goes on."""
+
+    def interrupt(step, bound):
+        if step == 60:
+            raise KeyboardInterrupt
+
+    options = {"every": 40, "max_steps": 120, **OPTIONS}
+    problem, vae, validation = problems()
+    whole = svi_validated(problem, vae.guide, validation, **options)
+    options["checkpoint"] = tmp_path / "run"
+    problem, vae, validation = problems()
+    first = svi_validated(problem, vae.guide, validation, callback=interrupt, **options)
+    assert first.steps == [40, 60]
+    problem, vae, validation = problems()
+    resumed = svi_validated(problem, vae.guide, validation, resume=True, **options)
+    assert resumed.steps == whole.steps == [40, 80, 120]
+    assert resumed.bounds == whole.bounds
+    assert resumed.posterior.history.elbo == whole.posterior.history.elbo
+    for name, value in whole.posterior.params["params"].items():
+        assert torch.equal(value.data, resumed.posterior.params["params"][name].data)

@@ -136,6 +136,8 @@ class AdamAscent(Ascent):
             *after, values = self.compiled(*state, self.rate, *self.constants, *part)
             state = AdamState(*after)
             losses += values.tolist()
+        if self.steps_a_call < BLOCK:  # the second call of a block writes where the last block lies
+            state = AdamState(*(part.clone() for part in state))
         return state, losses
 
     def _walk(self, noise: Sequence[Tensor], count: int) -> tuple[AdamState, list[float]]:

@@ -46,6 +46,11 @@ class Ascent:
         return self.gradient.constants if isinstance(self.gradient, FunctionalGraph) else ()
 
     @property
+    def rounding(self) -> float:
+        """Machine epsilon of the coarsest number type that the gradient is computed in."""
+        return self.gradient.rounding if isinstance(self.gradient, FunctionalGraph) else 0.0
+
+    @property
     def unroll(self) -> int:
         """Steps in one compiled program."""
         return 1
@@ -79,7 +84,10 @@ class Ascent:
 
     @abstractmethod
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything a resumed ascent needs, as tensors and as what JSON can hold."""
+        """Everything a resumed ascent needs, as tensors and as what JSON can hold.
+
+        No later step changes any of it.
+        """
 
     @abstractmethod
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
