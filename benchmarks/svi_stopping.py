@@ -34,7 +34,7 @@ import torch
 
 from vitools import Posterior, Problem, Status, svi
 from vitools.engines.loop import iterate
-from vitools.engines.svi.svi_run import Options, Run
+from vitools.engines.svi.svi_run import Options, SviRun
 from vitools.guides import (
     AutoKumaraswamy,
     AutoLogisticNormal,
@@ -130,7 +130,7 @@ class Fixed:
         chosen = Options(1, None, LIMIT, None, None, None, 0, True, seed)
         self.seed, self.done = seed, 0
         with seeded(seed):
-            self.run = Run(problem, guide, chosen, start)
+            self.run = SviRun(problem, guide, chosen, start)
 
     def go(self, steps: int) -> None:
         """On to ``steps`` steps in all."""

@@ -30,7 +30,7 @@ from vitools.calculus.streams.stream_plan import streamed
 from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.calculus.tracing.alternatives import alternative_named
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
-from vitools.errors import ModelError, NotConjugate
+from vitools.errors import ModelError, NotConjugateError
 from vitools.families import FAMILY_OF_PRIOR
 
 State = list[dict[str, Any]]
@@ -216,7 +216,7 @@ class ConjugateModel:
 
 def check_family(site: TracedSite) -> None:
     if site.distribution not in FAMILY_OF_PRIOR:
-        raise NotConjugate(
+        raise NotConjugateError(
             f"latent site {site.name!r}: {site.distribution} has no conjugate family "
             f"({advice(site)})"
         )

@@ -21,7 +21,7 @@ from vitools.cli.options import (
     complete_methods,
 )
 from vitools.errors import (
-    NotConjugate,
+    NotConjugateError,
     NotSupportedError,
     NumericalError,
     OptionError,
@@ -93,7 +93,7 @@ def compare(
 
         written = write(comparison, target, report, origin, seed)
     else:
-        written = write_report(comparison, report, origin=origin, num_draws=draws)
+        written = write_report(comparison, report, origin=origin, num_samples=draws)
     if written or saved:
         print_written([*written, *saved])
     if made.is_interrupted:
@@ -186,7 +186,7 @@ def _start(fits: dict) -> object | None:
 
 
 def _is_refusal(error: Exception) -> bool:
-    return isinstance(error, NotConjugate | NotSupportedError)
+    return isinstance(error, NotConjugateError | NotSupportedError)
 
 
 def _no_answer(failures: dict[str, Exception]) -> Exception:

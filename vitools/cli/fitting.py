@@ -17,7 +17,7 @@ from vitools.cli.options import (
     Seed,
     complete_method,
 )
-from vitools.errors import NotConjugate, NotSupportedError, NumericalError, OptionError
+from vitools.errors import NotConjugateError, NotSupportedError, NumericalError, OptionError
 from vitools.files.atomic import check_folder
 from vitools.posterior import save
 
@@ -55,7 +55,7 @@ def fit(
     try:
         with progress_line(label, quiet) as progress:
             result = chosen.run(target, seed=seed, progress=progress, start=None)
-    except (NotConjugate, NotSupportedError) as error:
+    except (NotConjugateError, NotSupportedError) as error:
         others = [name for name in default_methods(target) if find_method(name) is not chosen]
         raise type(error)(
             f"{str(error).rstrip('.')}. For {model}, try --method with one of: {', '.join(others)}."
@@ -87,7 +87,7 @@ def fit(
         save(result, written[0])
         if draws is not None or not target.held_out:  # of an encoder's, one set for each datum
             written.append(out / "posterior.nc")
-            save_posterior(result, written[-1], seed=seed, num_draws=draws)
+            save_posterior(result, written[-1], seed=seed, num_samples=draws)
         for stem, figure in (target.pictures() if target.pictures else {}).items():
             written.append(out / f"{stem}.png")
             save_figure(figure, written[-1])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vitools.engines.held_params import held_params
-from vitools.engines.loop import ProgressCallback
+from vitools.engines.loop import ProgressCallback, check_progress
 from vitools.errors import NotSupportedError, NumericalError
 from vitools.posterior import Estimate, GridPosterior, Status
 from vitools.problem import Problem, check_problem
@@ -51,6 +51,7 @@ def exact(
         True
     """
     start = time.perf_counter()
+    check_progress(progress)
     check_problem(problem, "exact()")
     problem.refuse_unlisted("exact()")
     space = UnconstrainedSpace(problem)

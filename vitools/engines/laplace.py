@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from vitools.engines.held_params import held_params
-from vitools.engines.loop import Progress, ProgressCallback
+from vitools.engines.loop import Progress, ProgressCallback, check_progress
 from vitools.engines.smooth import dense_hessian, smooth_space
 from vitools.errors import NumericalError, OptionError
 from vitools.posterior.gaussian import GaussianPosterior
@@ -61,6 +61,7 @@ def laplace(
         >>> laplace(Problem(coin.model, torch.tensor([1.0, 1.0, 0.0]))).detail
         "3 Newton steps; log evidence -2.54 by Laplace's formula"
     """
+    check_progress(progress)
     if max_steps < 1:
         raise OptionError(f"expected max_steps ≥ 1, got {max_steps}.")
     began = time.perf_counter()
@@ -135,7 +136,7 @@ class _Surface:
 
         def follow(intermediate_result: Any) -> None:
             self.point, self.steps = self._tensor(intermediate_result.x), self.steps + 1
-            if self.progress is not None:
+            if self.progress:
                 height, seconds = -float(intermediate_result.fun), time.perf_counter() - self.began
                 self.progress(Progress("laplace", self.steps, max_steps, height, seconds))
             if self.is_at_a_bound:

@@ -9,8 +9,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
+from vitools.errors import OptionError
 from vitools.posterior import Status
 
 
@@ -41,7 +42,16 @@ class Progress:
     note: str = ""
 
 
-ProgressCallback = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None] | Literal[False]
+"""Told how a run goes; ``False``, like ``None``, for a run that tells nobody."""
+
+
+def check_progress(progress: object) -> None:
+    """Refuse what is neither a function nor False or None."""
+    if progress is not None and progress is not False and not callable(progress):
+        raise OptionError(
+            f"progress: expected a function of one report, or False for none, got {progress!r}."
+        )
 
 
 def iterate(
@@ -78,7 +88,7 @@ def iterate(
             now = time.perf_counter()
             status = keep(bounds, now - began)
             done += len(bounds)
-            if progress is not None and (now - last_report > 0.2 or status is not None):
+            if progress and (now - last_report > 0.2 or status is not None):
                 report = Progress(engine, done, max_steps, bounds[-1], now - began)
                 progress(report if describe is None else describe(report))
                 last_report = now

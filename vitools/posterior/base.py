@@ -81,8 +81,10 @@ class Posterior(ABC):
     # ---- what each kind of posterior provides ---------------------------------------------
 
     @abstractmethod
-    def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
-        """Draws of all ``problem.drawn``, ``{site: [n, *shape]}``, and log q of each, ``[n]``.
+    def sample_with_log_prob(
+        self, num_samples: int, seed: int = 0
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Draws of all ``problem.drawn``, ``{site: [num_samples, *shape]}``, and log q of each, ``[n]``.
 
         Raises :class:`NotSupportedError` where there is no density (NUTS).
         """
@@ -132,24 +134,33 @@ class Posterior(ABC):
 
     # ---- derived ----------------------------------------------------------------------------
 
-    def sample(self, n: int, seed: int = 0, *, discrete: bool = False) -> dict[str, Tensor]:
-        """``n`` draws ``{site: [n, *shape]}``; with ``discrete``, of the discrete latents too."""
-        check_count(n)
-        values = self._draw(n, seed)
+    def sample(
+        self, num_samples: int, seed: int = 0, *, discrete: bool = False
+    ) -> dict[str, Tensor]:
+        """Draws ``{site: [num_samples, *shape]}``, the same for the same ``seed`` (0 if omitted).
+
+        With ``discrete``, of the discrete latents too.
+        """
+        check_count(num_samples)
+        values = self._draw(num_samples, seed)
         if discrete and self.problem.discrete:
-            values = values | self.problem.sample_discrete(values, seed + 1, num_draws=n)
+            values = values | self.problem.sample_discrete(
+                values, seed + 1, num_samples=num_samples
+            )
         return values
 
-    def _draw(self, n: int, seed: int) -> dict[str, Tensor]:
-        return self.sample_with_log_prob(n, seed)[0]
+    def _draw(self, num_samples: int, seed: int) -> dict[str, Tensor]:
+        return self.sample_with_log_prob(num_samples, seed)[0]
 
-    def log_weights(self, n: int, seed: int = 0) -> Tensor:
-        """log p(x, θ) - log q(θ) at ``n`` draws from q, discrete latents summed out: ``[n]``."""
-        return self.sample_with_log_weights(n, seed)[1]
+    def log_weights(self, num_samples: int, seed: int = 0) -> Tensor:
+        """log p(x, θ) - log q(θ) at ``num_samples`` draws from q, discrete latents summed out: ``[n]``."""
+        return self.sample_with_log_weights(num_samples, seed)[1]
 
-    def sample_with_log_weights(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+    def sample_with_log_weights(
+        self, num_samples: int, seed: int = 0
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Draws as of :meth:`sample_with_log_prob`, and the :meth:`log_weights` of them."""
-        values, log_q = self.sample_with_log_prob(n, seed)
+        values, log_q = self.sample_with_log_prob(num_samples, seed)
         with torch.no_grad():
             return values, self.problem.log_joint(values) - log_q
 
@@ -193,16 +204,16 @@ class Posterior(ABC):
                 f"{nearest(name, self.problem.latents)}"
             )
 
-    def predictive(self, n: int, seed: int = 0) -> dict[str, Tensor]:
-        """``n`` replicated data sets from the posterior predictive, ``{site: [n, *shape]}``.
+    def predictive(self, num_samples: int, seed: int = 0) -> dict[str, Tensor]:
+        """``num_samples`` replicated data sets from the posterior predictive, ``{site: [num_samples, *shape]}``.
 
         Each uses a fresh draw of the latents. A replicated row has new discrete latents of its
         own; discrete latents outside every plate are drawn from the posterior like the rest.
         """
         local = {k for k, site in self.problem.discrete.items() if any(site.plates)}
-        draws = self.sample(n, seed, discrete=len(local) < len(self.problem.discrete))
+        draws = self.sample(num_samples, seed, discrete=len(local) < len(self.problem.discrete))
         kept = {k: v for k, v in draws.items() if k not in local}
-        return self.problem.predictive(kept, seed + 1, num_draws=n)
+        return self.problem.predictive(kept, seed + 1, num_samples=num_samples)
 
     # ---- reading it ------------------------------------------------------------------------------
 
@@ -250,10 +261,10 @@ class BySite(dict[str, Tensor]):
         )
 
 
-def check_count(n: int) -> None:
+def check_count(num_samples: int) -> None:
     """Refuse a number of draws that is no positive integer."""
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise OptionError(f"expected a positive number of draws, got {n!r}.")
+    if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
+        raise OptionError(f"expected a positive number of draws, got {num_samples!r}.")
 
 
 def shorten(name: str, limit: int = 56) -> str:

@@ -127,28 +127,34 @@ class FactorisedPosterior(Posterior):
         """
         return Estimate(self.bound)
 
-    def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+    def sample_with_log_prob(
+        self, num_samples: int, seed: int = 0
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """The density is that of the values, which stand for draws beyond them where they are at
         the edge of their support; :meth:`sample_with_log_weights` weighs the draws themselves.
         """
-        values, _ = self._rounded(n, seed)
+        values, _ = self._rounded(num_samples, seed)
         with torch.no_grad():
-            return values, self.log_prob(values).expand(n)  # no values: all latents are discrete
+            return values, self.log_prob(values).expand(
+                num_samples
+            )  # no values: all latents are discrete
 
-    def sample_with_log_weights(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
-        values, beyond = self._rounded(n, seed)
+    def sample_with_log_weights(
+        self, num_samples: int, seed: int = 0
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        values, beyond = self._rounded(num_samples, seed)
         with torch.no_grad():
-            log_q = self.log_prob(values).expand(n)
+            log_q = self.log_prob(values).expand(num_samples)
             for name, shift in beyond.items():
                 further = beyond_log_prob(self.marginal(name), shift)
-                log_q = log_q + further.reshape((n, -1)).sum(-1)
+                log_q = log_q + further.reshape((num_samples, -1)).sum(-1)
             log_weights = self.problem.log_joint(values, beyond) - log_q
             # no more digits than the model's own terms have
             dtypes = {value.dtype for value in values.values()}
             return values, log_weights.float() if torch.float32 in dtypes else log_weights
 
     def _rounded(self, n: int, seed: int) -> tuple[dict[str, Tensor], dict[str, Beyond]]:
-        """Values of ``n`` draws, and by how much some of the draws lie beyond them."""
+        """Values of ``num_samples`` draws, and by how much some of the draws lie beyond them."""
         check_count(n)
         latents, values, beyond = self.problem.latents, {}, {}
         with seeded(seed), quiet_draws(), torch.no_grad():
@@ -182,7 +188,7 @@ class FactorisedPosterior(Posterior):
         return total.reshape(sample_shape)
 
     def _split(self, factor: Factor, drawn: Tensor) -> dict[str, Tensor]:
-        """A draw ``[n, …]`` of a Gaussian block as ``{site: [n, *shape]}``."""
+        """A draw ``[n, …]`` of a Gaussian block as ``{site: [num_samples, *shape]}``."""
         if not factor.is_block:
             return {factor.sites[0]: drawn}
         out, start = {}, 0

@@ -47,10 +47,21 @@ class GuidePosterior(Posterior):
         problem: the fitted problem.
         guide: a Pyro guide called with the problem's arguments.
         params: state of a parameter store holding the fitted values of guide and model.
+        validation: the bound of other data after so many steps, in nats, where a run was watched by
+            one (:func:`~vitools.svi_validated`).
     """
 
-    def __init__(self, problem: Problem, guide: Any, params: ParamState, **common: Any) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        guide: Any,
+        params: ParamState,
+        *,
+        validation: Mapping[int, float] | None = None,
+        **common: Any,
+    ) -> None:
         super().__init__(problem.with_params(snapshot(params)), **common)
+        self.validation = dict(validation or {})
         self.guide = guide
         self.params = self.problem.params
         bytes_per_draw = 8 * sum(site.shape.numel() for site in problem.latents.values())
@@ -71,8 +82,10 @@ class GuidePosterior(Posterior):
             run = poutine.trace(guide).get_trace(*self.problem.args, **self.problem.kwargs)
             return run, guide_log_density(run, without=self.problem.discrete)
 
-    def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
-        check_count(n)
+    def sample_with_log_prob(
+        self, num_samples: int, seed: int = 0
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        check_count(num_samples)
         with seeded(0), torch.no_grad():
             self._refuse_unusable(self._run_guide()[0])
 
@@ -81,7 +94,7 @@ class GuidePosterior(Posterior):
             return {k: run.nodes[k]["value"] for k in self.problem.drawn}, log_q
 
         with seeded(seed), torch.no_grad():
-            return self._sampling(once, torch.zeros(n), randomness="different")
+            return self._sampling(once, torch.zeros(num_samples), randomness="different")
 
     def _refuse_unusable(self, run: Trace) -> None:
         drawn = _drawn(run)
@@ -176,6 +189,7 @@ class GuidePosterior(Posterior):
         meta = {
             "guide": f"{kind.__module__}:{kind.__qualname__}",
             "options": getattr(self.guide, "options", {}),
+            "validation": list(self.validation.items()),
         }
         return {k: v.detach() for k, v in self.params["params"].items()}, meta
 
@@ -195,7 +209,8 @@ class GuidePosterior(Posterior):
                 f"{expected}. Pass guide= as it was when the fit was made."
             )
         params["params"] = {k: torch.nn.Parameter(v) for k, v in saved.tensors.items()}
-        return cls(saved.problem, made, params, **saved.common)
+        looks = dict(saved.meta.get("validation", ()))
+        return cls(saved.problem, made, params, validation=looks, **saved.common)
 
 
 class _Inside(Messenger):

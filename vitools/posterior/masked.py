@@ -38,7 +38,7 @@ class MaskedElements:
         self.problem, self.kept = problem, dict(kept)
 
     def log_prob(self, flat: Values) -> Tensor:
-        """log p(masked | rest, data) of values ``{site: [n, *shape]}``: ``[n]``."""
+        """log p(masked | rest, data) of values ``{site: [num_samples, *shape]}``: ``[n]``."""
 
         def once(draw: Mapping[str, Tensor]) -> Tensor:
             graph = self.problem.factors(draw)
@@ -46,7 +46,7 @@ class MaskedElements:
 
         return self.problem.map_draws(once, flat)
 
-    def drawn(self, values: Values, n: int, seed: int) -> Values:
+    def drawn(self, values: Values, num_samples: int, seed: int) -> Values:
         """The sites of ``values`` with masked elements, drawn given the rest."""
         given = {name: value for name, value in values.items() if name not in self.kept}
         if self.problem.discrete:
@@ -54,12 +54,12 @@ class MaskedElements:
                 given |= draw_sites(
                     self.problem.discrete,
                     values,
-                    n,
+                    num_samples,
                     self.problem.map_draws,
                     lambda draw: self._silenced(self.problem.factors(draw)),
                 )
             given = {name: value for name, value in given.items() if name not in self.kept}
-        prior = self.problem._forward(given, n, seed, tuple(self.kept))
+        prior = self.problem._forward(given, num_samples, seed, tuple(self.kept))
         found = {}
         for name, kept in self.kept.items():
             event = (1,) * (values[name].dim() - 1 - kept.dim())

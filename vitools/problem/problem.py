@@ -210,16 +210,16 @@ class Problem(BoundModel):
 
     # ---- draws -------------------------------------------------------------------------
 
-    def prior(self, num_draws: int, seed: int = 0) -> dict[str, Tensor]:
-        """Draws of all latents from the prior, ``{site: [num_draws, *shape]}``."""
-        return self._forward({}, num_draws, seed, self.latents)
+    def prior(self, num_samples: int, seed: int = 0) -> dict[str, Tensor]:
+        """Draws of all latents from the prior, ``{site: [num_samples, *shape]}``."""
+        return self._forward({}, num_samples, seed, self.latents)
 
-    def starting_draws(self, num_draws: int, seed: int = 0) -> dict[str, Tensor]:
+    def starting_draws(self, num_samples: int, seed: int = 0) -> dict[str, Tensor]:
         """Like :meth:`prior`, with any value of the support where the prior is improper."""
-        return self._forward({}, num_draws, seed, self.latents, stand_ins=True)
+        return self._forward({}, num_samples, seed, self.latents, stand_ins=True)
 
     def predictive(
-        self, samples: Mapping[str, Tensor], seed: int = 0, *, num_draws: int = 1
+        self, samples: Mapping[str, Tensor], seed: int = 0, *, num_samples: int = 1
     ) -> dict[str, Tensor]:
         """Replicated data, one data set per draw: ``{observed site: [n, *shape]}``.
 
@@ -228,11 +228,11 @@ class Problem(BoundModel):
         ``samples`` from the prior this is the prior predictive.
 
         Args:
-            num_draws: number of data sets where ``samples`` is empty.
+            num_samples: number of data sets where ``samples`` is empty.
         """
         flat, sample_shape = self.checked_draws(samples, complete=False)
         if not flat:
-            sample_shape = torch.Size([num_draws])
+            sample_shape = torch.Size([num_samples])
         wanted = (*self.observed, *self.deterministics)
         drawn = self._forward(flat, sample_shape.numel(), seed, wanted)
         return {k: v.reshape(sample_shape + v.shape[1:]) for k, v in drawn.items()}
@@ -264,19 +264,19 @@ class Problem(BoundModel):
         return found
 
     def sample_discrete(
-        self, values: Mapping[str, Tensor], seed: int = 0, *, num_draws: int | None = None
+        self, values: Mapping[str, Tensor], seed: int = 0, *, num_samples: int | None = None
     ) -> dict[str, Tensor]:
         """Discrete latents drawn from p(z | θ, x) exactly: ``{site: [*S, *shape]}``.
 
         Args:
             values: every latent in :attr:`drawn`; others that are given are kept.
-            num_draws: number of draws where ``values`` is empty (a model of discrete latents only).
+            num_samples: number of draws where ``values`` is empty (a model of discrete latents only).
         """
         flat, sample_shape = self.checked_draws(values)
-        if not flat and num_draws is not None:
-            sample_shape = torch.Size([num_draws])
+        if not flat and num_samples is not None:
+            sample_shape = torch.Size([num_samples])
         with seeded(seed), torch.no_grad():
-            drawn = draw_sites(self.discrete, flat, num_draws, self.map_draws, self.factors)
+            drawn = draw_sites(self.discrete, flat, num_samples, self.map_draws, self.factors)
         return {
             name: drawn[name].reshape(sample_shape + self.latents[name].shape)
             for name in self.discrete

@@ -21,7 +21,7 @@ from vitools.calculus.algebra.term import Atom, Constant, Gather, Index, Term, U
 from vitools.calculus.densities import DISCRETE_VALUES, RULES
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
-from vitools.errors import NotConjugate
+from vitools.errors import NotConjugateError
 from vitools.families import FAMILY_OF_PRIOR
 
 
@@ -114,12 +114,12 @@ def _site_terms(
 
 
 def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
-    """The site's log density as an expression, or NotConjugate."""
+    """The site's log density as an expression, or NotConjugateError."""
     if site.distribution not in RULES:
         constant = _constant_density(site)
         if constant is not None:
             return constant
-        raise NotConjugate(
+        raise NotConjugateError(
             f"site {site.name!r}: {site.distribution} has no closed-form rule ({advice(site)})"
         )
     arguments: dict[str, Any] = {}
@@ -129,7 +129,7 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
         if isinstance(argument, Refusal):
             parents = ", ".join(repr(parent) for parent in sorted(argument.sites))
             of = "" if site.distribution == "Unit" else f" of {site.distribution}"
-            raise NotConjugate(
+            raise NotConjugateError(
                 f"site {site.name!r}: parameter {name!r}{of} depends on latent {parents} through an "
                 f"operation without closed form: {argument.reason}"
             )
@@ -148,7 +148,7 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
             {s for a in arguments.values() if isinstance(a, Expression) for s in a.sites()}
         )
         listed = ", ".join(repr(parent) for parent in involved) or "its parameters"
-        raise NotConjugate(
+        raise NotConjugateError(
             f"site {site.name!r}: {site.distribution} is not conjugate to {listed}: "
             f"its log density needs {error}"
         ) from error

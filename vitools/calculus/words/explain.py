@@ -29,7 +29,7 @@ from vitools.calculus.words.dependence import in_words, switches_in_words, switc
 from vitools.calculus.words.naming import DataNames
 from vitools.calculus.words.tables import Row, folded, span, table
 from vitools.calculus.words.wording import family, update
-from vitools.errors import NotConjugate
+from vitools.errors import NotConjugateError
 from vitools.families import FAMILY_OF_PRIOR
 from vitools.isolation import full_plates, isolated, seeded
 from vitools.problem import Problem, check_problem
@@ -66,7 +66,7 @@ def explain(problem: Problem) -> str:
     with seeded(0), isolation as store, full_plates():
         try:
             conjugate = ConjugateModel(problem.model, problem.args, problem.kwargs)
-        except NotConjugate as error:
+        except NotConjugateError as error:
             return _refusal(problem, error)
     free = [name for name, value in store["params"].items() if value.requires_grad]
     trace = conjugate.trace
@@ -119,11 +119,11 @@ def _updates(
     ]
 
 
-def _refusal(problem: Problem, error: NotConjugate) -> str:
+def _refusal(problem: Problem, error: NotConjugateError) -> str:
     """The updates of the sites that have one, given the others; and why those have none."""
     try:
         trace = trace_model(problem.model, problem.args, problem.kwargs)
-    except NotConjugate as raised:
+    except NotConjugateError as raised:
         return f"no latent has a closed-form update: {raised}"
     faults, unstated = _faults(trace, error)
     sites = {n: s for n, s in trace.sites.items() if s.is_latent}
@@ -148,7 +148,7 @@ def _refusal(problem: Problem, error: NotConjugate) -> str:
     return "\n".join([table(folded(rows)), *names.legend(), summary])
 
 
-def _faults(trace: ModelTrace, error: NotConjugate) -> tuple[dict[str, str], set[str]]:
+def _faults(trace: ModelTrace, error: NotConjugateError) -> tuple[dict[str, str], set[str]]:
     """Why latents have no update, and the sites whose density is no sum of terms."""
     simplex = frozenset(n for n, s in trace.sites.items() if s.distribution == "Dirichlet")
     faults: dict[str, str] = {}
@@ -156,7 +156,7 @@ def _faults(trace: ModelTrace, error: NotConjugate) -> tuple[dict[str, str], set
     for site in trace.sites.values():
         try:
             log_density(site, simplex)
-        except (NotConjugate, Unsupported) as raised:
+        except (NotConjugateError, Unsupported) as raised:
             unstated.add(site.name)
             for name in {*_sites_in(site), *([site.name] if site.is_latent else [])}:
                 faults.setdefault(name, str(raised))

@@ -15,10 +15,10 @@ from vitools.calculus.blocks.dependence import PriorSwitch, kept_apart
 from vitools.calculus.start.initialise import initialise as start_model
 from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
-from vitools.engines.cavi.coordinate_ascent import Ascent, Run, Schedule
+from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Schedule
 from vitools.engines.cavi.outcome import factors as factors_of
 from vitools.engines.held_params import held_params
-from vitools.engines.loop import ProgressCallback
+from vitools.engines.loop import ProgressCallback, check_progress
 from vitools.engines.start_values import Start, StartMoments, read_start
 from vitools.errors import NotSupportedError, OptionError, VitoolsWarning, callers_level
 from vitools.isolation import full_plates, isolated
@@ -87,7 +87,7 @@ def cavi(
         A :class:`~vitools.posterior.FactorisedPosterior`.
 
     Raises:
-        NotConjugate: a site has no closed-form update; the message names it and says why.
+        NotConjugateError: a site has no closed-form update; the message names it and says why.
 
     Example:
         >>> import pyro, torch
@@ -101,10 +101,11 @@ def cavi(
         >>> round(float(fit.mean()["p"]), 4), str(fit.elbo())
         (0.6, '-2.48 (exact)')
     """
+    check_progress(progress)
     _check_options(max_sweeps, tol, restarts, inner_sweeps, warmup_sweeps, seed)
     _check_lists(joint=joint, factorised=factorised, order=order, inner=inner)
     began = time.perf_counter()
-    runs: list[Run] = []
+    runs: list[CaviRun] = []
     check_problem(problem, "cavi()")
     problem.refuse_unlisted("cavi()")
     begin = read_start(problem, start, "cavi", WORDS)
@@ -132,7 +133,7 @@ def cavi(
         interrupted = False
         try:
             while seeds and not interrupted:
-                ascent = Ascent(model, seeds, schedule, initialise)
+                ascent = CoordinateAscent(model, seeds, schedule, initialise)
                 seeds = seeds[ascent.count :]
                 status = ascent.run(progress, began)
                 runs += ascent.runs(status)
@@ -203,7 +204,7 @@ def _warn_of_switches(problem: Problem, switches: Sequence[PriorSwitch]) -> None
         )
 
 
-def _detail(best: Run, runs: Sequence[Run], restarts: int) -> str:
+def _detail(best: CaviRun, runs: Sequence[CaviRun], restarts: int) -> str:
     words = f"{len(best.history)} sweeps"
     if restarts > 1:
         bounds = [run.bound for run in runs]

@@ -49,7 +49,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Run:
+class CaviRun:
     """One start and where it led."""
 
     state: State
@@ -74,7 +74,7 @@ class Reached:
     rows: int
 
 
-class Ascent:
+class CoordinateAscent:
     """As many of the starts as go well together.
 
     Args:
@@ -121,7 +121,7 @@ class Ascent:
             began=began,
         )
 
-    def runs(self, status: Status) -> list[Run]:
+    def runs(self, status: Status) -> list[CaviRun]:
         """All runs that made a sweep; those that were not finished have the given status."""
         at = self.reached
         if not at.rows:
@@ -131,10 +131,10 @@ class Ascent:
             rows = [(bounds[number], s) for s, bounds in self.rows[: at.rows] if number in bounds]
             history = History.of_rows(rows)
             if number in at.finished:
-                found.append(Run(at.finished[number], Status.CONVERGED, history))
+                found.append(CaviRun(at.finished[number], Status.CONVERGED, history))
             else:
                 state = one(at.state, at.active.index(number), len(at.active))
-                found.append(Run(state, status, history))
+                found.append(CaviRun(state, status, history))
         return found
 
     # ---- steps -----------------------------------------------------------------------------

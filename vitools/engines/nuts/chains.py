@@ -19,7 +19,7 @@ LogDensity = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChainPlan:
     """How long to run: ``report`` is told the number of transitions done, warm-up included."""
 
     num_samples: int

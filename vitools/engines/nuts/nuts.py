@@ -7,9 +7,9 @@ from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
 from vitools.engines.held_params import held_params
-from vitools.engines.loop import Progress, ProgressCallback
+from vitools.engines.loop import Progress, ProgressCallback, check_progress
 from vitools.engines.nuts import nutpie_chains, pyro_chains
-from vitools.engines.nuts.chains import FEWEST_DRAWS, Chains, LogDensity, Plan, WhitenedSpace
+from vitools.engines.nuts.chains import FEWEST_DRAWS, ChainPlan, Chains, LogDensity, WhitenedSpace
 from vitools.engines.preflight.preflight import check_start
 from vitools.errors import NotSupportedError, OptionError
 from vitools.graphs.compiled import Compile
@@ -59,6 +59,7 @@ def nuts(
         >>> fit.status.label
         'sampled'
     """
+    check_progress(progress)
     if min(num_samples, num_warmup, num_chains) < 1:
         raise OptionError("expected num_samples, num_warmup and num_chains of at least 1.")
     if num_samples < FEWEST_DRAWS:
@@ -78,7 +79,7 @@ def nuts(
     space = WhitenedSpace(problem, start, seed)
     starts = [space.start_of_chain(i, seed * 1000 + i) for i in range(num_chains)]
     total = num_chains * (num_warmup + num_samples)
-    plan = Plan(num_samples, num_warmup, seed, _reporter(progress, total, began))
+    plan = ChainPlan(num_samples, num_warmup, seed, _reporter(progress, total, began))
     density = space.log_density_and_gradient(compile, total * EVALUATIONS)
     chains = draw_chains(density, starts, plan)
     vectors = space.centre + space.scale * chains.draws
@@ -104,7 +105,7 @@ def nuts(
     )
 
 
-def _sampler(name: str) -> Callable[[LogDensity, list[Tensor], Plan], Chains]:
+def _sampler(name: str) -> Callable[[LogDensity, list[Tensor], ChainPlan], Chains]:
     if name not in SAMPLERS:
         raise OptionError(
             f"sampler: expected one of {', '.join(SAMPLERS)}, got {name!r}."
@@ -122,7 +123,7 @@ def _sampler(name: str) -> Callable[[LogDensity, list[Tensor], Plan], Chains]:
 
 def _reporter(progress: ProgressCallback | None, total: int, began: float) -> Callable[[int], None]:
     def report(done: int) -> None:
-        if progress is not None:
+        if progress:
             seconds = time.perf_counter() - began
             progress(Progress("nuts", done, total, float("nan"), seconds))
 

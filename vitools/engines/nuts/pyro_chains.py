@@ -12,14 +12,14 @@ import torch
 from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
-from vitools.engines.nuts.chains import Chains, LogDensity, Plan
+from vitools.engines.nuts.chains import ChainPlan, Chains, LogDensity
 from vitools.isolation import seeded
 
 DRAWS_PER_COORDINATE = 10
 """Warm-up transitions for each coordinate from which on a dense mass matrix can be learnt."""
 
 
-def sample(density: LogDensity, starts: list[Tensor], plan: Plan) -> Chains:
+def sample(density: LogDensity, starts: list[Tensor], plan: ChainPlan) -> Chains:
     """One chain after another, each from its start and with a seed of its own."""
     potential = _potential(density)
     is_dense = plan.num_warmup >= DRAWS_PER_COORDINATE * len(starts[0])
@@ -52,7 +52,7 @@ def sample(density: LogDensity, starts: list[Tensor], plan: Plan) -> Chains:
 class _Chain:
     """Keeps the draws of a chain as they come and counts its transitions from ``done``."""
 
-    def __init__(self, plan: Plan, done: int) -> None:
+    def __init__(self, plan: ChainPlan, done: int) -> None:
         self.plan, self.done = plan, done
         self.drawn: list[Tensor] = []
         self.divergences = 0

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from vitools.engines.svi.optimisers.ascent import BLOCK, Ascent
+from vitools.engines.svi.optimisers.ascent import BLOCK, GradientAscent
 from vitools.errors import VitoolsWarning, callers_level, first_words
-from vitools.graphs.compiled import Compile, Plan, plan
+from vitools.graphs.compiled import Compile, CompilePlan, plan
 from vitools.graphs.functional import FunctionalGraph, refuse_other_numbers
 from vitools.graphs.inductor import CompilingBeside, compile_graph
 from vitools.graphs.loops import NotInLoops, compile_loops
@@ -29,7 +29,7 @@ class Compiling:
     def __init__(
         self,
         option: Compile,
-        ascent: Ascent,
+        ascent: GradientAscent,
         max_steps: int,
         draw: Callable[[], list[Tensor]],
         subject: str,
@@ -104,7 +104,7 @@ class Compiling:
 
     def _give_up(self, reason: Exception) -> None:
         self.how = f"not compiled: {first_words(reason)}"
-        self.plan = Plan(None, self.how)
+        self.plan = CompilePlan(None, self.how)
         warnings.warn(
             f"{self.subject} could not be compiled and goes on uncompiled: {first_words(reason)}",
             VitoolsWarning,

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from pyro.optim import PyroOptim
 
-from vitools.engines.loop import Progress, ProgressCallback, iterate
+from vitools.engines.loop import Progress, ProgressCallback, check_progress, iterate
 from vitools.engines.objectives import Objective
 from vitools.engines.svi.checkpoint import Checkpoint
 from vitools.engines.svi.optimisers.adam_settings import Adam
 from vitools.engines.svi.optimisers.natural import NaturalGradient
 from vitools.engines.svi.optimisers.optimizer_ascent import OptimizerFactory
 from vitools.engines.svi.starts import Start
-from vitools.engines.svi.svi_run import Options, Run
+from vitools.engines.svi.svi_run import Options, SviRun
 from vitools.errors import OptionError
 from vitools.graphs.compiled import Compile
 from vitools.isolation import seeded, snapshot
@@ -112,6 +112,7 @@ def svi(
         >>> fit.status.label
         'converged'
     """
+    check_progress(progress)
     if num_particles < 1 or max_steps < 1:
         raise OptionError(
             f"expected num_particles ≥ 1 and max_steps ≥ 1, got {num_particles} and {max_steps}."
@@ -144,7 +145,7 @@ def svi(
         seed,
     )
     with seeded(seed):
-        run = Run(problem, guide, options, start)
+        run = SviRun(problem, guide, options, start)
         try:
             status = _ascend(run, checkpoint, resume, progress, callback, began)
         finally:
@@ -180,7 +181,7 @@ def _check_optimizer(optimizer: Any) -> None:
 
 
 def _ascend(
-    run: Run,
+    run: SviRun,
     checkpoint: str | Path | None,
     resume: bool,
     progress: ProgressCallback | None,

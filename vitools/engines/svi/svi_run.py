@@ -18,7 +18,7 @@ from vitools.engines.svi.compiling import Compiling
 from vitools.engines.svi.culprit import find_bad_gradient, find_culprit
 from vitools.engines.svi.optimisers.adam import AdamAscent
 from vitools.engines.svi.optimisers.adam_settings import Adam
-from vitools.engines.svi.optimisers.ascent import BLOCK, Ascent
+from vitools.engines.svi.optimisers.ascent import BLOCK, GradientAscent
 from vitools.engines.svi.optimisers.gradient import EagerGradient, recorded_gradient
 from vitools.engines.svi.optimisers.natural import NaturalGradient
 from vitools.engines.svi.optimisers.optimizer_ascent import OptimizerAscent, OptimizerFactory
@@ -64,7 +64,7 @@ class Kept(NamedTuple):
     """What the stopping rule said."""
 
 
-class Run:
+class SviRun:
     """Parameters, ascent, stopping rule and bounds, and when to compile.
 
     Steps work on these; after each block all is kept, by one assignment, in a record. What outlives
@@ -128,7 +128,7 @@ class Run:
             return self.ascent.metric
         return None
 
-    def _ascent(self) -> Ascent:
+    def _ascent(self) -> GradientAscent:
         optimizer, clip = self.options.optimizer or Adam(), self.options.clip_norm
         rate = self.options.learning_rate
         if rate is None:

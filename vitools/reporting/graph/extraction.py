@@ -26,7 +26,7 @@ from torch import Tensor
 
 from vitools.errors import ModelError
 from vitools.isolation import alone
-from vitools.reporting.graph.record import ModelGraph, Node, Plate, Role
+from vitools.reporting.graph.record import DrawnPlate, ModelGraph, Node, Role
 
 __all__ = ["extract"]
 
@@ -54,7 +54,7 @@ def extract(
     >>> graph.edges
     (('mu', 'y'),)
     >>> graph.plates
-    (Plate(name='rows', size=3, nodes=('y',)),)
+    (DrawnPlate(name='rows', size=3, nodes=('y',)),)
     """
 
     def run(held: Mapping[str, Tensor]) -> dict[str, dict]:
@@ -109,7 +109,7 @@ def extract(
     return ModelGraph(
         tuple(nodes),
         tuple(edges),
-        tuple(Plate(name, sizes[name], tuple(members[name])) for name in plates),
+        tuple(DrawnPlate(name, sizes[name], tuple(members[name])) for name in plates),
     )
 
 

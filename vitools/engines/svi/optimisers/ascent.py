@@ -20,7 +20,7 @@ from vitools.graphs.functional import FunctionalGraph
 BLOCK = 4
 
 
-class Ascent:
+class GradientAscent:
     """What every ascent has: averages of its iterates, over a stage or over its tail."""
 
     values: list[Tensor]

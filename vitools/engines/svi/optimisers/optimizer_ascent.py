@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.nn import Parameter
 
-from vitools.engines.svi.optimisers.ascent import Ascent
+from vitools.engines.svi.optimisers.ascent import GradientAscent
 from vitools.engines.svi.optimisers.gradient import EagerGradient
 from vitools.graphs.functional import FunctionalGraph
 
 OptimizerFactory = Callable[[Iterable[Parameter]], torch.optim.Optimizer]
 
 
-class OptimizerAscent(Ascent):
+class OptimizerAscent(GradientAscent):
     """The parameters themselves, changed in place step by step."""
 
     def __init__(
