@@ -2,10 +2,12 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PLAIN  := .venv-plain
+INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP    := $(BIN)/python $(INSTALL)
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow lint docs clean
+.PHONY: demo test test-slow test-plain lint docs clean
 
 demo: $(VENV)/.installed  ## the main job: compare methods on the two dice, write report/
 	$(BIN)/vitools compare two-dice --report report
@@ -15,6 +17,11 @@ test: $(VENV)/.installed-dev  ## the default suite
 
 test-slow: $(VENV)/.installed-dev  ## what takes minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+
+test-plain: $(PLAIN)/.installed  ## what an ordinary install without any extra does, outside of this folder
+	rm -rf build
+	$(PLAIN)/bin/python $(INSTALL) --no-deps --force-reinstall .
+	cd tests/plain && OMP_NUM_THREADS=1 ../../$(PLAIN)/bin/pytest --confcutdir=. -m plain
 
 lint: $(VENV)/.installed-dev  ## style, then types against an ordinary install (mypy reads no editable one)
 	$(BIN)/ruff check .
@@ -29,11 +36,11 @@ docs: $(VENV)/.installed  ## redraw the graphs of the derivations
 	$(BIN)/vitools draw vae --out docs/derivations/vae_graph.svg
 
 clean:
-	rm -rf $(VENV) .typecheck build *.egg-info report .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PLAIN) .typecheck build *.egg-info report .pytest_cache .mypy_cache .ruff_cache
 
-$(BIN)/python:
+$(BIN)/python $(PLAIN)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "vitools needs Python 3.11 or newer; try make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@:/bin/python=)
 
 $(VENV)/.installed: $(BIN)/python $(SOURCES)
 	$(PIP) -e .
@@ -42,3 +49,7 @@ $(VENV)/.installed: $(BIN)/python $(SOURCES)
 $(VENV)/.installed-dev: $(BIN)/python $(SOURCES)
 	$(PIP) -e '.[dev]'
 	touch $@ $(VENV)/.installed
+
+$(PLAIN)/.installed: $(PLAIN)/bin/python $(SOURCES)
+	$(PLAIN)/bin/python $(INSTALL) . pytest
+	touch $@

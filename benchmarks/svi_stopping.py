@@ -34,7 +34,7 @@ import torch
 
 from vitools import Posterior, Problem, Status, svi
 from vitools.engines.loop import iterate
-from vitools.engines.svi.svi_run import Options, Run
+from vitools.engines.svi.svi_run import Options, SviRun
 from vitools.guides import (
     AutoKumaraswamy,
     AutoLogisticNormal,
@@ -128,20 +128,22 @@ class Fixed:
     def __init__(self, problem: Problem, guide: Any, seed: int, **options: Any) -> None:
         start = options.get("start")
         chosen = Options(1, None, LIMIT, None, None, None, 0, True, seed)
-        self.seed = seed
+        self.seed, self.done = seed, 0
         with seeded(seed):
-            self.run = Run(problem, guide, chosen, start)
+            self.run = SviRun(problem, guide, chosen, start)
 
     def go(self, steps: int) -> None:
         """On to ``steps`` steps in all."""
         with seeded(self.seed):
             iterate(
                 self.run.advance,
-                lambda step, elbo: None,
+                lambda bounds, seconds: None,
                 max_steps=steps,
                 engine="svi",
-                history=self.run.history,
+                done=self.done,
+                began=0.0,
             )
+        self.done = steps
 
     def shorten(self) -> None:
         """A fifth of the step size, as the rule does."""

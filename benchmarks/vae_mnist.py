@@ -41,7 +41,7 @@ from vitools.data import read_idx
 from vitools.engines import Stages
 from vitools.engines.objectives import ImportanceWeighted
 from vitools.engines.svi.optimisers.ascent import BLOCK
-from vitools.engines.svi.svi_run import Options, Run
+from vitools.engines.svi.svi_run import Options, SviRun
 from vitools.files.archive import read_archive, write_archive
 from vitools.isolation import isolated, seeded
 from vitools.models.hierarchical_vae import HierarchicalVAE
@@ -118,7 +118,7 @@ class Training:
         chosen = Options(
             1, objective, self.ends[-1], RATE, optimizer, None, 0, options.compile, options.seed
         )
-        self.run = Run(Problem(model, self.images, BATCH), guide, chosen, None)
+        self.run = SviRun(Problem(model, self.images, BATCH), guide, chosen, None)
         self.done, self.seconds = 0, 0.0
         self.recent: list[float] = []
         self.bounds: list[float] = []

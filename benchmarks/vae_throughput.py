@@ -28,7 +28,7 @@ from torch import Tensor
 from vitools import Problem
 from vitools.engines.objectives import Elbo
 from vitools.engines.svi.optimisers.ascent import BLOCK
-from vitools.engines.svi.svi_run import Options, Run
+from vitools.engines.svi.svi_run import Options, SviRun
 from vitools.isolation import isolated, seeded
 from vitools.models.vae import VAE
 
@@ -46,7 +46,7 @@ def by_vitools(images: Tensor, batch: int, *, analytic_kl: bool, how: bool) -> S
     objective = Elbo(analytic_kl=analytic_kl)
     options = Options(1, objective, limit, RATE, None, None, 0, how, 0)
     with isolated():
-        run = Run(Problem(vae.model, images, batch), vae.guide, options, None)
+        run = SviRun(Problem(vae.model, images, batch), vae.guide, options, None)
 
     def steps(count: int) -> None:
         with seeded(0):

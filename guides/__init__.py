@@ -10,6 +10,11 @@ from vitools.guides.mean_field.mean_field import (
     AutoMeanField,
 )
 
+AutoNormal = AutoMeanField
+"""Pyro's name of :class:`AutoMeanField`."""
+AutoMultivariateNormal = AutoMultivariate
+"""Pyro's name of :class:`AutoMultivariate`."""
+
 __all__ = [
     "Amortized",
     "AutoDirichlet",
@@ -18,4 +23,6 @@ __all__ = [
     "AutoLogisticNormal",
     "AutoMeanField",
     "AutoMultivariate",
+    "AutoMultivariateNormal",
+    "AutoNormal",
 ]

@@ -57,14 +57,14 @@ class PriorCentredGuide(AutoGuide):
     def _start_at(self, draws: Mapping[str, Tensor], sites: Mapping[str, LatentSite]) -> None:
         """Set the parameters to match ``draws``, whose moments are those of ``sites``."""
 
-    def initialise_from(self, fit: Any, num_draws: int = 1000, seed: int = 0) -> None:
+    def initialise_from(self, fit: Any, num_samples: int = 1000, seed: int = 0) -> None:
         """Move to the moments of another fit of the same model.
 
         Args:
             fit: has ``sample(n, seed) -> {site: draws}`` or ``marginal(site)``, a distribution.
                 Sites it lacks stay where they are. A guide that has not seen its model run sees it
                 on the fit's own ``problem``.
-            num_draws: how many of its draws to match (fewer where a site is very large).
+            num_samples: how many of its draws to match (fewer where a site is very large).
             seed: of the draws.
         """
         problem = getattr(fit, "problem", None)
@@ -72,7 +72,7 @@ class PriorCentredGuide(AutoGuide):
             self._setup_prototype(*problem.args, **problem.kwargs)
         self._require_set_up()
         sites = self._latent_sites
-        count = min([num_draws, *(draws_per_site(site.mean) for site in sites.values())])
+        count = min([num_samples, *(draws_per_site(site.mean) for site in sites.values())])
         with seeded(seed), torch.no_grad():
             if hasattr(fit, "sample"):
                 drawn = dict(fit.sample(count, seed))

@@ -57,7 +57,7 @@ class Parameter:
     event_dim: int
 
 
-class Family(ABC):
+class GuideFamily(ABC):
     """q of one site.
 
     ``init_scale``, where given, is the starting standard deviation as a multiple of the prior's;

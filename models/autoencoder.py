@@ -40,6 +40,20 @@ CORRUPTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
 }
 
 
+class Corruption(torch.nn.Module):
+    """Noise for training: in evaluation mode the images pass as they are.
+
+    :param kind: one of :data:`CORRUPTIONS`.
+    """
+
+    def __init__(self, kind: str, strength: float) -> None:
+        super().__init__()
+        self.kind, self.strength = kind, strength
+
+    def forward(self, images: Tensor) -> Tensor:
+        return CORRUPTIONS[self.kind](images, self.strength) if self.training else images
+
+
 class Autoencoder(DeepModel):
     """An autoencoder with multilayer perceptrons; denoising where a corruption is given.
 
@@ -89,6 +103,7 @@ class Autoencoder(DeepModel):
         self.likelihood = likelihood
         self.corruption = corruption
         self.strength = strength
+        self.noise = Corruption(corruption, strength) if corruption else torch.nn.Identity()
         generator = torch.Generator().manual_seed(seed)
         self.encoder = multilayer_perceptron(num_pixels, code_dim, hidden, generator)
         decoder = find_decoder(likelihood)(num_pixels, code_dim, hidden[::-1], generator)
@@ -110,9 +125,7 @@ class Autoencoder(DeepModel):
 
     def corrupt(self, images: Tensor) -> Tensor:
         """The images as the encoder sees them in training, by torch's global generator."""
-        if self.corruption is None:
-            return images
-        return CORRUPTIONS[self.corruption](images, self.strength)
+        return self.noise(images)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ ORDER = {
         {"alternatives"},
     ],
     "vitools.engines": [
-        {"loop", "smooth", "objectives"},
+        {"loop", "smooth", "objectives", "held_params", "start_values"},
         {"preflight"},
         {"cavi", "svi", "nuts", "dadvi", "laplace", "exact", "hand_derived"},
     ],

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
         exact,
         laplace,
         nuts,
-        preflight,
         svi,
         svi_validated,
-        warm_up,
     )
+    from vitools.engines.preflight import preflight
+    from vitools.engines.svi import warm_up
     from vitools.errors import VitoolsError
     from vitools.posterior import Estimate, History, Posterior, Status, load, save
     from vitools.problem import Problem, Site

@@ -39,7 +39,7 @@ class VitoolsWarning(UserWarning):
     """Something slower or weaker than it could be, said once."""
 
 
-class NotConjugate(VitoolsError):
+class NotConjugateError(VitoolsError):
     """A site has no closed-form update; names the site, the operation, and what to use instead."""
 
 

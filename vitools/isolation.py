@@ -2,8 +2,11 @@
 
 Pyro models draw from torch's global generator, keep parameters in one global store and put
 them into modules; all three are borrowed here and handed back unchanged, whatever happens inside.
+What is borrowed is one for the whole process, so one thread has it at a time.
 """
 
+import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +20,29 @@ from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch.distributions import Distribution
 from torch.nn import Module, Parameter
 
+_lock = threading.RLock()
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # a child would wait for a thread that it does not have
+    os.register_at_fork(after_in_child=_new_lock)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside the block no other thread runs such a block.
+
+    torch's generators and Pyro's handlers, parameter store and validation flags belong to the
+    process: two threads that used them at once would get each other's draws, sites and parameters.
+    """
+    with _lock:
+        yield
+
+
 ParamState = dict[str, Any]
 """What ``pyro.get_param_store().get_state()`` returns: unconstrained tensors and constraints."""
 
@@ -25,7 +51,7 @@ ParamState = dict[str, Any]
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's generators inside the block and restore them after it."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
+    with alone(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 
@@ -36,7 +62,7 @@ def quiet_draws() -> Iterator[None]:
 
     ``Wishart.rsample`` of torch 2.13 warns wherever a draw is *not* singular.
     """
-    with warnings.catch_warnings():
+    with alone(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Singular sample detected")
         yield
 
@@ -57,9 +83,8 @@ def isolated(params: ParamState | None = None, *programs: Any) -> Iterator[Param
     Yields:
         The state of the store, filled in when the block ends.
     """
-    state: ParamState = {"params": {}, "constraints": {}} if params is None else dict(params)
-    validates = Distribution._validate_args  # Pyro restores its own flag, not torch's
-    try:
+    with alone(), _torch_validates_as_before():
+        state: ParamState = {"params": {}, "constraints": {}} if params is None else dict(params)
         with (
             _modules_follow_the_store(programs, state["params"]),
             pyro.get_param_store().scope(state) as inner,
@@ -67,6 +92,14 @@ def isolated(params: ParamState | None = None, *programs: Any) -> Iterator[Param
             pyro.poutine.block(),
         ):
             yield inner
+
+
+@contextmanager
+def _torch_validates_as_before() -> Iterator[None]:
+    """Pyro restores its own flag after ``validation_enabled``, not torch's."""
+    validates = Distribution._validate_args
+    try:
+        yield
     finally:
         Distribution.set_default_validate_args(validates)
 
@@ -97,7 +130,7 @@ def _modules_follow_the_store(
             saved.setdefault(id(module), (module, dict(module._parameters)))
 
     for program in programs:
-        for root in _modules_of(program):
+        for root in modules_of(program):
             save(root)
             _place(root, params)
     original = pyro.module
@@ -127,14 +160,14 @@ def _place(root: Module, params: Mapping[str, Any]) -> None:
                     module._parameters[key] = params[name]
 
 
-def _modules_of(program: Any) -> list[Module]:
+def modules_of(program: Any) -> list[Module]:
     """The modules a program is, is a method of, or wraps (Pyro's handlers are partials)."""
     if isinstance(program, Module):
         return [program]
     parts = [getattr(program, "__self__", None)]
     if isinstance(program, partial):
         parts += [program.func, *program.args]
-    return [module for part in parts if part is not None for module in _modules_of(part)]
+    return [module for part in parts if part is not None for module in modules_of(part)]
 
 
 @contextmanager
@@ -144,7 +177,6 @@ def full_plates() -> Iterator[None]:
     Pyro offers no handler for the *size* of a subsample (a handler may only choose the
     indices), so the one function that decides it is replaced while the block runs.
     """
-    original = SubsampleMessenger._subsample
 
     def whole(
         name: str,
@@ -158,11 +190,13 @@ def full_plates() -> Iterator[None]:
             subsample_size = None if size is not None else subsample_size
         return original(name, size, subsample_size, subsample, use_cuda, device)
 
-    _replace(whole)
-    try:
-        yield
-    finally:
-        _replace(original)
+    with alone():
+        original = SubsampleMessenger._subsample
+        _replace(whole)
+        try:
+            yield
+        finally:
+            _replace(original)
 
 
 def _replace(function: Callable[..., Any]) -> None:

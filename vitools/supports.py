@@ -24,13 +24,22 @@ _POSITIVE_DEFINITE = (
     type(constraints.positive_semidefinite),
 )
 _LOWER_CHOLESKY = type(constraints.lower_cholesky)
+_ONLY: dict[type, Any] = {
+    type(one): one
+    for one in vars(constraints).values()
+    if isinstance(one, constraints.Constraint) and not vars(one)
+}
+"""torch's constraints without parameters, by their types."""
 
 
 def base_support(support: Any) -> Any:
-    """The constraint on one entry, under ``independent``."""
+    """The constraint on one entry, under ``independent``; torch's own object where it has but one.
+
+    Copies (of a pickled fit, say) are so recognised by identity like the original.
+    """
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    return support
+    return _ONLY.get(type(support), support)
 
 
 def bounds(support: Any) -> tuple[Any, Any]:

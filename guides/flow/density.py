@@ -50,37 +50,37 @@ class DensityFit:
     q: FlowDistribution
     history: Tensor
 
-    def sample(self, n: int, seed: int = 0) -> Tensor:
+    def sample(self, num_samples: int, seed: int = 0) -> Tensor:
         """``[n, D]`` draws of q."""
         with seeded(seed), torch.no_grad():
-            return self.q.sample((n,))
+            return self.q.sample((num_samples,))
 
-    def log_weights(self, n: int, seed: int = 0) -> Tensor:
+    def log_weights(self, num_samples: int, seed: int = 0) -> Tensor:
         """-E(x)/T - log q(x), ``[n]``, at the draws that :meth:`sample` gives for this seed."""
         with seeded(seed), torch.no_grad():
-            draws = self.q.sample((n,))
+            draws = self.q.sample((num_samples,))
             return -self.energy(draws) / self.temperature - self.q.log_prob(draws)
 
-    def free_energy(self, n: int = 10_000, seed: int = 0) -> WithError:
-        """F_q, an upper bound of -T log Z; its error is that of the mean over ``n`` draws."""
-        values = -self.temperature * self.log_weights(n, seed).double()
-        return WithError(values.mean().item(), values.std().item() / math.sqrt(n))
+    def free_energy(self, num_samples: int = 10_000, seed: int = 0) -> WithError:
+        """F_q, an upper bound of -T log Z; its error is that of the mean over ``num_samples`` draws."""
+        values = -self.temperature * self.log_weights(num_samples, seed).double()
+        return WithError(values.mean().item(), values.std().item() / math.sqrt(num_samples))
 
-    def log_normaliser(self, n: int = 10_000, seed: int = 0) -> WithError:
+    def log_normaliser(self, num_samples: int = 10_000, seed: int = 0) -> WithError:
         """log Z by importance sampling, with the error of log w̄ by the delta method.
 
         The error is to be believed where :meth:`effective_sample_size` is a good part of ``n``.
         A mode of p in which q never draws adds to neither: start the fit wide.
         """
-        log_weights = self.log_weights(n, seed).double()
+        log_weights = self.log_weights(num_samples, seed).double()
         weights = torch.exp(log_weights - log_weights.max())
         mean = weights.mean()
         value = log_weights.max() + mean.log()
-        return WithError(value.item(), (weights.std() / mean).item() / math.sqrt(n))
+        return WithError(value.item(), (weights.std() / mean).item() / math.sqrt(num_samples))
 
-    def effective_sample_size(self, n: int = 10_000, seed: int = 0) -> float:
+    def effective_sample_size(self, num_samples: int = 10_000, seed: int = 0) -> float:
         """(Σ w)² / Σ w², between 1 and ``n``."""
-        log_weights = self.log_weights(n, seed).double()
+        log_weights = self.log_weights(num_samples, seed).double()
         return torch.exp(2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).item()
 
 

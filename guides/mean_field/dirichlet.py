@@ -15,11 +15,11 @@ from torch.distributions.constraints import Constraint
 
 from vitools.distributions import Beta, Dirichlet
 from vitools.distributions.log_space import log_and_log1m
-from vitools.guides.family import Family, LatentSite, Parameter, is_simplex, is_unit_interval
+from vitools.guides.family import GuideFamily, LatentSite, Parameter, is_simplex, is_unit_interval
 from vitools.guides.mean_field.beta_start import beta_start, dirichlet_start
 
 
-class DirichletFamily(Family):
+class DirichletFamily(GuideFamily):
     """Dirichlet(α); parameters ``logits`` of the shape of the value and ``log_total``, ``[…, 1]``."""
 
     name = "dirichlet"
@@ -49,7 +49,7 @@ class DirichletFamily(Family):
         return {"logits": _sd_of_log(parameters["log_total"] + log_mean).clamp(max=1.0)}
 
 
-class BetaFamily(Family):
+class BetaFamily(GuideFamily):
     """Beta(α, β) elementwise; ``mean_logit`` and ``log_total`` of the shape of the value."""
 
     name = "beta"

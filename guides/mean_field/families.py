@@ -1,13 +1,13 @@
 """The table of variational families: one line each."""
 
-from vitools.guides.family import Family
+from vitools.guides.family import GuideFamily
 from vitools.guides.mean_field.dirichlet import BetaFamily, DirichletFamily
 from vitools.guides.mean_field.kumaraswamy import KumaraswamyFamily, StickKumaraswamyFamily
 from vitools.guides.mean_field.logistic_normal import LogisticNormalFamily
 from vitools.guides.mean_field.mv_kumaraswamy import MVKumaraswamyFamily
 from vitools.guides.mean_field.normal import NormalFamily
 
-FAMILIES: dict[str, type[Family]] = {
+FAMILIES: dict[str, type[GuideFamily]] = {
     "normal": NormalFamily,
     "kumaraswamy": KumaraswamyFamily,
     "stick_kumaraswamy": StickKumaraswamyFamily,

@@ -18,13 +18,13 @@ from torch.distributions.constraints import Constraint
 from vitools.distributions import Kumaraswamy, StickBreaking
 from vitools.distributions.log_space import log_softplus, logit_from_loglog
 from vitools.distributions.stick_breaking import dirichlet_sticks
-from vitools.guides.family import Family, LatentSite, Parameter, is_simplex, is_unit_interval
+from vitools.guides.family import GuideFamily, LatentSite, Parameter, is_simplex, is_unit_interval
 from vitools.guides.mean_field.beta_start import beta_start, dirichlet_start
 
 _LARGEST_LOG_B = 30.0  # from there on b (1 - h) is log 2
 
 
-class KumaraswamyFamily(Family):
+class KumaraswamyFamily(GuideFamily):
     """K(a, b) elementwise; parameters of the shape of the value."""
 
     name = "kumaraswamy"
@@ -45,7 +45,7 @@ class KumaraswamyFamily(Family):
         return _units(parameters)
 
 
-class StickKumaraswamyFamily(Family):
+class StickKumaraswamyFamily(GuideFamily):
     """Kumaraswamy sticks; parameters of the shape of the value, its last dim one shorter."""
 
     name = "stick_kumaraswamy"

@@ -6,11 +6,11 @@ from torch import Tensor
 from torch.distributions.constraints import Constraint
 
 from vitools.distributions import LogisticNormal
-from vitools.guides.family import Family, LatentSite, Parameter, is_simplex
+from vitools.guides.family import GuideFamily, LatentSite, Parameter, is_simplex
 from vitools.guides.mean_field.beta_start import dirichlet_start
 
 
-class LogisticNormalFamily(Family):
+class LogisticNormalFamily(GuideFamily):
     """K logits with a diagonal covariance; parameters ``loc`` and ``log_scale``, shape of the value.
 
     K logits rather than K - 1: no entry of the simplex is singled out, and the log-ratios are

@@ -15,7 +15,7 @@ from torch.distributions import Distribution, constraints
 
 from vitools.errors import OptionError
 from vitools.guides.base import PriorCentredGuide
-from vitools.guides.family import Family, LatentSite, Parameter, is_simplex, is_unit_interval
+from vitools.guides.family import GuideFamily, LatentSite, Parameter, is_simplex, is_unit_interval
 from vitools.guides.mean_field.families import FAMILIES
 from vitools.guides.mean_field.natural import NATURAL_STEPS, Step
 from vitools.problem.sites import nearest
@@ -76,7 +76,7 @@ class AutoMeanField(PriorCentredGuide):
                 f"there are {', '.join(FAMILIES)}.{nearest(families, FAMILIES)}"
             )
         self.options["families"] = dict(families or {})
-        self._families: dict[str, Family] = {}
+        self._families: dict[str, GuideFamily] = {}
         self._parameter_names: dict[str, list[str]] = {}
 
     def site_families(self) -> dict[str, str]:
@@ -149,7 +149,7 @@ class AutoMeanField(PriorCentredGuide):
                     f"those are {self._known()}"
                 )
 
-    def _family_of(self, site: LatentSite) -> Family:
+    def _family_of(self, site: LatentSite) -> GuideFamily:
         kind = "simplex" if is_simplex(site.support) else "other"
         kind = "unit_interval" if is_unit_interval(site.support) else kind
         chosen = self.options["families"].get(site.name, self.default_families[kind])

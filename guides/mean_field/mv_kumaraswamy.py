@@ -5,13 +5,13 @@ from torch import Tensor
 from torch.distributions.constraints import Constraint
 
 from vitools.distributions import MVKumaraswamy
-from vitools.guides.family import Family, LatentSite, Parameter, is_simplex
+from vitools.guides.family import GuideFamily, LatentSite, Parameter, is_simplex
 from vitools.guides.mean_field.beta_start import dirichlet_start
 
 _LARGEST_MEAN = 3.0  # of the α: larger ones take q away from the Dirichlet of the same α
 
 
-class MVKumaraswamyFamily(Family):
+class MVKumaraswamyFamily(GuideFamily):
     """Parameter ``log_concentration`` of the shape of the value.
 
     The family cannot concentrate: K(α, α) moves towards 1 as α grows, so that the average over

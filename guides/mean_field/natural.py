@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from vitools.guides.family import Family
+from vitools.guides.family import GuideFamily
 from vitools.guides.mean_field.dirichlet import BetaFamily, DirichletFamily
 from vitools.guides.mean_field.normal import NormalFamily
 
@@ -91,7 +91,7 @@ def _within(radius: float, rate: float, square: Tensor) -> Tensor:
     return (radius / square.clamp(min=0.0).sqrt()).clamp(max=rate)
 
 
-NATURAL_STEPS: dict[type[Family], Step] = {
+NATURAL_STEPS: dict[type[GuideFamily], Step] = {
     NormalFamily: normal_step,
     DirichletFamily: dirichlet_step,
     BetaFamily: beta_step,

@@ -12,13 +12,13 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
 from vitools.distributions.gaussian import Normal
-from vitools.guides.family import Family, LatentSite, Parameter
+from vitools.guides.family import GuideFamily, LatentSite, Parameter
 from vitools.supports import base_support
 
 _DEFAULT_SCALE = 0.1  # of the prior's: priors are wide, and draws from far out swamp the gradient
 
 
-class NormalFamily(Family):
+class NormalFamily(GuideFamily):
     """Parameters ``loc`` and ``log_scale``, of the unconstrained shape."""
 
     name = "normal"

@@ -58,10 +58,13 @@ class Region:
     scale: Mapping[str, Tensor]
     scale_tril: Tensor
 
-    def sample(self, n: int, seed: int) -> dict[str, Tensor]:
+    def sample(self, num_samples: int, seed: int) -> dict[str, Tensor]:
         """``{site: [n, …]}`` on the sites' supports."""
         with seeded(seed):
-            noise = {name: torch.randn((n, *m.shape)).to(m) for name, m in self.location.items()}
+            noise = {
+                name: torch.randn((num_samples, *m.shape)).to(m)
+                for name, m in self.location.items()
+            }
         return {
             name: site.transform(self.location[name] + self.scale[name] * noise[name])
             for name, site in self.sites.items()

@@ -172,7 +172,7 @@ def test_starts_at_the_moments_of_another_fit_also_after_training() -> None:
 
     guide = set_up(AutoFlow(banana))
     disturb(guide.weights)
-    guide.initialise_from(SimpleNamespace(sample=sampled), num_draws=20_000)
+    guide.initialise_from(SimpleNamespace(sample=sampled), num_samples=20_000)
     with torch.no_grad():
         draws = guide.get_posterior().sample((20_000,))
     error = (2 * covariance.diagonal() / 20_000).sqrt()  # of the difference of two means

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from vitools import Problem, svi
-from vitools.diagnostics import elbo
+from vitools.diagnostics import marginal_bound
 from vitools.distributions import Kumaraswamy, LogisticNormal, StickBreaking
 from vitools.guides import AutoDirichlet, AutoKumaraswamy, AutoLogisticNormal, AutoMeanField
 
@@ -53,9 +53,14 @@ def fit(guide_class: type[AutoMeanField], model: Callable, site: str) -> dist.To
     guide = guide_class(model)
     with pyro.get_param_store().scope(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        elbo = Trace_ELBO(num_particles=32, vectorize_particles=True, max_plate_nesting=1)
+        marginal_bound = Trace_ELBO(num_particles=32, vectorize_particles=True, max_plate_nesting=1)
         for rate, steps in ((0.05, 400), (0.01, 400), (0.001, 200)):
-            svi = SVI(guide.model, guide, pyro.optim.Adam({"lr": rate, "betas": (0.9, 0.99)}), elbo)
+            svi = SVI(
+                guide.model,
+                guide,
+                pyro.optim.Adam({"lr": rate, "betas": (0.9, 0.99)}),
+                marginal_bound,
+            )
             for _ in range(steps):
                 svi.step()
     return guide.marginal(site)
@@ -105,7 +110,7 @@ def test_beta_and_kumaraswamy_arrive_at_the_posterior_of_many_rows() -> None:
     heads = torch.tensor(0.3 * rows, dtype=torch.float64)
     least = Kumaraswamy.closest_to(dist.Beta(1 + heads, 1 + rows - heads))[1].item()
     for guide, gap in ((AutoDirichlet, 0.0), (AutoKumaraswamy, least)):
-        bound = elbo(svi(Problem(coin, heads), guide, seed=0), 4000, seed=1)
+        bound = marginal_bound(svi(Problem(coin, heads), guide, seed=0), 4000, seed=1)
         assert abs(-math.log(rows + 1) - bound.value - gap) < 0.03, guide
 
 

@@ -197,14 +197,14 @@ def test_distinct_rows_give_the_row_by_row_ascent(state, factorisation):
 @pytest.mark.parametrize("factorisation", FACTORISATIONS)
 def test_elbo_is_the_monte_carlo_bound(factorisation):
     """E_q[log p(x, π, ρ, z) - log q], latents drawn from q, within 4 standard errors."""
-    num_draws = 20_000
+    num_samples = 20_000
     fit = two_dice.hand_derived_cavi(ROLLS, **SMALL, factorisation=factorisation, max_sweeps=3)
     prior = two_dice.prior_concentrations(**SMALL)
     table = fit.responsibilities.table()[fit.row_index].flatten(1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        draws = [q.sample((num_draws,)) for q in dirichlets(fit.concentrations)]
-        pairs = Categorical(table).sample((num_draws,))
+        draws = [q.sample((num_samples,)) for q in dirichlets(fit.concentrations)]
+        pairs = Categorical(table).sample((num_samples,))
     log_ratio = -Categorical(table).log_prob(pairs).sum(1)
     for draw, p, q in zip(draws, dirichlets(prior), dirichlets(fit.concentrations), strict=True):
         difference = p.log_prob(draw) - q.log_prob(draw)
@@ -212,10 +212,10 @@ def test_elbo_is_the_monte_carlo_bound(factorisation):
     pi1, pi2, rho = draws
     first, second = pairs // 2, pairs % 2
     log_ratio = log_ratio + pi1.log().gather(1, first).sum(1) + pi2.log().gather(1, second).sum(1)
-    draw_index = torch.arange(num_draws)[:, None, None]
+    draw_index = torch.arange(num_samples)[:, None, None]
     rolled = rho[draw_index, (first + second)[:, :, None], ROLLS]
     log_ratio = log_ratio + rolled.log().sum((1, 2))
-    error = log_ratio.std() / num_draws**0.5
+    error = log_ratio.std() / num_samples**0.5
     assert error < 0.05
     assert abs(log_ratio.mean() - fit.elbo_history[-1]) < 4 * error
 

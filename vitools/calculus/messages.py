@@ -12,7 +12,7 @@ from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint
 from vitools.calculus.reduction.contraction import Contractor, Operand
 from vitools.calculus.reduction.rows import DistinctRows
 from vitools.calculus.streams.streamed import StreamedBlock
-from vitools.errors import ModelError, NotConjugate
+from vitools.errors import ModelError, NotConjugateError
 
 
 @dataclass
@@ -77,7 +77,7 @@ def _resolve(
             else:
                 resolved[block] = block.resolve(atoms)
         except Unsupported as error:
-            raise NotConjugate(
+            raise NotConjugateError(
                 f"site {term.origin!r}: not conjugate to its parent {block.title!r}: the expected "
                 f"log density needs {error}"
             ) from error

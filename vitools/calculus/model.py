@@ -8,26 +8,29 @@ coefficients of its statistics as natural parameters (Winn and Bishop 2005), and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from vitools.calculus.blocks.block import Block
+from vitools.calculus.blocks.dependence import prior_switches
 from vitools.calculus.blocks.plan import make_blocks
 from vitools.calculus.blocks.schedule import inner_blocks, ordered
 from vitools.calculus.densities.log_joint import ExpectedLogJoint, advice, expected_log_joint
 from vitools.calculus.densities.masks import with_priors_that_matter
 from vitools.calculus.messages import compile_links
 from vitools.calculus.reduction.folding import fold
+from vitools.calculus.reduction.references import reference_points
 from vitools.calculus.reduction.rows import DistinctRows, distinct_rows
 from vitools.calculus.reduction.rows import collapse as collapse_rows
+from vitools.calculus.reduction.shifting import shifted
 from vitools.calculus.streams.stream_plan import streamed
 from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.calculus.tracing.alternatives import alternative_named
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
-from vitools.errors import ModelError, NotConjugate
+from vitools.errors import ModelError, NotConjugateError
 
 State = list[dict[str, Any]]
 # What an update sets in a block; all else in it is fixed when the model is compiled.
@@ -39,7 +42,8 @@ class ConjugateModel:
 
     ``joint`` names blocks: ("z1", "z2") for one factor over both sites, ("W[rows]",) for a Gaussian
     site with one covariance along a plate. ``factorised`` names Gaussian sites to keep fully
-    factorised where a factor couples their elements.
+    factorised where a factor couples their elements. Equal rows of data are one (``collapse``), and
+    blocks whose plate is otherwise data keep only their sums over it (``stream``).
     """
 
     def __init__(
@@ -53,25 +57,33 @@ class ConjugateModel:
         order: Sequence[str] | None = None,
         inner: Sequence[str] | None = None,
         collapse: bool = True,
+        stream: bool = True,
     ):
         self.trace: ModelTrace = trace_model(model, args, kwargs or {})
-        self.latents = {n: s for n, s in self.trace.sites.items() if s.is_latent}
-        if not self.latents:
+        latents = {n: s for n, s in self.trace.sites.items() if s.is_latent}
+        if not latents:
             raise ModelError("the model has no latent sites: there is nothing to infer")
         with torch.no_grad(), alternative_named(self.trace):
-            for site in self.latents.values():
+            for site in latents.values():
                 check_family(site)
             stated = expected_log_joint(self.trace)
             trace = with_priors_that_matter(self.trace, stated.terms)
             if trace is not self.trace:
                 self.trace, stated = trace, expected_log_joint(trace)
+            points = reference_points(trace)
+            if points:
+                trace = shifted(trace, points)
+                stated = expected_log_joint(trace)
+            self.latents = {n: s for n, s in trace.sites.items() if s.is_latent}
             self.rows: dict[str, DistinctRows] = {}
             if collapse:
                 stated, trace, self.rows = _collapsed(stated, trace, joint or ())
             self.joint: ExpectedLogJoint = fold(stated)
             self.blocks = make_blocks(trace, self.joint.terms, joint, factorised)
-            self._stream()
+            if stream:
+                self.blocks = streamed(self.blocks, self.joint, self.rows)
             self.block_of = {name: block for block in self.blocks for name in block.names}
+            self.prior_switches = prior_switches(self.block_of, stated.terms, trace)
             self.order = ordered(order, self.blocks, self.block_of)
             compiled = compile_links(self.joint, self.block_of, self.rows)
             self.links, self.term_blocks = compiled.of, compiled.term_blocks
@@ -80,17 +92,21 @@ class ConjugateModel:
             self._idle = self._idle_statistics()
             self._constant = torch.tensor(self.joint.constant, dtype=torch.float64)
 
-    def _stream(self) -> None:
-        """Let blocks whose plate is otherwise data keep only their sums over it."""
-        self.blocks = streamed(self.blocks, self.joint, self.rows)
-
     # ---- coordinate ascent ---------------------------------------------------------------
 
-    def messages(self, block: Block, *, fixed_only: bool = False) -> dict[Any, Tensor]:
-        """The coefficient of each statistic of the block in E_q log p."""
+    def messages(
+        self, block: Block, *, given: Collection[Block] | None = None
+    ) -> dict[Any, Tensor]:
+        """The coefficient of each statistic of the block in E_q log p.
+
+        Args:
+            given: only terms that hold no other blocks than these; all terms if omitted.
+        """
         total: dict[Any, Tensor] = {}
         for link in self.links[block]:
-            if fixed_only and len(self.term_blocks[link.term]) > 1:
+            if given is not None and any(
+                other is not block and other not in given for other in self.term_blocks[link.term]
+            ):
                 continue
             value = link.value()
             total[link.key] = total[link.key] + value if link.key in total else value
@@ -157,6 +173,20 @@ class ConjugateModel:
             total = total + self._weighted(block, block.entropies()).sum()
         return total
 
+    @torch.no_grad()
+    def size(self) -> Tensor:
+        """The sum of the absolute values of all that the bound adds up: what its rounding scales with.
+
+        Every message to a block counts, since its entropy is A(η) - η·μ.
+        """
+        total = self._constant.abs()
+        for block in self.blocks:
+            for link in self.links[block]:
+                part = link.value() * block.moments[link.key]
+                total = total + self._weighted(block, part).abs().sum()
+            total = total + self._weighted(block, block.entropies()).abs().sum()
+        return total
+
     def _weighted(self, block: Block, tensor: Tensor) -> Tensor:
         """Times the multiplicity of each row, for a block inside a collapsed plate."""
         for axis, plate in enumerate(block.batch_plates):
@@ -186,7 +216,7 @@ class ConjugateModel:
 def check_family(site: TracedSite) -> None:
     is_number = not site.base_event_dim and not site.fn.support.is_discrete
     if site.family is None and not is_number:
-        raise NotConjugate(
+        raise NotConjugateError(
             f"latent site {site.name!r}: {site.distribution} has no conjugate family "
             f"({advice(site)})"
         )

@@ -5,7 +5,7 @@ import sys
 
 
 def main() -> None:
-    """Run ``vitools``; exit code 0 fine, 1 a fit failed or was interrupted, 2 bad usage or input."""
+    """Run ``vitools``; exit code 0 fine, 1 a fit failed, 2 bad usage or input, 130 interrupted."""
     from vitools.cli.app import app
 
     for stream in (sys.stdout, sys.stderr):

@@ -9,9 +9,9 @@ import typer
 from typer.core import TyperGroup
 
 from vitools._version import __version__
-from vitools.cli import calibrating, fitting
+from vitools.cli import calibrating, comparing, fitting
 from vitools.cli.methods import METHODS
-from vitools.cli.options import Data, Model, Seed
+from vitools.cli.options import INTERRUPTED, Data, Model, Seed
 from vitools.errors import NumericalError, VitoolsError, VitoolsWarning
 from vitools.files.atomic import check_folder
 from vitools.models import SHIPPED
@@ -20,7 +20,7 @@ from vitools.models import SHIPPED
 class Commands(TyperGroup):
     """What every command does with an error the user can put right: one message, no traceback.
 
-    Exit codes: 0 fine, 1 a fit failed or was interrupted, 2 bad usage or input.
+    Exit codes: 0 fine, 1 a fit failed, 2 bad usage or input, 130 interrupted.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -34,7 +34,7 @@ class Commands(TyperGroup):
             raise typer.Exit(1 if isinstance(error, NumericalError) else 2) from error
         except KeyboardInterrupt as error:
             print("vitools: interrupted; no file is left half-written.", file=sys.stderr)
-            raise typer.Exit(1) from error
+            raise typer.Exit(INTERRUPTED) from error
 
 
 def _note_or(show: Any) -> Any:
@@ -152,7 +152,7 @@ app.command(
         "vitools compare mymodel.py:model --data my.csv --report out",
         "vitools compare vae --report vae_report",
     )
-)(fitting.compare)
+)(comparing.compare)
 app.command(
     epilog=examples(
         "vitools calibrate coin --method kumaraswamy",

@@ -51,7 +51,7 @@ def train(
         objective=objective,
         seed=seed,
         progress=progress,
-    ).posterior
+    )
     fit.seconds = time.perf_counter() - began  # of the whole run, not of its best part alone
     return fit
 

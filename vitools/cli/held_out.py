@@ -11,7 +11,7 @@ from torch import Tensor
 from vitools.cli.deep_methods import has_encoder
 from vitools.diagnostics.weights.encoder_khat import encoder_khats
 from vitools.diagnostics.weights.khat import khat_threshold
-from vitools.errors import NotSupportedError, OptionError, VitoolsError
+from vitools.errors import NotSupportedError, OptionError
 from vitools.models.vae import average, elbo_terms, latent_information
 from vitools.models.vae.evaluation.evaluation import Average, log_weights_by_chunk
 from vitools.models.vae.evaluation.latent_use import ACTIVE, unit_variances
@@ -37,21 +37,37 @@ def compare_held_out(
     fits: Mapping[str, Posterior],
     held_out: tuple[Tensor, ...],
     seed: int,
-    failures: dict[str, VitoolsError],
+    failures: dict[str, Exception],
 ) -> HeldOutComparison:
     """Judge fits of models that take the same data by data they were not trained on.
 
-    Fits without an encoder, which know nothing of other data, are added to ``failures``.
+    Fits that cannot be judged, such as those without an encoder, which know nothing of other data,
+    are added to ``failures``.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; its attribute ``comparison`` is that of the fits judged so far,
+            ``None`` if none was.
     """
     held_out = tuple(part[:MOST_DATA] for part in held_out)
     judged = {}
-    for name, fit in fits.items():
-        try:
-            judged[name] = _judged(fit, held_out, seed)
-        except NotSupportedError as error:
-            failures[name] = error
+    try:
+        for name, fit in fits.items():
+            try:
+                judged[name] = _judged(fit, held_out, seed)
+            except Exception as error:  # networks' own errors share no type
+                failures[name] = error
+    except KeyboardInterrupt as interrupt:
+        interrupt.comparison = _compared(judged) if judged else None  # type: ignore[attr-defined]
+        raise
     if not judged:
-        raise OptionError("no fit has an encoder to judge on held-out data; add own-guide.")
+        errors = [failures[name] for name in fits]
+        if all(isinstance(error, NotSupportedError) for error in errors):
+            raise OptionError("no fit has an encoder to judge on held-out data; add own-guide.")
+        raise next(error for error in errors if not isinstance(error, NotSupportedError))
+    return _compared(judged)
+
+
+def _compared(judged: dict[str, HeldOutFit]) -> HeldOutComparison:
     kind = _network_of(next(fit.fit for fit in judged.values())).rows
     return HeldOutComparison(judged, kind, NUM_SAMPLES, khat_threshold(NUM_SAMPLES))
 

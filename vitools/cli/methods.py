@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from vitools.errors import NotConjugate, NotSupportedError, OptionError
+from vitools.errors import NotConjugateError, NotSupportedError, OptionError
 
 if TYPE_CHECKING:
     from vitools.cli.target import Target
@@ -247,7 +247,7 @@ def _is_conjugate(problem: "Problem") -> bool:
 
     try:
         ConjugateModel(problem.model, problem.args, problem.kwargs)
-    except (NotConjugate, NotSupportedError):
+    except (NotConjugateError, NotSupportedError):
         return False
     return True
 

@@ -9,6 +9,9 @@ import typer
 from vitools.cli.methods import METHODS
 from vitools.models import SHIPPED
 
+INTERRUPTED = 130
+"""Exit code, the one that shells give a process which Ctrl-C ended."""
+
 Completions = list[tuple[str, str]]
 
 

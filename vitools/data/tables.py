@@ -26,7 +26,7 @@ def read_table(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     csv: the first line names the columns, ``,`` ``;`` or a tab separates them, the decimal mark
     is a point; columns become float64 [rows]. npz: every array, of any shape, with its own dtype.
-    parquet needs pyarrow.
+    parquet needs the extra ``vitools[data]``.
 
     Raises :class:`FileError` for a file that cannot be opened and :class:`DataError` for contents
     that are not finite numbers, with the line and the column.
@@ -182,7 +182,8 @@ def _read_parquet(path: Path) -> dict[str, np.ndarray]:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise NotSupportedError(
-            f"{path}: reading parquet needs pyarrow; `pip install pyarrow`, or save as csv or npz"
+            f"{path}: reading parquet needs the package pyarrow: pip install 'vitools[data]', or "
+            "save the table as csv or npz."
         ) from error
     try:
         table = parquet.ParquetFile(path).read()

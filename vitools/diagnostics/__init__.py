@@ -13,7 +13,7 @@ from vitools.diagnostics.reference.moments import Moments, moments
 from vitools.diagnostics.reference.reference import reference_draws, reference_moments
 from vitools.diagnostics.verdict.judgement import Judgement, judge
 from vitools.diagnostics.verdict.verdict import Grade, Verdict, reach_verdict
-from vitools.diagnostics.weights.bounds import bound, elbo, importance_weighted_bound
+from vitools.diagnostics.weights.bounds import bound, importance_weighted_bound, marginal_bound
 from vitools.diagnostics.weights.correction import measure_correction, psis_moments
 from vitools.diagnostics.weights.khat import khat_estimate, khat_threshold, pareto_khat
 from vitools.diagnostics.weights.psis import SmoothedWeights, smooth
@@ -35,7 +35,6 @@ __all__ = [
     "Verdict",
     "bound",
     "calibrate",
-    "elbo",
     "elpd_difference",
     "error_bounds",
     "evidence",
@@ -44,6 +43,7 @@ __all__ = [
     "khat_estimate",
     "khat_threshold",
     "loo",
+    "marginal_bound",
     "measure_accuracy",
     "measure_correction",
     "measure_distance",

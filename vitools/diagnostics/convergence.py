@@ -23,7 +23,7 @@ import torch
 from pyro.ops.stats import split_gelman_rubin
 from torch import Tensor
 
-from vitools.diagnostics.weights.bounds import elbo
+from vitools.diagnostics.weights.bounds import marginal_bound
 from vitools.errors import OptionError
 from vitools.posterior import Estimate, History, Posterior
 
@@ -119,7 +119,7 @@ def restarts(
     )
     if len(named) < 2:
         raise OptionError(f"expected at least two fits to compare, got {len(named)}.")
-    bounds = {name: elbo(fit, num_samples, fit.seed) for name, fit in named.items()}
+    bounds = {name: marginal_bound(fit, num_samples, fit.seed) for name, fit in named.items()}
     best = max(bounds, key=lambda name: bounds[name].value)
     top = bounds[best]
     behind = {

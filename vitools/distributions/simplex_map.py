@@ -61,7 +61,8 @@ def onto(support: Constraint) -> Transform:
         return IndependentTransform(
             onto(support.base_constraint), support.reinterpreted_batch_ndims
         )
-    return SimplexMap() if support is constraints.simplex else biject_to(support)
+    is_simplex = isinstance(support, type(constraints.simplex))  # a pickled fit has its own
+    return SimplexMap() if is_simplex else biject_to(support)
 
 
 def _left(x: Tensor) -> Tensor:

@@ -1,4 +1,13 @@
-"""Engines: functions from a problem to a posterior."""
+"""Engines: functions from a problem to a posterior.
+
+Ctrl-C (``KeyboardInterrupt``) is treated alike by all. While an engine iterates it ends the
+iteration: the engine returns what its last whole step reached, with the status ``INTERRUPTED``.
+Before the first whole step, after the last, and in engines that do not iterate (:func:`exact`,
+:func:`hand_derived`), there is nothing half done to return and it is raised. Either way
+the problem, Pyro's parameter store, random numbers and torch's defaults are as they were; only what
+:func:`svi` trains in place has moved. A checkpoint is that of a whole step and goes on from there to
+the numbers of a run that nobody interrupted.
+"""
 
 from vitools.engines.cavi.cavi import cavi
 from vitools.engines.dadvi import dadvi

@@ -26,7 +26,8 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from vitools.engines.loop import Progress, ProgressCallback
+from vitools.engines.held_params import held_params
+from vitools.engines.loop import Progress, ProgressCallback, check_progress
 from vitools.engines.smooth import dense_hessian, smooth_space
 from vitools.errors import NumericalError, OptionError
 from vitools.posterior.gaussian import GaussianPosterior
@@ -42,7 +43,7 @@ ERROR_LIMIT = 0.5  # Monte Carlo sd of a mean, in posterior sds, above which M d
 def dadvi(
     problem: Problem,
     *,
-    num_draws: int = 30,
+    num_samples: int = 30,
     covariance: str = "mean_field",
     max_draws: int = 960,
     max_steps: int = 500,
@@ -56,7 +57,7 @@ def dadvi(
     mean-field spread has a relative error of about 1/√M besides; linear response has not.
 
     Args:
-        num_draws: M to begin with, even.
+        num_samples: M to begin with, even.
         covariance: of the result: ``"mean_field"``, independent coordinates whose spread is too
             small where the posterior is correlated, or ``"linear_response"``, a full Gaussian.
         max_draws: M is not doubled beyond this; status STOPPED_AT_LIMIT if it would have to be.
@@ -71,15 +72,18 @@ def dadvi(
         >>> fit.status.label
         'converged'
     """
-    _check(num_draws, covariance, max_draws, max_steps)
+    check_progress(progress)
+    _check(num_samples, covariance, max_draws, max_steps)
     began = time.perf_counter()
-    run = _Run(problem, num_draws, seed, progress, began)
+    run = _Run(problem, num_samples, seed, progress, began)
     status, words = run.fit(max_draws, max_steps)
+    if not run.rows and status is Status.INTERRUPTED:
+        raise KeyboardInterrupt  # not one step was done: there is no fit to keep
     location, log_scale = run.eta.chunk(2)
     scale_tril = torch.diag(log_scale.exp())
     if covariance == "linear_response":
         if run.response is None:
-            raise KeyboardInterrupt  # stopped by hand before there was an optimum to respond
+            raise KeyboardInterrupt  # before there was an optimum to respond
         scale_tril = torch.linalg.cholesky(run.response)
     return GaussianPosterior(
         problem,
@@ -88,20 +92,20 @@ def dadvi(
         location_error=run.error,
         engine="dadvi",
         status=status,
-        detail=words,
-        history=run.history,
+        detail="; ".join([words, *held_params(problem, "dadvi")]),
+        history=History.of_rows(run.rows),
         seconds=time.perf_counter() - began,
         seed=seed,
     )
 
 
-def _check(num_draws: int, covariance: str, max_draws: int, max_steps: int) -> None:
+def _check(num_samples: int, covariance: str, max_draws: int, max_steps: int) -> None:
     if covariance not in COVARIANCES:
         raise OptionError(f"covariance: expected one of {COVARIANCES}, got {covariance!r}.")
-    if num_draws < 4 or num_draws % 2 or max_draws < num_draws or max_steps < 1:
+    if num_samples < 4 or num_samples % 2 or max_draws < num_samples or max_steps < 1:
         raise OptionError(
-            "expected an even num_draws ≥ 4, max_draws ≥ num_draws and max_steps ≥ 1, got "
-            f"{num_draws}, {max_draws} and {max_steps}."
+            "expected an even num_samples ≥ 4, max_draws ≥ num_samples and max_steps ≥ 1, got "
+            f"{num_samples}, {max_draws} and {max_steps}."
         )
 
 
@@ -111,20 +115,21 @@ class _Run:
     def __init__(
         self,
         problem: Problem,
-        num_draws: int,
+        num_samples: int,
         seed: int,
         progress: ProgressCallback | None,
         began: float,
     ) -> None:
         self.space = space = smooth_space(problem, "dadvi")
-        self.progress, self.began, self.history = progress, began, History()
+        self.progress, self.began = progress, began
+        self.rows: list[tuple[float, float]] = []  # the bound and the seconds after each step
         self.generator = torch.Generator().manual_seed(seed)
         start = space.initial_point(seed)
-        self.density = space.density(start, num_draws * (STEPS + 2 * space.size))
+        self.density = space.density(start, num_samples * (STEPS + 2 * space.size))
         self.eta = torch.cat([start, torch.full_like(start, math.log(FIRST_SCALE))])
         self.response: Tensor | None = None
         self.error = torch.full_like(start, math.inf)
-        self.noise = self._pairs(num_draws // 2)
+        self.noise = self._pairs(num_samples // 2)
 
     def _pairs(self, count: int) -> Tensor:
         """``count`` draws and their negatives, side by side: ``[2 count, P]``."""
@@ -170,7 +175,7 @@ class _Run:
             try:
                 reached = self._minimise(max_steps)
             except KeyboardInterrupt:
-                return Status.INTERRUPTED, f"{len(self.history)} steps, not at the optimum"
+                return Status.INTERRUPTED, f"{len(self.rows)} steps, not at the optimum"
             worst = self._respond()
             draws = len(self.noise)
             if worst < ERROR_LIMIT or 2 * draws > max_draws:
@@ -185,11 +190,10 @@ class _Run:
     def _minimise(self, max_steps: int) -> bool:
         def follow(intermediate_result: Any) -> None:
             self.eta = self._tensor(intermediate_result.x)
-            step, seconds = len(self.history) + 1, time.perf_counter() - self.began
-            value = -float(intermediate_result.fun)
-            self.history.record(step, value, seconds)
-            if self.progress is not None:
-                self.progress(Progress("dadvi", step, max_steps, value, seconds))
+            value, seconds = -float(intermediate_result.fun), time.perf_counter() - self.began
+            self.rows.append((value, seconds))
+            if self.progress:
+                self.progress(Progress("dadvi", len(self.rows), max_steps, value, seconds))
 
         result = minimize(
             self._value,
@@ -201,7 +205,7 @@ class _Run:
             options={"maxiter": max_steps, "gtol": torch.finfo(self.eta.dtype).eps ** (1 / 3)},
         )
         self.eta = self._tensor(result.x)
-        return len(self.history) > 0 and result.nit < max_steps
+        return len(self.rows) > 0 and result.nit < max_steps
 
     def _respond(self) -> float:
         """Linear response and Monte Carlo error at η̂; the worst error in posterior sds."""
@@ -210,7 +214,7 @@ class _Run:
         if int(failed):
             raise NumericalError(
                 f"model '{self.space.problem.name}': dadvi's objective has no minimum where Newton's "
-                "method ended (its Hessian is not positive definite). Raise num_draws, which must "
+                "method ended (its Hessian is not positive definite). Raise num_samples, which must "
                 "exceed twice the number of dimensions where the data do not pin them down; or use "
                 "another engine."
             )

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitools.engines.loop import ProgressCallback
+from vitools.engines.held_params import held_params
+from vitools.engines.loop import ProgressCallback, check_progress
 from vitools.errors import NotSupportedError, NumericalError
 from vitools.posterior import Estimate, GridPosterior, Status
 from vitools.problem import Problem, check_problem
@@ -50,6 +51,7 @@ def exact(
         True
     """
     start = time.perf_counter()
+    check_progress(progress)
     check_problem(problem, "exact()")
     problem.refuse_unlisted("exact()")
     space = UnconstrainedSpace(problem)
@@ -60,13 +62,14 @@ def exact(
             f"are {MAX_DIMENSIONS} dimensions and {max_evaluations} evaluations). Use nuts() as the "
             "reference."
         )
+    held = held_params(problem, "exact")
     grid = _quadrature(space, tol, max_evaluations, seed)
     return GridPosterior(
         problem,
         **grid,
         engine="exact",
         status=Status.EXACT,
-        detail=f"{len(grid['log_masses'])} nodes",
+        detail="; ".join([f"{len(grid['log_masses'])} nodes", *held]),
         seconds=time.perf_counter() - start,
         seed=seed,
     )
@@ -76,7 +79,7 @@ def _quadrature(
     space: UnconstrainedSpace, tol: float, max_evaluations: int, seed: int
 ) -> dict[str, Any]:
     if space.size == 0:
-        log_evidence = float(space.problem.log_joint({}))
+        log_evidence = float(space.problem.log_joint({}).detach())
         empty = torch.zeros((1, 0), dtype=space.dtype)
         return {
             "nodes": empty,
@@ -142,7 +145,7 @@ def _mode(space: UnconstrainedSpace, seed: int) -> tuple[Tensor, Tensor, Tensor]
 
         optimiser.step(closure)
         end = point.detach()
-        height = negative(end)
+        height = negative(end).detach()  # parameters of the model take part in gradients
         if bool(torch.isfinite(height)):
             ends.append(end)
             heights.append(float(height))

@@ -19,7 +19,8 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.distributions import constraints
 
-from vitools.engines.loop import Progress, ProgressCallback
+from vitools.engines.held_params import held_params
+from vitools.engines.loop import Progress, ProgressCallback, check_progress
 from vitools.engines.smooth import dense_hessian, smooth_space
 from vitools.errors import NumericalError, OptionError
 from vitools.posterior.gaussian import GaussianPosterior
@@ -60,11 +61,14 @@ def laplace(
         >>> laplace(Problem(coin.model, torch.tensor([1.0, 1.0, 0.0]))).detail
         "3 Newton steps; log evidence -2.54 by Laplace's formula"
     """
+    check_progress(progress)
     if max_steps < 1:
         raise OptionError(f"expected max_steps ≥ 1, got {max_steps}.")
     began = time.perf_counter()
     surface = _Surface(smooth_space(problem, "laplace"), seed, progress, began)
     status = surface.climb(max_steps)
+    if not surface.steps and status is Status.INTERRUPTED:
+        raise KeyboardInterrupt  # not one step was done: there is no fit to keep
     mode, size = surface.point.double().cpu().numpy(), surface.space.size
     lowest, slope = surface.value_and_slope(mode)
     root, failed = torch.linalg.cholesky_ex(dense_hessian(surface.times_hessian, mode))
@@ -78,6 +82,7 @@ def laplace(
         status = Status.STOPPED_AT_LIMIT
     half_log_det = float(root.diagonal().log().sum())
     evidence = -lowest + 0.5 * size * math.log(2 * math.pi) - half_log_det
+    words = f"{surface.steps} Newton steps; log evidence {evidence:.2f} by Laplace's formula"
     return GaussianPosterior(
         problem,
         location=surface.point,
@@ -85,7 +90,7 @@ def laplace(
         location_error=torch.zeros_like(surface.point),
         engine="laplace",
         status=status,
-        detail=f"{surface.steps} Newton steps; log evidence {evidence:.2f} by Laplace's formula",
+        detail="; ".join([words, *held_params(problem, "laplace")]),
         seconds=time.perf_counter() - began,
         seed=seed,
     )
@@ -131,7 +136,7 @@ class _Surface:
 
         def follow(intermediate_result: Any) -> None:
             self.point, self.steps = self._tensor(intermediate_result.x), self.steps + 1
-            if self.progress is not None:
+            if self.progress:
                 height, seconds = -float(intermediate_result.fun), time.perf_counter() - self.began
                 self.progress(Progress("laplace", self.steps, max_steps, height, seconds))
             if self.is_at_a_bound:

@@ -1,18 +1,24 @@
-"""The loop of every iterative engine: step, record, stop, report, call back."""
+"""The loop of every iterative engine: step, keep, stop, report, call back.
+
+Ctrl-C falls between any two lines. So an engine works on a state that may be found half changed, and
+after each round of steps keeps, by one assignment, a record that no later step changes: what an
+interrupted run returns, and what it goes on from, is read from that record alone.
+"""
 
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
-from vitools.posterior import History, Status
+from vitools.errors import OptionError
+from vitools.posterior import Status
 
 
-class StoppingRule(Protocol):
-    """Decides after each recorded value; ``None`` means go on."""
+class Keep(Protocol):
+    """Keeps what a round of steps gave, its bounds and the seconds so far; ``None`` means go on."""
 
-    def __call__(self, step: int, elbo: float) -> Status | None: ...
+    def __call__(self, bounds: Sequence[float], seconds: float) -> Status | None: ...
 
 
 @dataclass(frozen=True)
@@ -36,56 +42,58 @@ class Progress:
     note: str = ""
 
 
-ProgressCallback = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None] | Literal[False]
+"""Told how a run goes; ``False``, like ``None``, for a run that tells nobody."""
+
+
+def check_progress(progress: object) -> None:
+    """Refuse what is neither a function nor False or None."""
+    if progress is not None and progress is not False and not callable(progress):
+        raise OptionError(
+            f"progress: expected a function of one report, or False for none, got {progress!r}."
+        )
 
 
 def iterate(
     advance: Callable[[int], Sequence[float]],
-    stop: StoppingRule,
+    keep: Keep,
     *,
     max_steps: int,
     engine: str,
+    done: int = 0,
+    began: float,
     progress: ProgressCallback | None = None,
-    history: History | None = None,
-    began: float | None = None,
     after: Callable[[int], None] | None = None,
     describe: Callable[[Progress], Progress] | None = None,
-) -> tuple[Status, History]:
-    """Call ``advance(done) -> bounds`` until ``stop`` says so, the limit is met, or Ctrl-C is pressed.
+) -> Status:
+    """Call ``advance(done) -> bounds`` until ``keep`` says so, the limit is met, or Ctrl-C is pressed.
 
-    Ctrl-C ends the loop; what was reached is returned as INTERRUPTED. A step cut short is not
-    recorded, and must leave a state that can be used.
+    Ctrl-C ends the loop with INTERRUPTED, and the engine has what it kept last.
 
     Args:
         advance: takes at least one step after the ``done`` first ones and returns the bound after
             each step it took (an unrolled graph or an accelerated sweep takes several at once).
-        history: what an earlier part of the run recorded; the loop goes on from its last step.
-        began: the ``time.perf_counter()`` from which seconds count; now if omitted.
+        keep: takes in those bounds and says whether they end the run.
+        done: steps that an earlier part of the run took.
+        began: the ``time.perf_counter()`` from which seconds count.
         after: called with the number of steps done after each ``advance`` that did not end the
             run (to write checkpoints, say).
         describe: adds to a report what only the engine knows.
     """
-    history = History() if history is None else history
-    done = history.steps[-1] if len(history) else 0
-    earlier = history.seconds[-1] if len(history) else 0.0
-    now = time.perf_counter()
-    start = (now if began is None else began) - earlier
-    last_report = now
+    last_report = time.perf_counter()
     status = None
     try:
         while status is None and done < max_steps:
             bounds = advance(done)
             now = time.perf_counter()
-            for elbo in bounds:
-                done += 1
-                history.record(done, elbo, now - start)
-                status = stop(done, elbo) or status
-            if progress is not None and (now - last_report > 0.2 or status is not None):
-                report = Progress(engine, done, max_steps, bounds[-1], now - start)
+            status = keep(bounds, now - began)
+            done += len(bounds)
+            if progress and (now - last_report > 0.2 or status is not None):
+                report = Progress(engine, done, max_steps, bounds[-1], now - began)
                 progress(report if describe is None else describe(report))
                 last_report = now
             if after is not None and status is None:
                 after(done)
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
-    return status or Status.STOPPED_AT_LIMIT, history
+    return status or Status.STOPPED_AT_LIMIT

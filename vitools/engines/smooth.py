@@ -9,6 +9,7 @@ from torch import Tensor
 from vitools.errors import NotSupportedError
 from vitools.problem import Problem, check_problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
+from vitools.problem.sites import listed
 
 MAX_DIMENSIONS = 1000  # the Hessian takes a product with it for each of its rows
 
@@ -22,11 +23,11 @@ def smooth_space(problem: Problem, engine: str) -> UnconstrainedSpace:
             f"model '{problem.name}' has only discrete latents; {engine} needs continuous ones. "
             "Use exact(problem)."
         )
-    free = [name for name, value in problem.params["params"].items() if value.requires_grad]
-    if free:
+    if problem.free_params and not problem.has_given_params:
         raise NotSupportedError(
-            f"model '{problem.name}' has parameters of its own ({', '.join(free)}), which {engine} "
-            "does not fit. Use svi(), or make them latents."
+            f"model '{problem.name}' has parameters of its own ({listed(problem.free_params)}), which "
+            f"{engine} does not fit. Use svi(), whose fit.problem then has their trained values; or "
+            "make them latents; or hold them on purpose by problem.with_params(problem.params)."
         )
     space = UnconstrainedSpace(problem)
     if space.size > MAX_DIMENSIONS:

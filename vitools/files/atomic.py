@@ -18,20 +18,26 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     temporary = target.with_name(f".{target.stem}-{uuid4().hex[:12]}{target.suffix}")
+    advice = " Choose another folder."
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)  # with the permissions the user's umask gives new files
-    except OSError as error:
-        raise FileError(
-            f"cannot write '{target}': {error.strerror or error}. Choose another folder."
-        ) from error
-    try:
+        advice = ""
         yield temporary
+        _onto_disk(
+            temporary
+        )  # else a machine that stops may keep the new name and lose the contents
         os.replace(temporary, target)
     except OSError as error:
-        raise FileError(f"cannot write '{target}': {error.strerror or error}.") from error
+        raise FileError(f"cannot write '{target}': {error.strerror or error}.{advice}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # below what is no folder, where nothing was made
+            temporary.unlink(missing_ok=True)
+
+
+def _onto_disk(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def check_folder(folder: str | Path, *names: str) -> None:

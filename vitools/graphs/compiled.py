@@ -32,7 +32,7 @@ SECONDS_TO_WRITE_PAIR = 1e-6  # of nodes: 30 s for 4000 of them
 
 
 @dataclass(frozen=True)
-class Plan:
+class CompilePlan:
     """From which step on a run is compiled; ``None`` for never, and why.
 
     Attributes:
@@ -52,7 +52,7 @@ def plan(
     block: int,
     *,
     loops: bool = True,
-) -> Plan:
+) -> CompilePlan:
     """Decide from the graph alone, never from a clock, so that a seed repeats its numbers.
 
     Loops cost a second or two, and are written before the first step where running uncompiled to
@@ -63,24 +63,24 @@ def plan(
     if option not in (True, False, "auto"):
         raise OptionError(f"compile: expected True, False or 'auto', got {option!r}.")
     if option is False:
-        return Plan(None, "uncompiled as asked")
+        return CompilePlan(None, "uncompiled as asked")
     if graph is None:
-        return Plan(None, "not recorded, so not compiled")
+        return CompilePlan(None, "not recorded, so not compiled")
     if find_compiler() is None:
-        return Plan(None, "no C++ compiler found, uncompiled")
+        return CompilePlan(None, "no C++ compiler found, uncompiled")
     step = SECONDS_PER_NODE * graph.num_nodes + SECONDS_PER_ELEMENT * graph.elements
-    not_repaid = Plan(None, f"uncompiled: {max_steps} steps would not repay compiling")
+    not_repaid = CompilePlan(None, f"uncompiled: {max_steps} steps would not repay compiling")
     on_cpu = all(constant.device.type == "cpu" for constant in graph.constants)
     if loops and on_cpu and find_loop_compiler():
         repaid = option is True or max_steps * step >= 2 * seconds_to_write_loops(graph)
-        return Plan(0, by_loops=True) if repaid else not_repaid
+        return CompilePlan(0, by_loops=True) if repaid else not_repaid
     if option is True:
-        return Plan(0)
+        return CompilePlan(0)
     compiling = SECONDS_TO_COMPILE + SECONDS_TO_COMPILE_NODE * graph.num_nodes * unroll
     switch = math.ceil(compiling / step / block) * block
     if 3 * switch > 2 * max_steps:
         return not_repaid
-    return Plan(switch, f"uncompiled: ended before step {switch}, from which compiling pays")
+    return CompilePlan(switch, f"uncompiled: ended before step {switch}, from which compiling pays")
 
 
 def seconds_to_write_loops(graph: FunctionalGraph) -> float:
@@ -145,7 +145,8 @@ def compiled(
 
     try:
         for given in (example, tried) if tried else (example,):
-            refuse_other_numbers([value.detach() for value in function(*given)], call(*given))
+            expected = [value.detach() for value in function(*given)]
+            refuse_other_numbers(expected, call(*given), rounding=graph.rounding)
     except ValueError as reason:
         notice(subject, reason)
         return function

@@ -49,6 +49,8 @@ class FunctionalGraph:
         recorded_noise: what the recorded function draws, in order, and whether the graph uses it.
         has_inner_noise: whether draws remain that a parameter shapes.
         elements: numbers computed in one run, a measure of its work.
+        rounding: machine epsilon of the coarsest number type, float32 or finer, that it computes
+            in: a float64 result may hold no more than float32's digits.
     """
 
     module: GraphModule
@@ -56,6 +58,7 @@ class FunctionalGraph:
     recorded_noise: tuple[tuple[Noise, bool], ...]
     has_inner_noise: bool
     elements: int
+    rounding: float
 
     def __call__(self, parameters: Sequence[Tensor], noise: Sequence[Tensor]) -> Any:
         return self.module(*parameters, *self.constants, *noise)
@@ -131,6 +134,7 @@ def refuse_other_numbers(
     least: float = 1.0,
     sizes: Sequence[int] = (),
     allowances: Sequence[float] = (),
+    rounding: float = 0.0,
 ) -> None:
     """Raise ValueError where ``what`` does not give what is expected.
 
@@ -141,10 +145,12 @@ def refuse_other_numbers(
         sizes: of the parts of a row of all parameters; a part is held against a thousandth of the
             row's largest number at least.
         allowances: by how much more each tensor may differ, 0 if omitted.
+        rounding: machine epsilon of what the tensors were computed in, where coarser than theirs.
     """
     spare = [*allowances, *[0.0] * (len(expected) - len(allowances))]
     for one, other, allowance in zip(expected, got, spare, strict=True):
-        digits = 10 * torch.finfo(one.dtype).eps ** 0.5 if one.is_floating_point() else 0.0
+        exact = not one.is_floating_point()
+        digits = 0.0 if exact else 10 * max(torch.finfo(one.dtype).eps, rounding) ** 0.5
         digits = digits if tolerance is None else tolerance
         floor = max(least, SMALL_PART * _largest(one))
         in_parts = sizes and one.shape == (sum(sizes),)
@@ -185,6 +191,7 @@ class _Rewriter:
         self.constants: dict[Any, tuple[Tensor, Node]] = {}
         self.noise: list[tuple[Noise, Node]] = []
         self.elements = 0
+        self.rounding = 0.0
         recorded.graph.eliminate_dead_code(lambda node: _is_impure(node) or is_random(node))
         nodes = list(recorded.graph.nodes)
         live = self._inputs(nodes)
@@ -213,6 +220,7 @@ class _Rewriter:
             tuple(used),
             inner_noise > 0,
             self.elements,
+            self.rounding,
         )
 
     def _inputs(self, nodes: list[Node]) -> list[Node]:
@@ -274,7 +282,10 @@ class _Rewriter:
             if is_random(node) or key not in seen:
                 seen[key] = self.graph.call_function(node.target, args, kwargs)  # type: ignore[arg-type]
                 value = node.meta.get("val")
-                self.elements += value.numel() if isinstance(value, Tensor) else 0
+                if isinstance(value, Tensor):
+                    self.elements += value.numel()
+                    if value.dtype in (torch.float32, torch.float64):
+                        self.rounding = max(self.rounding, torch.finfo(value.dtype).eps)
             self.env[node] = seen[key]
 
 

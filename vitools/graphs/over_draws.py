@@ -20,7 +20,7 @@ def over_draws(
     function: Callable[..., Sequence[Tensor]],
     draws: Sequence[Tensor],
     expected: Sequence[Tensor],
-    num_draws: int,
+    num_samples: int,
 ) -> OverDraws | None:
     """``function`` compiled; None where it cannot be or would not repay it.
 
@@ -28,14 +28,14 @@ def over_draws(
     that torch does not see (``numpy``, ``tolist``, how many elements are above it) would stay that
     of the first. vmap refuses such functions: ask it for ``expected``.
 
-    Whether it would follows from the graph and from ``num_draws``, never from a clock, so that
+    Whether it would follows from the graph and from ``num_samples``, never from a clock, so that
     numbers repeat to their last digit.
 
     Args:
         function: of a draw in tensors, to a flat sequence of tensors; it draws nothing itself.
         draws: two different draws or more, ``[n, *shape]`` each.
         expected: ``function`` of them as torch has it, ``[n, *shape]`` each.
-        num_draws: about how many there will be altogether.
+        num_samples: about how many there will be altogether.
     """
     if find_loop_compiler() is None or any(t.device.type != "cpu" for t in draws):
         return None
@@ -46,7 +46,7 @@ def over_draws(
         graph = functional_graph(function, example)
         if graph.noise or graph.has_inner_noise:
             return None
-        by_torch = num_draws * SECONDS_PER_ELEMENT * graph.elements
+        by_torch = num_samples * SECONDS_PER_ELEMENT * graph.elements
         if by_torch < 2 * seconds_to_write_loops(graph):
             return None
         run = compile_loops(
@@ -64,7 +64,8 @@ def over_draws(
             return run(*constants, *(t.detach() for t in draws))
 
     try:
-        refuse_other_numbers([value.detach() for value in expected], call(*draws))
+        plain = [value.detach() for value in expected]
+        refuse_other_numbers(plain, call(*draws), rounding=graph.rounding)
     except ValueError:
         return None
     return call

@@ -1,11 +1,14 @@
 """``Posterior``: what every engine returns, and all that a diagnostic may ask of a fit."""
 
+import copy
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from inspect import isfunction
 from textwrap import wrap
-from typing import Any
+from typing import Any, Self, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -78,8 +81,10 @@ class Posterior(ABC):
     # ---- what each kind of posterior provides ---------------------------------------------
 
     @abstractmethod
-    def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
-        """Draws of all ``problem.drawn``, ``{site: [n, *shape]}``, and log q of each, ``[n]``.
+    def sample_with_log_prob(
+        self, num_samples: int, seed: int = 0
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Draws of all ``problem.drawn``, ``{site: [num_samples, *shape]}``, and log q of each, ``[n]``.
 
         Raises :class:`NotSupportedError` where there is no density (NUTS).
         """
@@ -102,24 +107,62 @@ class Posterior(ABC):
         """A digest of the numbers this fit consists of."""
         return fingerprint((), self._state()[0])
 
+    # ---- copies -----------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        memo[id(self)] = copied = copy.copy(self)
+        copied.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return copied
+
+    def __copy__(self) -> Self:
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """For pickle, which keeps of a function no more than where it can be imported from."""
+        for program in filter(isfunction, (self.problem.model, getattr(self, "guide", None))):
+            try:
+                pickle.dumps(program)
+            except (pickle.PicklingError, AttributeError) as error:
+                raise NotSupportedError(
+                    f"this fit of model '{self.problem.name}' cannot be pickled, because function "
+                    f"'{program.__qualname__}' cannot be imported by its name. Define it at the "
+                    "top of a module, or use fit.save(path) and load(path, problem)."
+                ) from error
+        return super().__reduce_ex__(protocol)
+
     # ---- derived ----------------------------------------------------------------------------
 
-    def sample(self, n: int, seed: int = 0, *, discrete: bool = False) -> dict[str, Tensor]:
-        """``n`` draws ``{site: [n, *shape]}``; with ``discrete``, of the discrete latents too."""
-        check_count(n)
-        values = self._draw(n, seed)
+    def sample(
+        self, num_samples: int, seed: int = 0, *, discrete: bool = False
+    ) -> dict[str, Tensor]:
+        """Draws ``{site: [num_samples, *shape]}``, the same for the same ``seed`` (0 if omitted).
+
+        With ``discrete``, of the discrete latents too.
+        """
+        check_count(num_samples)
+        values = self._draw(num_samples, seed)
         if discrete and self.problem.discrete:
-            values = values | self.problem.sample_discrete(values, seed + 1, num_draws=n)
+            values = values | self.problem.sample_discrete(
+                values, seed + 1, num_samples=num_samples
+            )
         return values
 
-    def _draw(self, n: int, seed: int) -> dict[str, Tensor]:
-        return self.sample_with_log_prob(n, seed)[0]
+    def _draw(self, num_samples: int, seed: int) -> dict[str, Tensor]:
+        return self.sample_with_log_prob(num_samples, seed)[0]
 
-    def log_weights(self, n: int, seed: int = 0) -> Tensor:
-        """log p(x, θ) - log q(θ) at ``n`` draws from q, discrete latents summed out: ``[n]``."""
-        values, log_q = self.sample_with_log_prob(n, seed)
+    def log_weights(self, num_samples: int, seed: int = 0) -> Tensor:
+        """log p(x, θ) - log q(θ) at ``num_samples`` draws from q, discrete latents summed out: ``[n]``."""
+        return self.sample_with_log_weights(num_samples, seed)[1]
+
+    def sample_with_log_weights(
+        self, num_samples: int, seed: int = 0
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Draws as of :meth:`sample_with_log_prob`, and the :meth:`log_weights` of them."""
+        values, log_q = self.sample_with_log_prob(num_samples, seed)
         with torch.no_grad():
-            return self.problem.log_joint(values) - log_q
+            return values, self.problem.log_joint(values) - log_q
 
     def elbo(self, num_samples: int = 1000, seed: int = 0) -> Estimate:
         """E_q[log p(x, θ) - log q(θ)], discrete latents summed out, with its standard error.
@@ -161,16 +204,16 @@ class Posterior(ABC):
                 f"{nearest(name, self.problem.latents)}"
             )
 
-    def predictive(self, n: int, seed: int = 0) -> dict[str, Tensor]:
-        """``n`` replicated data sets from the posterior predictive, ``{site: [n, *shape]}``.
+    def predictive(self, num_samples: int, seed: int = 0) -> dict[str, Tensor]:
+        """``num_samples`` replicated data sets from the posterior predictive, ``{site: [num_samples, *shape]}``.
 
         Each uses a fresh draw of the latents. A replicated row has new discrete latents of its
         own; discrete latents outside every plate are drawn from the posterior like the rest.
         """
         local = {k for k, site in self.problem.discrete.items() if any(site.plates)}
-        draws = self.sample(n, seed, discrete=len(local) < len(self.problem.discrete))
+        draws = self.sample(num_samples, seed, discrete=len(local) < len(self.problem.discrete))
         kept = {k: v for k, v in draws.items() if k not in local}
-        return self.problem.predictive(kept, seed + 1, num_draws=n)
+        return self.problem.predictive(kept, seed + 1, num_samples=num_samples)
 
     # ---- reading it ------------------------------------------------------------------------------
 
@@ -218,10 +261,10 @@ class BySite(dict[str, Tensor]):
         )
 
 
-def check_count(n: int) -> None:
+def check_count(num_samples: int) -> None:
     """Refuse a number of draws that is no positive integer."""
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise OptionError(f"expected a positive number of draws, got {n!r}.")
+    if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
+        raise OptionError(f"expected a positive number of draws, got {num_samples!r}.")
 
 
 def shorten(name: str, limit: int = 56) -> str:

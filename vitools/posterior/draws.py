@@ -49,18 +49,22 @@ class DrawsPosterior(Posterior):
         """All draws of all chains: ``{site: [chains * draws, *shape]}``."""
         return {k: v.flatten(0, 1) for k, v in self.draws.items()}
 
-    def _draw(self, n: int, seed: int) -> dict[str, Tensor]:
-        check_count(n)
+    def _draw(self, num_samples: int, seed: int) -> dict[str, Tensor]:
+        check_count(num_samples)
         pooled = self.pooled()
         total = next(iter(pooled.values())).shape[0]
         with seeded(seed):
-            order = torch.cat([torch.randperm(total) for _ in range(math.ceil(n / total))])[:n]
+            order = torch.cat(
+                [torch.randperm(total) for _ in range(math.ceil(num_samples / total))]
+            )[:num_samples]
         return {k: v[order] for k, v in pooled.items()}
 
     def _moment_draws(self) -> dict[str, Tensor]:
         return self.pooled()
 
-    def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+    def sample_with_log_prob(
+        self, num_samples: int, seed: int = 0
+    ) -> tuple[dict[str, Tensor], Tensor]:
         raise NotSupportedError(f"{self.engine} gives draws, not a density; use sample(n).")
 
     def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:

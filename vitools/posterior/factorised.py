@@ -11,6 +11,7 @@ from torch import Tensor
 from torch import distributions as td
 
 from vitools.distributions.free_form import FreeForm
+from vitools.distributions.rounding import Beyond, beyond_log_prob, rounded_draws
 from vitools.errors import NotSupportedError
 from vitools.families.chain import Chain
 from vitools.families.joint_normal import JointNormal
@@ -28,7 +29,7 @@ STORED_PARAMETERS: dict[str, tuple[str, ...]] = {
     "Chain": ("potentials", "sizes"),
     "Dirichlet": ("concentration",),
     "Exponential": ("rate",),
-    "FreeForm": ("edges", "log_density", "lower", "upper", "slopes"),
+    "FreeForm": ("edges", "log_density", "lower", "upper", "tail_slopes"),
     "Gamma": ("concentration", "rate"),
     "InverseGamma": ("concentration", "rate"),
     "JointNormal": ("loc", "scale_tril", "value_shape", "joint_axes", "kept"),
@@ -128,19 +129,48 @@ class FactorisedPosterior(Posterior):
         """
         return Estimate(self.bound)
 
-    def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+    def sample_with_log_prob(
+        self, num_samples: int, seed: int = 0
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The density is that of the values, which stand for draws beyond them where they are at
+        the edge of their support; :meth:`sample_with_log_weights` weighs the draws themselves.
+        """
+        values, _ = self._rounded(num_samples, seed)
+        with torch.no_grad():
+            return values, self.log_prob(values).expand(
+                num_samples
+            )  # no values: all latents are discrete
+
+    def sample_with_log_weights(
+        self, num_samples: int, seed: int = 0
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        values, beyond = self._rounded(num_samples, seed)
+        with torch.no_grad():
+            log_q = self.log_prob(values).expand(num_samples)
+            for name, shift in beyond.items():
+                further = beyond_log_prob(self.marginal(name), shift)
+                log_q = log_q + further.reshape((num_samples, -1)).sum(-1)
+            log_weights = self.problem.log_joint(values, beyond) - log_q
+            # no more digits than the model's own terms have
+            dtypes = {value.dtype for value in values.values()}
+            return values, log_weights.float() if torch.float32 in dtypes else log_weights
+
+    def _rounded(self, n: int, seed: int) -> tuple[dict[str, Tensor], dict[str, Beyond]]:
+        """Values of ``num_samples`` draws, and by how much some of the draws lie beyond them."""
         check_count(n)
-        values: dict[str, Tensor] = {}
+        latents, values, beyond = self.problem.latents, {}, {}
         with seeded(seed), quiet_draws(), torch.no_grad():
             for factor in self.factors:
-                if not self.problem.latents[factor.sites[0]].is_discrete:
-                    values.update(self._split(factor, factor.distribution.sample((n,))))
+                site = latents[factor.sites[0]]
+                if not site.is_discrete:
+                    drawn, shift = rounded_draws(factor.distribution, n, site.dtype)
+                    values.update(self._split(factor, drawn))
+                    if shift is not None:
+                        beyond[site.name] = shift
         if self._masked is not None:
             values.update(self._masked.drawn(values, n, seed + 1))
-        with torch.no_grad():
-            log_q = self.log_prob(values).expand(n)  # no values: all latents are discrete
-        sites = self.problem.latents
-        return {k: v.to(sites[k].dtype) for k, v in values.items()}, log_q
+            beyond = {name: self._masked.without(name, shift) for name, shift in beyond.items()}
+        return {k: v.to(latents[k].dtype) for k, v in values.items()}, beyond
 
     def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
         latents = self.problem.latents
@@ -160,7 +190,7 @@ class FactorisedPosterior(Posterior):
         return total.reshape(sample_shape)
 
     def _split(self, factor: Factor, drawn: Tensor) -> dict[str, Tensor]:
-        """A draw ``[n, …]`` of a Gaussian block as ``{site: [n, *shape]}``."""
+        """A draw ``[n, …]`` of a Gaussian block as ``{site: [num_samples, *shape]}``."""
         if not factor.is_block:
             return {factor.sites[0]: drawn}
         out, start = {}, 0

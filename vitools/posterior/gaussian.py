@@ -39,10 +39,12 @@ class GaussianPosterior(Posterior):
         self._space = UnconstrainedSpace(problem)
         self._gaussian = MultivariateNormal(location, scale_tril=scale_tril, validate_args=False)
 
-    def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
-        check_count(n)
+    def sample_with_log_prob(
+        self, num_samples: int, seed: int = 0
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        check_count(num_samples)
         with seeded(seed), torch.no_grad():
-            vectors = self._gaussian.sample(torch.Size((n,)))
+            vectors = self._gaussian.sample(torch.Size((num_samples,)))
             log_q = self._gaussian.log_prob(vectors) - self._space.log_jacobian(vectors)
             return self._space.to_values(vectors), log_q
 

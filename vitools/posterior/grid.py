@@ -42,15 +42,17 @@ class GridPosterior(Posterior):
         """log p(x): the bound is tight. The standard error is the quadrature's."""
         return self.log_evidence
 
-    def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+    def sample_with_log_prob(
+        self, num_samples: int, seed: int = 0
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Nodes by mass, spread uniformly over their cells (error of the order of cell²)."""
-        check_count(n)
+        check_count(num_samples)
         with seeded(seed), torch.no_grad():
-            chosen = torch.multinomial(self.log_masses.exp(), n, replacement=True)
-            jitter = torch.rand((n, self.nodes.shape[1]), dtype=self.nodes.dtype) - 0.5
+            chosen = torch.multinomial(self.log_masses.exp(), num_samples, replacement=True)
+            jitter = torch.rand((num_samples, self.nodes.shape[1]), dtype=self.nodes.dtype) - 0.5
             vectors = self.nodes[chosen] + jitter @ self.cell.mT
         values = self._space.to_values(vectors)
-        return values, self.log_prob(values) if values else vectors.new_zeros(n)
+        return values, self.log_prob(values) if values else vectors.new_zeros(num_samples)
 
     def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
         continuous = {k: v for k, v in values.items() if k not in self.problem.discrete}

@@ -9,8 +9,10 @@ import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoContinuous, AutoGuide
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from vitools.distributions.rounding import inside
 from vitools.errors import NotSupportedError, OptionError
 from vitools.isolation import ParamState, full_plates, isolated, seeded, snapshot
 from vitools.posterior.base import Posterior, Saved, check_count
@@ -45,10 +47,21 @@ class GuidePosterior(Posterior):
         problem: the fitted problem.
         guide: a Pyro guide called with the problem's arguments.
         params: state of a parameter store holding the fitted values of guide and model.
+        validation: the bound of other data after so many steps, in nats, where a run was watched by
+            one (:func:`~vitools.svi_validated`).
     """
 
-    def __init__(self, problem: Problem, guide: Any, params: ParamState, **common: Any) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        guide: Any,
+        params: ParamState,
+        *,
+        validation: Mapping[int, float] | None = None,
+        **common: Any,
+    ) -> None:
         super().__init__(problem.with_params(snapshot(params)), **common)
+        self.validation = dict(validation or {})
         self.guide = guide
         self.params = self.problem.params
         bytes_per_draw = 8 * sum(site.shape.numel() for site in problem.latents.values())
@@ -65,12 +78,14 @@ class GuidePosterior(Posterior):
     def _run_guide(self, data: Mapping[str, Tensor] | None = None) -> tuple[Trace, Tensor]:
         """A trace of the guide, optionally with sites held at ``data``, and log q of its draws."""
         guide = poutine.condition(self.guide, data=dict(data)) if data else self.guide
-        with self._fitted():
+        with self._fitted(), _Inside():
             run = poutine.trace(guide).get_trace(*self.problem.args, **self.problem.kwargs)
             return run, guide_log_density(run, without=self.problem.discrete)
 
-    def sample_with_log_prob(self, n: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
-        check_count(n)
+    def sample_with_log_prob(
+        self, num_samples: int, seed: int = 0
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        check_count(num_samples)
         with seeded(0), torch.no_grad():
             self._refuse_unusable(self._run_guide()[0])
 
@@ -79,7 +94,7 @@ class GuidePosterior(Posterior):
             return {k: run.nodes[k]["value"] for k in self.problem.drawn}, log_q
 
         with seeded(seed), torch.no_grad():
-            return self._sampling(once, torch.zeros(n), randomness="different")
+            return self._sampling(once, torch.zeros(num_samples), randomness="different")
 
     def _refuse_unusable(self, run: Trace) -> None:
         drawn = _drawn(run)
@@ -174,6 +189,7 @@ class GuidePosterior(Posterior):
         meta = {
             "guide": f"{kind.__module__}:{kind.__qualname__}",
             "options": getattr(self.guide, "options", {}),
+            "validation": list(self.validation.items()),
         }
         return {k: v.detach() for k, v in self.params["params"].items()}, meta
 
@@ -193,7 +209,16 @@ class GuidePosterior(Posterior):
                 f"{expected}. Pass guide= as it was when the fit was made."
             )
         params["params"] = {k: torch.nn.Parameter(v) for k, v in saved.tensors.items()}
-        return cls(saved.problem, made, params, **saved.common)
+        looks = dict(saved.meta.get("validation", ()))
+        return cls(saved.problem, made, params, validation=looks, **saved.common)
+
+
+class _Inside(Messenger):
+    """Keeps draws inside their support, to whose edge they may round."""
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and not is_subsample(msg):
+            msg["value"] = inside(msg["fn"], msg["value"])
 
 
 def _drawn(run: Trace) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch import distributions as td
 
+from vitools.distributions.rounding import Beyond
 from vitools.families.joint_normal import JointNormal
 from vitools.isolation import seeded
 from vitools.problem import Problem
@@ -37,7 +38,7 @@ class MaskedElements:
         self.problem, self.kept = problem, dict(kept)
 
     def log_prob(self, flat: Values) -> Tensor:
-        """log p(masked | rest, data) of values ``{site: [n, *shape]}``: ``[n]``."""
+        """log p(masked | rest, data) of values ``{site: [num_samples, *shape]}``: ``[n]``."""
 
         def once(draw: Mapping[str, Tensor]) -> Tensor:
             graph = self.problem.factors(draw)
@@ -45,7 +46,7 @@ class MaskedElements:
 
         return self.problem.map_draws(once, flat)
 
-    def drawn(self, values: Values, n: int, seed: int) -> Values:
+    def drawn(self, values: Values, num_samples: int, seed: int) -> Values:
         """The sites of ``values`` with masked elements, drawn given the rest."""
         given = {name: value for name, value in values.items() if name not in self.kept}
         if self.problem.discrete:
@@ -53,17 +54,26 @@ class MaskedElements:
                 given |= draw_sites(
                     self.problem.discrete,
                     values,
-                    n,
+                    num_samples,
                     self.problem.map_draws,
                     lambda draw: self._silenced(self.problem.factors(draw)),
                 )
             given = {name: value for name, value in given.items() if name not in self.kept}
-        prior = self.problem._forward(given, n, seed, tuple(self.kept))
+        prior = self.problem._forward(given, num_samples, seed, tuple(self.kept))
         found = {}
         for name, kept in self.kept.items():
             event = (1,) * (values[name].dim() - 1 - kept.dim())
             found[name] = torch.where(kept.reshape(kept.shape + event), values[name], prior[name])
         return found
+
+    def without(self, name: str, shift: Beyond) -> Beyond:
+        """By how much draws lie beyond their values, which masked elements do not."""
+        if name not in self.kept:
+            return shift
+        kept = self.kept[name]
+        event = (1,) * (len(self.problem.latents[name].shape) - kept.dim())
+        own = kept.reshape(kept.shape + event)
+        return {statistic: torch.where(own, by, 0.0) for statistic, by in shift.items()}
 
     def _silenced(self, graph: FactorGraph) -> FactorGraph:
         """The graph without the densities of masked elements."""

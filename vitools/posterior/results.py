@@ -1,6 +1,7 @@
 """Small records every engine fills in: an estimate, a status with advice, a history."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -87,11 +88,11 @@ class History:
     elbo: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
-    def record(self, step: int, elbo: float, seconds: float) -> None:
-        """Append one row."""
-        self.steps.append(step)
-        self.elbo.append(elbo)
-        self.seconds.append(seconds)
+    @classmethod
+    def of_rows(cls, rows: Sequence[tuple[float, float]]) -> "History":
+        """From the bound and the seconds after each step, the first of which is number 1."""
+        steps = list(range(1, len(rows) + 1))
+        return cls(steps, [elbo for elbo, _ in rows], [seconds for _, seconds in rows])
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from vitools.problem.density.improper import StandIns
 from vitools.problem.reading.inspection import inspect_model
 from vitools.problem.reading.program import Program, fingerprint, name_of
 from vitools.problem.reading.refused_forms import ReadingRules
+from vitools.problem.reading.side_effects import at_rest
 from vitools.problem.sites import Site, nearest
 
 
@@ -36,6 +37,7 @@ class BoundModel:
         self.deterministics = structure.deterministics
         self.plates = structure.plates
         self.params: ParamState = structure.params
+        self.has_given_params = False
         self.max_plate_nesting = structure.max_plate_nesting
         self.coords: dict[str, list[Any]] = {}
         self.invariants: Callable[..., dict[str, Tensor]] | None = getattr(
@@ -96,6 +98,11 @@ class BoundModel:
                 )
 
     @property
+    def free_params(self) -> list[str]:
+        """Names of the model's own parameters, those that :func:`~vitools.svi` trains."""
+        return [k for k, v in self._structure.params["params"].items() if v.requires_grad]
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """The model's arguments by name (defaults filled in)."""
         return self._program.arguments()
@@ -114,13 +121,28 @@ class BoundModel:
     @contextmanager
     def _isolated(self) -> Iterator[None]:
         stand_ins = StandIns((self.args, self.kwargs))
-        with isolated(self.params, self.model), full_plates(), stand_ins:
+        with isolated(self.params, self.model), full_plates(), stand_ins, self.at_rest():
             yield
+
+    def refuse_moving_data(self, subject: str) -> None:
+        """Raise for observations that the model draws anew, where they have to stay the same."""
+        words = self._structure.moving_data
+        if words is not None:
+            raise NotSupportedError(
+                f"{words}, but {subject} needs the same data throughout. Use svi(), or make the "
+                "data before and give them to the model; for minibatches use "
+                "pyro.plate(…, subsample_size=…)."
+            )
+
+    def at_rest(self) -> AbstractContextManager[None]:
+        """Inside the block modules that draw while they are trained, as dropout does, do not."""
+        return at_rest(self._structure.noisy_modules)
 
     def with_params(self, params: ParamState) -> Self:
         """The same problem with ``pyro.param`` values (fitted ones, say) put in place."""
         other = copy.copy(self)
         other.params = params
+        other.has_given_params = True
         return other
 
     def with_coords(self, **coords: Any) -> Self:

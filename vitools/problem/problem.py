@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from vitools.distributions.rounding import Beyond
 from vitools.errors import OptionError
 from vitools.isolation import quiet_draws, seeded
 from vitools.problem.bound_model import BoundModel
@@ -39,6 +40,8 @@ def check_problem(problem: object, engine: str) -> None:
             f"{engine} expects a Problem, got {got}. Bind the model to its data first: "
             "Problem(model, data)."
         )
+    if engine != "svi()":
+        problem.refuse_moving_data(engine)
 
 
 class Problem(BoundModel):
@@ -52,11 +55,20 @@ class Problem(BoundModel):
     for the points that :class:`~vitools.problem.reading.refused_forms.ReadingRules` lists: masks silence observations
     only, and batch dims outside plates count as plates.
 
+    A model that changes its arguments in place is refused, and so is one whose random numbers, drawn
+    outside of sample statements, make its density another at each run. Torch modules in training
+    mode may draw (dropout): :func:`~vitools.svi` steps along their noise; densities, draws and the other
+    engines see those modules in evaluation mode. Observations that the model draws anew at each run
+    (rows it chooses itself, noise added to data) are for ``svi`` alone; a density has those of one run.
+
     Attributes:
         latents, observed, deterministics: ``{name: Site}``. A latent with a ``Delta``
             distribution is deterministic.
         plates: ``{name: Plate}``.
         params: unconstrained values of the model's ``pyro.param`` statements and modules.
+        dtype: the widest number type among the model's factors: float64 where data or priors are.
+        has_given_params: whether they were put in place by :meth:`with_params`, as those of a fit
+            are; else they are the values that the model starts from.
         coords: ``{plate: labels}``, for ArviZ; empty unless set by :meth:`with_coords`.
         invariants: what the model identifies where its sites are not (the labels of a
             mixture, say): the function ``model.invariants`` if the model carries one.
@@ -81,6 +93,8 @@ class Problem(BoundModel):
         with nullcontext() if self._is_tried else DryRun():
             graph = trial(self._structure, self._graph, self._program.title, self._is_tried)
         bytes_per_draw = sum(f.log_density.nbytes for f in graph.factors)
+        kinds = (factor.log_density.dtype for factor in graph.factors)
+        self.dtype = reduce(torch.promote_types, kinds)
         self.mapper = DrawMapper(self._program.title, bytes_per_draw)
         # one for each set of given sites: a seed's draws must not depend on earlier calls
         self._forward_mappers = defaultdict[frozenset[str], DrawMapper](
@@ -90,29 +104,40 @@ class Problem(BoundModel):
 
     # ---- densities ---------------------------------------------------------------------
 
-    def log_joint(self, values: Mapping[str, Tensor]) -> Tensor:
+    def log_joint(
+        self, values: Mapping[str, Tensor], beyond: Mapping[str, Beyond] | None = None
+    ) -> Tensor:
         """log p(observed, values), vectorised over leading sample dims.
 
         Args:
             values: ``{site: [*S, *site.shape]}`` for every latent in :attr:`drawn`. Discrete
                 latents that are given are taken as given; the others are summed out.
+            beyond: ``{site: …}`` for values ``[n, *site.shape]`` that stand for draws nearer the
+                edge of their support (:mod:`vitools.distributions.rounding`).
 
         Returns:
             A tensor of shape ``S``; -inf where a value is outside its support.
         """
         flat, sample_shape = self.checked_draws(values)
-        log_joint = self.map_draws(lambda draw: self.factors(draw).log_density(), flat)
+        if beyond:
+            log_joint = self.map_draws(
+                lambda draw: self.factors(*draw).log_density(), (flat, dict(beyond))
+            )
+        else:
+            log_joint = self.map_draws(lambda draw: self.factors(draw).log_density(), flat)
         for name, value in flat.items():
             outside = out_of_bounds(self.latents[name], value)
             if outside is not None:
                 log_joint = torch.where(outside, -torch.inf, log_joint)
         return log_joint.reshape(sample_shape)
 
-    def factors(self, values: Mapping[str, Tensor]) -> FactorGraph:
+    def factors(
+        self, values: Mapping[str, Tensor], beyond: Mapping[str, Beyond] | None = None
+    ) -> FactorGraph:
         """The model's factors at one draw, for whoever needs more than their sum."""
         if self.is_large or self._is_large_enumerated:
             self._refuse_large_density(frozenset(values))
-        return self._graph(values)
+        return self._graph(values, beyond=beyond)
 
     @property
     def _is_large_enumerated(self) -> bool:
@@ -135,12 +160,15 @@ class Problem(BoundModel):
             self._is_tried = True
 
     def _graph(
-        self, values: Mapping[str, Tensor], handler: Callable[..., Any] = lambda run: run
+        self,
+        values: Mapping[str, Tensor],
+        handler: Callable[..., Any] = lambda run: run,
+        beyond: Mapping[str, Beyond] | None = None,
     ) -> FactorGraph:
         """The factors; ``handler`` goes around the model."""
         with self._isolated():
             conditioned = poutine.condition(handler(self.call), data=dict(values))
-            return FactorGraph(conditioned, self.max_plate_nesting)
+            return FactorGraph(conditioned, self.max_plate_nesting, beyond)
 
     def _refuse_large_density(self, given: frozenset[str]) -> None:
         """Raise where densities with these sites given would need more memory than there is."""
@@ -182,16 +210,16 @@ class Problem(BoundModel):
 
     # ---- draws -------------------------------------------------------------------------
 
-    def prior(self, num_draws: int, seed: int = 0) -> dict[str, Tensor]:
-        """Draws of all latents from the prior, ``{site: [num_draws, *shape]}``."""
-        return self._forward({}, num_draws, seed, self.latents)
+    def prior(self, num_samples: int, seed: int = 0) -> dict[str, Tensor]:
+        """Draws of all latents from the prior, ``{site: [num_samples, *shape]}``."""
+        return self._forward({}, num_samples, seed, self.latents)
 
-    def starting_draws(self, num_draws: int, seed: int = 0) -> dict[str, Tensor]:
+    def starting_draws(self, num_samples: int, seed: int = 0) -> dict[str, Tensor]:
         """Like :meth:`prior`, with any value of the support where the prior is improper."""
-        return self._forward({}, num_draws, seed, self.latents, stand_ins=True)
+        return self._forward({}, num_samples, seed, self.latents, stand_ins=True)
 
     def predictive(
-        self, samples: Mapping[str, Tensor], seed: int = 0, *, num_draws: int = 1
+        self, samples: Mapping[str, Tensor], seed: int = 0, *, num_samples: int = 1
     ) -> dict[str, Tensor]:
         """Replicated data, one data set per draw: ``{observed site: [n, *shape]}``.
 
@@ -200,11 +228,11 @@ class Problem(BoundModel):
         ``samples`` from the prior this is the prior predictive.
 
         Args:
-            num_draws: number of data sets where ``samples`` is empty.
+            num_samples: number of data sets where ``samples`` is empty.
         """
         flat, sample_shape = self.checked_draws(samples, complete=False)
         if not flat:
-            sample_shape = torch.Size([num_draws])
+            sample_shape = torch.Size([num_samples])
         wanted = (*self.observed, *self.deterministics)
         drawn = self._forward(flat, sample_shape.numel(), seed, wanted)
         return {k: v.reshape(sample_shape + v.shape[1:]) for k, v in drawn.items()}
@@ -236,19 +264,19 @@ class Problem(BoundModel):
         return found
 
     def sample_discrete(
-        self, values: Mapping[str, Tensor], seed: int = 0, *, num_draws: int | None = None
+        self, values: Mapping[str, Tensor], seed: int = 0, *, num_samples: int | None = None
     ) -> dict[str, Tensor]:
         """Discrete latents drawn from p(z | θ, x) exactly: ``{site: [*S, *shape]}``.
 
         Args:
             values: every latent in :attr:`drawn`; others that are given are kept.
-            num_draws: number of draws where ``values`` is empty (a model of discrete latents only).
+            num_samples: number of draws where ``values`` is empty (a model of discrete latents only).
         """
         flat, sample_shape = self.checked_draws(values)
-        if not flat and num_draws is not None:
-            sample_shape = torch.Size([num_draws])
+        if not flat and num_samples is not None:
+            sample_shape = torch.Size([num_samples])
         with seeded(seed), torch.no_grad():
-            drawn = draw_sites(self.discrete, flat, num_draws, self.map_draws, self.factors)
+            drawn = draw_sites(self.discrete, flat, num_samples, self.map_draws, self.factors)
         return {
             name: drawn[name].reshape(sample_shape + self.latents[name].shape)
             for name in self.discrete

@@ -1,6 +1,6 @@
 """What a problem knows of its model: sites and plates."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -104,3 +104,11 @@ def nearest(word: str, known: Any) -> str:
     names = {str(name).casefold(): str(name) for name in known}
     match = get_close_matches(str(word).casefold(), names, n=1, cutoff=0.5)
     return f" Did you mean '{names[match[0]]}'?" if match else ""
+
+
+def listed(names: Collection[str], most: int = 6) -> str:
+    """``a, b, c``; of many the first and how many more there are."""
+    shown = list(names)
+    if len(shown) > most:
+        shown = [*shown[: most - 1], f"and {len(shown) - most + 1} more"]
+    return ", ".join(shown)

@@ -26,7 +26,7 @@ def write_report(
     *,
     fit: str | None = None,
     origin: Origin | None = None,
-    num_draws: int | None = None,
+    num_samples: int | None = None,
 ) -> list[Path]:
     """Write a page, tables, pictures and the best fit into ``folder``.
 
@@ -39,7 +39,7 @@ def write_report(
         fit: the fit to store in ``posterior.nc``; ``comparison.best`` if omitted. The file's
             attribute ``fit`` says which.
         origin: what the page says of where the comparison comes from.
-        num_draws: draws to store in ``posterior.nc``; if omitted, as many as make a file of a few
+        num_samples: draws to store in ``posterior.nc``; if omitted, as many as make a file of a few
             megabytes (a :class:`VitoolsWarning` says what was left out).
 
     Returns:
@@ -68,7 +68,7 @@ def write_report(
     judged = comparison.judgements[name].khat
     if judged is not None:  # the figure of the table, not another one from the draws stored here
         attrs["pareto_khat"] = judged.value
-    save_posterior(chosen, stored, seed=comparison.seed, num_draws=num_draws, attrs=attrs)
+    save_posterior(chosen, stored, seed=comparison.seed, num_samples=num_samples, attrs=attrs)
     written = [page, table, record, stored]
     for maker in (plot_bound, plot_marginals, plot_moments):
         written.append(folder / f"{maker.__name__.removeprefix('plot_')}.png")
@@ -87,11 +87,11 @@ def save_posterior(
     path: Path,
     *,
     seed: int = 0,
-    num_draws: int | None = None,
+    num_samples: int | None = None,
     attrs: dict[str, str | int | float] | None = None,
 ) -> None:
     """Write a fit for ArviZ, thinned where it would be large, which a warning then says."""
-    stored = stored_draws(posterior, num_draws)
+    stored = stored_draws(posterior, num_samples)
     if stored.note:
         warnings.warn(f"{path.name}: {stored.note}", VitoolsWarning, stacklevel=3)
     save_netcdf(to_arviz(posterior, seed=seed, attrs=attrs, **stored.options), path)

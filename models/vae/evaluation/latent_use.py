@@ -141,7 +141,7 @@ def _latents(guided: Trace) -> list[str]:
 
 
 def _mean(site: dict[str, Any]) -> Tensor:
-    """E_q[z] given what stands above, [num_draws, num_images, latent_dim]; else the draws."""
+    """E_q[z] given what stands above, [num_samples, num_images, latent_dim]; else the draws."""
     try:
         return site["fn"].mean.expand(site["value"].shape)
     except NotImplementedError:

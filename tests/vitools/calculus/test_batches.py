@@ -5,7 +5,7 @@ import torch
 from test_conjugate_models import CASES
 
 from vitools.calculus import ConjugateModel
-from vitools.engines.cavi.coordinate_ascent import Ascent, Schedule
+from vitools.engines.cavi.coordinate_ascent import CoordinateAscent, Schedule
 from vitools.posterior import Status
 
 SCHEDULE = Schedule(tol=0.0, max_sweeps=4, accelerate=True, inner_sweeps=None, warmup_sweeps=None)
@@ -17,7 +17,7 @@ def test_a_batch_gives_what_its_runs_give_alone(name):
 
     def bounds(seeds):
         with torch.no_grad():
-            ascent = Ascent(ConjugateModel(function, args, **options), seeds, SCHEDULE)
+            ascent = CoordinateAscent(ConjugateModel(function, args, **options), seeds, SCHEDULE)
             ascent.run(None, 0.0)
             return [run.history.elbo for run in ascent.runs(Status.STOPPED_AT_LIMIT)]
 

@@ -183,6 +183,7 @@ def mixture_with_gaps():
             sample("y", dist.Normal(mean[z], 0.7), obs=gappy, obs_mask=SEEN[:2])
 
 
+@pytest.mark.filterwarnings("ignore:.*z selects the prior of y_unobserved:UserWarning")
 def test_elements_with_discrete_parents_that_q_leaves_out():
     """They cancel in the weights, and are drawn from their mixture given what was seen."""
     problem = Problem(mixture_with_gaps)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vitools.calculus import ConjugateModel
-from vitools.errors import NotConjugate, VitoolsError
+from vitools.errors import NotConjugateError, VitoolsError
 
 Y = torch.tensor([0.5, 1.5, -0.3])
 sample = pyro.sample
@@ -138,7 +138,7 @@ def log_density_by_hand():
     ],
 )
 def test_refusal(model, words):
-    with pytest.raises(NotConjugate) as raised:
+    with pytest.raises(NotConjugateError) as raised:
         ConjugateModel(model)
     message = str(raised.value)
     for word in words:

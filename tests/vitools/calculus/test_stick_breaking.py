@@ -15,7 +15,7 @@ from pyro import sample
 
 from vitools.calculus import ConjugateModel
 from vitools.engines.cavi.outcome import distributions
-from vitools.errors import NotConjugate
+from vitools.errors import NotConjugateError
 
 _generator = torch.Generator().manual_seed(0)
 N, T = 40, 5
@@ -136,7 +136,7 @@ def test_the_other_concentration_may_be_a_latent():
     ],
 )
 def test_other_weights_are_refused(weights, words):
-    with pytest.raises(NotConjugate, match=words) as raised:
+    with pytest.raises(NotConjugateError, match=words) as raised:
         ConjugateModel(mixture(weights))
     assert "'v'" in str(raised.value)
 
@@ -146,5 +146,5 @@ def test_a_product_as_a_location_is_refused():
         w = sample("w", dist.Normal(torch.zeros(3), 1.0).to_event(1))
         sample("y", dist.Normal(w.cumprod(0), 1.0).to_event(1), obs=Y[:3])
 
-    with pytest.raises(NotConjugate, match=r"'w'.*the value of cumprod"):
+    with pytest.raises(NotConjugateError, match=r"'w'.*the value of cumprod"):
         ConjugateModel(model)

@@ -68,6 +68,10 @@ def lose(*_, **__):
     raise NumericalError("no mode of finite density.")
 
 
+def stumble(*_, **__):
+    raise ZeroDivisionError("by hand")
+
+
 def press_ctrl_c(*_, **__):
     raise KeyboardInterrupt
 
@@ -337,11 +341,56 @@ def test_compare_spares_the_other_methods_one_that_fails(vitools, replace_fit):
 
     replace_fit("normal", lose_and_count)
     result = vitools("compare", "coin", "--methods", "own-guide,normal,exact,normal")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output
     for name, reason in (("own-guide", "model 'coin' brings no guide"), ("normal", "no mode of")):
         assert f"{find_method(name).label}: no answer: {reason}" in result.stdout
     assert list(pandas.read_csv("report/comparison.csv")["fit"]) == ["exact"]
     assert calls == ["normal"]  # a method named twice runs once
+    refused_only = vitools("compare", "coin", "--methods", "own-guide,exact")
+    assert refused_only.exit_code == 0  # the method is none for this model: nothing went wrong
+
+
+def test_compare_spares_the_other_methods_an_error_nobody_foresaw(vitools, replace_fit):
+    replace_fit("normal", stumble)
+    result = vitools("compare", "coin", "--methods", "normal,exact")
+    assert result.exit_code == 1
+    assert f"{find_method('normal').label}: no answer: ZeroDivisionError: by hand" in result.stdout
+    assert list(pandas.read_csv("report/comparison.csv")["fit"]) == ["exact"]
+
+
+class Unjudgeable(FactorisedPosterior):
+    """A good fit until it is asked for draws."""
+
+    ailment: type[BaseException] = ZeroDivisionError
+
+    def sample_with_log_prob(self, *_, **__):
+        raise self.ailment("by hand")
+
+
+def unjudgeable(target, **_):
+    q = torch.distributions.Beta(torch.tensor(8.0).double(), torch.tensor(14.0).double())
+    return Unjudgeable(target.problem, {"p": q}, -9.0, engine="guess", status=Status.CONVERGED)
+
+
+def test_a_fit_that_cannot_be_judged_is_kept_and_the_others_judged(vitools, replace_fit):
+    replace_fit("normal", unjudgeable)
+    label = find_method("normal").label
+    result = vitools("compare", "coin", "--methods", "normal,exact")
+    assert result.exit_code == 1, result.output
+    assert f"{label}: not judged: ZeroDivisionError: by hand" in result.stdout
+    table = pandas.read_csv("report/comparison.csv").set_index("fit")
+    assert table["verdict"].to_dict() == {"exact": "reference", label: "not judged"}
+    kept = f"{label.replace(' ', '_')}.safetensors"
+    assert set(os.listdir("report")) == REPORT | {kept}
+    assert kept in result.stdout
+    assert f"<b>{label}</b> was not judged: Zero" in Path("report/index.html").read_text()
+
+
+def test_where_no_fit_can_be_judged_all_are_kept(vitools, replace_fit):
+    replace_fit("normal", unjudgeable)
+    with pytest.raises(ZeroDivisionError, match="by hand"):  # with the traceback of a mistake
+        vitools("compare", "coin", "--methods", "normal")
+    assert os.listdir("report") == [f"{find_method('normal').label.replace(' ', '_')}.safetensors"]
 
 
 def test_compare_without_any_answer_writes_nothing(refused, folder, replace_fit):
@@ -417,7 +466,7 @@ def test_a_folder_where_a_file_should_go_is_refused_before_any_work(
 def test_ctrl_c_in_a_compare_reports_the_fits_made_so_far(vitools, replace_fit):
     replace_fit("normal", press_ctrl_c)
     result = vitools("compare", "coin", "--methods", "exact,normal,nuts")
-    assert result.exit_code == 1
+    assert result.exit_code == 130
     assert "written to report: " in result.stdout
     assert result.stderr == (
         "vitools: interrupted; the report covers exact, "
@@ -427,10 +476,39 @@ def test_ctrl_c_in_a_compare_reports_the_fits_made_so_far(vitools, replace_fit):
     assert list(pandas.read_csv("report/comparison.csv")["fit"]) == ["exact"]
 
 
+def test_ctrl_c_in_the_second_judgement_reports_the_first(vitools, replace_fit, monkeypatch):
+    monkeypatch.setattr(Unjudgeable, "ailment", KeyboardInterrupt)
+    replace_fit("normal", unjudgeable)
+    label = find_method("normal").label
+    result = vitools("compare", "coin", "--methods", "exact,normal,kumaraswamy")
+    assert result.exit_code == 130
+    last = find_method("kumaraswamy").label
+    assert result.stderr == (
+        f"vitools: interrupted; the report covers exact; fitted but not judged: {label}, {last}.\n"
+    )
+    table = pandas.read_csv("report/comparison.csv").set_index("fit")
+    assert table["reason"][last] == "interrupted before it was judged"
+    assert list(table["verdict"]) == ["reference", "not judged", "not judged"]
+    kept = f"{last.replace(' ', '_')}.safetensors"
+    assert set(os.listdir("report")) == REPORT | {f"{label.replace(' ', '_')}.safetensors", kept}
+    loaded = load(f"report/{kept}", Problem(coin.model, FLIPS), AutoKumaraswamy)
+    assert loaded.status is Status.CONVERGED
+
+
+def test_ctrl_c_in_the_first_judgement_keeps_the_fits(vitools, replace_fit, monkeypatch):
+    monkeypatch.setattr(Unjudgeable, "ailment", KeyboardInterrupt)
+    replace_fit("normal", unjudgeable)
+    label = find_method("normal").label
+    result = vitools("compare", "coin", "--methods", "normal")
+    assert result.exit_code == 130
+    assert result.stderr == (f"vitools: interrupted; no report; fitted but not judged: {label}.\n")
+    assert os.listdir("report") == [f"{label.replace(' ', '_')}.safetensors"]
+
+
 def test_ctrl_c_before_the_first_fit_writes_nothing(refused, folder, replace_fit):
     replace_fit("exact", press_ctrl_c)
     for command in (["fit", "coin", "--method"], ["compare", "coin", "--methods"]):
-        message = refused(*command, "exact", "--out", "out", code=1)
+        message = refused(*command, "exact", "--out", "out", code=130)
         assert message == "interrupted; no file is left half-written."
     assert os.listdir(folder) == []
 
@@ -445,7 +523,7 @@ def test_ctrl_c_while_a_picture_is_written_leaves_whole_files_only(refused, monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Figure, "savefig", half)
-    message = refused("compare", "coin", "--methods", "exact", code=1)
+    message = refused("compare", "coin", "--methods", "exact", code=130)
     assert message == "interrupted; no file is left half-written."
     whole = {"index.html", "comparison.csv", "comparison.json", "posterior.nc"}
     assert set(os.listdir("report")) == whole
@@ -458,7 +536,7 @@ def test_ctrl_c_in_an_engine_keeps_the_state_it_reached(vitools, folder, monkeyp
 
     monkeypatch.setattr("vitools.cli.progress.progress_line", impatient_line)
     result = vitools("fit", "coin", "--method", "kumaraswamy", "--out", "fits")
-    assert result.exit_code == 1
+    assert result.exit_code == 130
     assert "status: interrupted" in result.stdout
     loaded = load("fits/fit.safetensors", Problem(coin.model, FLIPS), AutoKumaraswamy)
     assert loaded.status is Status.INTERRUPTED

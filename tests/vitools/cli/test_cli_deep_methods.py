@@ -11,6 +11,7 @@ from vitools.cli.app import app
 from vitools.cli.held_out import compare_held_out
 from vitools.cli.methods import default_methods, find_method
 from vitools.cli.target import Target
+from vitools.engines import svi
 from vitools.errors import NotSupportedError, OptionError
 from vitools.models.hierarchical_vae import HierarchicalVAE
 from vitools.models.vae import VAE, binarise, factor_analysis
@@ -170,3 +171,30 @@ def test_fit_judges_a_vae_datum_by_datum():
     assert result.exit_code == 1, result.output  # so short a run stops at its limit
     assert "179 held-out images" in result.output.replace("\n    ", " ")
     assert "verdict" not in result.output
+
+
+def test_on_held_out_data_what_is_judged_outlives_an_error_and_ctrl_c():
+    images = torch.eye(4)
+
+    def fit(ailment=None):
+        vae = VAE(num_pixels=4, latent_dim=1, hidden=(3,))
+        found = svi(Problem(vae.model, images), vae.guide, max_steps=8, compile=False)
+
+        def ail(*_):
+            raise ailment
+
+        if ailment is not None:
+            vae.encoder.register_forward_pre_hook(ail)
+        return found
+
+    failures = {}
+    fits = {"ailing": fit(ZeroDivisionError("by hand")), "sound": fit()}
+    assert list(compare_held_out(fits, (images,), 0, failures).fits) == ["sound"]
+    assert list(failures) == ["ailing"]
+    with pytest.raises(KeyboardInterrupt) as info:
+        compare_held_out(
+            {"sound": fits["sound"], "slow": fit(KeyboardInterrupt())}, (images,), 0, {}
+        )
+    assert list(info.value.comparison.fits) == ["sound"]
+    with pytest.raises(ZeroDivisionError, match="by hand"):
+        compare_held_out({"ailing": fits["ailing"]}, (images,), 0, {})

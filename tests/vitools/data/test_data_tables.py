@@ -164,7 +164,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     path = tmp_path / "table.parquet"
     path.write_bytes(b"PAR1")
-    with pytest.raises(NotSupportedError, match="pip install pyarrow"):
+    with pytest.raises(NotSupportedError, match=r"pip install 'vitools\[data\]'"):
         read_table(path)
 
 

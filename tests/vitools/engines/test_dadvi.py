@@ -39,7 +39,7 @@ def gaussian():
 
 def test_linear_response_is_exact_on_a_gaussian_posterior(gaussian):
     problem, mean, precision = gaussian
-    fit = dadvi(problem, num_draws=10, covariance="linear_response", seed=3)
+    fit = dadvi(problem, num_samples=10, covariance="linear_response", seed=3)
     assert fit.status is Status.CONVERGED
     covariance = precision.inverse()
     assert torch.allclose(fit.location, mean, atol=1e-6)
@@ -60,7 +60,7 @@ def _log_evidence(problem):
 
 def test_the_mean_field_has_the_spread_theory_gives(gaussian):
     problem, _, precision = gaussian
-    fit = dadvi(problem, num_draws=600)
+    fit = dadvi(problem, num_samples=600)
     ratio = fit.sd()["w"] * precision.diagonal().sqrt()
     assert bool(((ratio - 1).abs() < 4 / math.sqrt(600)).all())  # relative error 1/√M
     assert not bool(fit.scale_tril.tril(-1).any())
@@ -75,7 +75,7 @@ def poisson(counts):
 def test_the_stated_error_is_that_of_another_choice_of_draws():
     """q(log rate) has its exact optimum in closed form, and the error over seeds is measured."""
     problem = Problem(poisson, torch.tensor([1.0, 0.0]))
-    fits = [dadvi(problem, num_draws=400, seed=seed) for seed in range(40)]
+    fits = [dadvi(problem, num_samples=400, seed=seed) for seed in range(40)]
     locations = torch.stack([fit.location[0] for fit in fits])
     stated = torch.stack([fit.location_error[0] for fit in fits])
     # E log p = (2 + 1) m - (1 + 2) exp(m + s²/2) + …, at its maximum where s² = 1/3, m = -s²/2
@@ -95,10 +95,10 @@ def test_draws_double_until_the_error_is_small():
             pyro.sample("n", dist.Poisson(rate.sum()), obs=counts)
 
     problem = Problem(rates, torch.tensor([2.0, 0.0]))
-    few = dadvi(problem, num_draws=4, max_draws=4, seed=1)
+    few = dadvi(problem, num_samples=4, max_draws=4, seed=1)
     assert few.status is Status.STOPPED_AT_LIMIT
     assert few.detail.startswith("4 draws")
-    enough = dadvi(problem, num_draws=4, seed=1)
+    enough = dadvi(problem, num_samples=4, seed=1)
     assert enough.status is Status.CONVERGED
     assert int(enough.detail.split()[0]) > 4
     sd = enough.scale_tril.diagonal()
@@ -120,7 +120,7 @@ def test_eight_schools_against_the_reference_draws():
     problem = Problem(
         eight_schools, torch.tensor(data["y"]).double(), torch.tensor(data["sigma"]).double()
     )
-    fit = dadvi(problem, num_draws=200, covariance="linear_response")
+    fit = dadvi(problem, num_samples=200, covariance="linear_response")
     theta, mu, tau = np.split(np.load(folder / "draws.npz")["draws"], [8, 9], axis=1)
     reference = torch.tensor(np.concatenate([mu, np.log(tau), (theta - mu) / tau], 1)).double()
     mean, sd = reference.mean(0), reference.std(0)
@@ -134,7 +134,7 @@ def test_eight_schools_against_the_reference_draws():
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda problem: dadvi(problem, num_draws=7), OptionError, "even num_draws"),
+        (lambda problem: dadvi(problem, num_samples=7), OptionError, "even num_samples"),
         (lambda problem: dadvi(problem, covariance="full"), OptionError, "covariance: expected"),
     ],
 )

@@ -51,9 +51,8 @@ def test_every_status_has_words_and_advice():
 
 
 def test_history_round_trip():
-    history = History()
-    for step in range(3):
-        history.record(step, -10.0 + step, 0.1 * step)
+    history = History.of_rows([(-10.0 + i, 0.1 * i) for i in range(3)])
+    assert history == History([1, 2, 3], [-10.0, -9.0, -8.0], [0.0, 0.1, 0.2])
     assert len(history) == 3
     assert History.from_tensors(history.tensors()) == history
     assert History.from_tensors(History().tensors()) == History()

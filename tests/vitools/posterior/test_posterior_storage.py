@@ -1,6 +1,8 @@
 """Saving and loading: everything comes back, and nothing else is accepted."""
 
 import os
+import signal
+from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
@@ -293,6 +295,55 @@ def test_any_other_error_or_interrupt_leaves_nothing(tmp_path):
         with pytest.raises(error):
             writes_half(error)
         assert os.listdir(tmp_path) == []
+
+
+def half_of_the_bytes(path, data):
+    with path.open("wb") as file:
+        file.write(data[: len(data) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def instead(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    ("owner", "name", "killed"),
+    [
+        (Path, "write_bytes", half_of_the_bytes),
+        (os, "fsync", instead),
+        (os, "replace", instead),
+    ],
+)
+def test_a_process_killed_while_it_writes_leaves_the_file_as_it_was(tmp_path, owner, name, killed):
+    path = tmp_path / "run"
+    write_archive(path, {"number": 1}, {"x": torch.ones(1000)})
+    child = os.fork()
+    if not child:
+        setattr(owner, name, killed)
+        write_archive(path, {"number": 2}, {"x": torch.zeros(1000)})
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    header, tensors = read_archive(path)
+    assert header == {"number": 1}
+    assert torch.equal(tensors["x"], torch.ones(1000))
+    write_archive(path, {"number": 3}, {"x": torch.zeros(1000)})
+    assert read_archive(path)[0] == {"number": 3}
+
+
+def test_contents_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        plain = getattr(os, name)
+
+        def watched(*args, name=name, plain=plain):
+            calls.append(name)
+            return plain(*args)
+
+        monkeypatch.setattr(os, name, watched)
+    write_archive(tmp_path / "run", {}, {"x": torch.ones(3)})
+    assert calls == ["fsync", "replace"]
 
 
 def test_folders_are_checked_beforehand(tmp_path):

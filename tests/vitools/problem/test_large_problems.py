@@ -196,7 +196,7 @@ def test_what_a_small_problem_refuses_a_large_one_refuses_before_its_first_densi
     with pytest.raises(ModelError, match="changes when the discrete latents"):
         Problem(model, data)
     monkeypatch.setattr(runs, "LARGE", 64)
-    monkeypatch.setattr("vitools.problem.LARGE", 64)
+    monkeypatch.setattr("vitools.problem.problem.LARGE", 64)
     problem = Problem(model, data)
     with pytest.raises(ModelError, match="changes when the discrete latents"):
         svi(problem, AutoMeanField, max_steps=10)

@@ -193,8 +193,8 @@ def test_discrete_latents_alone():
     problem = Problem(model, x)
     assert_close(problem.log_joint({}).exp(), 0.2 * 0.9 + 0.8 * 0.3)
     assert_close(problem.discrete_marginals({})["z"], torch.tensor([0.18, 0.24]) / 0.42)
-    assert problem.sample_discrete({}, num_draws=7)["z"].shape == (7,)
-    assert problem.predictive({}, num_draws=7)["x"].shape == (7,)
+    assert problem.sample_discrete({}, num_samples=7)["z"].shape == (7,)
+    assert problem.predictive({}, num_samples=7)["x"].shape == (7,)
 
 
 def test_crossed_discrete_plates_cannot_be_summed():

@@ -116,7 +116,7 @@ def test_a_large_posterior_is_thinned_and_that_is_said(tmp_path, rows, draws, le
     if rows == 600:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            save_posterior(fit, path, num_draws=50)
+            save_posterior(fit, path, num_samples=50)
         stored = import_arviz().from_netcdf(str(path))
         assert stored["posterior_predictive"]["y"].shape == (1, 50, rows)
 

@@ -109,7 +109,9 @@ class Expression:
         if len(plain) < 2:
             return self
         rest = [term for term in self.terms if term not in plain]
-        value = Expression.constant(Expression(plain, self.shape).value())
+        varies = [any(term.out[dim] is not None for term in plain) for dim in range(self.dim)]
+        shape = [n if v else 1 for n, v in zip(self.shape, varies, strict=True)]
+        value = Expression.constant(constant_value(plain, shape).expand(self.shape))
         return Expression([t for t in (*value.terms, *rest) if t.coefficient], self.shape)
 
     # ---- arithmetic --------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from pyro.distributions import MaskedDistribution
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution, Independent, Normal
 
 from vitools.calculus.algebra.atoms import Atom, Function
 from vitools.calculus.tracing.trace import TracedSite
@@ -230,6 +230,14 @@ def with_event(
     outer = len(site.batch_shape) - site.to_event
     extra = len(distribution.batch_shape) - outer
     return Independent(distribution, extra, validate_args=False) if extra > 0 else distribution
+
+
+def moved(distribution: Distribution, reference: Tensor | None) -> Distribution:
+    """A normal distribution of x - c as that of x."""
+    if reference is None:
+        return distribution
+    assert isinstance(distribution, Normal)
+    return Normal(distribution.loc + reference, distribution.scale, validate_args=False)
 
 
 def batch_mask(site: TracedSite, batch_shape: tuple[int, ...]) -> Tensor | None:

@@ -228,11 +228,21 @@ class GaussianBlock(DenseBlock):
         back = axes / (axes**2).sum(0)  # V⁻ᵀ
         self.restore((linear @ back, back.mT @ quadratic @ back))
 
+    def _location(self) -> Tensor:
+        """The mean of the sites' values: of x - c, plus c; [batch, D]."""
+        mean = self.mean
+        for site in self.sites:
+            if site.reference is not None:
+                order = (*self.rest[site.name], *self.joint_axes[site.name])
+                point = site.reference.permute(order).reshape((*self.batch_shape, -1))
+                mean = mean + pad(point, self._margins(site.name))
+        return mean
+
     def joint_distribution(self) -> Distribution:
         """A normal over the sites' values flattened and concatenated."""
         if not self.batch_shape:
             return MultivariateNormal(
-                self.mean, covariance_matrix=self.covariance, validate_args=False
+                self._location(), covariance_matrix=self.covariance, validate_args=False
             )
         # Independent rows: place each row's block of the covariance at its flat positions.
         rows = math.prod(self.batch_shape)
@@ -246,7 +256,7 @@ class GaussianBlock(DenseBlock):
         index = torch.cat(positions, -1)
         mean = torch.zeros(start, dtype=torch.float64)
         covariance = torch.zeros(start, start, dtype=torch.float64)
-        mean[index] = self.mean.reshape(rows, -1)
+        mean[index] = self._location().reshape(rows, -1)
         blocks = self.covariance.expand(*self.batch_shape, self.size, self.size)
         blocks = blocks.reshape(rows, self.size, self.size)
         covariance[index.unsqueeze(-1), index.unsqueeze(-2)] = blocks
@@ -258,7 +268,7 @@ class GaussianBlock(DenseBlock):
     def distribution(self, name: str) -> Distribution:
         site = next(site for site in self.sites if site.name == name)
         rows = slice(*self.offsets[name])
-        mean, covariance = self.mean[..., rows], self.covariance[..., rows, rows]
+        mean, covariance = self._location()[..., rows], self.covariance[..., rows, rows]
         axes, rank = self.joint_axes[name], len(site.shape)
         if self.elementwise or not axes:
             variance = covariance.diagonal(dim1=-2, dim2=-1).expand(mean.shape)

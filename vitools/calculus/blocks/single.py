@@ -19,6 +19,7 @@ from vitools.calculus.blocks.block import (
     batch_mask,
     describe,
     describe_function,
+    moved,
     plate_names,
     with_event,
 )
@@ -77,7 +78,9 @@ class FamilyBlock(DenseBlock):
         return FamilyBlock(sites[0])
 
     def distribution(self, name: str) -> Distribution:
-        return with_event(self.family.to_distribution(self.natural), self.sites[0], self.mask)
+        (site,) = self.sites
+        plain = moved(self.family.to_distribution(self.natural), site.reference)
+        return with_event(plain, site, self.mask)
 
 
 class DiscreteBlock(DenseBlock):

@@ -25,7 +25,7 @@ from vitools.calculus.densities import DISCRETE_VALUES, RULES
 from vitools.calculus.densities.whole import whole_density
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
-from vitools.errors import NotConjugate
+from vitools.errors import NotConjugateError
 from vitools.families import FAMILY_OF_PRIOR
 
 
@@ -118,7 +118,7 @@ def _site_terms(
 
 
 def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
-    """The site's log density as an expression, or NotConjugate."""
+    """The site's log density as an expression, or NotConjugateError."""
     if site.distribution not in RULES:
         constant = _constant_density(site)
         if constant is not None:
@@ -130,7 +130,7 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
         if isinstance(argument, Refusal):
             parents = ", ".join(repr(parent) for parent in sorted(argument.sites))
             of = "" if site.distribution == "Unit" else f" of {site.distribution}"
-            raise NotConjugate(
+            raise NotConjugateError(
                 f"site {site.name!r}: parameter {name!r}{of} depends on latent {parents} through an "
                 f"operation without closed form: {argument.reason}"
             )
@@ -147,12 +147,12 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
         if whole is not None:
             return whole
         if site.distribution not in RULES:
-            raise NotConjugate(f"site {site.name!r}: {error} ({advice(site)})") from error
+            raise NotConjugateError(f"site {site.name!r}: {error} ({advice(site)})") from error
         involved = sorted(
             {s for a in arguments.values() if isinstance(a, Expression) for s in a.sites()}
         )
         listed = ", ".join(repr(parent) for parent in involved) or "its parameters"
-        raise NotConjugate(
+        raise NotConjugateError(
             f"site {site.name!r}: {site.distribution} is not conjugate to {listed}: "
             f"its log density needs {error}"
         ) from error
@@ -165,7 +165,7 @@ def _by_rule(site: TracedSite, arguments: dict[str, Any], simplex: frozenset[str
     rule = RULES[site.distribution]
     if "simplex_sites" in inspect.signature(rule).parameters:
         arguments = {**arguments, "simplex_sites": simplex}
-    return rule(_value(site), **arguments)
+    return rule(value_of(site), **arguments)
 
 
 def advice(site: TracedSite) -> str:
@@ -195,7 +195,8 @@ def _constant_density(site: TracedSite) -> Expression | None:
     return Expression.constant(site.fn.log_prob(site.observed))
 
 
-def _value(site: TracedSite) -> Expression | Discrete:
+def value_of(site: TracedSite) -> Expression | Discrete:
+    """The latent itself, or the data, harmless where they are masked."""
     if site.is_latent:
         assert site.value is not None
         return site.value

@@ -32,14 +32,14 @@ def with_priors_that_matter(trace: ModelTrace, terms: Sequence[ClosedTerm]) -> M
 def _is_read(site: TracedSite, mask: Tensor, terms: Sequence[ClosedTerm]) -> bool:
     masked = ~mask.expand(site.batch_shape)
     return any(
-        bool((masked & _weight(term, atom, site)).any())
+        bool((masked & where_read(term, atom, site)).any())
         for term in terms
         for atom in term.atoms
         if atom.site == site.name
     )
 
 
-def _weight(term: ClosedTerm, atom: Atom, site: TracedSite) -> Tensor:
+def where_read(term: ClosedTerm, atom: Atom, site: TracedSite) -> Tensor:
     """Where the term depends on the elements of the site (at least there), of its batch shape."""
     batch = atom.labels[: len(site.batch_shape)]
     weight = torch.ones(site.batch_shape, dtype=torch.bool)

@@ -16,7 +16,7 @@ def multivariate_normal(
 ) -> Expression:
     size = x.shape[-1]
     precision, log_det = precision_of(covariance_matrix, precision_matrix, scale_tril)
-    error = x - loc
+    error = (x - loc).folded()
     quadratic = (error.unsqueeze(-1) * error.unsqueeze(-2) * precision).sum_right(2)
     return -0.5 * quadratic + 0.5 * log_det - 0.5 * size * math.log(2 * math.pi)
 

@@ -7,9 +7,8 @@ from vitools.calculus.algebra.expression import Expression
 
 def normal(x: Expression, loc: Expression, scale: Expression) -> Expression:
     precision = scale.power(-2)
-    return (
-        -0.5 * precision * (x - loc).square() + 0.5 * precision.log() - 0.5 * math.log(2 * math.pi)
-    )
+    error = (x - loc).folded()  # constants first: their squares apart would cancel
+    return -0.5 * precision * error.square() + 0.5 * precision.log() - 0.5 * math.log(2 * math.pi)
 
 
 def log_normal(x: Expression, loc: Expression, scale: Expression) -> Expression:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Constant
 from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint, Selection, term_sizes
-from vitools.calculus.tracing.trace import ModelTrace, Plate, TracedSite
+from vitools.calculus.tracing.trace import ModelTrace, TracedPlate, TracedSite
 
 PROBE = 4096
 WORTHWHILE = 0.7
@@ -194,7 +194,9 @@ def _collapse_term(term: ClosedTerm, label: int, rows: DistinctRows) -> ClosedTe
     return replace(term, constants=tuple(constants), selections=tuple(selections))
 
 
-def _collapse_site(site: TracedSite, rows: DistinctRows, plates: dict[str, Plate]) -> TracedSite:
+def _collapse_site(
+    site: TracedSite, rows: DistinctRows, plates: dict[str, TracedPlate]
+) -> TracedSite:
     axes = [dim for dim, plate in site.plates.items() if plate.name == rows.plate]
     if not axes or not site.is_latent:
         return site
@@ -206,10 +208,14 @@ def _collapse_site(site: TracedSite, rows: DistinctRows, plates: dict[str, Plate
     mask = site.mask
     if mask is not None and mask.shape[axis] != 1:
         mask = mask.index_select(axis, rows.representative)
+    reference = site.reference
+    if reference is not None:
+        reference = reference.index_select(axis, rows.representative)
     return replace(
         site,
         shape=tuple(shape),
         batch_shape=tuple(batch),
         mask=mask,
+        reference=reference,
         plates={dim: plates[plate.name] for dim, plate in site.plates.items()},
     )

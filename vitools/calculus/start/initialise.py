@@ -7,41 +7,96 @@ jittered; scales start at their prior mean. Factor models are then turned to pri
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from vitools.calculus.blocks.block import Block
+from vitools.calculus.blocks.block import DenseBlock
 from vitools.calculus.blocks.chain import ChainBlock
 from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
-from vitools.calculus.blocks.single import DiscreteBlock, FamilyBlock
+from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.start.clusters import seed_clusters
+from vitools.calculus.start.moments import Moments, place
 from vitools.calculus.start.principal_axes import turn_to_principal_axes
+from vitools.calculus.start.scales import settle_scales, unseen_scale
 from vitools.calculus.streams.streamed import StreamedBlock
 
 # Relative spread of the concentrations at the start (a Gamma(100) draw has the same).
 JITTER = 0.1
+# Logit of a case that a start takes for sure: a prior precision of 1e6 in another case counts little.
+SURE = 30.0
 
 
-def initialise(model: ConjugateModel, seed: int) -> None:
-    """Set every block of the model to its starting point."""
+def initialise(
+    model: ConjugateModel,
+    seed: int,
+    given: Mapping[str, Moments] | None = None,
+    *,
+    from_data: bool = True,
+) -> bool:
+    """Set every block of the model to its starting point.
+
+    Args:
+        given: moments of sites; the other blocks follow from them by an update of each.
+        from_data: whether clusters, scales and factors may be sought in the data.
+
+    Returns:
+        Whether any were.
+    """
     generator = torch.Generator().manual_seed(seed)
     streamed = [block for block in model.blocks if isinstance(block, StreamedBlock)]
     with torch.no_grad():
         for block in model.blocks:
             if block not in streamed:
                 _start(model, block, generator)
+        found = False
         for block in streamed:
-            natural = seed_clusters(block, generator)
+            natural = seed_clusters(block, generator) if from_data else None
             if natural is None:
                 model.update(block)
             else:
+                found = True
                 block.restore(natural)
                 for parent in model.blocks:
                     if parent is not block and parent not in streamed:
                         model.update(parent)
-        turn_to_principal_axes(model)
+        if from_data and not given:
+            scaled, turned = settle_scales(model), turn_to_principal_axes(model)
+            found = found or scaled or turned
+        if given:
+            _place_given(model, given)
+    return found
+
+
+def _place_given(model: ConjugateModel, given: Mapping[str, Moments]) -> None:
+    """Blocks of which only sums are kept follow from the others, as those that are not given do."""
+    placed = []
+    for block in model.blocks:
+        if isinstance(block, DenseBlock) and any(name in given for name in block.names):
+            place(
+                block,
+                {
+                    s.name: _of_distinct_rows(model, s.name, given)
+                    for s in block.sites
+                    if s.name in given
+                },
+            )
+            placed.append(block)
+    for block in model.order:
+        if block not in placed:
+            model.update(block)
+
+
+def _of_distinct_rows(model: ConjugateModel, name: str, given: Mapping[str, Moments]) -> Moments:
+    """The moments of one row of each kind, where equal rows are one."""
+    moments = given[name]
+    for dim, plate in model.latents[name].plates.items():
+        if plate.name in model.rows:
+            moments = moments.select(dim, model.rows[plate.name].representative)
+    return moments
 
 
 @torch.no_grad()
@@ -49,19 +104,36 @@ def restart_inner(model: ConjugateModel) -> None:
     """Put the inner blocks back to a start without noise, where they have one."""
     for block in model.inner:
         if isinstance(block, FamilyBlock):
-            _start_family(block, model.messages(block, fixed_only=True), None)
+            _start_family(block, model.messages(block, given=()), None)
 
 
 def _start(model: ConjugateModel, block: Block, generator: torch.Generator) -> None:
-    prior = model.messages(block, fixed_only=True)
+    prior = model.messages(block, given=())
     if isinstance(block, DiscreteBlock | ChainBlock):
-        block.restore((_uniform(block.component_shape(0), generator),))
+        drawn = _uniform(block.component_shape(0), generator)
+        if any(switch.selector in block.names for switch in model.prior_switches):
+            drawn = _sure(drawn, block, generator)
+        block.restore((drawn,))
     elif isinstance(block, FreeFormBlock):
         block.start()
     elif isinstance(block, GaussianBlock):
         _start_gaussian(block, generator)
     elif isinstance(block, FamilyBlock):
-        _start_family(block, prior, generator)
+        alone = unseen_scale(model, block)  # with the shape that data add, but not their rate
+        _start_family(block, prior if alone is None else alone, generator)
+
+
+def _sure(drawn: Tensor, block: Block, generator: torch.Generator) -> Tensor:
+    """Logits that all but choose a case for each element; a start draws how common each case is.
+
+    A latent whose prior is selected holds its selector where it began, so undecided starts all end
+    alike, where the narrowest of the priors leads.
+    """
+    common = -_uniform((drawn.shape[-1],), generator).log()
+    scores = common.log() - (-drawn.log()).log()  # the largest is a draw from the common weights
+    if isinstance(block, DiscreteBlock):
+        scores = torch.nn.functional.one_hot(scores.argmax(-1), drawn.shape[-1]).double()
+    return SURE * scores
 
 
 def _noise(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
@@ -98,6 +170,8 @@ def _start_family(
     if family.name == "Normal":
         precision = (-2 * natural(1, -0.5)).clamp(min=1.0)
         mean = natural(0, 0.0) / (-2 * natural(1, -0.5)).clamp(min=1e-300)
+        if block.sites[0].reference is not None:
+            mean = torch.zeros_like(mean)  # where the data lie, rather than where the prior does
         noise = _noise(block.batch_shape, generator)
         start = mean + noise * precision.rsqrt()
         block.restore((precision * start, -0.5 * precision))

@@ -30,11 +30,14 @@ ROUNDS = 4
 LOUDNESS = 100.0
 
 
-def turn_to_principal_axes(model: ConjugateModel) -> None:
-    """Sweep the continuous sites of a factor model, turning its factors after each sweep."""
+def turn_to_principal_axes(model: ConjugateModel) -> bool:
+    """Sweep the continuous sites of a factor model, turning its factors after each sweep.
+
+    Returns whether it has factors to be turned.
+    """
     pairs = list(rotatable_pairs(model))
     if not pairs:
-        return
+        return False
     loadings = [first for first, _ in pairs]
     later = [b for b in model.blocks if b not in loadings and not isinstance(b, DiscreteBlock)]
     for first, second in pairs:
@@ -49,6 +52,7 @@ def turn_to_principal_axes(model: ConjugateModel) -> None:
             stretch = _stretch_to_prior(model, second)
             if stretch is not None:
                 _turn(model, first, second, torch.diag(1 / stretch), torch.diag(stretch))
+    return True
 
 
 Scores = GaussianBlock | StreamedBlock
@@ -85,7 +89,7 @@ def _stretch_to_prior(model: ConjugateModel, second: Scores) -> Tensor | None:
     """
     dense = gaussian(second)
     assert dense is not None
-    priors = model.messages(second, fixed_only=True)
+    priors = model.messages(second, given=())
     squares = [k for k in priors if _statistic(second, k) == ("square", dense.names[0])]
     if len(squares) != 1 or dense.mask is not None or dense.kept is not None:
         return None

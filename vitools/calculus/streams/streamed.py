@@ -207,4 +207,10 @@ def _one_row(site: TracedSite, plate: str) -> TracedSite:
     def short(shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*shape[:axis], 1, *shape[axis + 1 :])
 
-    return replace(site, shape=short(site.shape), batch_shape=short(site.batch_shape), mask=None)
+    return replace(
+        site,
+        shape=short(site.shape),
+        batch_shape=short(site.batch_shape),
+        mask=None,
+        reference=None,
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
-from vitools.errors import NotConjugate
+from vitools.errors import NotConjugateError
 from vitools.families import FAMILY_OF_PRIOR
 
 MANY = 2000
@@ -19,8 +19,8 @@ def alternative_named(trace: ModelTrace) -> Iterator[None]:
     """Adds to a refusal inside the block which engine fits the model."""
     try:
         yield
-    except NotConjugate as error:
-        raise NotConjugate(f"{error}; {alternative(trace)}") from error
+    except NotConjugateError as error:
+        raise NotConjugateError(f"{error}; {alternative(trace)}") from error
 
 
 def alternative(trace: ModelTrace) -> str:

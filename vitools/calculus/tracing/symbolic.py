@@ -22,7 +22,7 @@ from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.tracing.operations.spelling import spelled
 from vitools.calculus.tracing.operations.table import RULES, Node, function_name
-from vitools.errors import NotConjugate
+from vitools.errors import NotConjugateError
 
 READS_VALUES = {"item", "bool", "float", "int", "index", "tolist", "numpy", "array", "contains"}
 CONSTRUCTORS = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full",
@@ -64,7 +64,7 @@ class SymbolicTensor(Tensor):
         if getattr(func, "__name__", "") in {"__bool__", "__float__", "__int__", "__index__"} or (
             name in READS_VALUES and getattr(func, "__name__", "") not in {"float", "int", "bool"}
         ):
-            raise NotConjugate(
+            raise NotConjugateError(
                 f"the model reads the value of latent {_listed(sites)} while it runs "
                 f"({name}, or a Python condition on it), so its structure is not fixed; "
                 "svi() and nuts() fit it, because they run the model on values"
@@ -73,7 +73,7 @@ class SymbolicTensor(Tensor):
             getattr(func, "__name__", "").endswith("_")
             and not getattr(func, "__name__", "").startswith("_")
         ):
-            raise NotConjugate(
+            raise NotConjugateError(
                 f"the in-place operation {name!r} writes latent {_listed(sites)} into a tensor; "
                 "build the tensor with torch.stack, torch.cat or torch.where instead"
             )

@@ -25,12 +25,12 @@ from vitools.calculus.tracing.constructors import (
     written,
 )
 from vitools.calculus.tracing.symbolic import Refusal, SymbolicTensor
-from vitools.errors import NotConjugate, NotSupportedError
+from vitools.errors import NotConjugateError, NotSupportedError
 from vitools.families import FAMILY_OF_PRIOR
 
 
 @dataclass
-class Plate:
+class TracedPlate:
     """A plate, the label its axis carries in every term, and its size."""
 
     name: str
@@ -49,13 +49,14 @@ class TracedSite:
     batch_shape: tuple[int, ...]  # of the log density before any mask; event dims of to_event in it
     base_event_dim: int  # dims of one draw of the base distribution
     to_event: int  # how many of the last batch dims the model declared event dims
-    plates: dict[int, Plate]  # by dim of the batch shape counted from the left
+    plates: dict[int, TracedPlate]  # by dim of the batch shape counted from the left
     observed: Tensor | None
     value: Expression | Discrete | None
     mask: Tensor | None
     scale: float | Tensor  # aligned with the batch shape
     support_size: int = 0
     fn: Any = field(default=None, repr=False)
+    reference: Tensor | None = None  # the value is this plus what the terms call the latent
 
     @property
     def is_latent(self) -> bool:
@@ -76,7 +77,7 @@ class TracedSite:
 class ModelTrace:
     sites: dict[str, TracedSite]
     deterministic: dict[str, Any]
-    plates: dict[str, Plate]
+    plates: dict[str, TracedPlate]
 
 
 def trace_model(
@@ -93,10 +94,10 @@ def trace_model(
     return recorder.trace
 
 
-def _not_followed(recorder: Recorder, reason: str) -> NotConjugate:
+def _not_followed(recorder: Recorder, reason: str) -> NotConjugateError:
     """The model does with a latent what needs its value."""
     latents = [name for name, site in recorder.trace.sites.items() if site.is_latent]
-    return NotConjugate(
+    return NotConjugateError(
         f"after its latent sites {latents} the model does something with one of them that has no "
         f"closed form and needs its value ({reason.splitlines()[0]}); svi() and nuts() fit it, "
         "because they run the model on values"
@@ -139,7 +140,7 @@ class Recorder(Messenger):
         observed = None
         if msg["is_observed"]:
             if isinstance(value, SymbolicTensor):
-                raise NotConjugate(
+                raise NotConjugateError(
                     f"site {name!r} observes a quantity that depends on latents; condition on data, "
                     "or use svi() or nuts(), which run the model on values"
                 )
@@ -156,7 +157,7 @@ class Recorder(Messenger):
         rank = len(shape) - event_dim
         batch_shape = shape[:rank]
         outer = len(fn.batch_shape)
-        plates: dict[int, Plate] = {}
+        plates: dict[int, TracedPlate] = {}
         for frame in msg["cond_indep_stack"]:
             full = getattr(frame, "full_size", None) or frame.size
             if full != frame.size:
@@ -164,7 +165,7 @@ class Recorder(Messenger):
                     f"plate {frame.name!r} is subsampled ({frame.size} of {full}); cavi() uses all "
                     "the data: drop subsample_size, or use svi() for minibatches"
                 )
-            plate = Plate(frame.name, frame.size, frame.dim if frame.dim is not None else 0)
+            plate = TracedPlate(frame.name, frame.size, frame.dim if frame.dim is not None else 0)
             known = self.trace.plates.setdefault(frame.name, plate)
             if frame.dim is not None and frame.size > 0:
                 plates[len(batch_shape) - (rank - outer) + frame.dim] = known

@@ -11,6 +11,7 @@ from typing import Any
 from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.chain import is_chain
+from vitools.calculus.blocks.dependence import kept_apart
 from vitools.calculus.blocks.plan import make_blocks
 from vitools.calculus.blocks.single import discrete_batch
 from vitools.calculus.densities.log_joint import (
@@ -24,13 +25,14 @@ from vitools.calculus.model import ConjugateModel
 from vitools.calculus.tracing.alternatives import alternative
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
-from vitools.calculus.words.dependence import in_words, kept_apart
+from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
 from vitools.calculus.words.naming import DataNames
 from vitools.calculus.words.tables import Row, folded, span, table
 from vitools.calculus.words.wording import family, update
-from vitools.errors import NotConjugate
+from vitools.errors import NotConjugateError
 from vitools.isolation import full_plates, isolated, seeded
 from vitools.problem import Problem, check_problem
+from vitools.problem.sites import listed
 
 WIDTH = 100
 """Columns that a reason may take before it is broken."""
@@ -59,11 +61,13 @@ def explain(problem: Problem) -> str:
         1 of 1 latents have closed-form updates.
     """
     check_problem(problem, "explain()")
-    with seeded(0), isolated(problem.params, problem.model), full_plates():
+    isolation = isolated(problem.params, problem.model)
+    with seeded(0), isolation as store, full_plates():
         try:
             conjugate = ConjugateModel(problem.model, problem.args, problem.kwargs)
-        except NotConjugate as error:
+        except NotConjugateError as error:
             return _refusal(problem, error)
+    free = [name for name, value in store["params"].items() if value.requires_grad]
     trace = conjugate.trace
     stated = expected_log_joint(trace)
     names = DataNames(trace, problem.arguments)
@@ -79,6 +83,11 @@ def explain(problem: Problem) -> str:
         f"{in_words(group)}; {_kept_by([trace.sites[name] for name in group], stated.terms)}."
         for group in kept_apart(conjugate.blocks, stated.terms)
     ]
+    switches = conjugate.prior_switches
+    if switches:
+        apart.append(f"{switches_in_words(switches)}; {switches_remedy(switches)}.")
+    if free:
+        apart.append(f"parameters held at the values they have: {listed(free)}; svi() trains them.")
     return "\n".join([table(folded(rows)), *names.legend(), *apart, summary])
 
 
@@ -109,11 +118,11 @@ def _updates(
     ]
 
 
-def _refusal(problem: Problem, error: NotConjugate) -> str:
+def _refusal(problem: Problem, error: NotConjugateError) -> str:
     """The updates of the sites that have one, given the others; and why those have none."""
     try:
         trace = trace_model(problem.model, problem.args, problem.kwargs)
-    except NotConjugate as raised:
+    except NotConjugateError as raised:
         return f"no latent has a closed-form update: {raised}"
     faults, unstated = _faults(trace, error)
     sites = {n: s for n, s in trace.sites.items() if s.is_latent}
@@ -138,7 +147,7 @@ def _refusal(problem: Problem, error: NotConjugate) -> str:
     return "\n".join([table(folded(rows)), *names.legend(), summary])
 
 
-def _faults(trace: ModelTrace, error: NotConjugate) -> tuple[dict[str, str], set[str]]:
+def _faults(trace: ModelTrace, error: NotConjugateError) -> tuple[dict[str, str], set[str]]:
     """Why latents have no update, and the sites whose density is no sum of terms."""
     simplex = frozenset(n for n, s in trace.sites.items() if s.distribution == "Dirichlet")
     faults: dict[str, str] = {}
@@ -146,7 +155,7 @@ def _faults(trace: ModelTrace, error: NotConjugate) -> tuple[dict[str, str], set
     for site in trace.sites.values():
         try:
             log_density(site, simplex)
-        except (NotConjugate, Unsupported) as raised:
+        except (NotConjugateError, Unsupported) as raised:
             unstated.add(site.name)
             for name in {*_sites_in(site), *([site.name] if site.is_latent else [])}:
                 faults.setdefault(name, str(raised))

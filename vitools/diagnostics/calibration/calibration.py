@@ -29,6 +29,7 @@ References:
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy import stats
@@ -36,7 +37,7 @@ from scipy import stats
 from vitools.diagnostics.calibration.calibration_runs import (
     LEVELS,
     NUM_DRAWS,
-    Run,
+    CalibrationRun,
     simulate_and_fit,
 )
 from vitools.diagnostics.reference.accuracy import entry_name
@@ -58,7 +59,7 @@ class Calibration:
         coverage: ``{level: share}`` of new data inside the central predictive intervals.
         failures: data sets whose fit raised an error, with its words; they are left out above.
         statuses: how the other fits ended, ``{label: count}``.
-        num_draws: L.
+        num_samples: L.
         not_judged: discrete latents, which are summed out and have no ranks.
     """
 
@@ -66,12 +67,12 @@ class Calibration:
     coverage: dict[float, Estimate]
     failures: dict[int, str]
     statuses: dict[str, int]
-    num_draws: int
+    num_samples: int
     not_judged: tuple[str, ...] = ()
 
     def uniformity(self) -> dict[str, float]:
         """p-values of χ² tests that each entry's ranks are uniform (simulation-based calibration)."""
-        return {name: _uniformity(found, self.num_draws) for name, found in self.levels.items()}
+        return {name: _uniformity(found, self.num_samples) for name, found in self.levels.items()}
 
     def symmetry(self) -> dict[str, float]:
         """p-values of tests that p and 1 - p are alike (VSBC): small where the location is biased."""
@@ -87,7 +88,7 @@ class Calibration:
     def __str__(self) -> str:
         """Which entries fail which test, many tests being allowed for (Bonferroni)."""
         count = len(next(iter(self.levels.values()), ()))
-        lines = [f"calibration over {count} data sets, {self.num_draws} draws of each fit"]
+        lines = [f"calibration over {count} data sets, {self.num_samples} draws of each fit"]
         checks = (("ranks not uniform", self.uniformity()), ("location biased", self.symmetry()))
         for title, found in checks:
             bad = {k: p for k, p in found.items() if p * len(found) < SIGNIFICANT}
@@ -112,10 +113,10 @@ def calibrate(
     num_data_sets: int = 100,
     seed: int = 0,
     *,
-    num_draws: int = NUM_DRAWS,
+    num_samples: int = NUM_DRAWS,
     workers: int = 1,
     path: str | Path | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | Literal[False] | None = None,
 ) -> Calibration:
     """Simulate data sets from the model, fit each, and compare with the truths.
 
@@ -123,7 +124,7 @@ def calibrate(
         problem: the model and a data set, whose shapes and covariates the simulated ones keep. All
             priors must be proper.
         fit: the method, e.g. ``lambda problem: svi(problem, AutoNormal)``.
-        num_draws: L, independent draws of each fit.
+        num_samples: L, independent draws of each fit.
         workers: processes to share the data sets among. They are forked (Linux, macOS) and compute
             on one thread each, so that ``fit`` may be any function; models on a GPU need 1. The
             result does not depend on their number.
@@ -143,12 +144,12 @@ def calibrate(
         >>> found.uniformity()["p"] > 0.01, found.symmetry()["p"] > 0.01
         (True, True)
     """
-    if num_data_sets < 2 or workers < 1 or num_draws < 20:
+    if num_data_sets < 2 or workers < 1 or num_samples < 20:
         raise OptionError(
-            "expected num_data_sets ≥ 2, workers ≥ 1 and num_draws ≥ 20, got "
-            f"{num_data_sets}, {workers} and {num_draws}."
+            "expected num_data_sets ≥ 2, workers ≥ 1 and num_samples ≥ 20, got "
+            f"{num_data_sets}, {workers} and {num_samples}."
         )
-    runs = simulate_and_fit(problem, fit, num_data_sets, seed, num_draws, workers, path, progress)
+    runs = simulate_and_fit(problem, fit, num_data_sets, seed, num_samples, workers, path, progress)
     good = [run for run in runs if run.error is None]
     levels = {
         entry_name(name, index): np.array([run.levels[name][index] for run in good])
@@ -160,10 +161,10 @@ def calibrate(
         statuses[run.status] = statuses.get(run.status, 0) + 1
     failures = {run.index: str(run.error) for run in runs if run.error is not None}
     left_out = () if problem.invariants else tuple(problem.discrete)
-    return Calibration(levels, _coverage(good), failures, statuses, num_draws, left_out)
+    return Calibration(levels, _coverage(good), failures, statuses, num_samples, left_out)
 
 
-def _coverage(runs: list[Run]) -> dict[float, Estimate]:
+def _coverage(runs: list[CalibrationRun]) -> dict[float, Estimate]:
     """Shares with standard errors over data sets, whose points are not independent."""
     found = {}
     for i, level in enumerate(LEVELS):
@@ -178,9 +179,11 @@ def _bins(count: int) -> int:
     return max(2, min(MOST_BINS, count // FEWEST_PER_BIN))
 
 
-def _uniformity(levels: np.ndarray, num_draws: int) -> float:
+def _uniformity(levels: np.ndarray, num_samples: int) -> float:
     counts, edges = np.histogram(levels, bins=_bins(len(levels)), range=(0.0, 1.0))
-    ranks, _ = np.histogram(np.arange(num_draws + 1) / num_draws, bins=edges)  # a bin may hold more
+    ranks, _ = np.histogram(
+        np.arange(num_samples + 1) / num_samples, bins=edges
+    )  # a bin may hold more
     return float(stats.chisquare(counts, len(levels) * ranks / ranks.sum()).pvalue)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ Fit = Callable[[Problem], Posterior]
 
 
 @dataclass(frozen=True)
-class Run:
+class CalibrationRun:
     """One data set.
 
     Attributes:
@@ -54,7 +54,7 @@ class Run:
         return json.dumps(vars(self) | {"levels": levels}, ensure_ascii=False)
 
     @classmethod
-    def from_line(cls, line: str) -> "Run":
+    def from_line(cls, line: str) -> "CalibrationRun":
         found = json.loads(line)
         levels = {name: np.asarray(value) for name, value in found["levels"].items()}
         return cls(**(found | {"levels": levels, "covered": tuple(found["covered"])}))
@@ -65,30 +65,30 @@ def simulate_and_fit(
     fit: Fit,
     num_data_sets: int,
     seed: int,
-    num_draws: int,
+    num_samples: int,
     workers: int,
     path: str | Path | None,
-    progress: Callable[[int], None] | None,
-) -> list[Run]:
+    progress: Callable[[int], None] | Literal[False] | None,
+) -> list[CalibrationRun]:
     """All runs in the order of their data sets, those already in the file read from it."""
-    header = json.dumps({"problem": problem.fingerprint, "seed": seed, "num_draws": num_draws})
+    header = json.dumps({"problem": problem.fingerprint, "seed": seed, "num_samples": num_samples})
     done = {} if path is None else _resume(Path(path), header)
     missing = [i for i in range(num_data_sets) if i not in done]
 
     def job(index: int) -> str:
-        return one_run(problem, fit, index, seed, num_draws).to_line()
+        return one_run(problem, fit, index, seed, num_samples).to_line()
 
     for line in _computed(job, missing, workers, problem):
         if path is not None:
             _append(Path(path), line)
-        run = Run.from_line(line)
+        run = CalibrationRun.from_line(line)
         done[run.index] = run
-        if progress is not None:
+        if progress:
             progress(len(done))
     return [done[i] for i in range(num_data_sets)]
 
 
-def one_run(problem: Problem, fit: Fit, index: int, seed: int, num_draws: int) -> Run:
+def one_run(problem: Problem, fit: Fit, index: int, seed: int, num_samples: int) -> CalibrationRun:
     """Simulate data set ``index``, fit it and see where the truth lies among the fit's draws."""
     own_seed = seed + 10 * (index + 1)
     with torch.no_grad():
@@ -99,17 +99,19 @@ def one_run(problem: Problem, fit: Fit, index: int, seed: int, num_draws: int) -
     try:
         posterior = fit(with_data(problem, observed))
         with torch.no_grad():
-            drawn = posterior.sample(num_draws, own_seed + 3)
+            drawn = posterior.sample(num_samples, own_seed + 3)
             replicated = posterior.predictive(PREDICTED, own_seed + 4)
     except VitoolsError as error:  # a method may fail on some data: that is a finding, too
-        return Run(index, {}, error=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        return CalibrationRun(
+            index, {}, error=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        )
     true_ones = {name: truth[name][0] for name in problem.continuous}
     centre, draws = quantities(problem, true_ones), quantities(problem, drawn)
     levels = {name: _level(draws[name], centre[name]) for name in draws}
     covered = tuple(
         _covered({k: new[k][0] for k in problem.observed}, replicated, level) for level in LEVELS
     )
-    return Run(index, levels, covered, posterior.status.label)
+    return CalibrationRun(index, levels, covered, posterior.status.label)
 
 
 def _level(draws: Tensor, truth: Tensor) -> np.ndarray:
@@ -164,7 +166,7 @@ def _single_thread() -> None:
     torch.set_num_threads(1)  # of this process only
 
 
-def _resume(path: Path, header: str) -> dict[int, Run]:
+def _resume(path: Path, header: str) -> dict[int, CalibrationRun]:
     """Runs already in a file; a line cut short is removed, a file of another run refused."""
     if not path.exists():
         _append(path, header)
@@ -180,7 +182,7 @@ def _resume(path: Path, header: str) -> dict[int, Run]:
     if kept != whole:
         with path.open("r+", encoding="utf-8") as file:
             file.truncate(len(kept.encode("utf-8")))
-    runs = [Run.from_line(line) for line in lines[1:]]
+    runs = [CalibrationRun.from_line(line) for line in lines[1:]]
     return {run.index: run for run in runs}
 
 

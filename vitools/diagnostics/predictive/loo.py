@@ -112,8 +112,8 @@ def _terms(posterior: Posterior, num_samples: int, seed: int) -> tuple[dict[str,
             values = posterior.pooled()
             log_ratios = torch.zeros(len(next(iter(values.values())))).double()
         else:
-            values, log_q = posterior.sample_with_log_prob(num_samples, seed)
-            log_ratios = (problem.log_joint(values) - log_q).expand(num_samples)
+            values, log_ratios = posterior.sample_with_log_weights(num_samples, seed)
+            log_ratios = log_ratios.expand(num_samples)
         likelihood = problem.pointwise_log_likelihood(values)
     log_ratios = log_ratios.detach().cpu().double()
     if is_constant(log_ratios):

@@ -130,9 +130,9 @@ def _look(
         if isinstance(posterior, DrawsPosterior):
             values, log_weights = posterior.pooled(), None
         else:
-            values, log_q = posterior.sample_with_log_prob(num_samples, seed)
-            # without continuous latents there is one value for all draws, hence expand
-            log_weights = (problem.log_joint(values) - log_q).expand(num_samples)
+            values, log_weights = posterior.sample_with_log_weights(num_samples, seed)
+            # without continuous latents there is one value for all draws
+            log_weights = log_weights.expand(num_samples)
         judged = quantities(problem, values) if values else {}
         draws = {name: value.detach().cpu() for name, value in judged.items()}
         found = moments(posterior, draws)

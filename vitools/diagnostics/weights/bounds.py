@@ -21,7 +21,7 @@ ROUNDING = 32
 """Log weights that differ by fewer units in the last place than this are called equal."""
 
 
-def elbo(posterior: Posterior, num_samples: int = 1000, seed: int = 0) -> Estimate:
+def marginal_bound(posterior: Posterior, num_samples: int = 1000, seed: int = 0) -> Estimate:
     """E_q[log p(x, θ) - log q(θ)], discrete latents summed out, with its standard error.
 
     The same quantity whatever engine made the fit, so that fits can be compared. An engine's

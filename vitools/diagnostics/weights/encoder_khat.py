@@ -24,17 +24,17 @@ class EncoderKhats:
     Attributes:
         values: ``[num_data]``, float64 on the CPU.
         standard_errors: theirs.
-        num_draws: of each datum.
+        num_samples: of each datum.
     """
 
     values: Tensor
     standard_errors: Tensor
-    num_draws: int
+    num_samples: int
 
     @property
     def threshold(self) -> float:
         """Above it that many importance weights are of no use."""
-        return khat_threshold(self.num_draws)
+        return khat_threshold(self.num_samples)
 
     @property
     def share_above(self) -> float:
@@ -43,7 +43,7 @@ class EncoderKhats:
 
 
 def encoder_khats(log_weights: Tensor) -> EncoderKhats:
-    """k̂ of log weights ``[num_draws, num_data]``, at least 25 draws each.
+    """k̂ of log weights ``[num_samples, num_data]``, at least 25 draws each.
 
     For the models of :mod:`vitools.models.vae` they are ``model.log_weights(…).total``.
 
@@ -53,7 +53,7 @@ def encoder_khats(log_weights: Tensor) -> EncoderKhats:
     """
     if log_weights.ndim != 2:
         raise DataError(
-            f"log_weights: expected [num_draws, num_data], got shape {list(log_weights.shape)}."
+            f"log_weights: expected [num_samples, num_data], got shape {list(log_weights.shape)}."
         )
     found = [khat_estimate(column) for column in log_weights.mT]
     return EncoderKhats(

@@ -31,13 +31,13 @@ LOG_SMALLEST = math.log(torch.finfo(torch.float64).tiny)
 PRIOR_DRAWS = 10  # the fit shrinks k towards 1/2 with the weight of this many draws
 
 
-def khat_threshold(num_draws: int) -> float:
-    """The largest k̂ at which ``num_draws`` importance weights are of use: min(1 - 1/log₁₀ S, 0.7).
+def khat_threshold(num_samples: int) -> float:
+    """The largest k̂ at which ``num_samples`` importance weights are of use: min(1 - 1/log₁₀ S, 0.7).
 
     >>> khat_threshold(10_000), round(khat_threshold(200), 3)
     (0.7, 0.565)
     """
-    return min(1.0 - 1.0 / math.log10(num_draws), 0.7)
+    return min(1.0 - 1.0 / math.log10(num_samples), 0.7)
 
 
 def pareto_khat(log_weights: Tensor) -> float:
@@ -63,7 +63,7 @@ def khat_estimate(log_weights: Tensor, efficiency: float = 1.0) -> Estimate:
         efficiency: effective sample size over number of draws, for draws of Markov chains.
     """
     log_weights = checked_log_weights(log_weights)
-    if is_constant(log_weights):
+    if differ_by_rounding(log_weights):
         return Estimate(0.0)
     tail = _tail(log_weights.double(), efficiency)
     if len(tail) < FEWEST_IN_TAIL:
@@ -73,16 +73,24 @@ def khat_estimate(log_weights: Tensor, efficiency: float = 1.0) -> Estimate:
     return Estimate(khat, standard_error)
 
 
+def differ_by_rounding(log_weights: Tensor) -> bool:
+    """Whether log weights differ by no more than what is left of the large terms that cancel."""
+    if is_constant(log_weights):
+        return True
+    spread = float(log_weights.max() - log_weights.min())
+    return spread <= math.sqrt(torch.finfo(log_weights.dtype).eps)
+
+
 def checked_log_weights(log_weights: Tensor) -> Tensor:
     """``[n]`` on the CPU; refused where there are too few, or some are undefined."""
-    num_draws = log_weights.numel()
-    if num_draws < MIN_DRAWS:
-        raise OptionError(f"k̂ needs at least {MIN_DRAWS} draws, got {num_draws}.")
+    num_samples = log_weights.numel()
+    if num_samples < MIN_DRAWS:
+        raise OptionError(f"k̂ needs at least {MIN_DRAWS} draws, got {num_samples}.")
     log_weights = log_weights.detach().cpu()
     bad = int((torch.isnan(log_weights) | (log_weights == math.inf)).sum())
     if bad or bool((log_weights == -math.inf).all()):
         raise NumericalError(
-            f"{bad} of {num_draws} log weights are NaN or infinite, or all weights are zero: k̂ "
+            f"{bad} of {num_samples} log weights are NaN or infinite, or all weights are zero: k̂ "
             "says nothing about them. Check the fit's status."
         )
     return log_weights

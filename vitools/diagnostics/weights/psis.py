@@ -58,8 +58,8 @@ def smooth(log_weights: Tensor, efficiency: float = 1.0) -> SmoothedWeights:
         >>> round(smooth(torch.zeros(100)).effective_size, 6)
         100.0
     """
-    log_weights = checked_log_weights(log_weights).double()
     khat = khat_estimate(log_weights, efficiency)
+    log_weights = checked_log_weights(log_weights).double()
     shifted = log_weights - log_weights.max()
     if not is_constant(log_weights):
         shifted = _smoothed_tail(shifted, efficiency)

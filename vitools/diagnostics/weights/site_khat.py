@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from vitools.diagnostics.reference.accuracy import entry_name
-from vitools.diagnostics.weights.bounds import is_constant
-from vitools.diagnostics.weights.khat import checked_log_weights, pareto_khat
+from vitools.diagnostics.weights.khat import checked_log_weights, differ_by_rounding, pareto_khat
 from vitools.problem import Problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 
@@ -57,10 +56,11 @@ def site_khats(
         values: draws of the fit, ``{site: [n, *shape]}``.
         log_weights: log p(x, θ) - log q(θ) at them, ``[n]``, n ≥ 25.
     """
-    log_weights = checked_log_weights(log_weights).double()
-    if is_constant(log_weights):
+    log_weights = checked_log_weights(log_weights)
+    if differ_by_rounding(log_weights):
         return {name: SiteKhat(0.0, name) for name in problem.continuous}
     space = UnconstrainedSpace(problem)
+    log_weights = log_weights.double()
     vector = space.from_values(values).detach().cpu().double()
     lowest = torch.quantile(log_weights[torch.isfinite(log_weights)], FLOOR)
     marginal = marginal_log_weights(vector, log_weights.clamp(min=float(lowest)))

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 
 from vitools.calculus import ConjugateModel
-from vitools.calculus.words.dependence import in_words, kept_apart
-from vitools.engines.cavi.coordinate_ascent import Ascent, Run, Schedule
+from vitools.calculus.blocks.dependence import PriorSwitch, kept_apart
+from vitools.calculus.start.initialise import initialise as start_model
+from vitools.calculus.streams.streamed import StreamedBlock
+from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
+from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Schedule
 from vitools.engines.cavi.outcome import factors as factors_of
-from vitools.engines.loop import ProgressCallback
-from vitools.errors import OptionError
+from vitools.engines.held_params import held_params
+from vitools.engines.loop import ProgressCallback, check_progress
+from vitools.engines.start_values import Start, StartMoments, read_start
+from vitools.errors import NotSupportedError, OptionError, VitoolsWarning, callers_level
 from vitools.isolation import full_plates, isolated
 from vitools.posterior import FactorisedPosterior, Status
 from vitools.problem import Problem, check_problem
 
+WORDS = ("prior", "data")
 CLOSE = 0.1  # nats by which a start may miss the best bound and still have found the same answer
 
 
@@ -30,6 +38,7 @@ def cavi(
     tol: float = 1e-8,
     accelerate: bool = True,
     restarts: int = 1,
+    start: Start | None = None,
     seed: int = 0,
     order: Sequence[str] | None = None,
     inner: Sequence[str] | None = None,
@@ -61,6 +70,11 @@ def cavi(
             point.
         restarts: random starts, run as one batch where memory allows; the best is returned, with
             the bounds of all in ``restart_bounds``.
+        start: where to begin; by default near the priors (times what data say of a site without
+            the others), with clusters, factors and scales sought in the data. A fit of the same
+            model by any engine, by its moments; ``{site: value or distribution}`` for some sites,
+            which the others follow; ``"prior"`` for no such search, ``"data"`` for a refusal
+            where there is nothing to be sought.
         order: the sites in the order of their updates; by default children before parents.
         inner: sites iterated in each sweep before the others move; by default latents beside the
             data that depend on each other, if one of them is continuous: the topics of words and
@@ -76,7 +90,7 @@ def cavi(
         A :class:`~vitools.posterior.FactorisedPosterior`.
 
     Raises:
-        NotConjugate: a site has no closed-form update; the message names it and says why.
+        NotConjugateError: a site has no closed-form update; the message names it and says why.
 
     Example:
         >>> import pyro, torch
@@ -90,16 +104,19 @@ def cavi(
         >>> round(float(fit.mean()["p"]), 4), str(fit.elbo())
         (0.6, '-2.48 (exact)')
     """
+    check_progress(progress)
     _check_options(max_sweeps, tol, restarts, inner_sweeps, warmup_sweeps, seed)
     listed = None if factorised == "all" else factorised
     _check_lists(joint=joint, factorised=listed, order=order, inner=inner)
     began = time.perf_counter()
-    schedule = Schedule(tol, max_sweeps, accelerate, inner_sweeps, warmup_sweeps)
-    runs: list[Run] = []
+    runs: list[CaviRun] = []
     check_problem(problem, "cavi()")
     problem.refuse_unlisted("cavi()")
-    with isolated(problem.params), full_plates(), torch.no_grad():
-        model = ConjugateModel(
+    begin = read_start(problem, start, "cavi", WORDS)
+    held = held_params(problem, "cavi")
+    with isolated(problem.params), full_plates(), problem.at_rest(), torch.no_grad():
+        make = partial(
+            ConjugateModel,
             problem.model,
             problem.args,
             problem.kwargs,
@@ -107,13 +124,20 @@ def cavi(
             factorised=factorised,
             order=order,
             inner=inner,
-            collapse=collapse,
         )
+        model = make(collapse=collapse)
+        if _starts_inside_rows(model, begin):
+            model = make(collapse=False, stream=False)
+        if begin.sites and warmup_sweeps is None:
+            warmup_sweeps = 0  # a warm-up would forget the start
+        schedule = Schedule(tol, max_sweeps, accelerate, inner_sweeps, warmup_sweeps)
+        initialise = _initialiser(problem, model, begin, seed, restarts)
+        _warn_of_switches(problem, model.prior_switches)
         seeds = list(range(seed, seed + restarts))
         interrupted = False
         try:
             while seeds and not interrupted:
-                ascent = Ascent(model, seeds, schedule)
+                ascent = CoordinateAscent(model, seeds, schedule, initialise)
                 seeds = seeds[ascent.count :]
                 status = ascent.run(progress, began)
                 runs += ascent.runs(status)
@@ -126,6 +150,8 @@ def cavi(
         model.load(best.state)
         factors = factors_of(model)
         apart = [in_words(group) for group in kept_apart(model.blocks, model.joint.terms)]
+        if model.prior_switches:
+            apart.append(switches_in_words(model.prior_switches))
     return FactorisedPosterior(
         problem,
         factors,
@@ -133,14 +159,56 @@ def cavi(
         restart_bounds=[run.bound for run in runs],
         engine="cavi",
         status=Status.INTERRUPTED if interrupted else best.status,
-        detail="; ".join([_detail(best, runs, restarts), *apart]),
+        detail="; ".join([_detail(best, runs, restarts), *held, *apart]),
         history=best.history,
         seconds=time.perf_counter() - began,
         seed=seed,
     )
 
 
-def _detail(best: Run, runs: Sequence[Run], restarts: int) -> str:
+def _starts_inside_rows(model: ConjugateModel, start: StartMoments) -> bool:
+    """Whether single rows are to be set of a plate of which the model keeps sums only.
+
+    Where all else is given as well, these follow from it.
+    """
+    local = {
+        name
+        for block in model.blocks
+        for name in block.names
+        if isinstance(block, StreamedBlock) or any(p in model.rows for p in block.batch_plates)
+    }
+    return bool(local & set(start.sites)) and not set(model.latents) <= set(start.sites)
+
+
+def _initialiser(
+    problem: Problem, model: ConjugateModel, start: StartMoments, seed: int, restarts: int
+) -> Callable[[int], object]:
+    """What sets the model to the start of a seed."""
+    if restarts > 1 and set(model.latents) <= set(start.sites):
+        raise OptionError(
+            f"restarts={restarts} from a start that gives every site would all be the same run. "
+            "Leave restarts out, or give some of the sites only."
+        )
+    if start.word == "data" and not start_model(model, seed):
+        raise NotSupportedError(
+            f"start='data': nothing in model '{problem.name}' is begun from its data: it has no "
+            "plate of mixture components, no factors to be turned, no vague precision of latents "
+            "beside the data. Leave start out, or give 'prior', a fit, or values by site."
+        )
+    return lambda seed: start_model(model, seed, start.sites, from_data=start.word != "prior")
+
+
+def _warn_of_switches(problem: Problem, switches: Sequence[PriorSwitch]) -> None:
+    if switches:
+        warnings.warn(
+            f"model '{problem.name}': {switches_in_words(switches)}, and which answer is found depends "
+            f"on the start. {switches_remedy(switches)}.",
+            VitoolsWarning,
+            stacklevel=callers_level(),
+        )
+
+
+def _detail(best: CaviRun, runs: Sequence[CaviRun], restarts: int) -> str:
     words = f"{len(best.history)} sweeps"
     if restarts > 1:
         bounds = [run.bound for run in runs]

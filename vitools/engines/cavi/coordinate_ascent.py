@@ -7,15 +7,16 @@ sweeps, convergence) is a mask over them, and a run that is finished leaves the 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from vitools.calculus import ConjugateModel
 from vitools.calculus.model import State
-from vitools.calculus.start.initialise import initialise
+from vitools.calculus.start.initialise import initialise as start_model
 from vitools.engines.cavi.batch import each, one, room, select, some, together
 from vitools.engines.cavi.moves import Moves
 from vitools.engines.cavi.squarem import extrapolate
@@ -23,8 +24,10 @@ from vitools.engines.loop import ProgressCallback, iterate
 from vitools.errors import NumericalError
 from vitools.posterior import History, Status
 
-# A bound that falls by less than this part of its size has only been rounded.
-ROUNDING = 1e-9
+# A bound that falls by less than this part of all that it adds up has only been rounded.
+ROUNDING = 4096 * torch.finfo(torch.float64).eps
+# A fall by more nats than this is told, rounding or not: such a bound is of no use.
+COARSE = 0.01
 SHORTEST_LIMIT, LONGEST_STEP = 4.0, 1e4
 # Inner blocks have settled when their members moved by this much, as a root mean square.
 SETTLED = 0.1
@@ -46,7 +49,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Run:
+class CaviRun:
     """One start and where it led."""
 
     state: State
@@ -71,21 +74,29 @@ class Reached:
     rows: int
 
 
-class Ascent:
+class CoordinateAscent:
     """As many of the starts as go well together.
 
     Args:
         seeds: of the starts that are still to be run.
+        initialise: sets the model to the start of a seed; by default the model's own.
     """
 
-    def __init__(self, model: ConjugateModel, seeds: Sequence[int], schedule: Schedule):
+    def __init__(
+        self,
+        model: ConjugateModel,
+        seeds: Sequence[int],
+        schedule: Schedule,
+        initialise: Callable[[int], object] | None = None,
+    ):
         self.model, self.schedule = model, schedule
         self.moves = Moves(model, settled=schedule.inner_sweeps is None)
-        initialise(model, seeds[0])
+        initialise = initialise or partial(start_model, model)
+        initialise(seeds[0])
         starts = [model.state()]
         most = room(starts[0]) if all(b.runs_together for b in model.blocks) else 1
         for seed in seeds[1:most]:
-            initialise(model, seed)
+            initialise(seed)
             starts.append(model.state())
         self.count = len(starts)
         warms_up = bool(self.moves.inner) and schedule.warmup_sweeps != 0
@@ -102,31 +113,29 @@ class Ascent:
 
     def run(self, progress: ProgressCallback | None, began: float) -> Status:
         self._began = began
-        status, _ = iterate(
+        return iterate(
             self._advance,
-            lambda step, elbo: None if self.reached.active else Status.CONVERGED,
+            lambda bounds, seconds: None if self.reached.active else Status.CONVERGED,
             max_steps=self.schedule.max_sweeps,
             engine="cavi",
             progress=progress,
             began=began,
         )
-        return status
 
-    def runs(self, status: Status) -> list[Run]:
+    def runs(self, status: Status) -> list[CaviRun]:
         """All runs that made a sweep; those that were not finished have the given status."""
         at = self.reached
         if not at.rows:
             return []
         found = []
         for number in range(self.count):
-            rows = [(s, bounds[number]) for s, bounds in self.rows[: at.rows] if number in bounds]
-            steps = list(range(1, len(rows) + 1))
-            history = History(steps, [b for _, b in rows], [s for s, _ in rows])
+            rows = [(bounds[number], s) for s, bounds in self.rows[: at.rows] if number in bounds]
+            history = History.of_rows(rows)
             if number in at.finished:
-                found.append(Run(at.finished[number], Status.CONVERGED, history))
+                found.append(CaviRun(at.finished[number], Status.CONVERGED, history))
             else:
                 state = one(at.state, at.active.index(number), len(at.active))
-                found.append(Run(state, status, history))
+                found.append(CaviRun(state, status, history))
         return found
 
     # ---- steps -----------------------------------------------------------------------------
@@ -196,7 +205,10 @@ class Ascent:
         """One plain sweep; the bound must not fall."""
         count = len(before)
         after, bound = each(count, self.moves.sweep, self._settle(state, count))
-        fallen = ~(bound >= before - ROUNDING * before.abs().clamp(min=1))
+        fallen = ~(bound >= before)
+        if bool(fallen.any()):
+            size = each(count, self.moves.size, after)
+            fallen = ~(bound >= before - _rounding(size))
         if bool(fallen.any()):
             run = int(fallen.nonzero()[0])
             raise NumericalError(self._explain_fall(one(state, run, count), float(before[run])))
@@ -264,7 +276,7 @@ class Ascent:
         for block in [*self.model.inner, *self.model.order]:
             self.model.update(block)
             now = self.model.elbo()
-            if not now >= value - ROUNDING * max(1.0, abs(value)):
+            if not now >= value - float(_rounding(self.model.size())):
                 culprit = f"the update of {block.title!r}"
                 break
             value = now
@@ -274,3 +286,8 @@ class Ascent:
             "the data or the prior may be too badly scaled for float64, otherwise please report "
             "this model"
         )
+
+
+def _rounding(size: Tensor) -> Tensor:
+    """By how much a bound may fall that adds up so much."""
+    return (ROUNDING * size).clamp(max=COARSE)

@@ -45,6 +45,11 @@ class Moves:
         self.model.sweep()
         return self.model.state(), self.model.bound()
 
+    def size(self, state: State) -> Tensor:
+        """What the bound adds up, in absolute values."""
+        self.model.load(state)
+        return self.model.size()
+
     def inner_sweep(self, state: State) -> State:
         """The inner blocks updated once."""
         self.model.load(state)

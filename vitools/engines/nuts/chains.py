@@ -19,7 +19,7 @@ LogDensity = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChainPlan:
     """How long to run: ``report`` is told the number of transitions done, warm-up included."""
 
     num_samples: int
@@ -58,7 +58,7 @@ class WhitenedSpace(UnconstrainedSpace):
             torch.ones((), dtype=self.dtype),
         )
         if start is not None:
-            draws = self.from_values(start.sample(200, seed)).to(self.dtype)
+            draws = self.from_values(start.sample(200, seed))
             self.centre = draws.mean(0)
             self.scale = draws.std(0).clamp(min=1e-6)
             self.starts = (draws - self.centre) / self.scale

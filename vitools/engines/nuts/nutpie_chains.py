@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitools.engines.nuts.chains import Chains, LogDensity, Plan
+from vitools.engines.nuts.chains import ChainPlan, Chains, LogDensity
 
 POLL_SECONDS = 0.2
 MOST_DIVERGENT = 0.1
@@ -31,7 +31,7 @@ def is_installed() -> bool:
     return importlib.util.find_spec("nutpie") is not None
 
 
-def sample(density: LogDensity, starts: list[Tensor], plan: Plan) -> Chains:
+def sample(density: LogDensity, starts: list[Tensor], plan: ChainPlan) -> Chains:
     """All chains, each from its start; what the density raises is raised here.
 
     From a start so far out that the first draws say nothing of the bulk's directions, estimates of
@@ -43,7 +43,7 @@ def sample(density: LogDensity, starts: list[Tensor], plan: Plan) -> Chains:
     return _run(density, starts, plan, low_rank=False)
 
 
-def _run(density: LogDensity, starts: list[Tensor], plan: Plan, *, low_rank: bool) -> Chains:
+def _run(density: LogDensity, starts: list[Tensor], plan: ChainPlan, *, low_rank: bool) -> Chains:
     import nutpie
     from nutpie.compiled_pyfunc import from_pyfunc
 

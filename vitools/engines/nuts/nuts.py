@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
-from vitools.engines.loop import Progress, ProgressCallback
+from vitools.engines.held_params import held_params
+from vitools.engines.loop import Progress, ProgressCallback, check_progress
 from vitools.engines.nuts import nutpie_chains, pyro_chains
-from vitools.engines.nuts.chains import FEWEST_DRAWS, Chains, LogDensity, Plan, WhitenedSpace
+from vitools.engines.nuts.chains import FEWEST_DRAWS, ChainPlan, Chains, LogDensity, WhitenedSpace
 from vitools.engines.preflight.preflight import check_start
 from vitools.errors import NotSupportedError, OptionError
 from vitools.graphs.compiled import Compile
@@ -58,6 +59,7 @@ def nuts(
         >>> fit.status.label
         'sampled'
     """
+    check_progress(progress)
     if min(num_samples, num_warmup, num_chains) < 1:
         raise OptionError("expected num_samples, num_warmup and num_chains of at least 1.")
     if num_samples < FEWEST_DRAWS:
@@ -72,11 +74,12 @@ def nuts(
     if start is not None:
         check_start(problem, start)
     draw_chains = _sampler(sampler)
+    held = held_params(problem, "nuts")
     began = time.perf_counter()
     space = WhitenedSpace(problem, start, seed)
     starts = [space.start_of_chain(i, seed * 1000 + i) for i in range(num_chains)]
     total = num_chains * (num_warmup + num_samples)
-    plan = Plan(num_samples, num_warmup, seed, _reporter(progress, total, began))
+    plan = ChainPlan(num_samples, num_warmup, seed, _reporter(progress, total, began))
     density = space.log_density_and_gradient(compile, total * EVALUATIONS)
     chains = draw_chains(density, starts, plan)
     vectors = space.centre + space.scale * chains.draws
@@ -85,6 +88,8 @@ def nuts(
     divergences = chains.divergences
     judged = _judge(rhat, ess, divergences, vectors)
     status = Status.INTERRUPTED if chains.is_interrupted else judged
+    further = f", {divergences} divergences" if divergences else ""
+    further += f", started from {start.engine}" if start is not None else ""
     return DrawsPosterior(
         problem,
         values,
@@ -93,16 +98,14 @@ def nuts(
         divergences=divergences,
         engine="nuts",
         status=status,
-        detail=_mixing_words(rhat, ess)
-        + (f", {divergences} divergences" if divergences else "")
-        + (f", started from {start.engine}" if start is not None else ""),
+        detail="; ".join([_mixing_words(rhat, ess) + further, *held]),
         history=History(),
         seconds=time.perf_counter() - began,
         seed=seed,
     )
 
 
-def _sampler(name: str) -> Callable[[LogDensity, list[Tensor], Plan], Chains]:
+def _sampler(name: str) -> Callable[[LogDensity, list[Tensor], ChainPlan], Chains]:
     if name not in SAMPLERS:
         raise OptionError(
             f"sampler: expected one of {', '.join(SAMPLERS)}, got {name!r}."
@@ -120,7 +123,7 @@ def _sampler(name: str) -> Callable[[LogDensity, list[Tensor], Plan], Chains]:
 
 def _reporter(progress: ProgressCallback | None, total: int, began: float) -> Callable[[int], None]:
     def report(done: int) -> None:
-        if progress is not None:
+        if progress:
             seconds = time.perf_counter() - began
             progress(Progress("nuts", done, total, float("nan"), seconds))
 

@@ -15,7 +15,7 @@ from vitools.errors import FileError
 from vitools.files.archive import read_archive, write_archive
 from vitools.files.atomic import check_folder
 
-FORMAT = 2
+FORMAT = 3
 SECONDS = 1.0  # between two checkpoints, at least
 SHARE = 0.05  # of the time of a run, at most, spent on writing
 

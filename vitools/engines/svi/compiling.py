@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from vitools.engines.svi.optimisers.ascent import BLOCK, Ascent
+from vitools.engines.svi.optimisers.ascent import BLOCK, GradientAscent
 from vitools.errors import VitoolsWarning, callers_level, first_words
-from vitools.graphs.compiled import Compile, Plan, plan
+from vitools.graphs.compiled import Compile, CompilePlan, plan
 from vitools.graphs.functional import FunctionalGraph, refuse_other_numbers
 from vitools.graphs.inductor import CompilingBeside, compile_graph
 from vitools.graphs.loops import NotInLoops, compile_loops
@@ -29,7 +29,7 @@ class Compiling:
     def __init__(
         self,
         option: Compile,
-        ascent: Ascent,
+        ascent: GradientAscent,
         max_steps: int,
         draw: Callable[[], list[Tensor]],
         subject: str,
@@ -68,7 +68,13 @@ class Compiling:
                 got = ready(*inputs[:end], *noise)
                 # parameter by parameter: small gradients beside large ones count, too
                 allowances = self.ascent.allowances(len(noise[0]) if noise else 1)
-                refuse_other_numbers(expected, got, sizes=self.ascent.sizes, allowances=allowances)
+                refuse_other_numbers(
+                    expected,
+                    got,
+                    sizes=self.ascent.sizes,
+                    allowances=allowances,
+                    rounding=self.ascent.rounding,
+                )
         except (NotInLoops, OSError):
             self.plan = self.decide(loops=False)
             self.how = self.plan.reason
@@ -85,7 +91,7 @@ class Compiling:
             with torch.no_grad(), seeded(0):  # draws inside the graph must be the same for both
                 expected = module(*inputs)
             with torch.no_grad(), seeded(0):
-                refuse_other_numbers(expected, ready(*inputs))
+                refuse_other_numbers(expected, ready(*inputs), rounding=self.ascent.rounding)
         except Exception as reason:  # the compiler's failures share no type
             self._give_up(reason)
             return
@@ -98,7 +104,7 @@ class Compiling:
 
     def _give_up(self, reason: Exception) -> None:
         self.how = f"not compiled: {first_words(reason)}"
-        self.plan = Plan(None, self.how)
+        self.plan = CompilePlan(None, self.how)
         warnings.warn(
             f"{self.subject} could not be compiled and goes on uncompiled: {first_words(reason)}",
             VitoolsWarning,

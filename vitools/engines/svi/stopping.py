@@ -33,6 +33,7 @@ they are what is averaged, ends the run.
 
 import math
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,6 +47,30 @@ HORIZON = 1000
 MAX_COORDINATES = 1000
 RHAT_LIMIT = 1.2
 PATIENCE = 3
+
+
+class Seen(NamedTuple):
+    """What a rule has seen of its stage at some moment, which nothing it sees later changes.
+
+    The lists only grow, and the first ``looks`` of each count.
+    """
+
+    stage: int
+    next_check: int
+    steps: int
+    looks: int
+    iterates: list[Tensor]
+    metrics: list[Tensor]
+
+    def parts(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """What a resumed rule needs besides the bounds of its stage."""
+        kept = {"iterates": self.iterates[: self.looks], "metrics": self.metrics[: self.looks]}
+        numbers = {
+            "stage": self.stage,
+            "next_check": self.next_check,
+            "stage_steps": self.steps,
+        }
+        return {k: torch.stack(v) if v else torch.zeros(0) for k, v in kept.items()}, numbers
 
 
 class PlateauRule:
@@ -130,20 +155,18 @@ class PlateauRule:
         later += LAST_STAGE if self.stage < self.stages - 1 else 0
         return value, error, self._next_check - len(self._elbo) + later
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, int]]:
-        """What a resumed rule needs besides the bounds of its stage."""
-        kept = {"iterates": self._iterates, "metrics": self._metrics}
-        numbers = {
-            "stage": self.stage,
-            "next_check": self._next_check,
-            "stage_steps": len(self._elbo),
-        }
-        return {k: torch.stack(v) if v else torch.zeros(0) for k, v in kept.items()}, numbers
+    @property
+    def seen(self) -> Seen:
+        """What it goes by now."""
+        looks = len(self._iterates)
+        return Seen(
+            self.stage, self._next_check, len(self._elbo), looks, self._iterates, self._metrics
+        )
 
     def restore(
         self, tensors: Mapping[str, Tensor], numbers: Mapping[str, int], elbo: list[float]
     ) -> None:
-        """Take back what :meth:`state` gave; ``elbo`` holds the bounds of the whole run."""
+        """Take back the parts of what was seen; ``elbo`` holds the bounds of the whole run."""
         self.stage, self._next_check = numbers["stage"], numbers["next_check"]
         self._elbo = elbo[len(elbo) - numbers["stage_steps"] :]
         self._iterates, self._metrics = list(tensors["iterates"]), list(tensors["metrics"])

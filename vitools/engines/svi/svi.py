@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from pyro.optim import PyroOptim
 
-from vitools.engines.loop import Progress, ProgressCallback, iterate
+from vitools.engines.loop import Progress, ProgressCallback, check_progress, iterate
 from vitools.engines.objectives import Objective
 from vitools.engines.svi.checkpoint import Checkpoint
 from vitools.engines.svi.optimisers.adam_settings import Adam
 from vitools.engines.svi.optimisers.natural import NaturalGradient
 from vitools.engines.svi.optimisers.optimizer_ascent import OptimizerFactory
 from vitools.engines.svi.starts import Start
-from vitools.engines.svi.svi_run import Options, Run
+from vitools.engines.svi.svi_run import Options, SviRun
 from vitools.errors import OptionError
 from vitools.graphs.compiled import Compile
 from vitools.isolation import seeded, snapshot
@@ -95,7 +95,8 @@ def svi(
             same numbers as one that was not; only ``max_steps`` may be changed.
         progress: called a few times a second with :class:`~vitools.engines.loop.Progress`.
         callback: called after every few steps with their number so far and the latest bound;
-            a ``KeyboardInterrupt`` raised there ends the run and keeps what it reached.
+            a ``KeyboardInterrupt`` raised there ends the run and keeps what it reached, as Ctrl-C
+            does (:mod:`vitools.engines`).
 
     Raises:
         NumericalError: the bound left the finite numbers; the error names the site and the
@@ -111,6 +112,7 @@ def svi(
         >>> fit.status.label
         'converged'
     """
+    check_progress(progress)
     if num_particles < 1 or max_steps < 1:
         raise OptionError(
             f"expected num_particles ≥ 1 and max_steps ≥ 1, got {num_particles} and {max_steps}."
@@ -143,20 +145,21 @@ def svi(
         seed,
     )
     with seeded(seed):
-        run = Run(problem, guide, options, start)
+        run = SviRun(problem, guide, options, start)
         try:
             status = _ascend(run, checkpoint, resume, progress, callback, began)
         finally:
             run.compiling.close()
         averaged = run.place_average(whole_stage=status is Status.CONVERGED)
+    history = run.history
     return GuidePosterior(
         problem,
         run.guide,
         snapshot(run.params),
         engine="svi",
         status=status,
-        detail=f"{len(run.history)} steps from {run.began}, {averaged}; {run.compiling.how}",
-        history=run.history,
+        detail=f"{len(history)} steps from {run.began}, {averaged}; {run.compiling.how}",
+        history=history,
         seconds=time.perf_counter() - began,
         seed=seed,
     )
@@ -178,7 +181,7 @@ def _check_optimizer(optimizer: Any) -> None:
 
 
 def _ascend(
-    run: Run,
+    run: SviRun,
     checkpoint: str | Path | None,
     resume: bool,
     progress: ProgressCallback | None,
@@ -190,19 +193,19 @@ def _ascend(
     if file is not None and resume:
         saved = file.read()
         if saved is not None:
-            finished = run.restore(*saved)
-            if finished is Status.CONVERGED:
-                return finished
+            run.restore(*saved)
+            if run.kept.ended is not None:
+                return run.kept.ended
 
     def after(done: int) -> None:
         if callback is not None:
-            callback(done, run.history.elbo[-1])
+            callback(done, run.rows[-1][0])
         if file is not None and file.is_due:
             run.write(file)
 
     def advance(done: int) -> list[float]:
         if file is not None and run.is_last_block(done):
-            run.write(file)  # a block cut short by the limit is no place to go on from
+            run.write(file)  # the limit cuts it short, which is no place to go on from
         return run.advance(done)
 
     def describe(report: Progress) -> Progress:
@@ -211,17 +214,21 @@ def _ascend(
             report, elbo=bound, standard_error=error, steps_left=steps_left, note=run.compiling.note
         )
 
-    status, history = iterate(
+    status = iterate(
         advance,
-        run.rule,
+        run.keep,
         max_steps=run.options.max_steps,
         engine="svi",
+        done=run.kept.done,
+        began=began - (run.rows[-1][1] if run.rows else 0.0),
         progress=progress,
-        history=run.history,
-        began=began,
         after=after,
         describe=describe,
     )
-    if file is not None and len(history) == run.done and run.is_between_blocks:
-        run.write(file, status)
+    if status is Status.INTERRUPTED:
+        if not run.kept.done:
+            raise KeyboardInterrupt  # not one block was finished: there is no fit to keep
+        run.return_to_kept()
+    if file is not None:
+        run.write(file)
     return status

@@ -3,10 +3,10 @@
 import hashlib
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,12 +18,12 @@ from vitools.engines.svi.compiling import Compiling
 from vitools.engines.svi.culprit import find_bad_gradient, find_culprit
 from vitools.engines.svi.optimisers.adam import AdamAscent
 from vitools.engines.svi.optimisers.adam_settings import Adam
-from vitools.engines.svi.optimisers.ascent import BLOCK, Ascent
+from vitools.engines.svi.optimisers.ascent import BLOCK, GradientAscent
 from vitools.engines.svi.optimisers.gradient import EagerGradient, recorded_gradient
 from vitools.engines.svi.optimisers.natural import NaturalGradient
 from vitools.engines.svi.optimisers.optimizer_ascent import OptimizerAscent, OptimizerFactory
 from vitools.engines.svi.starts import Start, begin, is_new
-from vitools.engines.svi.stopping import PlateauRule
+from vitools.engines.svi.stopping import PlateauRule, Seen
 from vitools.errors import NumericalError, OptionError, VitoolsWarning, callers_level
 from vitools.graphs.compiled import Compile
 from vitools.graphs.functional import FunctionalGraph
@@ -52,12 +52,28 @@ class Options:
     seed: int
 
 
-class Run:
-    """Parameters, ascent, stopping rule and history, and when to compile.
+class Kept(NamedTuple):
+    """All that a run goes on from, after ``done`` steps; no later step changes any of it."""
+
+    done: int
+    ascent: tuple[dict[str, Tensor], dict[str, Any]]
+    seen: Seen
+    objective: dict[str, Tensor]
+    stepped_back: int
+    ended: Status | None
+    """What the stopping rule said."""
+
+
+class SviRun:
+    """Parameters, ascent, stopping rule and bounds, and when to compile.
+
+    Steps work on these; after each block all is kept, by one assignment, in a record. What outlives
+    the steps, checkpoints and results, is read from that record, never from what may be half changed.
 
     Attributes:
         params: the parameter store's state, whose parameters are trained.
-        history: the bounds so far.
+        rows: the bound and the seconds after each step; the first ``kept.done`` count.
+        kept: the run as it was after the last whole block.
         compiling: when the steps are compiled, and what became of it.
     """
 
@@ -93,11 +109,11 @@ class Run:
             resolution=max(0.2, NATS_PER_LATENT * num_latents),
             thin=BLOCK,
         )
-        self.history = History()
-        self.done = 0
+        self.rows: list[tuple[float, float]] = []
         self.stepped_back = 0
         self.good = [value.detach().clone() for value in self.ascent.values]
         self.good_step = 0
+        self.kept = self._record(0, None)
         self.compiling = Compiling(
             options.compile,
             self.ascent,
@@ -112,7 +128,7 @@ class Run:
             return self.ascent.metric
         return None
 
-    def _ascent(self) -> Ascent:
+    def _ascent(self) -> GradientAscent:
         optimizer, clip = self.options.optimizer or Adam(), self.options.clip_norm
         rate = self.options.learning_rate
         if rate is None:
@@ -151,18 +167,41 @@ class Run:
     # ---- steps -------------------------------------------------------------------------
 
     def advance(self, done: int) -> list[float]:
-        """A block of steps after the ``done`` first; the bound before each."""
+        """A block of steps after the ``done`` first, to be kept; the bound before each."""
         self.compiling(done)
         count = min(BLOCK, self.options.max_steps - done)
         losses = self._losses(done, count)
         while self.ascent.lost is not None:
             self._step_back(done, losses)
             losses = self._losses(done, count)
-        self.done = done + count
-        if self.done % KEEP_EVERY == 0:
+        if (done + count) % KEEP_EVERY == 0:
             self.good = [value.detach().clone() for value in self.ascent.values]
-            self.good_step = self.done
+            self.good_step = done + count
         return [-loss for loss in losses]
+
+    def keep(self, bounds: Sequence[float], seconds: float) -> Status | None:
+        """Keep the block just taken, and what the stopping rule says of it."""
+        done = self.kept.done
+        self.rows[done:] = [(bound, seconds) for bound in bounds]
+        ended = None
+        for bound in bounds:
+            done += 1
+            ended = self.rule(done, bound) or ended
+        self.kept = self._record(done, ended)
+        return ended
+
+    def _record(self, done: int, ended: Status | None) -> Kept:
+        objective = dict(self.objective.state)
+        return Kept(done, self.ascent.state(), self.rule.seen, objective, self.stepped_back, ended)
+
+    def return_to_kept(self) -> None:
+        """Undo what was not kept of an interrupted block, for the result."""
+        self.ascent.restore(*self.kept.ascent)
+
+    @property
+    def history(self) -> History:
+        """What was kept of the bounds."""
+        return History.of_rows(self.rows[: self.kept.done])
 
     def _losses(self, done: int, count: int) -> list[float]:
         self._seed(done)
@@ -178,10 +217,6 @@ class Run:
 
     def is_last_block(self, done: int) -> bool:
         return done > 0 and self.options.max_steps - done < BLOCK
-
-    @property
-    def is_between_blocks(self) -> bool:
-        return self.done % BLOCK == 0
 
     def _reduce_rate(self) -> None:
         self.ascent.scale_rate(REDUCTION)
@@ -220,28 +255,30 @@ class Run:
             "seed": options.seed,
         }
 
-    def write(self, file: Checkpoint, status: Status | None = None) -> None:
-        """Put everything into ``file``."""
-        tensors, numbers = self.ascent.state()
-        rule_tensors, rule_numbers = self.rule.state()
+    def write(self, file: Checkpoint) -> None:
+        """Put what is kept into ``file``, unless its last block was cut short by the limit."""
+        kept = self.kept
+        if kept.done % BLOCK:
+            return  # no place to go on from
+        (tensors, numbers), (rule_tensors, rule_numbers) = kept.ascent, kept.seen.parts()
         parts = {
             "ascent": tensors,
             "rule": rule_tensors,
             "history": self.history.tensors(),
-            "objective": self.objective.state,
+            "objective": kept.objective,
         }
         file.write(
             {f"{part}/{k}": v for part, found in parts.items() for k, v in found.items()},
             {
                 "ascent": numbers,
                 "rule": rule_numbers,
-                "stepped_back": self.stepped_back,
-                "status": None if status is None else status.name,
+                "stepped_back": kept.stepped_back,
+                "ended": None if kept.ended is None else kept.ended.name,
             },
         )
 
-    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> Status | None:
-        """Take back what :meth:`write` wrote; the status of a run that had ended."""
+    def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """Take back what :meth:`write` wrote."""
         device = self.ascent.values[0].device
 
         def part(name: str) -> dict[str, Tensor]:
@@ -250,17 +287,16 @@ class Run:
 
         self.ascent.restore({k: v.to(device) for k, v in part("ascent").items()}, numbers["ascent"])
         restored = History.from_tensors(part("history"))
-        self.history.steps, self.history.elbo = restored.steps, restored.elbo
-        self.history.seconds = restored.seconds
+        self.rows = list(zip(restored.elbo, restored.seconds, strict=True))
         rule = {k: v.to(device) for k, v in part("rule").items()}
-        self.rule.restore(rule, numbers["rule"], self.history.elbo)
+        self.rule.restore(rule, numbers["rule"], restored.elbo)
         for name, value in part("objective").items():
             self.objective.state[name].copy_(value)
         self.stepped_back = numbers["stepped_back"]
-        self.done = len(self.history)
         self.good = [value.detach().clone() for value in self.ascent.values]
-        self.good_step = self.done
-        return None if numbers["status"] is None else Status[numbers["status"]]
+        self.good_step = len(self.rows)
+        ended = None if numbers["ended"] is None else Status[numbers["ended"]]
+        self.kept = self._record(len(self.rows), ended)
 
     # ---- a lost step -------------------------------------------------------------------
 

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from vitools.engines.loop import Progress, ProgressCallback
+from vitools.engines.loop import Progress, ProgressCallback, check_progress
 from vitools.engines.objectives import Objective
 from vitools.engines.svi.optimisers.ascent import BLOCK
 from vitools.engines.svi.svi import svi
@@ -27,14 +27,6 @@ from vitools.files.archive import read_archive, write_archive
 from vitools.isolation import isolated, seeded
 from vitools.posterior import GuidePosterior, Status
 from vitools.problem import Problem
-
-
-class Validated(NamedTuple):
-    """The best fit, and the validation bound after the given numbers of steps, in nats."""
-
-    posterior: GuidePosterior
-    steps: list[int]
-    bounds: list[float]
 
 
 @dataclass
@@ -88,11 +80,12 @@ def svi_validated(
     seed: int = 0,
     progress: ProgressCallback | None = None,
     **options: Any,
-) -> Validated:
+) -> GuidePosterior:
     """:func:`~vitools.svi`, ended by the bound of a second problem, its best parameters kept.
 
     Guide and model are left with the parameters of the best part, as they are trained in place.
-    Its status is CONVERGED where patience, or svi's own rule, ended the run.
+    Its status is CONVERGED where patience, or svi's own rule, ended the run; its ``validation`` has
+    the bound at each look, ``{steps: nats}``.
 
     Args:
         validation: the same model on other data; the guide must be one that serves new data (an
@@ -119,9 +112,10 @@ def svi_validated(
         ...     Problem(vae.model, data.train[100:150]),
         ...     every=20, max_steps=40, learning_rate=0.01,
         ... )
-        >>> fit.steps, fit.posterior.status.label
+        >>> list(fit.validation), fit.status.label
         ([20, 40], 'stopped at limit')
     """
+    check_progress(progress)
     if every < 1 or every % BLOCK or patience < 1:
         raise OptionError(
             f"every: expected a multiple of {BLOCK}, and patience of at least 1; got {every} "
@@ -129,7 +123,7 @@ def svi_validated(
         )
 
     def told(report: Progress) -> None:
-        if progress is not None:
+        if progress:
             progress(replace(report, max_steps=max_steps))
 
     options.setdefault("compile", False)
@@ -142,7 +136,7 @@ def svi_validated(
         while True:
             seen = looks.steps[-1] if looks.steps else 0
             is_over = bool(seen) and looks.since_best >= patience  # before the run was resumed
-            limit = seen if is_over else min(seen + every, max_steps)
+            limit = seen if is_over else min(seen - seen % every + every, max_steps)
             fit = svi(
                 problem,
                 guide,
@@ -157,7 +151,8 @@ def svi_validated(
             if len(fit.history) > seen or not looks.steps:
                 bound = _bound(fit, validation, objective, num_samples, seed)
                 looks.add(len(fit.history), bound, fit.params["params"])
-                looks.write(best_file)
+                if fit.status is not Status.INTERRUPTED:  # a run that goes on does not look there
+                    looks.write(best_file)
             lost_patience = looks.since_best >= patience
             if lost_patience or limit == max_steps or fit.status is not Status.STOPPED_AT_LIMIT:
                 break
@@ -165,10 +160,11 @@ def svi_validated(
     params = {"params": parameters, "constraints": fit.params["constraints"]}
     _place(problem, fit.guide, parameters)
     at = looks.steps[looks.bounds.index(max(looks.bounds))]
-    posterior = GuidePosterior(
+    return GuidePosterior(
         problem,
         fit.guide,
         params,
+        validation=dict(zip(looks.steps, looks.bounds, strict=True)),
         engine="svi",
         status=Status.CONVERGED if lost_patience else fit.status,
         detail=f"validation bound {max(looks.bounds):.2f}, the best of {len(looks.bounds)} looks, "
@@ -177,7 +173,6 @@ def svi_validated(
         seconds=max(fit.history.seconds, default=0.0),
         seed=seed,
     )
-    return Validated(posterior, looks.steps, looks.bounds)
 
 
 def _bound(

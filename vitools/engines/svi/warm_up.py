@@ -54,7 +54,7 @@ def warm_up(
     """
     if stages < 1 or steps < stages:
         raise OptionError(f"expected stages ≥ 1 and steps ≥ stages, got {stages} and {steps}.")
-    history = History()
+    rows: list[tuple[float, float]] = []
     for stage in range(stages):
         begin, end = steps * stage // stages, steps * (stage + 1) // stages
         fit = svi(
@@ -65,10 +65,10 @@ def warm_up(
             seed=seed + stage,
             **options,
         )
-        guide, earlier = fit.guide, history.seconds[-1] if len(history) else 0.0
-        for bound, seconds in zip(fit.history.elbo, fit.history.seconds, strict=True):
-            history.record(len(history) + 1, bound, earlier + seconds)
+        guide, earlier = fit.guide, rows[-1][1] if rows else 0.0
+        found = zip(fit.history.elbo, fit.history.seconds, strict=True)
+        rows += [(bound, earlier + seconds) for bound, seconds in found]
         if fit.status is Status.INTERRUPTED:
             break
-    fit.history, fit.seconds = history, history.seconds[-1]
+    fit.history, fit.seconds = History.of_rows(rows), rows[-1][1]
     return fit

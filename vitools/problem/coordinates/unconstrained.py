@@ -6,6 +6,7 @@ knows how sites are laid out in it.
 
 import math
 from collections.abc import Mapping
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ class UnconstrainedSpace:
     Attributes:
         size: P. A simplex of K entries takes K - 1 of them.
         slices: ``{site: slice of u}``.
+        dtype: of u: the widest number type of the latents and of the model's factors. Whoever moves
+            in the space takes log densities and gradients in it as numbers of one type; each site's
+            own transform is computed in the site's type, whose bounds it knows.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -39,23 +43,26 @@ class UnconstrainedSpace:
             start += math.prod(shape)
         self.size = start
         sites = [problem.latents[k] for k in self.shapes]
-        self.dtype = sites[0].dtype if sites else torch.get_default_dtype()
+        self.dtype = reduce(torch.promote_types, (site.dtype for site in sites), problem.dtype)
         self.device = sites[0].device if sites else torch.device("cpu")
 
     def to_values(self, vector: Tensor) -> dict[str, Tensor]:
         """``[*S, P]`` to ``{site: [*S, *site.shape]}``."""
         return {
-            name: self.transforms[name](
-                vector[..., self.slices[name]].reshape(vector.shape[:-1] + shape)
-            ).to(self.problem.latents[name].dtype)
-            for name, shape in self.shapes.items()
+            name: transform(self._part(vector, name)).to(self.problem.latents[name].dtype)
+            for name, transform in self.transforms.items()
         }
+
+    def _part(self, vector: Tensor, name: str) -> Tensor:
+        """A site's part of ``[*S, P]``, in the site's shape and number type."""
+        part = vector[..., self.slices[name]].reshape(vector.shape[:-1] + self.shapes[name])
+        return part.to(self.problem.latents[name].dtype)
 
     def from_values(self, values: Mapping[str, Tensor]) -> Tensor:
         """The inverse of :meth:`to_values`; extra sites are ignored."""
         parts = []
         for name, transform in self.transforms.items():
-            u = transform.inv(values[name])
+            u = transform.inv(values[name]).to(self.dtype)
             parts.append(u.reshape(u.shape[: u.dim() - len(self.shapes[name])] + (-1,)))
         return torch.cat(parts, -1)
 
@@ -63,7 +70,7 @@ class UnconstrainedSpace:
         """log |∂θ/∂u|, ``[*S, P] -> [*S]``."""
         total = vector.new_zeros(vector.shape[:-1])
         for name, transform in self.transforms.items():
-            u = vector[..., self.slices[name]].reshape(vector.shape[:-1] + self.shapes[name])
+            u = self._part(vector, name)
             log_det = transform.log_abs_det_jacobian(u, transform(u))
             total = total + log_det.reshape(vector.shape[:-1] + (-1,)).sum(-1)
         return total
@@ -85,7 +92,7 @@ class UnconstrainedSpace:
 
     def initial_point(self, seed: int) -> Tensor:
         """A point of finite density: a draw from the prior, pulled in where that overflows."""
-        draws = self.from_values(self.problem.starting_draws(8, seed)).to(self.dtype)
+        draws = self.from_values(self.problem.starting_draws(8, seed))
         for shrink in (1.0, 0.5, 0.1, 0.0):
             candidates = (draws * shrink).clamp(-10.0, 10.0)
             good = torch.isfinite(self.log_density(candidates))

@@ -46,7 +46,7 @@ def site_marginal(site: Site, factors: Callable[[Draw], FactorGraph], draw: Draw
 def draw_sites(
     sites: Mapping[str, Site],
     given: Draw,
-    num_draws: int | None,
+    num_samples: int | None,
     mapped: Callable[[Callable[[Draw], Tensor], Draw], Tensor],
     factors: Callable[[Draw], FactorGraph],
 ) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ def draw_sites(
 
     Args:
         given: values ``{site: [n, …]}`` held fixed; may be empty.
-        num_draws: n, needed only where ``given`` is empty.
+        num_samples: n, needed only where ``given`` is empty.
         mapped: applies a function of one draw to all.
     """
     values = dict(given)
@@ -65,8 +65,8 @@ def draw_sites(
         if site.name in values:
             continue
         probabilities = mapped(partial(site_marginal, site, factors), values)
-        if not values and num_draws is not None:
-            probabilities = probabilities.expand((num_draws, *probabilities.shape[1:]))
+        if not values and num_samples is not None:
+            probabilities = probabilities.expand((num_samples, *probabilities.shape[1:]))
         if not bool(torch.isfinite(probabilities).all()):
             raise NumericalError(
                 f"site '{site.name}': its probabilities given the other values are NaN; the data "

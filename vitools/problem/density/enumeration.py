@@ -28,6 +28,7 @@ from pyro.poutine import Trace, trace
 from pyro.poutine.enum_messenger import EnumMessenger
 from torch import Tensor
 
+from vitools.distributions.rounding import Beyond, beyond_log_prob
 from vitools.errors import NotSupportedError
 from vitools.problem.sites import is_deterministic, is_subsample
 
@@ -142,9 +143,15 @@ class FactorGraph:
     Args:
         run: calls the model (conditioned or replayed as the caller wishes).
         max_plate_nesting: number of dims on the right taken by plates.
+        beyond: by how much the draws of some sites lie beyond their values.
     """
 
-    def __init__(self, run: Callable[[], Any], max_plate_nesting: int) -> None:
+    def __init__(
+        self,
+        run: Callable[[], Any],
+        max_plate_nesting: int,
+        beyond: Mapping[str, Beyond] | None = None,
+    ) -> None:
         enumerated = _TraceableEnumeration(first_available_dim=-1 - max_plate_nesting)(run)
         self.trace: Trace = trace(enumerated, graph_type="flat").get_trace()
         sites = {
@@ -158,6 +165,9 @@ class FactorGraph:
         for node in sites.values():
             node["scale"] = 1.0
         self.trace.compute_log_prob()
+        for name, shift in (beyond or {}).items():
+            node = self.trace.nodes[name]
+            node["log_prob"] = node["log_prob"] + beyond_log_prob(node["fn"], shift)
         self.trace.pack_tensors()
         self.plate_letters: dict[str, str] = dict(self.trace.plate_to_symbol)
         self.plate_sizes: dict[str, int] = {}

@@ -17,7 +17,7 @@ from vitools.problem.sites import is_factor, is_subsample
 def run_forward(
     call: Callable[[], Any],
     given: Mapping[str, Tensor],
-    num_draws: int,
+    num_samples: int,
     seed: int,
     isolation: Callable[[], AbstractContextManager[Any]],
     mapper: DrawMapper,
@@ -29,14 +29,14 @@ def run_forward(
 
     Args:
         call: the model, its arguments bound.
-        given: values to hold fixed, ``{site: [num_draws, *shape]}``; may be empty.
+        given: values to hold fixed, ``{site: [num_samples, *shape]}``; may be empty.
         isolation: the context to run the model in.
         wanted: the sites to be returned; all are drawn, but many draws of data need not be kept.
         stand_ins: whether latents with an improper prior get a value of their support; they are
             refused otherwise.
 
     Returns:
-        ``{site: [num_draws, *shape]}`` for all wanted sites, ``given`` ones included.
+        ``{site: [num_samples, *shape]}`` for all wanted sites, ``given`` ones included.
     """
 
     def once(draw: tuple[Tensor, Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -54,4 +54,4 @@ def run_forward(
         }
 
     with seeded(seed), torch.no_grad():
-        return mapper(once, (torch.zeros(num_draws), dict(given)), randomness="different")
+        return mapper(once, (torch.zeros(num_samples), dict(given)), randomness="different")

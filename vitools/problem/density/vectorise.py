@@ -53,21 +53,21 @@ class DrawMapper:
         self, function: Callable[[Any], Any], draws: Any, *, randomness: str = "error"
     ) -> Any:
         """``function`` of each draw, stacked: leaves of ``draws`` are ``[n, …]``, so are the results'."""
-        num_draws = tree_flatten(draws)[0][0].shape[0]
-        if num_draws == 0:
+        num_samples = tree_flatten(draws)[0][0].shape[0]
+        if num_samples == 0:
             raise OptionError("expected at least one draw, got none.")
         generators = _generator_states()
         if (
             self.can_vmap
             and randomness == "error"
-            and num_draws * self.bytes_per_draw >= WORTH_RECORDING
+            and num_samples * self.bytes_per_draw >= WORTH_RECORDING
         ):
-            compiled = self._by_machine_code(function, draws, num_draws)
+            compiled = self._by_machine_code(function, draws, num_samples)
             if compiled is not None:
                 return compiled
             _set_generator_states(generators)
         if not self.can_vmap:
-            return self._looped(function, draws, num_draws)
+            return self._looped(function, draws, num_samples)
         try:
             return self._vmapped(function, draws, randomness)
         except VitoolsError:
@@ -75,7 +75,7 @@ class DrawMapper:
         except Exception as error:  # vmap's refusals share no type; the loop re-raises real errors
             reason = _reason(error)
         _set_generator_states(generators)
-        result = self._looped(function, draws, num_draws)
+        result = self._looped(function, draws, num_samples)
         self.can_vmap = False
         if self.subject is not None:
             warnings.warn(
@@ -86,7 +86,7 @@ class DrawMapper:
             )
         return result
 
-    def _by_machine_code(self, function: Callable[[Any], Any], draws: Any, num_draws: int) -> Any:
+    def _by_machine_code(self, function: Callable[[Any], Any], draws: Any, num_samples: int) -> Any:
         """The results, or None; recorded for this call alone, for data and parameters may change."""
         leaves, spec = tree_flatten(draws)
         some = [leaf[:COMPARED] for leaf in leaves]
@@ -106,7 +106,7 @@ class DrawMapper:
         def flat(*values: Tensor) -> list[Tensor]:
             return tree_flatten(function(tree_unflatten(list(values), spec)))[0]
 
-        program = over_draws(flat, some, results, num_draws)
+        program = over_draws(flat, some, results, num_samples)
         return None if program is None else tree_unflatten(program(*leaves), made)
 
     def _vmapped(self, function: Callable[[Any], Any], draws: Any, randomness: str) -> Any:
@@ -118,8 +118,8 @@ class DrawMapper:
             return torch.vmap(function, randomness=randomness, chunk_size=self.chunk)(draws)
 
     @staticmethod
-    def _looped(function: Callable[[Any], Any], draws: Any, num_draws: int) -> Any:
-        results = [function(tree_map(lambda leaf: leaf[i], draws)) for i in range(num_draws)]  # noqa: B023
+    def _looped(function: Callable[[Any], Any], draws: Any, num_samples: int) -> Any:
+        results = [function(tree_map(lambda leaf: leaf[i], draws)) for i in range(num_samples)]  # noqa: B023
         flat, specs = zip(*(tree_flatten(result) for result in results), strict=True)
         columns = [torch.stack(column) for column in zip(*flat, strict=True)]
         return tree_unflatten(columns, specs[0])

@@ -89,15 +89,8 @@ def _words(size: float) -> str:
     return f"{size / 1e9:.3g} GB" if size < 1e12 else f"{size / 1e9:.0f} GB"
 
 
-class MemoryLimit(TorchDispatchMode):
-    """Inside the block no operation makes a tensor of more than ``limit`` bytes.
-
-    Args:
-        placeholder: whether a placeholder takes its place; if not, :class:`TooLarge` is raised.
-
-    Attributes:
-        need: the largest tensor that was not made, ``None`` if all were.
-    """
+class RunMode(TorchDispatchMode):
+    """Sees the operations of a model's run."""
 
     supports_higher_order_operators = True
 
@@ -108,6 +101,17 @@ class MemoryLimit(TorchDispatchMode):
     @classmethod
     def ignore_compile_internals(cls) -> bool:
         return True
+
+
+class MemoryLimit(RunMode):
+    """Inside the block no operation makes a tensor of more than ``limit`` bytes.
+
+    Args:
+        placeholder: whether a placeholder takes its place; if not, :class:`TooLarge` is raised.
+
+    Attributes:
+        need: the largest tensor that was not made, ``None`` if all were.
+    """
 
     def __init__(self, limit: float, *, placeholder: bool = False) -> None:
         super().__init__()

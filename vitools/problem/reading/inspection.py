@@ -12,6 +12,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine import Trace
 from torch import Tensor
+from torch.nn import Module
 
 from vitools.errors import DataError, ModelError
 from vitools.isolation import ParamState, snapshot
@@ -49,6 +50,8 @@ class ModelStructure:
         example: one draw of the latents from the prior.
         need: the largest tensor of a run on values, where that is large; such a model is described
             from a dry run.
+        noisy_modules: modules of the model that draw random numbers while in training mode.
+        moving_data: what to say of observations that are drawn anew at each run, if any are.
     """
 
     latents: dict[str, Site]
@@ -60,6 +63,8 @@ class ModelStructure:
     max_plate_nesting: int
     example: dict[str, Tensor]
     need: Need | None
+    noisy_modules: tuple[Module, ...]
+    moving_data: str | None
 
 
 def inspect_model(program: Program) -> ModelStructure:
@@ -113,6 +118,8 @@ def inspect_model(program: Program) -> ModelStructure:
         max_plate_nesting=max((-p.dim for p in plates.values()), default=0),
         example={k: nodes[k]["value"].detach() for k in latents},
         need=runs.need,
+        noisy_modules=runs.noisy_modules,
+        moving_data=runs.moving_data,
     )
 
 

@@ -11,16 +11,19 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.poutine import Trace, trace
+from pyro.poutine import Trace, replay, trace
 from torch import Tensor
+from torch.nn import Module
 
 from vitools.errors import DataError, ModelError, VitoolsError, first_words
-from vitools.isolation import ParamState, full_plates, isolated, quiet_draws, seeded
-from vitools.problem.density.improper import StandIns
+from vitools.isolation import ParamState, full_plates, isolated, quiet_draws, seeded, snapshot
+from vitools.problem.density.improper import ExtremeDraws, ModerateDraws, StandIns
 from vitools.problem.reading.dry_run import DryRun, MemoryLimit, Need, TooLarge, room
 from vitools.problem.reading.observations import INDEX_ROWS
 from vitools.problem.reading.program import Program
 from vitools.problem.reading.refused_forms import ReadingRules
+from vitools.problem.reading.side_effects import Witness, at_rest, refuse_draws
+from vitools.problem.sites import is_delta, is_subsample
 
 LARGE = 2**25
 """Bytes of a tensor, made by the model on the way, from which it is run dry."""
@@ -35,6 +38,8 @@ class Runs:
         minibatch: as the model subsamples; ``first`` itself where it does not.
         params: the parameter store after the first run.
         sizes: the limit they ran under, ``None`` for none.
+        noisy_modules: those that draw random numbers because they are in training mode.
+        moving_data: what to say of observations that are drawn anew at each run.
     """
 
     first: Trace
@@ -42,6 +47,8 @@ class Runs:
     minibatch: Trace
     params: ParamState
     sizes: MemoryLimit | None
+    noisy_modules: tuple[Module, ...]
+    moving_data: str | None
 
     @property
     def limit(self) -> AbstractContextManager[Any]:
@@ -63,37 +70,107 @@ class Runs:
 def run_for_inspection(program: Program) -> Runs:
     """Run the model as its size allows."""
     sizes: MemoryLimit | None = None
+    witness = Witness(program)
     try:
-        found = _first_runs(program, MemoryLimit(LARGE))
+        found = _first_runs(program, MemoryLimit(LARGE), witness)
     except TooLarge:
         try:
             sizes = DryRun()
-            found = _first_runs(program, sizes)
+            found = _first_runs(program, sizes, witness)
         except (
             VitoolsError
         ):  # what it does depends on values, or it is at fault: which, is said now
             sizes = MemoryLimit(room())
-            found = _first_runs(program, sizes)
+            found = _first_runs(program, sizes, witness)
     first, minibatch, params = found
-    second, _ = _run(program, 1, sizes)
-    return Runs(first, second, minibatch, params, sizes)
+    second, _ = _run(program, 1, sizes, witness)
+    modules, moving = tuple(witness.modules), None
+    if witness.draws:
+        again = [_again(program, seed, first, params, sizes, modules) for seed in (2, 3)]
+        with nullcontext() if sizes is None else sizes:
+            moving = refuse_draws(program.title, witness.draws, again[0], again[1])
+    return Runs(first, second, minibatch, params, sizes, modules, moving)
 
 
-def _first_runs(program: Program, sizes: MemoryLimit | None) -> tuple[Trace, Trace, ParamState]:
+def _first_runs(
+    program: Program, sizes: MemoryLimit | None, witness: Witness
+) -> tuple[Trace, Trace, ParamState]:
     """A run on all data and one on a minibatch, which are one where the model does not subsample."""
     try:
-        minibatch, params = _run(program, 0, sizes, whole=False)
+        minibatch, params = _run(program, 0, sizes, witness, whole=False)
     except ModelError as error:
-        raise _blame(program, error, sizes) from error
+        raise _blame(program, error, sizes, witness) from error
     frames = (f for node in minibatch.nodes.values() for f in node.get("cond_indep_stack", ()))
     if all(frame.full_size in (None, frame.size) for frame in frames):
         return minibatch, minibatch, params
-    first, params = _run(program, 0, sizes)
+    first, params = _run(program, 0, sizes, witness)
     return first, minibatch, params
 
 
+def _again(
+    program: Program,
+    seed: int,
+    first: Trace,
+    params: ParamState,
+    sizes: MemoryLimit | None,
+    noisy_modules: tuple[Module, ...],
+) -> Trace:
+    """One more run on all data, at the first run's latents; only sites whose values are known."""
+    held = first.copy()
+    for name, node in first.nodes.items():
+        if node["type"] != "sample" or node["is_observed"] or is_subsample(node) or is_delta(node):
+            held.remove_node(name)
+    with (
+        seeded(seed),
+        isolated(snapshot(params), program.model),
+        full_plates(),
+        nullcontext() if sizes is None else sizes,
+        at_rest(noisy_modules),
+        StandIns((program.args, program.kwargs)),
+        ReadingRules({}),
+    ):
+        run = trace(replay(program.model, trace=held), graph_type="flat")
+        found = run.get_trace(*program.args, **program.kwargs)
+    if sizes is not None:
+        for name, node in list(found.nodes.items()):
+            if node["type"] == "sample" and sizes.is_placeholder(node["value"]):
+                found.remove_node(name)
+    return found
+
+
 def _run(
-    program: Program, seed: int, sizes: MemoryLimit | None, *, whole: bool = True
+    program: Program,
+    seed: int,
+    sizes: MemoryLimit | None,
+    witness: Witness,
+    *,
+    whole: bool = True,
+) -> tuple[Trace, ParamState]:
+    """A trace, at moderate values of the latents where the model overflows at a draw of its prior."""
+    given = (program.args, program.kwargs)
+    extremes = ExtremeDraws()
+    is_dry = sizes is not None and sizes.placeholder
+    watch = nullcontext() if is_dry else extremes
+    try:
+        return _run_with(StandIns(given), program, seed, sizes, witness, whole, watch)
+    except ModelError as error:
+        if not extremes.found:
+            raise
+        try:
+            stand_ins = ModerateDraws(given)
+            return _run_with(stand_ins, program, seed, sizes, witness, whole, nullcontext())
+        except VitoolsError:
+            raise error from error.__cause__
+
+
+def _run_with(
+    stand_ins: StandIns,
+    program: Program,
+    seed: int,
+    sizes: MemoryLimit | None,
+    witness: Witness,
+    whole: bool,
+    extremes: AbstractContextManager[Any],
 ) -> tuple[Trace, ParamState]:
     values = sizes is None or not sizes.placeholder
     limit, watch = (sizes, sizes.watch()) if sizes is not None else (nullcontext(), nullcontext())
@@ -107,8 +184,10 @@ def _run(
             plates,
             limit,
             watch,
-            StandIns((program.args, program.kwargs)),
+            stand_ins,
+            extremes,
             ReadingRules({}, fill_masked=False),
+            witness.watching(),
         ):
             run = trace(program.model, graph_type="flat")
             return run.get_trace(*program.args, **program.kwargs), params
@@ -118,10 +197,12 @@ def _run(
         raise _failed(program, error) from error
 
 
-def _blame(program: Program, error: ModelError, sizes: MemoryLimit | None) -> ModelError:
+def _blame(
+    program: Program, error: ModelError, sizes: MemoryLimit | None, witness: Witness
+) -> ModelError:
     """What is wrong with a model that does not run: with its minibatch, where it runs on all data."""
     try:
-        _run(program, 0, sizes)
+        _run(program, 0, sizes, witness)
     except VitoolsError:
         return error
     reason = first_words(error.__cause__) if error.__cause__ else str(error)

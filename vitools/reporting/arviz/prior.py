@@ -15,26 +15,26 @@ def has_prior(problem: Problem) -> bool:
     return all(site.distribution != "ImproperUniform" for site in problem.latents.values())
 
 
-def prior_groups(problem: Problem, num_draws: int, seed: int) -> dict[str, dict[str, Variable]]:
+def prior_groups(problem: Problem, num_samples: int, seed: int) -> dict[str, dict[str, Variable]]:
     """``prior`` (latents and deterministic sites) and ``prior_predictive``, of the same draws."""
-    drawn = problem.prior(num_draws, seed)
-    derived = problem.predictive(drawn, seed + 1, num_draws=num_draws)
+    drawn = problem.prior(num_samples, seed)
+    derived = problem.predictive(drawn, seed + 1, num_samples=num_samples)
     deterministic = {
         name: unexpanded(site, derived[name]) for name, site in problem.deterministics.items()
     }
     sites = problem.latents | problem.deterministics
     return {
-        "prior": _named(sites, drawn | deterministic, num_draws),
-        "prior_predictive": _named(problem.observed, derived, num_draws),
+        "prior": _named(sites, drawn | deterministic, num_samples),
+        "prior_predictive": _named(problem.observed, derived, num_samples),
     }
 
 
 def _named(
-    sites: Mapping[str, Site], values: Mapping[str, Tensor], num_draws: int
+    sites: Mapping[str, Site], values: Mapping[str, Tensor], num_samples: int
 ) -> dict[str, Variable]:
     return {
         name: over_draws(
-            (1, num_draws), *site_dims(site, tuple(values[name].shape[1:])), values[name]
+            (1, num_samples), *site_dims(site, tuple(values[name].shape[1:])), values[name]
         )
         for name, site in sites.items()
     }

@@ -33,14 +33,14 @@ class StoredDraws:
     note: str = ""
 
 
-def stored_draws(posterior: Posterior, num_draws: int | None = None) -> StoredDraws:
+def stored_draws(posterior: Posterior, num_samples: int | None = None) -> StoredDraws:
     """What to store of a fit: the posterior, then each further group for which there is room.
 
     Args:
-        num_draws: as many as the user asked for; then all groups are stored, whatever their size.
+        num_samples: as many as the user asked for; then all groups are stored, whatever their size.
     """
-    if num_draws is not None:
-        return StoredDraws({"num_samples": num_draws})
+    if num_samples is not None:
+        return StoredDraws({"num_samples": num_samples})
     available = DEFAULT_DRAWS
     if isinstance(posterior, DrawsPosterior):
         available = math.prod(next(iter(posterior.draws.values())).shape[:2])

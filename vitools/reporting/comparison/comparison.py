@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from vitools.diagnostics import Grade, Judgement, judge
 from vitools.errors import OptionError
 from vitools.files.atomic import atomic_path
-from vitools.posterior import DrawsPosterior, Estimate, GridPosterior, Posterior, Status
+from vitools.posterior import Posterior
 from vitools.problem.sites import nearest
 from vitools.reporting.comparison.json import comparison_record
-from vitools.reporting.comparison.record import JudgedFits
+from vitools.reporting.comparison.judging import Judging, default_references, error_words
+from vitools.reporting.comparison.record import JudgedFits, Unjudged
 from vitools.reporting.comparison.text import comparison_text
 
 FEWEST_DRAWS = 100
-NEGLIGIBLE_GAP = 0.1
-"""Nats below the best bound at which no fit can be said to miss a mode."""
 
 
 def compare(
@@ -46,7 +43,12 @@ def compare(
             of differences assume, and independently of which others there are.
 
     Returns:
-        A :class:`Comparison`; ``print`` it, or read its ``table``.
+        A :class:`Comparison`; ``print`` it, or read its ``table``. A fit whose judging raises an
+        error has a row that says so, and spares the others.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; its attribute ``comparison`` is that of the fits judged so far,
+            ``None`` if none was.
 
     Example:
         >>> import torch
@@ -63,43 +65,38 @@ def compare(
         {'posterior': 'trust', 'narrow': 'do not use'}
     """
     _check(fits, reference, num_samples)
-    chosen = reference if reference is not None else _default_reference(fits)
-    judgements: dict[str, Judgement] = {}
-    truth, true_draws = None, None
-    if chosen is not None:
-        judgements[chosen] = judge(
-            fits[chosen], num_samples=num_samples, seed=draw_seed(seed, chosen)
-        )
-        truth, true_draws = judgements[chosen].moments, judgements[chosen].draws
-    for name, fit in fits.items():
-        if name != chosen:
-            judgements[name] = judge(
-                fit,
-                truth,
-                num_samples=num_samples,
-                seed=draw_seed(seed, name),
-                reference_draws=true_draws,
-            )
-    least = _least_evidence(judgements)
-    for name, judgement in judgements.items():
-        lower, is_rejected = judgement.bound, judgement.verdict.grade is Grade.REJECT
-        if least and lower and not is_rejected and least.value - lower.value > NEGLIGIBLE_GAP:
-            judgements[name] = judge(
-                fits[name],
-                truth if name != chosen else None,
-                num_samples=num_samples,
-                seed=draw_seed(seed, name),
-                reference_draws=true_draws if name != chosen else None,
-                least_evidence=least,
-            )
-    ordered = {name: judgements[name] for name in fits}
-    return Comparison(dict(fits), ordered, chosen, num_samples, seed)
+    judging = Judging(fits, num_samples, seed)
+    try:
+        judging.run(default_references(fits) if reference is None else [reference])
+    except KeyboardInterrupt as interrupt:
+        interrupt.comparison = _comparison(judging, "interrupted before it was judged")  # type: ignore[attr-defined]
+        raise
+    comparison = _comparison(judging)
+    if comparison is None:  # what ails the first ails them all
+        raise next(iter(judging.errors.values()))
+    return comparison
 
 
-def _least_evidence(judgements: Mapping[str, Judgement]) -> Estimate | None:
-    """The best bound: log p(x) is at least that, whatever a fit's own draws can see of it."""
-    bounds = [j.bound for j in judgements.values() if j.bound and math.isfinite(j.bound.value)]
-    return max(bounds, key=lambda bound: bound.value, default=None)
+def _comparison(judging: Judging, missing: str = "") -> Comparison | None:
+    """Of all fits that are judged; None if none is. Those without an error lack ``missing``."""
+    settled = judging.settled
+    if not settled:
+        return None
+    fits = judging.fits
+    return Comparison(
+        {name: fits[name] for name in settled},
+        settled,
+        judging.reference if judging.reference in settled else None,
+        judging.num_samples,
+        judging.seed,
+        {
+            name: Unjudged(fit, error_words(judging.errors[name]))
+            if name in judging.errors
+            else Unjudged(fit, missing)
+            for name, fit in fits.items()
+            if name not in settled
+        },
+    )
 
 
 class Comparison(JudgedFits):
@@ -119,11 +116,6 @@ class Comparison(JudgedFits):
 
     def __str__(self) -> str:
         return comparison_text(self)
-
-
-def draw_seed(seed: int, name: str) -> int:
-    """The seed of one fit's draws in a comparison."""
-    return seed + zlib.crc32(name.encode())
 
 
 def _check(fits: Mapping[str, Posterior], reference: str | None, num_samples: int) -> None:
@@ -172,13 +164,3 @@ def _have_equal_densities(one: Posterior, other: Posterior) -> bool:
     with torch.no_grad():
         values = [float(problem.log_joint(point)) for problem in (first, second)]
     return math.isclose(*values, rel_tol=1e-4, abs_tol=1e-4) or not all(map(math.isfinite, values))
-
-
-def _default_reference(fits: Mapping[str, Posterior]) -> str | None:
-    exact = [name for name, fit in fits.items() if isinstance(fit, GridPosterior)]
-    sampled = [
-        name
-        for name, fit in fits.items()
-        if isinstance(fit, DrawsPosterior) and fit.status is Status.SAMPLED
-    ]
-    return next(iter(exact + sampled), None)

@@ -7,7 +7,7 @@ from vitools._version import __version__
 from vitools.diagnostics.evidence.evidence_bounds import Evidence
 from vitools.diagnostics.reference.accuracy import entry_name
 from vitools.diagnostics.reference.distance import Distance
-from vitools.posterior import Estimate
+from vitools.posterior import Estimate, Posterior
 from vitools.reporting.comparison.entries import chosen_entries, moments_at
 from vitools.reporting.comparison.record import JudgedFits
 
@@ -20,7 +20,8 @@ def comparison_record(comparison: JudgedFits) -> dict[str, Any]:
     Of more than :data:`MOST_ENTRIES` entries, those on which the fits disagree most are kept.
 
     Keys: ``vitools`` (version), ``model``, ``num_samples``, ``seed``, ``reference``, ``best``,
-    ``log_evidence``, ``fits`` (``{name: figures}``) and ``moments``
+    ``log_evidence``, ``fits`` (``{name: figures}``), ``unjudged`` (fits that could not be judged,
+    with the ``reason``) and ``moments``
     (``{entry: {fit: {"mean", "sd"}}}``). An estimate is ``{"value", "standard_error"}``. Of each fit,
     beside the table's figures: ``evidence`` (bounds on log p(x)), ``effective_size`` (of its weights),
     ``distance`` (from the reference), ``guaranteed`` (limits to errors, where k̂ < 1/2).
@@ -36,6 +37,10 @@ def comparison_record(comparison: JudgedFits) -> dict[str, Any]:
         "best": comparison.best,
         "log_evidence": _estimate(comparison.log_evidence),
         "fits": {name: _fit(comparison, name) for name in comparison.fits},
+        "unjudged": {
+            name: {**_run(other.fit), "reason": other.reason}
+            for name, other in comparison.unjudged.items()
+        },
         "moments": {
             entry_name(*entry): {
                 name: dict(zip(("mean", "sd"), map(_number, moments_at(j, entry)), strict=True))
@@ -50,11 +55,7 @@ def _fit(comparison: JudgedFits, name: str) -> dict[str, Any]:
     fit, judgement = comparison.fits[name], comparison.judgements[name]
     verdict, accuracy = judgement.verdict, judgement.accuracy
     found: dict[str, Any] = {
-        "engine": fit.engine,
-        "status": fit.status.label,
-        "detail": fit.detail,
-        "seconds": fit.seconds,
-        "seed": fit.seed,
+        **_run(fit),
         "verdict": comparison.verdict_words(name),
         "reason": verdict.reason,
         "advice": verdict.advice,
@@ -80,6 +81,16 @@ def _fit(comparison: JudgedFits, name: str) -> dict[str, Any]:
         found["mean_error"] = {"at": accuracy.mean_error_at, **_known(accuracy.mean_error)}
         found["sd_ratio"] = {"at": accuracy.sd_ratio_at, **_known(accuracy.sd_ratio)}
     return found
+
+
+def _run(fit: Posterior) -> dict[str, Any]:
+    return {
+        "engine": fit.engine,
+        "status": fit.status.label,
+        "detail": fit.detail,
+        "seconds": fit.seconds,
+        "seed": fit.seed,
+    }
 
 
 def _evidence(found: Evidence | None) -> dict[str, Any] | None:

@@ -4,12 +4,22 @@ Text, JSON, page and pictures are views of it.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas
 
 from vitools.diagnostics import Grade, Judgement
 from vitools.posterior import Estimate, GridPosterior, Posterior
+
+UNJUDGED = "not judged"
+
+
+@dataclass(frozen=True)
+class Unjudged:
+    """A fit that could not be judged, and why."""
+
+    fit: Posterior
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -17,10 +27,11 @@ class JudgedFits:
     """Fits, the figures of each, and what follows from them all.
 
     Attributes:
-        fits: ``{name: posterior}``.
+        fits: ``{name: posterior}``, those that were judged.
         judgements: ``{name: Judgement}``: all figures, and the draws they come from.
         reference: the name of the fit whose moments count as true, or ``None``.
         num_samples, seed: of the draws.
+        unjudged: the other fits, each with the reason: what its judging raised, or Ctrl-C.
     """
 
     fits: dict[str, Posterior]
@@ -28,6 +39,7 @@ class JudgedFits:
     reference: str | None
     num_samples: int
     seed: int
+    unjudged: dict[str, Unjudged] = field(default_factory=dict)
 
     @property
     def log_evidence(self) -> Estimate | None:
@@ -58,7 +70,8 @@ class JudgedFits:
         Columns: ``bound``, ``khat``, ``mean_error`` (in reference sds), ``sd_ratio``, each with
         its standard error in ``…_se`` (0 where exact); ``mean_error_at``, ``sd_ratio_at``, the
         worst entries; ``gap``, log p(x) less the bound, where log p(x) is known; ``seconds``;
-        ``status``, ``detail``; ``verdict``, ``reason``, ``advice``.
+        ``status``, ``detail``; ``verdict``, ``reason``, ``advice``. Fits that were not judged
+        come last.
         """
         rows = []
         for name, judgement in self.judgements.items():
@@ -86,6 +99,13 @@ class JudgedFits:
                 "advice": judgement.verdict.advice,
             }
             rows.append(row)
+        for name, other in self.unjudged.items():
+            seconds, status = other.fit.seconds, other.fit.status.label
+            known = {"seconds": seconds, "status": status, "detail": other.fit.detail}
+            words = {"verdict": UNJUDGED, "reason": other.reason}
+            texts = ("mean_error_at", "sd_ratio_at", "advice")
+            blank = {column: "" if column in texts else math.nan for column in rows[0]}
+            rows.append({**blank, "fit": name, **known, **words})
         return pandas.DataFrame(rows).set_index("fit")
 
     def verdict_words(self, name: str) -> str:

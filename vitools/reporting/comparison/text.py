@@ -1,9 +1,12 @@
 """A comparison on a terminal of 80 columns: two tables, and what they mean."""
 
+import torch
+
 from vitools.diagnostics import Grade
 from vitools.diagnostics.weights.khat import khat_threshold
-from vitools.posterior import GridPosterior
-from vitools.reporting.comparison.record import JudgedFits
+from vitools.posterior import GridPosterior, Posterior
+from vitools.problem.sites import listed
+from vitools.reporting.comparison.record import UNJUDGED, JudgedFits
 from vitools.reporting.terminal import Cell, estimate_words, layout, paragraph, seconds_words
 
 
@@ -29,6 +32,8 @@ def _verdicts(comparison: JudgedFits) -> list[list[Cell]]:
                 comparison.verdict_words(name),
             ]
         )
+    for name, other in comparison.unjudged.items():
+        rows.append([name, ("", ""), ("", ""), seconds_words(other.fit.seconds), UNJUDGED])
     blank = [i for i in range(len(rows[0])) if all(row[i] == ("", "") for row in rows[1:])]
     return [[cell for i, cell in enumerate(row) if i not in blank] for row in rows]
 
@@ -66,9 +71,11 @@ def general_notes(comparison: JudgedFits) -> list[str]:
             f"bound: E[log p({sites}){inside}]{summed}, {count} draws of each fit, {usable}"
         )
     notes += _evidence_note(comparison)
+    notes += _params_note(comparison)
     if comparison.reference is None:
         notes.append(
-            "no reference: no fit is exact or has well-mixed chains, so moments go unchecked; "
+            f"no reference: no {'judged ' * bool(comparison.unjudged)}fit is exact or has "
+            "well-mixed chains, so moments go unchecked; "
             "add exact(problem) or nuts(problem)"
         )
     else:
@@ -100,6 +107,38 @@ def _evidence_note(comparison: JudgedFits) -> list[str]:
     return [said]
 
 
+def _params_note(comparison: JudgedFits) -> list[str]:
+    """Fits whose models have other parameters are fits of other models."""
+    kinds: list[tuple[Posterior, list[str]]] = []
+    for name, fit in comparison.fits.items():
+        for other, alike in kinds:
+            if _have_equal_params(fit, other):
+                alike.append(name)
+                break
+        else:
+            kinds.append((fit, [name]))
+    if len(kinds) < 2:
+        return []
+    groups = "; ".join(
+        f"{', '.join(alike)} ({'fitted or given' if fit.problem.has_given_params else 'initial'})"
+        for fit, alike in kinds
+    )
+    names = listed(kinds[0][0].problem.free_params)
+    return [
+        f"different models: the parameters {names} have other values in {groups}; bounds, moments and "
+        "verdicts compare those models as well as the fits. Give all engines the problem of a fit "
+        "that trained them (fit.problem)"
+    ]
+
+
+def _have_equal_params(one: Posterior, other: Posterior) -> bool:
+    first, second = (fit.problem.params["params"] for fit in (one, other))
+    return all(
+        name in first and name in second and torch.equal(first[name], second[name])
+        for name in one.problem.free_params
+    )
+
+
 def _advice(comparison: JudgedFits) -> list[str]:
     found = []
     for name, judgement in comparison.judgements.items():
@@ -107,4 +146,4 @@ def _advice(comparison: JudgedFits) -> list[str]:
         if verdict.grade is not Grade.TRUST:
             advice = f". Next: {verdict.advice}" if verdict.advice else ""
             found.append(f"{name}: {verdict}: {verdict.reason}{advice}")
-    return found
+    return found + [f"{n}: {UNJUDGED}: {other.reason}" for n, other in comparison.unjudged.items()]

@@ -31,7 +31,7 @@ from vitools.reporting.graph.names import math_name
 from vitools.reporting.graph.record import ModelGraph, Node
 from vitools.reporting.graph.sequences import abridged
 
-__all__ = ["Plan", "plan", "render", "save"]
+__all__ = ["PagePlan", "plan", "render", "save"]
 
 RADIUS, DOT = 0.25, 0.045
 NAME_SIZE, PARAMETER_SIZE, CAPTION_SIZE, LABEL_SIZE = 14.0, 11.0, 7.5, 8.5
@@ -47,7 +47,7 @@ Style = Literal["normal", "italic"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class PagePlan:
     """Everything that stands on the page: boxes by node, frames and their plates, coordinates."""
 
     graph: ModelGraph
@@ -58,7 +58,7 @@ class Plan:
     drawing: Drawing
 
 
-def plan(graph: ModelGraph) -> Plan:
+def plan(graph: ModelGraph) -> PagePlan:
     """Lay the graph out on the page."""
     graph, runs = abridged(graph)
     if len(graph.nodes) > MOST:
@@ -81,7 +81,7 @@ def plan(graph: ModelGraph) -> Plan:
             frames.append(Frame(tuple(part), sum(_label_widths(label))))
             labels.append(label)
     boxes = [_box(node) for node in graph.nodes]
-    return Plan(graph, boxes, edges, frames, labels, draw_up(boxes, edges, frames, grid))
+    return PagePlan(graph, boxes, edges, frames, labels, draw_up(boxes, edges, frames, grid))
 
 
 def render(graph: ModelGraph) -> Figure:

@@ -25,7 +25,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from vitools.errors import ModelError
-from vitools.reporting.graph.record import ModelGraph, Node, Plate, Role
+from vitools.isolation import alone
+from vitools.reporting.graph.record import DrawnPlate, ModelGraph, Node, Role
 
 __all__ = ["extract"]
 
@@ -53,7 +54,7 @@ def extract(
     >>> graph.edges
     (('mu', 'y'),)
     >>> graph.plates
-    (Plate(name='rows', size=3, nodes=('y',)),)
+    (DrawnPlate(name='rows', size=3, nodes=('y',)),)
     """
 
     def run(held: Mapping[str, Tensor]) -> dict[str, dict]:
@@ -108,7 +109,7 @@ def extract(
     return ModelGraph(
         tuple(nodes),
         tuple(edges),
-        tuple(Plate(name, sizes[name], tuple(members[name])) for name in plates),
+        tuple(DrawnPlate(name, sizes[name], tuple(members[name])) for name in plates),
     )
 
 
@@ -145,6 +146,7 @@ def _left_as_found() -> Iterator[None]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     store = pyro.get_param_store()
     with (
+        alone(),
         torch.random.fork_rng(devices=devices),
         store.scope(store.get_state()),
         # A site that was moved may stand outside a support which depends on another site.

@@ -9,7 +9,7 @@ Reference: Bishop (2006), Pattern Recognition and Machine Learning, section 8.1.
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["ModelGraph", "Node", "Plate"]
+__all__ = ["DrawnPlate", "ModelGraph", "Node"]
 
 Role = Literal["latent", "observed", "deterministic", "parameter", "constant", "elided"]
 
@@ -30,7 +30,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Plate:
+class DrawnPlate:
     """Independent repetitions: the plate's name, its full size, and the nodes inside it."""
 
     name: str
@@ -44,7 +44,7 @@ class ModelGraph:
 
     nodes: tuple[Node, ...]
     edges: tuple[tuple[str, str], ...]
-    plates: tuple[Plate, ...]
+    plates: tuple[DrawnPlate, ...]
 
     def node(self, name: str) -> Node:
         """The node of that name."""

@@ -94,7 +94,8 @@ def held_out_page(
         ),
         notes="".join(part("note", text=f"{note}.") for note in comparison.notes()),
         failures="\n".join(
-            part("failure", fit=fit, reason=reason) for fit, reason in origin.failures.items()
+            part("failure", fit=fit, what="gave no answer", reason=reason)
+            for fit, reason in origin.failures.items()
         ),
         pictures="\n".join(_picture(path, subjects.get(path.stem, "")) for path in pictures),
         command=part("command", text=origin.command) if origin.command else "",

@@ -80,7 +80,16 @@ def page(comparison: JudgedFits, origin: Origin) -> str:
         summary=summary_markup(comparison),
         cards="\n".join(_card(comparison, i, name) for i, name in enumerate(comparison.fits)),
         failures="\n".join(
-            part("failure", fit=fit, reason=reason) for fit, reason in origin.failures.items()
+            [
+                *(
+                    part("failure", fit=fit, what="gave no answer", reason=reason)
+                    for fit, reason in origin.failures.items()
+                ),
+                *(
+                    part("failure", fit=fit, what="was not judged", reason=other.reason)
+                    for fit, other in comparison.unjudged.items()
+                ),
+            ]
         ),
         heads="".join(
             part("head", name=name, kind=' class="number"' if i > 1 else "")

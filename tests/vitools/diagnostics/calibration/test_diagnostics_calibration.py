@@ -59,7 +59,7 @@ def two_groups(y):
 
 def test_discrete_latents_are_said_not_to_be_judged():
     problem = Problem(two_groups, torch.tensor([-2.0, 2.0, 1.5]).double())
-    found = calibrate(problem, cavi, num_data_sets=2, num_draws=20)
+    found = calibrate(problem, cavi, num_data_sets=2, num_samples=20)
     assert list(found.levels) == ["share"]
     assert found.not_judged == ("z",)
     assert "continuous sites only: z not judged" in str(found)
@@ -101,7 +101,7 @@ def test_ranks_that_are_uniform_are_called_so_whatever_the_bins():
 
 
 def test_exact_fits_pass():
-    found = calibrate(PROBLEM, fitted, num_data_sets=200, num_draws=100)
+    found = calibrate(PROBLEM, fitted, num_data_sets=200, num_samples=100)
     assert found.uniformity()["slope"] > 0.01
     assert found.symmetry()["slope"] > 0.01
     for level, share in found.coverage.items():
@@ -113,7 +113,7 @@ def test_exact_fits_pass():
 
 
 def test_narrow_fits_fail_uniformity_but_not_symmetry():
-    found = calibrate(PROBLEM, lambda p: fitted(p, factor=0.4), num_data_sets=100, num_draws=100)
+    found = calibrate(PROBLEM, lambda p: fitted(p, factor=0.4), num_data_sets=100, num_samples=100)
     assert found.uniformity()["slope"] < 1e-4
     assert found.symmetry()["slope"] > 0.01
     # p = Φ(z / .4), z standard normal: Pr(p < .05) = Φ(.4 · Φ⁻¹(.05))
@@ -125,7 +125,7 @@ def test_narrow_fits_fail_uniformity_but_not_symmetry():
 
 
 def test_biased_fits_fail_both():
-    found = calibrate(PROBLEM, lambda p: fitted(p, shift=1.0), num_data_sets=100, num_draws=100)
+    found = calibrate(PROBLEM, lambda p: fitted(p, shift=1.0), num_data_sets=100, num_samples=100)
     assert found.uniformity()["slope"] < 1e-4
     assert found.symmetry()["slope"] < 1e-4
     assert "location biased: 1 of 1: slope" in str(found)
@@ -133,8 +133,8 @@ def test_biased_fits_fail_both():
 
 def test_workers_and_resumption_change_no_number(tmp_path):
     path = tmp_path / "runs.jsonl"
-    whole = calibrate(PROBLEM, fitted, num_data_sets=8, num_draws=20, seed=3)
-    calibrate(PROBLEM, fitted, num_data_sets=3, num_draws=20, seed=3, path=path)
+    whole = calibrate(PROBLEM, fitted, num_data_sets=8, num_samples=20, seed=3)
+    calibrate(PROBLEM, fitted, num_data_sets=3, num_samples=20, seed=3, path=path)
     with path.open("a") as file:
         file.write('{"index": 3, "lev')  # interrupted in the middle of a line
     calls = []
@@ -143,9 +143,9 @@ def test_workers_and_resumption_change_no_number(tmp_path):
         calls.append(1)
         return fitted(problem)
 
-    resumed = calibrate(PROBLEM, counted, num_data_sets=8, num_draws=20, seed=3, path=path)
+    resumed = calibrate(PROBLEM, counted, num_data_sets=8, num_samples=20, seed=3, path=path)
     assert len(calls) == 5
-    shared = calibrate(PROBLEM, fitted, num_data_sets=8, num_draws=20, seed=3, workers=2)
+    shared = calibrate(PROBLEM, fitted, num_data_sets=8, num_samples=20, seed=3, workers=2)
     for other in (resumed, shared):
         np.testing.assert_array_equal(other.levels["slope"], whole.levels["slope"])
         assert other.coverage == whole.coverage
@@ -153,7 +153,7 @@ def test_workers_and_resumption_change_no_number(tmp_path):
         range(8)
     )
     with pytest.raises(FileError, match="another problem, seed"):
-        calibrate(PROBLEM, fitted, num_data_sets=8, num_draws=20, seed=4, path=path)
+        calibrate(PROBLEM, fitted, num_data_sets=8, num_samples=20, seed=4, path=path)
 
 
 def test_failed_fits_are_counted_and_told():
@@ -162,7 +162,7 @@ def test_failed_fits_are_counted_and_told():
             raise NumericalError("the bound left the numbers")
         return fitted(problem)
 
-    found = calibrate(PROBLEM, fails, num_data_sets=20, num_draws=20)
+    found = calibrate(PROBLEM, fails, num_data_sets=20, num_samples=20)
     assert 0 < len(found.failures) < 20
     assert len(found.levels["slope"]) == 20 - len(found.failures)
     assert "the bound left the numbers" in str(found)
@@ -171,7 +171,7 @@ def test_failed_fits_are_counted_and_told():
 
 
 def test_rank_histograms_are_drawn(tmp_path):
-    found = calibrate(PROBLEM, fitted, num_data_sets=40, num_draws=20)
+    found = calibrate(PROBLEM, fitted, num_data_sets=40, num_samples=20)
     figure = plot_calibration(found)
     (axes,) = figure.axes
     assert axes.get_title(loc="left").startswith("slope")

@@ -12,7 +12,7 @@ from scipy import integrate, stats
 from torch.distributions import Bernoulli, Beta, Normal, kl_divergence
 
 from vitools import Problem
-from vitools.diagnostics import bound, elbo, importance_weighted_bound
+from vitools.diagnostics import bound, importance_weighted_bound, marginal_bound
 from vitools.errors import NotSupportedError, OptionError
 from vitools.isolation import isolated, seeded
 from vitools.models import coin
@@ -43,13 +43,13 @@ def beta_fit(a: float, b: float) -> FactorisedPosterior:
 def test_elbo_is_evidence_minus_kl(a, b):
     kl = kl_divergence(Beta(number(a), number(b)), Beta(number(1 + HEADS), number(21 - HEADS)))
     truth = coin.exact_log_evidence(FLIPS) - float(kl)
-    found = elbo(beta_fit(a, b), num_samples=4000, seed=1)
+    found = marginal_bound(beta_fit(a, b), num_samples=4000, seed=1)
     assert 0.0 < found.standard_error < 0.1
     assert abs(found.value - truth) < 4 * found.standard_error
 
 
 def test_bound_of_the_exact_posterior_has_neither_gap_nor_error():
-    found = elbo(beta_fit(1 + HEADS, 21 - HEADS), num_samples=500)
+    found = marginal_bound(beta_fit(1 + HEADS, 21 - HEADS), num_samples=500)
     assert found.standard_error == 0.0
     assert found.value == pytest.approx(coin.exact_log_evidence(FLIPS), abs=1e-12)
 
@@ -75,7 +75,7 @@ def test_discrete_latents_are_summed_out_of_a_coordinate_ascent_fit():
         return stats.beta.pdf(p, 5, 4) * (log_joint - stats.beta.logpdf(p, 5, 4))
 
     truth, _ = integrate.quad(integrand, 0, 1)
-    found = elbo(fit, num_samples=4000)
+    found = marginal_bound(fit, num_samples=4000)
     assert abs(found.value - truth) < 4 * found.standard_error < 0.1
 
 
@@ -97,7 +97,7 @@ def test_elbo_of_a_guide():
     cov = torch.eye(3).double() + 1
     evidence = dist.MultivariateNormal(torch.zeros(3).double(), cov).log_prob(data)
     kl = kl_divergence(Normal(number(0.4), 0.7), Normal(number(0.75), 0.5))
-    found = elbo(fit, num_samples=4000)
+    found = marginal_bound(fit, num_samples=4000)
     assert abs(found.value - float(evidence - kl)) < 4 * found.standard_error < 0.2
 
 
@@ -111,7 +111,7 @@ def test_grid_reports_its_evidence_and_draws_have_none():
         engine="exact",
         status=Status.EXACT,
     )
-    assert elbo(grid) == Estimate(-12.5, 1e-6)
+    assert marginal_bound(grid) == Estimate(-12.5, 1e-6)
     draws = DrawsPosterior(
         COIN,
         {"p": torch.linspace(0.1, 0.9, 100).reshape(2, 50).double()},
@@ -119,7 +119,7 @@ def test_grid_reports_its_evidence_and_draws_have_none():
         status=Status.SAMPLED,
     )
     with pytest.raises(NotSupportedError, match="draws"):
-        elbo(draws)
+        marginal_bound(draws)
 
 
 def test_importance_weighted_bound_against_quadrature():

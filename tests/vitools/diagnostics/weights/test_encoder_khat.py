@@ -8,10 +8,10 @@ from vitools.diagnostics.weights.khat import khat_estimate
 from vitools.errors import DataError
 
 
-def gaussian_weights(sds, num_draws=20_000):
+def gaussian_weights(sds, num_samples=20_000):
     """log w of p = Normal(0, 1) against q = Normal(0, s²), whose tail index is 1 - s²."""
     noise = torch.randn(
-        num_draws, len(sds), generator=torch.Generator().manual_seed(0), dtype=torch.float64
+        num_samples, len(sds), generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
     draws = noise * sds
     return -0.5 * draws.square() + 0.5 * noise.square() + sds.log()
@@ -34,11 +34,11 @@ def test_each_datum_has_the_tail_of_its_own_weights():
 
 def test_the_share_above_the_threshold_counts_data():
     found = encoder_khats(gaussian_weights(torch.tensor([0.2, 0.3, 0.95, 1.0]).double()))
-    assert found.num_draws == 20_000
+    assert found.num_samples == 20_000
     assert found.threshold == 0.7
     assert found.share_above == 0.5
 
 
 def test_one_row_of_weights_is_refused():
-    with pytest.raises(DataError, match=r"\[num_draws, num_data\], got shape \[100\]"):
+    with pytest.raises(DataError, match=r"\[num_samples, num_data\], got shape \[100\]"):
         encoder_khats(torch.zeros(100))

@@ -44,8 +44,8 @@ def press_ctrl_c(monkeypatch):
     def install(at, method="sweep"):
         plain, count = getattr(ConjugateModel, method), [0]
 
-        def interrupted(self, *args):
-            plain(self, *args)
+        def interrupted(self, *args, **options):
+            plain(self, *args, **options)
             count[0] += 1
             if count[0] == at:
                 raise KeyboardInterrupt

@@ -179,3 +179,30 @@ def test_draws_have_no_density():
     for call in (lambda: fit.elbo(), lambda: fit.log_prob(fit.sample(2))):
         with pytest.raises(NotSupportedError):
             call()
+
+
+def test_pyro_learns_the_direction_of_a_ridge(monkeypatch):
+    """Intercept and slope at correlation -0.98: a diagonal mass matrix takes 16 steps a draw."""
+    x = torch.linspace(4.0, 6.0, 50)
+    calls = []
+    whole = WhitenedSpace.log_density_and_gradient
+
+    def counted(self, option, number):
+        density = whole(self, option, number)
+        return lambda point: calls.append(1) or density(point)
+
+    def line(x, y):
+        alpha = pyro.sample("alpha", dist.Normal(0.0, 10.0))
+        beta = pyro.sample("beta", dist.Normal(0.0, 10.0))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("y", dist.Normal(alpha + beta * x, 1.0), obs=y)
+
+    monkeypatch.setattr(WhitenedSpace, "log_density_and_gradient", counted)
+    marks = {}
+
+    def mark(progress):
+        marks[progress.step] = len(calls)
+
+    options = {"num_chains": 1, "sampler": "pyro", "compile": True, "progress": mark}
+    nuts(Problem(line, x, 1 + x), num_samples=100, num_warmup=200, **options)
+    assert marks[300] - marks[200] < 10 * 100

@@ -1,5 +1,6 @@
 """The comparison's figures against figures worked out by hand, and its refusals."""
 
+import json
 import math
 
 import pandas
@@ -11,10 +12,10 @@ from torch.distributions import Beta, Normal, kl_divergence
 
 from vitools import Problem, compare
 from vitools.engines import exact
-from vitools.errors import FileError, OptionError
+from vitools.errors import FileError, NumericalError, OptionError
 from vitools.models import coin
 from vitools.posterior import DrawsPosterior, Estimate, FactorisedPosterior, Status
-from vitools.reporting.comparison.comparison import draw_seed
+from vitools.reporting.comparison.judging import draw_seed
 from vitools.reporting.terminal import columns, estimate_words, layout
 
 FLIPS = coin.simulate(20)
@@ -30,8 +31,9 @@ def beta_fit(a, b, problem=COIN, **options) -> FactorisedPosterior:
 
 
 def draws_fit(seed=0, status=Status.SAMPLED) -> DrawsPosterior:
-    torch.manual_seed(seed)
-    draws = {"p": TRUTH.sample((4, 500))}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        draws = {"p": TRUTH.sample((4, 500))}
     return DrawsPosterior(
         COIN, draws, engine="nuts", status=status, detail="R-hat 1.00, ESS 2000", seconds=21.54
     )
@@ -257,3 +259,85 @@ def test_many_fits_of_long_names_stay_within_80_columns_and_apart():
     assert max(map(columns, lines)) <= 80
     rows = lines[1 : lines.index("")]
     assert len(rows) == len({row[:40] for row in rows}) == 31
+
+
+# ---- what cannot be judged -----------------------------------------------------------------
+
+
+class Ailing(FactorisedPosterior):
+    """A fit that cannot be drawn from."""
+
+    ailment: BaseException = NumericalError("no draws today.")
+
+    def sample_with_log_prob(self, *_, **__):
+        raise self.ailment
+
+    sample_with_log_weights = sample_with_log_prob
+
+
+def ailing_fit(ailment=Ailing.ailment):
+    fit = Ailing(COIN, {"p": TRUTH}, 0.0, engine="test", status=Status.CONVERGED)
+    fit.ailment = ailment
+    return fit
+
+
+def test_a_fit_that_cannot_be_judged_has_a_row_that_says_so(tmp_path):
+    sound = {"good": beta_fit(1 + HEADS, 21 - HEADS), "chains": draws_fit()}
+    comparison = compare({"ailing": ailing_fit(), **sound})
+    assert list(comparison.fits) == list(sound)
+    assert comparison.unjudged["ailing"].reason == "no draws today."
+    row = comparison.table.loc["ailing"]
+    assert (row["verdict"], row["reason"]) == ("not judged", "no draws today.")
+    assert math.isnan(row["bound"])
+    alone = compare(sound)
+    pandas.testing.assert_frame_equal(comparison.table.drop("ailing"), alone.table)
+    assert "ailing: not judged: no draws today." in str(comparison)
+    comparison.to_json(tmp_path / "comparison.json")
+    record = json.loads((tmp_path / "comparison.json").read_text())
+    assert record["unjudged"]["ailing"]["reason"] == "no draws today."
+
+
+def test_an_ailing_reference_gives_way_to_the_next():
+    first = exact(COIN)
+    first.sample_with_log_prob = ailing_fit().sample_with_log_prob
+    comparison = compare({"exact": first, "chains": draws_fit(), "good": beta_fit(8.0, 14.0)})
+    assert list(comparison.unjudged) == ["exact"]
+    assert comparison.reference == "chains"
+
+
+def test_where_none_can_be_judged_the_first_error_is_raised():
+    with pytest.raises(NumericalError, match="no draws today"):
+        compare({"ailing": ailing_fit(), "other": ailing_fit(ValueError("other"))})
+
+
+def test_ctrl_c_hands_over_what_is_judged():
+    fits = {
+        "chains": draws_fit(),
+        "good": beta_fit(1 + HEADS, 21 - HEADS),
+        "slow": ailing_fit(KeyboardInterrupt()),
+        "last": beta_fit(5.0, 5.0),
+    }
+    with pytest.raises(KeyboardInterrupt) as info:
+        compare(fits)
+    found = info.value.comparison
+    assert list(found.fits) == ["chains", "good"]
+    assert {name: other.reason for name, other in found.unjudged.items()} == dict.fromkeys(
+        ("slow", "last"), "interrupted before it was judged"
+    )
+    del fits["slow"], fits["last"]
+    pandas.testing.assert_frame_equal(found.table.loc[list(fits)], compare(fits).table)
+    with pytest.raises(KeyboardInterrupt) as info:
+        compare({"slow": ailing_fit(KeyboardInterrupt())})
+    assert info.value.comparison is None
+
+
+def test_at_ctrl_c_a_fit_awaiting_its_second_look_has_no_verdict():
+    """A bound so far below the best that a mode may be missed is looked at again."""
+    broad = beta_fit((1 + HEADS) / 2, (21 - HEADS) / 2)
+    draws = [broad.sample_with_log_prob, ailing_fit(KeyboardInterrupt()).sample_with_log_prob]
+    broad.sample_with_log_prob = lambda *args: draws.pop(0)(*args)
+    with pytest.raises(KeyboardInterrupt) as info:
+        compare({"good": beta_fit(1 + HEADS, 21 - HEADS), "broad": broad})
+    assert draws == []
+    assert list(info.value.comparison.fits) == ["good"]
+    assert list(info.value.comparison.unjudged) == ["broad"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitools.errors import ModelError
 from vitools.reporting.graph.extraction import extract
-from vitools.reporting.graph.record import ModelGraph, Node, Plate
+from vitools.reporting.graph.record import DrawnPlate, ModelGraph, Node
 
 Truth = tuple[str, str, str]  # nodes "name:Distribution:role", edges "a>b", plates "p=3:a,b"
 
@@ -322,7 +322,7 @@ def test_hyperparameters_are_dots_in_the_plates_along_which_they_vary() -> None:
         "theta(scale)": "scale = 2",
         "y(scale)": "scale",
     }
-    assert graph.plates == (Plate("schools", 3, ("theta", "y", "y(scale)")),)
+    assert graph.plates == (DrawnPlate("schools", 3, ("theta", "y", "y(scale)")),)
     assert {e for e in graph.edges if e[0] in dots} == {
         ("level", "mu"),
         ("mu(scale)", "mu"),
@@ -339,7 +339,7 @@ def test_plates_have_their_full_size_and_sequential_ones_are_left_out() -> None:
             pyro.sample(f"w{i}", dist.Normal(0.0, 1.0))
 
     graph = extract(model, (torch.zeros(100),))
-    assert graph.plates == (Plate("rows", 100, ("x",)),)
+    assert graph.plates == (DrawnPlate("rows", 100, ("x",)),)
 
 
 def test_reading_a_graph_changes_nothing_outside() -> None:

@@ -20,10 +20,10 @@ from matplotlib.figure import Figure
 from vitools.errors import FileError, NotSupportedError, OptionError
 from vitools.problem import Problem
 from vitools.reporting.graph.draw import draw
-from vitools.reporting.graph.drawing import Plan, plan
+from vitools.reporting.graph.drawing import PagePlan, plan
 from vitools.reporting.graph.extraction import extract
 from vitools.reporting.graph.names import math_name
-from vitools.reporting.graph.record import ModelGraph, Node, Plate
+from vitools.reporting.graph.record import DrawnPlate, ModelGraph, Node
 from vitools.reporting.graph.sequences import abridged, sequences
 
 _spec = importlib.util.spec_from_file_location(
@@ -41,7 +41,7 @@ def _problem(name: str) -> SimpleNamespace:
     return SimpleNamespace(model=model, args=args(), kwargs={})
 
 
-def _box(page: Plan, node: int) -> tuple[float, float, float, float]:
+def _box(page: PagePlan, node: int) -> tuple[float, float, float, float]:
     """Left, top, right, bottom of a node with its caption."""
     (x, y), box = page.drawing.centres[node], page.boxes[node]
     half = max(box.rx, box.caption_width / 2)
@@ -63,7 +63,7 @@ def _bezier(control: np.ndarray) -> np.ndarray:
     return sum(math.comb(n, k) * t**k * (1 - t) ** (n - k) * p for k, p in enumerate(control))
 
 
-def _check(page: Plan) -> None:
+def _check(page: PagePlan) -> None:
     graph = page.graph
     boxes = [_box(page, i) for i in range(len(graph.nodes))]
     for a, b in itertools.combinations(boxes, 2):
@@ -99,7 +99,7 @@ def _check(page: Plan) -> None:
             assert (beside | beyond).all()
 
 
-def _pieces(page: Plan) -> dict[str, int]:
+def _pieces(page: PagePlan) -> dict[str, int]:
     """How many rectangles each plate is drawn as."""
     pieces = {plate.name: 0 for plate in page.graph.plates}
     waiting = list(page.frames)
@@ -140,7 +140,7 @@ def test_random_graphs_with_random_plates_obey_the_geometry(seed: int) -> None:
     plates = []
     for p in range(3):  # any subsets: nested, crossed, equal or apart as it happens
         inside = sorted(random.choice(size, int(random.integers(1, size)), replace=False))
-        plates.append(Plate(f"plate{p}", 10 * (p + 1), tuple(names[i] for i in inside)))
+        plates.append(DrawnPlate(f"plate{p}", 10 * (p + 1), tuple(names[i] for i in inside)))
     plates.sort(key=lambda plate: -len(plate.nodes))
     nodes = tuple(Node(name, "Normal", "latent") for name in names)
     _check(plan(ModelGraph(nodes, tuple(edges), tuple(plates))))
@@ -151,7 +151,7 @@ def test_a_plate_that_cannot_be_one_rectangle_is_drawn_as_two() -> None:
     # exist, since K5 is not planar.
     names = "abcde"
     pairs = list(itertools.combinations(names, 2))
-    plates = tuple(Plate("".join(pair), 2, pair) for pair in pairs)
+    plates = tuple(DrawnPlate("".join(pair), 2, pair) for pair in pairs)
     page = plan(ModelGraph(tuple(Node(n, "Normal", "latent") for n in names), (), plates))
     _check(page)
     assert max(_pieces(page).values()) == 2
@@ -161,7 +161,7 @@ def test_long_sequences_are_shortened_and_their_steps_stand_in_line() -> None:
     steps = range(1, 41)
     nodes = [Node("tau", "Gamma", "latent"), *(Node(f"z_{t}", "Normal", "latent") for t in steps)]
     edges = [(f"z_{t}", f"z_{t + 1}") for t in steps[:-1]] + [("tau", f"z_{t}") for t in steps]
-    graph = ModelGraph(tuple(nodes), tuple(edges), (Plate("units", 5, ("z_3", "z_4", "z_5")),))
+    graph = ModelGraph(tuple(nodes), tuple(edges), (DrawnPlate("units", 5, ("z_3", "z_4", "z_5")),))
     short, _ = abridged(graph)
     assert [node.name for node in short.nodes] == ["tau", "z_1", "z_2", "z_3", "z_4…z_39", "z_40"]
     assert set(short.edges) == {

@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import Parameter
 
 from vitools.engines.svi.optimisers.adam_settings import Adam
-from vitools.engines.svi.optimisers.ascent import BLOCK, Ascent
+from vitools.engines.svi.optimisers.ascent import BLOCK, GradientAscent
 from vitools.engines.svi.optimisers.gradient import EagerGradient
 from vitools.engines.svi.optimisers.schedules import factor_at
 from vitools.graphs.functional import FunctionalGraph, aten
@@ -49,7 +49,7 @@ def clipped(gradient: Tensor, limit: float) -> Tensor:
     return gradient * (limit / (gradient.norm() + 1e-12)).clamp(max=1.0)
 
 
-class AdamAscent(Ascent):
+class AdamAscent(GradientAscent):
     """Adam with all parameters in one vector; pure functions, so that a block is all or nothing.
 
     Args:
@@ -136,6 +136,8 @@ class AdamAscent(Ascent):
             *after, values = self.compiled(*state, self.rate, *self.constants, *part)
             state = AdamState(*after)
             losses += values.tolist()
+        if self.steps_a_call < BLOCK:  # the second call of a block writes where the last block lies
+            state = AdamState(*(part.clone() for part in state))
         return state, losses
 
     def _walk(self, noise: Sequence[Tensor], count: int) -> tuple[AdamState, list[float]]:

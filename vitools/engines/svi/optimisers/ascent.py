@@ -20,7 +20,7 @@ from vitools.graphs.functional import FunctionalGraph
 BLOCK = 4
 
 
-class Ascent:
+class GradientAscent:
     """What every ascent has: averages of its iterates, over a stage or over its tail."""
 
     values: list[Tensor]
@@ -44,6 +44,11 @@ class Ascent:
     def constants(self) -> tuple[Tensor, ...]:
         """Inputs of the compiled program that stay the same."""
         return self.gradient.constants if isinstance(self.gradient, FunctionalGraph) else ()
+
+    @property
+    def rounding(self) -> float:
+        """Machine epsilon of the coarsest number type that the gradient is computed in."""
+        return self.gradient.rounding if isinstance(self.gradient, FunctionalGraph) else 0.0
 
     @property
     def unroll(self) -> int:
@@ -79,7 +84,10 @@ class Ascent:
 
     @abstractmethod
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything a resumed ascent needs, as tensors and as what JSON can hold."""
+        """Everything a resumed ascent needs, as tensors and as what JSON can hold.
+
+        No later step changes any of it.
+        """
 
     @abstractmethod
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:

@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.nn import Parameter
 
-from vitools.engines.svi.optimisers.ascent import Ascent
+from vitools.engines.svi.optimisers.ascent import GradientAscent
 from vitools.engines.svi.optimisers.gradient import EagerGradient
 from vitools.graphs.functional import FunctionalGraph
 
 OptimizerFactory = Callable[[Iterable[Parameter]], torch.optim.Optimizer]
 
 
-class OptimizerAscent(Ascent):
+class OptimizerAscent(GradientAscent):
     """The parameters themselves, changed in place step by step."""
 
     def __init__(
@@ -55,7 +55,9 @@ class OptimizerAscent(Ascent):
             if self.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
             self.optimizer.step()
-            torch._foreach_add_(self.totals, [p.detach() for p in self.parameters])
+            self.totals = list(
+                torch._foreach_add(self.totals, [p.detach() for p in self.parameters])
+            )
             self.averaged += 1
         if not all(bool(torch.isfinite(p).all()) for p in self.parameters):
             self.lost = [p.detach().clone() for p in self.parameters]
@@ -76,14 +78,14 @@ class OptimizerAscent(Ascent):
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, numbers = self._average_state()
-        tensors |= {f"parameter.{i}": p.detach() for i, p in enumerate(self.parameters)}
+        tensors |= {f"parameter.{i}": p.detach().clone() for i, p in enumerate(self.parameters)}
         kept = self.optimizer.state_dict()
         scalars = {}
         for index, slots in kept["state"].items():
             for name, value in slots.items():
                 key = f"slot.{index}.{name}"
                 if isinstance(value, Tensor):
-                    tensors[key] = value
+                    tensors[key] = value.clone()
                 else:
                     scalars[key] = value
         return tensors, numbers | {"scalars": scalars, "groups": kept["param_groups"]}

@@ -1,0 +1,67 @@
+"""Latents that the model ties together while q keeps them apart.
+
+A fully factorised q over the states of a chain, or over two dice of one throw, is a choice that the
+reader should know of: their dependence in the posterior is lost, and the bound with it.
+
+So is q(z) q(w) where a discrete z selects the prior of a continuous w: 1[z = k] stands beside a
+statistic of w in the density of w itself. In a spike and slab, E[1/var] under q(z) is that of the
+spike almost whatever q(z) is, so each of the two holds the other where it began. A component mu[z] of
+a mixture is no such case: there 1[z = k] stands beside mu in the density of the data, of which
+coordinate ascent finds the components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vitools.calculus.algebra.term import Atom
+from vitools.calculus.blocks.block import Block
+from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.masks import where_read
+from vitools.calculus.tracing.trace import ModelTrace
+
+
+def kept_apart(blocks: Sequence[Block], terms: Sequence[ClosedTerm]) -> list[list[str]]:
+    """Groups of discrete latents that terms tie together and that stand in blocks of their own."""
+    block_of = {name: block for block in blocks for name in block.names}
+    group_of = {name: [name] for name in block_of}
+    for term in terms:
+        tied = sorted({a.site for a in term.atoms if a.function == "indicator"})
+        if len({block_of[name].title for name in tied if name in block_of}) < 2:
+            continue
+        together = list(dict.fromkeys(n for name in tied for n in group_of[name]))
+        group_of.update(dict.fromkeys(together, together))
+    found = {id(group): group for group in group_of.values() if len(group) > 1}
+    order = list(block_of)
+    return [sorted(group, key=order.index) for group in found.values()]
+
+
+@dataclass(frozen=True)
+class PriorSwitch:
+    """A discrete site on whose value the prior of a continuous one depends, in another factor."""
+
+    selector: str
+    selected: str
+
+
+def prior_switches(
+    block_of: Mapping[str, Block], terms: Sequence[ClosedTerm], trace: ModelTrace
+) -> tuple[PriorSwitch, ...]:
+    """The pairs (z, w) with 1[z] beside a statistic of w in the density of w, in the model's order.
+
+    ``terms`` must not be folded yet: a sum of terms keeps the origin of one of them.
+    """
+
+    def matters(term: ClosedTerm, atom: Atom) -> bool:
+        return bool(where_read(term, atom, trace.sites[atom.site]).any())
+
+    found: dict[PriorSwitch, None] = {}
+    for term in terms:
+        own = [a for a in term.atoms if a.site == term.origin and a.function != "indicator"]
+        cases = [a for a in term.atoms if a.function == "indicator"]
+        if own and cases and matters(term, own[0]):
+            switches = [PriorSwitch(a.site, term.origin) for a in cases if matters(term, a)]
+            found.update(dict.fromkeys(switches))
+    order = list(block_of)
+    return tuple(sorted(found, key=lambda s: (order.index(s.selected), order.index(s.selector))))
