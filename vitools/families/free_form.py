@@ -65,6 +65,11 @@ class FreeFormFamily(Family):
         self._kept: dict[torch.Size, AdaptiveIntegral] = {}
         self._last: tuple[Tensor, torch.Size, Integrals] | None = None
 
+    def middle(self, batch: torch.Size) -> Tensor:
+        """An ordinary value of s: 0, 1 from a bound, or half-way between two."""
+        line = line_of(*self._bounds, batch)
+        return line.value(torch.zeros(*batch, 1, dtype=torch.float64)).squeeze(-1)
+
     def log_normaliser(self, natural: Natural) -> Tensor:
         return self.normalised(natural)[0]
 

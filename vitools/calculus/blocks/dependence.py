@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vitools.calculus.algebra.term import Atom
+from vitools.calculus.algebra.atoms import Atom
 from vitools.calculus.blocks.block import Block
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.densities.masks import where_read

@@ -20,7 +20,6 @@ from vitools.calculus.algebra.atoms import Atom, Unsupported
 from vitools.calculus.algebra.functions import as_function
 from vitools.calculus.blocks.block import DenseBlock, Resolved, describe, plate_names, with_event
 from vitools.calculus.tracing.trace import TracedSite
-from vitools.distributions.line import bounds_of, line_of
 from vitools.errors import NumericalError
 from vitools.families.free_form import FreeFormFamily
 
@@ -90,7 +89,10 @@ class FreeFormBlock(DenseBlock):
 
     def start(self) -> None:
         """All mass at one ordinary value; what is learnt from it replaces the factor at once."""
-        at = _ordinary_value(self.sites[0]).expand(self.batch_shape)
+        at = _ordinary_value(self.sites[0])
+        if at is None:
+            at = self.family.middle(torch.Size(self.batch_shape))
+        at = at.expand(self.batch_shape)
         self.moments = {key: f(at.unsqueeze(-1)).squeeze(-1) for key, f in self._functions.items()}
         self.natural = tuple(
             torch.zeros(self.batch_shape, dtype=torch.float64) for _ in self.moments
@@ -114,8 +116,8 @@ class FreeFormBlock(DenseBlock):
         return with_event(self.family.to_distribution(self.natural), self.sites[0])
 
 
-def _ordinary_value(site: TracedSite) -> Tensor:
-    """The prior's median or mean, where it tells one; else 0, 1 or the middle of the support."""
+def _ordinary_value(site: TracedSite) -> Tensor | None:
+    """The prior's median or mean, where it tells one."""
     for tell in (lambda: site.fn.icdf(torch.tensor(0.5)), lambda: site.fn.mean):
         try:
             value = torch.as_tensor(tell(), dtype=torch.float64)
@@ -123,8 +125,7 @@ def _ordinary_value(site: TracedSite) -> Tensor:
             continue
         if bool(value.isfinite().all()):
             return value
-    lower, upper = bounds_of(site.fn.support)
-    return line_of(lower, upper, torch.Size(site.shape)).value(torch.zeros(*site.shape, 1))[..., 0]
+    return None
 
 
 class _LaidOut:

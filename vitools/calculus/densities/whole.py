@@ -110,7 +110,9 @@ def _density_of(site: TracedSite, inside: Mapping[str, Part]) -> Function:
                 for tensor in own:
                     found[name] = found[name] * tensor
         value = found.pop("value")
-        return made(**found, validate_args=False).log_prob(value)
+        density = made(**found, validate_args=False).log_prob(value)
+        # ∞ - ∞ of parameters at the end of the numbers, where nothing is left of the density
+        return density.nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
     every = tuple(constant for constants in data.values() for constant in constants)
     words = f"log {site.distribution}({site.name} | {{}})"

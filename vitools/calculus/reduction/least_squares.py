@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitools.calculus.algebra.atoms import Atom, Constant, Gather
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.algebra.term import Atom, Constant, Gather
 from vitools.calculus.reduction.shifting import read_constant
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 

@@ -18,15 +18,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from vitools.calculus.algebra.atoms import Gather, Unsupported
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.algebra.term import Gather, Unsupported, is_selector
+from vitools.calculus.algebra.term import is_selector
 from vitools.calculus.densities.log_joint import value_of
 from vitools.calculus.reduction.least_squares import LeastSquares, errors_of
 from vitools.calculus.reduction.shifting import LOCATION, tables, written_out
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
-from vitools.families import FAMILY_OF_PRIOR
 
 
 def reference_points(trace: ModelTrace) -> dict[str, Tensor]:
@@ -62,8 +62,7 @@ def _movable(trace: ModelTrace) -> set[str]:
     found = {
         name
         for name, site in trace.sites.items()
-        if site.is_latent
-        and FAMILY_OF_PRIOR.get(site.distribution) in ("Normal", "MultivariateNormal")
+        if site.is_latent and site.family in ("Normal", "MultivariateNormal")
     }
     for site in trace.sites.values():
         for name, argument in site.arguments.items():

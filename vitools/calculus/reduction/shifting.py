@@ -13,18 +13,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from vitools.calculus.algebra.atoms import Atom, Constant, Gather, Index
 from vitools.calculus.algebra.cases import as_table
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.algebra.term import (
-    Atom,
-    Constant,
-    Gather,
-    Index,
-    Term,
-    drop_unused_out,
-    is_selector,
-    simplify,
-)
+from vitools.calculus.algebra.term import Term, drop_unused_out, is_selector, simplify
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 
 # The parameter that is the location of each distribution that has one.
