@@ -14,12 +14,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vitools.calculus.blocks.block import Block
+from vitools.calculus.blocks.block import Block, DenseBlock
 from vitools.calculus.blocks.dependence import prior_switches
-from vitools.calculus.blocks.plan import make_blocks
-from vitools.calculus.blocks.schedule import inner_blocks, ordered
+from vitools.calculus.blocks.gaussian import GaussianBlock
+from vitools.calculus.blocks.plan import GAUSSIAN, make_blocks
+from vitools.calculus.blocks.predictor import SURROGATES, PredictorNode, make_predictors
+from vitools.calculus.blocks.schedule import inner_blocks, ordered, with_predictors
+from vitools.calculus.blocks.single import FamilyBlock
 from vitools.calculus.densities.log_joint import ExpectedLogJoint, advice, expected_log_joint
 from vitools.calculus.densities.masks import with_priors_that_matter
+from vitools.calculus.densities.surrogates import predictors
 from vitools.calculus.messages import compile_links
 from vitools.calculus.reduction.folding import fold
 from vitools.calculus.reduction.references import reference_points
@@ -76,17 +80,28 @@ class ConjugateModel:
                 stated = expected_log_joint(trace)
             self.latents = {n: s for n, s in trace.sites.items() if s.is_latent}
             self.rows: dict[str, DistinctRows] = {}
-            if collapse:
+            is_curved = bool(predictors(a for t in stated.terms for a in t.atoms))
+            if collapse and not is_curved:
                 stated, trace, self.rows = _collapsed(stated, trace, joint or ())
             self.joint: ExpectedLogJoint = fold(stated)
             self.blocks = make_blocks(trace, self.joint.terms, joint, factorised)
-            if stream:
+            if stream and not is_curved:
                 self.blocks = streamed(self.blocks, self.joint, self.rows)
             self.block_of = {name: block for block in self.blocks for name in block.names}
             self.prior_switches = prior_switches(self.block_of, stated.terms, trace)
+            self.predictors = make_predictors(self.joint.terms, self.block_of)
             self.order = ordered(order, self.blocks, self.block_of)
-            compiled = compile_links(self.joint, self.block_of, self.rows)
+            nodes = {name: node for node in self.predictors for name in node.names}
+            compiled = compile_links(self.joint, self.block_of | nodes, self.rows)
             self.links, self.term_blocks = compiled.of, compiled.term_blocks
+            self.order = with_predictors(self.order, self.predictors, self.term_blocks)
+            self.damped = {
+                b
+                for blocks in self.term_blocks
+                for b in blocks
+                if any(isinstance(other, PredictorNode) for other in blocks)
+                if isinstance(b, GaussianBlock | FamilyBlock) and b.family.name in GAUSSIAN
+            }
             self.inner = inner_blocks(inner, self.order, self.block_of, stated, self.trace)
             self._owners = self._find_owners()
             self._idle = self._idle_statistics()
@@ -119,10 +134,21 @@ class ConjugateModel:
         block.check()
 
     @torch.no_grad()
-    def sweep(self) -> None:
-        """Update every block once. What is not a density makes the bound nan."""
+    def sweep(self, step: float = 1.0) -> None:
+        """Update every block once. What is not a density makes the bound nan.
+
+        With a ``step`` below 1 the Gaussian factors under curved functions go but a part of their
+        way, in natural parameters.
+        """
         for block in self.order:
-            block.update(self.messages(block))
+            messages = self.messages(block)
+            if step < 1 and block in self.damped:
+                assert isinstance(block, DenseBlock)
+                target = block.gathered(messages)
+                pairs = zip(block.natural, target, strict=True)
+                block.restore(tuple(a + step * (b - a) for a, b in pairs))
+            else:
+                block.update(messages)
 
     @torch.no_grad()
     def inner_sweep(self) -> None:
@@ -154,6 +180,11 @@ class ConjugateModel:
         position = {block: i for i, block in enumerate(self.order)}
         return [max(blocks, key=lambda b: position[b]) for blocks in self.term_blocks]
 
+    @property
+    def parts(self) -> list[Block]:
+        """The factors of q, and the predictors between them."""
+        return [*self.blocks, *self.predictors]
+
     def elbo(self) -> float:
         """E_q log p - E_q log q, exactly."""
         return float(self.bound())
@@ -162,10 +193,10 @@ class ConjugateModel:
     def bound(self) -> Tensor:
         """The ELBO as a tensor without axes."""
         total = self._constant
-        for block in self.blocks:
+        for block in self.parts:
             owned: dict[Any, Tensor] = {}
             for link in self.links[block]:
-                if self._owners[link.term] is block:
+                if self._owners[link.term] is block and link.key not in SURROGATES:
                     value = link.value()
                     owned[link.key] = owned[link.key] + value if link.key in owned else value
             for key, value in owned.items():
@@ -180,8 +211,10 @@ class ConjugateModel:
         Every message to a block counts, since its entropy is A(η) - η·μ.
         """
         total = self._constant.abs()
-        for block in self.blocks:
+        for block in self.parts:
             for link in self.links[block]:
+                if link.key in SURROGATES:
+                    continue
                 part = link.value() * block.moments[link.key]
                 total = total + self._weighted(block, part).abs().sum()
             total = total + self._weighted(block, block.entropies()).abs().sum()
@@ -202,12 +235,12 @@ class ConjugateModel:
         """The state of q, to come back to (updates make new tensors, so this copies nothing)."""
         return [
             {name: value for name, value in vars(block).items() if name in VARYING}
-            for block in self.blocks
+            for block in self.parts
         ]
 
     def load(self, state: State) -> None:
         """Go back to a state. What was computed at it is kept where the model is still there."""
-        for block, saved in zip(self.blocks, state, strict=True):
+        for block, saved in zip(self.parts, state, strict=True):
             if block.natural is not saved["natural"]:
                 vars(block).update(saved)
                 block.changed()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,6 +87,24 @@ class Function:
 
     def __str__(self) -> str:
         return str((self.name, *(id(d.tensor) for d in self.data)))
+
+
+class Predictor(str):
+    """The name of a quantity that the model computes from several latents, and what it is.
+
+    It stands in an atom where else a site does. ``expression`` is data plus data times latents;
+    ``shown`` is what a reader knows it by.
+    """
+
+    expression: Any
+    shown: str
+
+    @staticmethod
+    def of(expression: Any) -> Predictor:
+        made = Predictor(f"predictor {fresh()}")
+        made.expression = expression
+        made.shown = " + ".join(sorted(expression.sites()))
+        return made
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vitools.calculus.algebra.atoms import LOG_ZERO, Atom, Constant, Gather, Unsupported, fresh
+from vitools.calculus.algebra.atoms import (
+    LOG_ZERO,
+    Atom,
+    Constant,
+    Gather,
+    Predictor,
+    Unsupported,
+    fresh,
+)
 from vitools.calculus.algebra.cases import as_table, by_cases, power_of_case
 from vitools.calculus.algebra.elementwise import Change, changed
 from vitools.calculus.algebra.functions import ELEMENTWISE, as_function, composed, to_power
@@ -46,6 +54,7 @@ class Expression:
     def __init__(self, terms: Sequence[Term], shape: Sequence[int]):
         self.terms = list(terms)
         self.shape = tuple(shape)
+        self._predictor: Predictor | None = None
 
     def __repr__(self) -> str:
         return f"Expression(shape={self.shape}, terms={len(self.terms)})"
@@ -93,7 +102,28 @@ class Expression:
         return len(self.shape)
 
     def sites(self) -> set[str]:
-        return {atom.site for term in self.terms for atom in term.atoms()}
+        """The latents; of a function of a predictor, those below it."""
+        found: set[str] = set()
+        for term in self.terms:
+            for atom in term.atoms():
+                is_made = isinstance(atom.site, Predictor)
+                found |= atom.site.expression.sites() if is_made else {atom.site}  # type: ignore[attr-defined]
+        return found
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether it is data plus data times latents."""
+        atoms = [term.atoms() for term in self.terms]
+        return any(atoms) and all(
+            len(found) < 2 and all(atom.function == 1.0 for atom in found) for found in atoms
+        )
+
+    @property
+    def predictor(self) -> Predictor:
+        """The expression as a quantity of its own, of which functions are statistics."""
+        if self._predictor is None:
+            self._predictor = Predictor.of(self)
+        return self._predictor
 
     @property
     def is_constant(self) -> bool:
@@ -186,7 +216,12 @@ class Expression:
         terms = self.folded().terms
         table = as_table(terms)
         if table is None:
-            return Expression(changed(terms, change, what), self.shape)
+            try:
+                return Expression(changed(terms, change, what), self.shape)
+            except Unsupported:
+                if not self.is_affine:
+                    raise
+                return Expression.latent(self.predictor, self.shape, change(1.0))
         (values,) = table.constants()
         moved = replace(values, tensor=as_function(change(1.0)).evaluate(values.tensor))
         return Expression([Term(1.0, (*table.atoms(), moved), table.out)], self.shape)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Atom, Function, Gather, Unsupported
 from vitools.calculus.algebra.atoms import Constant as ConstantFactor
-from vitools.calculus.algebra.elementwise import changed
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.functions import composed
 from vitools.calculus.algebra.term import Term, contract_constants
@@ -29,14 +28,15 @@ class Product(Expression):
 
     def __init__(self, log: Expression, origin: str):
         self._log = log
+        self._predictor = None
         self.origin = origin
         self.shape = log.shape
 
     @property
     def terms(self) -> list[Term]:  # type: ignore[override]
-        """exp(L) itself, where L is a function of one scalar latent."""
+        """exp(L) itself, of which L's parts that share no latent are factors."""
         try:
-            return changed(self._log.folded().terms, partial(composed, "exp"), self.origin)
+            return _exponential(self._log.folded(), self.origin).terms
         except Unsupported as error:
             raise Unsupported(
                 f"the value of {self.origin}, of which only the logarithm has a closed form"
@@ -92,6 +92,24 @@ class Product(Expression):
 
     def reshape(self, shape: Sequence[int]) -> Expression:
         return self.map_log(lambda log: log.reshape(shape))
+
+
+def _exponential(log: Expression, origin: str) -> Expression:
+    """exp(L): Π exp(L_i) over the parts of L; each a function of one latent or of one predictor."""
+    affine = [t for t in log.terms if all(a.function == 1.0 for a in t.atoms())]
+    rest: dict[str, list[Term]] = {}
+    for term in log.terms:
+        if not any(term is other for other in affine):
+            if len(term.atoms()) > 1:
+                raise Unsupported(f"{origin} of a product")
+            rest.setdefault(term.atoms()[0].site, []).append(term)
+    total = Expression.constant(1.0).expand(log.shape)
+    for terms in (affine, *rest.values()):
+        if terms:
+            part = Expression(terms, log.shape)
+            plain = Expression.constant(part.value().exp()) if part.is_constant else None
+            total = total * (plain or part.function(partial(composed, "exp"), origin))
+    return total
 
 
 def product(log: Expression, origin: str) -> Expression:

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from vitools.calculus.algebra.atoms import Predictor
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.tracing.trace import TracedSite
 
@@ -51,14 +52,29 @@ def _pairs(
     foes: set[tuple[str, str]] = set()
     for term in terms:
         inside = [atom for atom in term.atoms if atom.site in sites]
-        names = sorted({atom.site for atom in inside}, key=place.__getitem__)
+        found = {atom.site for atom in inside}
         degree = sum(a.function if isinstance(a.function, float) else math.inf for a in inside)
+        below = _below_functions(term) & set(sites)
+        if below and found - below:  # E f(η) · E x holds only where x is no part of η
+            degree = math.inf
+            found |= below
+        names = sorted(found, key=place.__getitem__)
         for pair in itertools.combinations(names, 2):
             if degree <= 2:
                 friends[pair] = None
             else:
                 foes.add(pair)
     return [pair for pair in friends if pair not in foes], foes
+
+
+def _below_functions(term: ClosedTerm) -> set[str]:
+    """The latents below the predictors of which the term holds a curved function."""
+    return {
+        name
+        for atom in term.atoms
+        if isinstance(atom.site, Predictor) and atom.function not in ("slope", "curvature")
+        for name in atom.site.expression.sites()
+    }
 
 
 def joint_size(sites: Iterable[TracedSite], axes: Mapping[str, Sequence[int]]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.gaussian import GaussianBlock
+from vitools.calculus.blocks.predictor import PredictorNode
 from vitools.calculus.blocks.single import FamilyBlock
 from vitools.calculus.densities.log_joint import ExpectedLogJoint
 from vitools.calculus.tracing.trace import ModelTrace
@@ -29,6 +30,22 @@ def ordered(
     if missing:
         raise OptionError(f"order: every latent must be listed; missing are {missing}")
     return first
+
+
+def with_predictors(
+    order: Sequence[Block], nodes: Sequence[PredictorNode], term_blocks: Sequence[Sequence[Block]]
+) -> list[Block]:
+    """Each predictor before the factors below it, where others weigh its functions, and after them."""
+    below = {
+        node: {b for blocks in term_blocks if node in blocks for b in blocks} for node in nodes
+    }
+    own = {node: {b for b in below[node] if set(b.names) & node.sites} for node in nodes}
+    result: list[Block] = []
+    for block in order:
+        touching = [node for node in nodes if block in own[node]]
+        result += [node for node in touching if below[node] - own[node] - {node}]
+        result += [block, *touching]
+    return result
 
 
 def inner_blocks(
@@ -52,7 +69,7 @@ def inner_blocks(
     }
     coupled = set()
     for term in joint.terms:
-        together = {block_of[atom.site] for atom in term.atoms} & local
+        together = {block_of[atom.site] for atom in term.atoms if atom.site in block_of} & local
         if len(together) > 1:
             coupled |= together
     # Discrete latents alone follow from the globals at once; a table per group has to settle.
@@ -79,6 +96,8 @@ def _groups(joint: ExpectedLogJoint, trace: ModelTrace) -> set[str] | None:
             if label not in selection.labels:
                 continue
             for atom in term.atoms:
+                if atom.site not in trace.sites:
+                    continue
                 plates = trace.sites[atom.site].plates
                 coarser |= {
                     plates[axis].name

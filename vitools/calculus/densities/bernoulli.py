@@ -1,10 +1,7 @@
 """Bernoulli: log p(x) = x log p + (1-x) log(1-p)."""
 
-import torch
-
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.densities.functions import constant
 
 
 def bernoulli(
@@ -16,12 +13,11 @@ def bernoulli(
 
 
 def log_probability(probs: Expression | None, logits: Expression | None) -> Expression:
-    """log p of a probability parameter, or of its constant logit."""
+    """log p of a probability parameter, or of its logit."""
     if probs is not None:
         return probs.log()
     assert logits is not None
-    value = constant(logits, "logits parameter")
-    return Expression.constant(torch.nn.functional.logsigmoid(value))
+    return logits - logits.elementwise("softplus")
 
 
 def log_complement(probs: Expression | None, logits: Expression | None) -> Expression:
@@ -29,5 +25,4 @@ def log_complement(probs: Expression | None, logits: Expression | None) -> Expre
     if probs is not None:
         return (1 - probs).log()
     assert logits is not None
-    value = constant(logits, "logits parameter")
-    return Expression.constant(torch.nn.functional.logsigmoid(-value))
+    return -logits.elementwise("softplus")

@@ -17,11 +17,20 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
-from vitools.calculus.algebra.atoms import Atom, Constant, Gather, Index, Unsupported, fresh
+from vitools.calculus.algebra.atoms import (
+    Atom,
+    Constant,
+    Gather,
+    Index,
+    Predictor,
+    Unsupported,
+    fresh,
+)
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term
 from vitools.calculus.densities import DISCRETE_VALUES, RULES
+from vitools.calculus.densities.surrogates import predictors, surrogate_terms
 from vitools.calculus.densities.whole import whole_density
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
@@ -88,6 +97,8 @@ def expected_log_joint(trace: ModelTrace, without: Container[str] = ()) -> Expec
         if site.name not in without:
             for term in _site_terms(site, simplex, plate_labels):
                 terms.append(_read_by_selection(term, site.name, trace))
+    for name, labels in predictors(atom for term in terms for atom in term.atoms).items():
+        terms += [_read_by_selection(t, name, trace) for t in surrogate_terms(name, labels)]
     return ExpectedLogJoint(terms, 0.0, plate_labels, term_sizes(terms, trace, plate_labels))
 
 
@@ -260,6 +271,8 @@ def _read_by_selection(term: Term, origin: str, trace: ModelTrace) -> ClosedTerm
 
 
 def statistic_shape(atom: Atom, trace: ModelTrace) -> tuple[int, ...]:
+    if isinstance(atom.site, Predictor):
+        return tuple(atom.site.expression.shape)
     site = trace.sites[atom.site]
     shape = site.shape
     if atom.function == "indicator" and site.distribution != "OneHotCategorical":

@@ -26,6 +26,8 @@ from vitools.calculus.streams.streamed import StreamedBlock
 
 # Relative spread of the concentrations at the start (a Gamma(100) draw has the same).
 JITTER = 0.1
+# Standard deviation at which the latents below a curved function start.
+NARROW = 1e-3
 # Logit of a case that a start takes for sure: a prior precision of 1e6 in another case counts little.
 SURE = 30.0
 
@@ -49,6 +51,8 @@ def initialise(
     generator = torch.Generator().manual_seed(seed)
     streamed = [block for block in model.blocks if isinstance(block, StreamedBlock)]
     with torch.no_grad():
+        for node in model.predictors:
+            node.start()
         for block in model.blocks:
             if block not in streamed:
                 _start(model, block, generator)
@@ -68,6 +72,8 @@ def initialise(
             found = found or scaled or turned
         if given:
             _place_given(model, given)
+        for node in model.predictors:
+            node.update(model.messages(node))
     return found
 
 
@@ -116,6 +122,8 @@ def _start(model: ConjugateModel, block: Block, generator: torch.Generator) -> N
         block.restore((drawn,))
     elif isinstance(block, FreeFormBlock):
         block.start()
+    elif block in model.damped:
+        _start_narrow(block)
     elif isinstance(block, GaussianBlock):
         _start_gaussian(block, generator)
     elif isinstance(block, FamilyBlock):
@@ -155,6 +163,15 @@ def _start_gaussian(block: GaussianBlock, generator: torch.Generator) -> None:
     else:
         eye = torch.eye(block.size, dtype=torch.float64)
         block.restore((mean, (-0.5 * eye).expand(*shape, block.size)))
+
+
+def _start_narrow(block: DenseBlock) -> None:
+    """At zero, and so narrow that curved functions of it are what they are there."""
+    natural = tuple(torch.zeros(block.component_shape(i), dtype=torch.float64) for i in (0, 1))
+    width = torch.full((), NARROW**-2, dtype=torch.float64)
+    if natural[1].dim() > natural[0].dim():
+        width = width * torch.eye(natural[1].shape[-1], dtype=torch.float64)
+    block.restore((natural[0], natural[1] - 0.5 * width))
 
 
 def _start_family(

@@ -118,7 +118,9 @@ def rotatable_pairs(model: ConjugateModel) -> Iterator[tuple[GaussianBlock, Scor
     partners: dict[Block, dict[Block, None]] = {}
     fixed: set[Block] = set()
     for term in model.joint.terms:
-        blocks = dict.fromkeys(model.block_of[atom.site] for atom in term.atoms)
+        blocks = dict.fromkeys(
+            model.block_of[atom.site] for atom in term.atoms if atom.site in model.block_of
+        )
         together = {block: dense for block in blocks if (dense := gaussian(block)) is not None}
         if len(together) < 2:
             continue

@@ -32,6 +32,7 @@ SHORTEST_LIMIT, LONGEST_STEP = 4.0, 1e4
 # Inner blocks have settled when their members moved by this much, as a root mean square.
 SETTLED = 0.1
 MOST_INNER_SWEEPS = 10
+MOST_HALVINGS = 30
 # A warm-up is over when another fresh start of the inner blocks gains less than this part.
 WARM = 1e-3
 MOST_WARMUP_SWEEPS = 50
@@ -94,7 +95,7 @@ class CoordinateAscent:
         initialise = initialise or partial(start_model, model)
         initialise(seeds[0])
         starts = [model.state()]
-        most = room(starts[0]) if all(b.runs_together for b in model.blocks) else 1
+        most = room(starts[0]) if all(b.runs_together for b in model.parts) else 1
         for seed in seeds[1:most]:
             initialise(seed)
             starts.append(model.state())
@@ -209,10 +210,23 @@ class CoordinateAscent:
         if bool(fallen.any()):
             size = each(count, self.moves.size, after)
             fallen = ~(bound >= before - _rounding(size))
+        if bool(fallen.any()) and self.model.predictors:
+            after, bound = self._shortened(state, float(before))
+            fallen = ~(bound >= before - _rounding(self.moves.size(after)))
         if bool(fallen.any()):
             run = int(fallen.nonzero()[0])
             raise NumericalError(self._explain_fall(one(state, run, count), float(before[run])))
         return after, bound
+
+    def _shortened(self, state: State, before: float) -> tuple[State, Tensor]:
+        """A sweep with steps under curved functions halved until the bound does not fall."""
+        step = 1.0
+        for _ in range(MOST_HALVINGS):
+            step /= 2
+            after, bound = self.moves.sweep(self._settle(state, 1), step)
+            if float(bound) >= before - float(_rounding(self.moves.size(after))):
+                break
+        return after, bound.unsqueeze(0)
 
     def _cycle(self, at: Reached) -> Reached:
         """Two plain sweeps, a jump, and a sweep from there, kept where the bound did not fall."""

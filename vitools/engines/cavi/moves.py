@@ -39,10 +39,10 @@ class Moves:
         stored = [i for i, block in numbered if not isinstance(block, StreamedBlock)]
         self.watched = self.moving or stored  # whose change tells whether the run is at rest
 
-    def sweep(self, state: State) -> tuple[State, Tensor]:
+    def sweep(self, state: State, step: float = 1.0) -> tuple[State, Tensor]:
         """Every block updated once, and the bound (nan where a factor is no density)."""
         self.model.load(state)
-        self.model.sweep()
+        self.model.sweep(step)
         return self.model.state(), self.model.bound()
 
     def size(self, state: State) -> Tensor:

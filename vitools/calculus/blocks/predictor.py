@@ -1,0 +1,183 @@
+"""A predictor η = Σ data · latents and the curved functions of it that stand in the terms.
+
+Under q a predictor of Gaussian latents is normal, η_n ~ N(m_n, v_n), so F_k = E f_k(η_n) is a
+one-dimensional integral of m_n and v_n (:mod:`vitools.calculus.curved`). It is a statistic like any other to
+the terms it stands in. To the latents below it says what its gradient says: with c_k the coefficient of
+F_k in E_q log p,
+
+    λ₂ = Σ_k c_k ∂F_k/∂v,        λ₁ = Σ_k c_k ∂F_k/∂m - 2 m λ₂,
+
+are the coefficients of η² and η in a conjugate term, whose update is the natural-gradient step (Khan and
+Lin 2017, "Conjugate-computation variational inference"). These surrogates stand among the model's terms
+with the statistics ``slope`` and ``curvature`` of the predictor; the bound leaves them out, as it counts
+F itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vitools.calculus.algebra.atoms import Atom, Function, Predictor, Unsupported
+from vitools.calculus.algebra.functions import as_function
+from vitools.calculus.blocks.block import Block, Resolved, describe
+from vitools.calculus.curved.expectation import expected
+from vitools.calculus.curved.function import CurvedFunction
+from vitools.calculus.curved.functions import FUNCTIONS
+from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.errors import NotConjugateError
+
+SLOPE, CURVATURE = "slope", "curvature"
+SURROGATES = (SLOPE, CURVATURE)
+KNOWN = {
+    ("exp", 1.0): "exp",
+    ("softplus", 1.0): "softplus",
+    ("log_sigmoid", 1.0): "log sigmoid",
+    ("sigmoid", 1.0): "sigmoid",
+    ("tanh", 1.0): "tanh",
+    ("log_ndtr", 1.0): "log normal cdf",
+    ("relu", 1.0): "relu",
+    ("abs", 1.0): "distance",
+}
+"""Functions of which more is known than their value, by the name that the algebra gives them."""
+
+
+class PredictorNode(Block):
+    """The statistics of one predictor; no factor of q, but in the way of messages like one."""
+
+    runs_together = False  # nodes are chosen by the variances of this run
+
+    def __init__(self, name: Predictor):
+        self.name = name
+        self.moments, self.version, self.natural, self.mask = {}, 0, (), None
+        self.batch_shape = tuple(name.expression.shape)
+        self.batch_plates = (None,) * len(self.batch_shape)
+        self._functions: dict[Any, CurvedFunction] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def sites(self) -> set[str]:  # type: ignore[override]
+        """The latents below it."""
+        return self.name.expression.sites()
+
+    @property
+    def title(self) -> str:
+        return self.name.shown
+
+    def resolve(self, atoms: Sequence[Atom]) -> Resolved:
+        if len(atoms) > 1:
+            what = " · ".join(describe(atom) for atom in atoms)
+            raise Unsupported(f"the product {what} of different elements of {self.title!r}")
+        (atom,) = atoms
+        if atom.function in (SLOPE, CURVATURE):
+            return Resolved(atom.function, atom.labels)
+        function = as_function(atom.function)
+        key = (function.name, *(id(d.tensor) for d in function.data))
+        self._functions.setdefault(key, self._curved(function, atom))
+        return Resolved(key, atom.labels)
+
+    def _curved(self, function: Function, atom: Atom) -> CurvedFunction:
+        if function.name in KNOWN:
+            return FUNCTIONS[KNOWN[function.name]]()
+        rank = len(self.batch_shape)
+        if atom.labels[rank:] or function.summed:
+            raise Unsupported(f"{describe(atom)} with data of its own axes")
+        data = []
+        for constant in function.data:  # one number an element
+            places = [atom.labels.index(label) for label in constant.labels]
+            order = sorted(range(len(places)), key=places.__getitem__)
+            view = [1] * rank
+            for i in order:
+                view[places[i]] = constant.tensor.shape[i]
+            laid_out = constant.tensor.double().permute(order).reshape(view)
+            data.append(laid_out.expand(self.batch_shape).reshape(-1))
+        return CurvedFunction(function.evaluate, data=tuple(data))
+
+    def statistic_shape(self, key: Any) -> tuple[int, ...]:
+        return self.batch_shape
+
+    def start(self) -> None:
+        """No opinion yet: the latents start without what this predictor would say."""
+        zeros = torch.zeros(self.batch_shape, dtype=torch.float64)
+        self.moments = dict.fromkeys((*self._functions, SLOPE, CURVATURE), zeros)
+        self.natural = (zeros, zeros)
+        self.changed()
+
+    def update(self, messages: dict[Any, Tensor]) -> None:
+        """From E η and E η² to every F_k and the surrogate of them all."""
+        zeros = torch.zeros(self.batch_shape, dtype=torch.float64)
+        mean = (zeros + messages[SLOPE]).reshape(-1)
+        square = (zeros + messages[CURVATURE]).reshape(-1)
+        variance = (square - mean**2).clamp(min=0.0)
+        if not bool(mean.isfinite().all() & variance.isfinite().all()):
+            nan = zeros + torch.nan
+            self.moments = dict.fromkeys((*self._functions, SLOPE, CURVATURE), nan)
+            self.natural = (nan, nan)
+            self.changed()
+            return
+        slope, curvature = torch.zeros_like(mean), torch.zeros_like(mean)
+        self.moments = {}
+        for key, function in self._functions.items():
+            found = expected(function, mean, variance)
+            weight = (zeros + messages.get(key, zeros)).reshape(-1)
+            self.moments[key] = found.value.reshape(self.batch_shape)
+            slope += torch.where(weight == 0, 0.0, weight * found.d_mean)
+            curvature += torch.where(weight == 0, 0.0, weight * found.d_variance)
+        slope = slope - 2 * mean * curvature
+        self.moments[SLOPE] = slope.reshape(self.batch_shape)
+        self.moments[CURVATURE] = curvature.reshape(self.batch_shape)
+        self.natural = (self.moments[SLOPE], self.moments[CURVATURE])
+        self.changed()
+
+    def restore(self, natural: tuple[Tensor, ...]) -> None:
+        raise NotImplementedError("a predictor follows from its latents")
+
+    def check(self) -> None:
+        pass
+
+    def entropies(self) -> Tensor:
+        """None: a predictor is no factor of q."""
+        return torch.zeros((), dtype=torch.float64)
+
+    def distribution(self, name: str) -> Distribution:
+        raise NotImplementedError("a predictor is no factor of q")
+
+
+def make_predictors(
+    terms: Iterable[ClosedTerm], block_of: Mapping[str, Block]
+) -> list[PredictorNode]:
+    """The predictors that terms hold functions of, if E f(η) under q is a Gaussian integral."""
+    found: dict[Predictor, str] = {}
+    for term in terms:
+        functions = [a for a in term.atoms if isinstance(a.site, Predictor) and not _is_own(a)]
+        below: list[Block] = []
+        for atom in functions:
+            found.setdefault(atom.site, term.origin)  # type: ignore[arg-type]
+            below += {block_of[name] for name in atom.site.expression.sites()}  # type: ignore[attr-defined]
+        beside = [block_of[a.site] for a in term.atoms if a.site in block_of]
+        if functions and len({*below, *beside}) < len(below) + len(set(beside)):
+            raise _refused(term.origin, "a curved function of latents times another of the same")
+    for name, origin in found.items():
+        for site in sorted(name.expression.sites()):
+            if block_of[site].family.name not in ("Normal", "MultivariateNormal"):
+                raise _refused(
+                    origin, f"a curved function of {name.shown}, in which {site!r} is not Gaussian"
+                )
+    return [PredictorNode(name) for name in found]
+
+
+def _is_own(atom: Atom) -> bool:
+    return atom.function in (SLOPE, CURVATURE)
+
+
+def _refused(origin: str, what: str) -> NotConjugateError:
+    return NotConjugateError(
+        f"site {origin!r}: not conjugate to its parents: the expected log density needs {what}"
+    )
