@@ -28,6 +28,7 @@ ELEMENTWISE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "lgamma": (torch.lgamma, "log Γ({})"),
     "log": (torch.log, "log {}"),
     "log1p": (torch.log1p, "log(1 + {})"),
+    "log1p_square": (lambda x: torch.log1p(x**2), "log(1 + {}²)"),
     "log_sigmoid": (torch.nn.functional.logsigmoid, "log σ({})"),
     "logit": (torch.logit, "logit {}"),
     "relu": (torch.relu, "max({}, 0)"),

@@ -42,6 +42,9 @@ KNOWN = {
     ("log_ndtr", 1.0): "log normal cdf",
     ("relu", 1.0): "relu",
     ("abs", 1.0): "distance",
+    ("log", ("softplus", 1.0)): "log softplus",
+    ("log", ("sigmoid", 1.0)): "log sigmoid",
+    ("log1p_square", 1.0): "log1p square",
 }
 """Functions of which more is known than their value, by the name that the algebra gives them."""
 

@@ -175,6 +175,7 @@ FUNCTIONS: dict[str, Callable[..., CurvedFunction]] = {
         lambda eta: eta**degree, rule=lambda m, v: closed_forms.power(m, v, degree)
     ),
     "student t": student_t,
+    "log1p square": lambda: student_t(0.0, 1.0, 1.0),
     "log sum": log_sum,
     "log complement": lambda: CurvedFunction(
         _log_complement, derivative=_log_complement_slope, distance=1.2, centre=1.8

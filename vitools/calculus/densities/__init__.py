@@ -19,8 +19,10 @@ from vitools.calculus.densities.counts import (
 )
 from vitools.calculus.densities.dirichlet import dirichlet
 from vitools.calculus.densities.gamma import chi2, exponential, gamma, inverse_gamma
+from vitools.calculus.densities.heavy_tails import cauchy, laplace, student_t
 from vitools.calculus.densities.multivariate_normal import multivariate_normal
 from vitools.calculus.densities.normal import log_normal, normal
+from vitools.calculus.densities.survival import gumbel, weibull
 from vitools.calculus.densities.unit import flat, unit
 from vitools.calculus.densities.wishart import wishart
 
@@ -29,13 +31,16 @@ RULES: dict[str, Callable[..., Any]] = {
     "Beta": beta,
     "Binomial": binomial,
     "Categorical": categorical,
+    "Cauchy": cauchy,
     "Chi2": chi2,
     "Dirichlet": dirichlet,
     "Exponential": exponential,
     "Gamma": gamma,
     "ImproperUniform": flat,
     "Geometric": geometric,
+    "Gumbel": gumbel,
     "InverseGamma": inverse_gamma,
+    "Laplace": laplace,
     "LogNormal": log_normal,
     "Multinomial": multinomial,
     "MultivariateNormal": multivariate_normal,
@@ -43,8 +48,10 @@ RULES: dict[str, Callable[..., Any]] = {
     "Normal": normal,
     "OneHotCategorical": one_hot_categorical,
     "Poisson": poisson,
+    "StudentT": student_t,
     "Uniform": uniform,
     "Unit": unit,
+    "Weibull": weibull,
     "Wishart": wishart,
 }
 

@@ -27,7 +27,7 @@ from vitools.calculus.streams.streamed import StreamedBlock
 # Relative spread of the concentrations at the start (a Gamma(100) draw has the same).
 JITTER = 0.1
 # Standard deviation at which the latents below a curved function start.
-NARROW = 1e-3
+NARROW = 0.1
 # Logit of a case that a start takes for sure: a prior precision of 1e6 in another case counts little.
 SURE = 30.0
 
@@ -72,9 +72,18 @@ def initialise(
             found = found or scaled or turned
         if given:
             _place_given(model, given)
-        for node in model.predictors:
-            node.update(model.messages(node))
+        if model.predictors:
+            _begin_curved(model)
     return found
+
+
+def _begin_curved(model: ConjugateModel) -> None:
+    """A proper factor everywhere, so that the first steps under curved functions can be held to it."""
+    for node in model.predictors:
+        node.update(model.messages(node))
+    for block in model.order:
+        if block not in model.damped:
+            block.update(model.messages(block))
 
 
 def _place_given(model: ConjugateModel, given: Mapping[str, Moments]) -> None:

@@ -105,12 +105,18 @@ class CoordinateAscent:
         self.reached = Reached(
             active=tuple(range(self.count)),
             state=together(starts),
-            bound=torch.full((self.count,), -torch.inf, dtype=torch.float64),
+            bound=self._first_bound(),
             limit=torch.full((self.count,), SHORTEST_LIMIT, dtype=torch.float64),
             warming=torch.full((self.count,), warms_up),
             finished={},
             rows=0,
         )
+
+    def _first_bound(self) -> Tensor:
+        """What the first sweep is held to: nothing but under curved functions, where it may overshoot."""
+        if self.model.predictors:
+            return self.model.bound().reshape(1)
+        return torch.full((self.count,), -torch.inf, dtype=torch.float64)
 
     def run(self, progress: ProgressCallback | None, began: float) -> Status:
         self._began = began
