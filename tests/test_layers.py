@@ -62,7 +62,7 @@ ORDER = {
         {"symbolic"},
         {"constructors"},
         {"trace"},
-        {"alternatives"},
+        {"alternatives", "augmentation"},
     ],
     "vitools.engines": [
         {"loop", "smooth", "objectives", "held_params", "start_values"},

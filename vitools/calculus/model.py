@@ -33,6 +33,7 @@ from vitools.calculus.reduction.shifting import shifted
 from vitools.calculus.streams.stream_plan import streamed
 from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.calculus.tracing.alternatives import alternative_named
+from vitools.calculus.tracing.augmentation import with_mixtures
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
 from vitools.errors import ModelError, NotConjugateError
 
@@ -63,7 +64,7 @@ class ConjugateModel:
         collapse: bool = True,
         stream: bool = True,
     ):
-        self.trace: ModelTrace = trace_model(model, args, kwargs or {})
+        self.trace: ModelTrace = with_mixtures(trace_model(model, args, kwargs or {}))
         latents = {n: s for n, s in self.trace.sites.items() if s.is_latent}
         if not latents:
             raise ModelError("the model has no latent sites: there is nothing to infer")

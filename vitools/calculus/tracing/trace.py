@@ -78,6 +78,8 @@ class ModelTrace:
     sites: dict[str, TracedSite]
     deterministic: dict[str, Any]
     plates: dict[str, TracedPlate]
+    auxiliary: frozenset[str] = frozenset()
+    """Latents of a wider model that the user's does not have."""
 
 
 def trace_model(

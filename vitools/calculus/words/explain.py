@@ -23,6 +23,7 @@ from vitools.calculus.densities.log_joint import (
 )
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.tracing.alternatives import alternative
+from vitools.calculus.tracing.augmentation import with_mixtures
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
 from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
@@ -121,7 +122,7 @@ def _updates(
 def _refusal(problem: Problem, error: NotConjugateError) -> str:
     """The updates of the sites that have one, given the others; and why those have none."""
     try:
-        trace = trace_model(problem.model, problem.args, problem.kwargs)
+        trace = with_mixtures(trace_model(problem.model, problem.args, problem.kwargs))
     except NotConjugateError as raised:
         return f"no latent has a closed-form update: {raised}"
     faults, unstated = _faults(trace, error)

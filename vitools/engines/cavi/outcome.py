@@ -15,6 +15,8 @@ def factors(model: ConjugateModel) -> dict[str | tuple[str, ...], Distribution]:
     """q as torch distributions: one for each site, or for a block of several sites."""
     found: dict[str | tuple[str, ...], Distribution] = {}
     for block in model.blocks:
+        if set(block.names) <= model.trace.auxiliary:
+            continue
         name = block.names if len(block.names) > 1 else block.names[0]
         repeated = _repeated(model, block)
         if repeated is not None:
@@ -28,7 +30,11 @@ def factors(model: ConjugateModel) -> dict[str | tuple[str, ...], Distribution]:
 
 def distributions(model: ConjugateModel) -> dict[str, Distribution]:
     """The marginal of every latent."""
-    return {name: _full(model, model.block_of[name]).distribution(name) for name in model.latents}
+    return {
+        name: _full(model, model.block_of[name]).distribution(name)
+        for name in model.latents
+        if name not in model.trace.auxiliary
+    }
 
 
 def _repeated(model: ConjugateModel, block: Block) -> Distribution | None:

@@ -1,0 +1,119 @@
+"""Heavy tails as mixtures of normals over their scale, where that is what makes them fit in.
+
+    St(x | ν, μ, σ) = ∫ N(x | μ, σ² / λ) Gamma(λ | ν/2, ν/2) dλ          (ν = 1: Cauchy)
+    La(x | μ, b)    = ∫ N(x | μ, v) Exp(v | 1 / 2b²) dv                  (Andrews and Mallows 1974)
+
+The weights λ or variances v become latents of their own, one an element, with a factor of q that is
+nobody's posterior: the bound of the wider model is a bound on that of the model as written.
+
+An observed Student-t is written so where its scale or its degrees of freedom are latent (with known
+ones it is a curved function of its location, which is tighter); a latent one where it meets other
+latents in one quantity, as the coefficients of a regression do, so that it can share their factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+
+from vitools.calculus.algebra.atoms import Unsupported
+from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.tracing.trace import ModelTrace, TracedSite
+
+Arguments = dict[str, Any]
+
+
+def with_mixtures(trace: ModelTrace) -> ModelTrace:
+    """The same model, with the mixing variables of the sites that need them as latents."""
+    met = _met_by_others(trace)
+    sites: dict[str, TracedSite] = {}
+    auxiliary = set(trace.auxiliary)
+    for site in trace.sites.values():
+        made = _split(site, met)
+        for part in made:
+            sites[part.name] = part
+        auxiliary |= {part.name for part in made[:-1]}
+    return replace(trace, sites=sites, auxiliary=frozenset(auxiliary))
+
+
+def _met_by_others(trace: ModelTrace) -> set[str]:
+    """Latents that stand in one argument with others."""
+    found: set[str] = set()
+    for site in trace.sites.values():
+        for argument in site.arguments.values():
+            if isinstance(argument, Expression) and len(argument.sites()) > 1:
+                found |= argument.sites()
+    return found
+
+
+def _split(site: TracedSite, met: set[str]) -> list[TracedSite]:
+    mixture = MIXTURES.get(site.distribution)
+    if mixture is None or site.base_event_dim:
+        return [site]
+    try:
+        arguments = {
+            name: Expression.constant(value)
+            for name, value in site.arguments.items()
+            if value is not None and name != "validate_args"
+        }
+    except (TypeError, ValueError, RuntimeError):  # an argument without closed form
+        return [site]
+    arguments = {"loc": Expression.constant(0.0), "scale": Expression.constant(1.0)} | arguments
+    others = [name for name in arguments if name != "loc"]
+    is_known = all(arguments[name].is_constant for name in others)
+    if site.is_latent:
+        wanted = site.name in met or not is_known
+    else:
+        wanted = not is_known and site.distribution != "Laplace"  # |x - μ| needs no mixture
+    if not wanted:
+        return [site]
+    try:
+        return mixture(site, arguments)
+    except Unsupported:
+        return [site]
+
+
+def _student_t(site: TracedSite, arguments: Arguments) -> list[TracedSite]:
+    half = arguments.get("df", Expression.constant(1.0)) * 0.5
+    prior = {"concentration": half, "rate": half}
+    weights = _mixing(site, "weights", "Gamma", prior, dist.Gamma(1.0, 1.0))
+    assert isinstance(weights.value, Expression)
+    return [weights, _normal(site, arguments, weights.value.power(-0.5))]
+
+
+def _laplace(site: TracedSite, arguments: Arguments) -> list[TracedSite]:
+    prior = {"rate": arguments["scale"].power(-2.0) * 0.5}
+    variances = _mixing(site, "variances", "Exponential", prior, dist.Exponential(1.0))
+    assert isinstance(variances.value, Expression)
+    return [variances, _normal(site, {**arguments, "scale": 1.0}, variances.value.power(0.5))]
+
+
+def _mixing(
+    site: TracedSite, what: str, distribution: str, arguments: Arguments, fn: Any
+) -> TracedSite:
+    name = f"{what} of {site.name}"
+    return replace(
+        site,
+        name=name,
+        distribution=distribution,
+        arguments=arguments,
+        observed=None,
+        value=Expression.latent(name, site.shape),
+        fn=fn.expand(torch.Size(site.batch_shape)),
+    )
+
+
+def _normal(site: TracedSite, arguments: Arguments, factor: Expression) -> TracedSite:
+    scale = factor * arguments["scale"]
+    return replace(site, distribution="Normal", arguments={"loc": arguments["loc"], "scale": scale})
+
+
+MIXTURES: dict[str, Callable[[TracedSite, Arguments], list[TracedSite]]] = {
+    "Cauchy": _student_t,
+    "Laplace": _laplace,
+    "StudentT": _student_t,
+}
