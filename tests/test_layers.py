@@ -57,6 +57,7 @@ ORDER = {
         {"start"},
         {"words"},
     ],
+    "vitools.calculus.densities": [{"rules"}, {"surrogates", "whole"}, {"log_joint"}, {"masks"}],
     "vitools.calculus.tracing": [
         {"operations"},
         {"symbolic"},

@@ -29,7 +29,7 @@ from vitools.calculus.algebra.atoms import (
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term
-from vitools.calculus.densities import DISCRETE_VALUES, RULES
+from vitools.calculus.densities.rules import DISCRETE_VALUES, RULES
 from vitools.calculus.densities.surrogates import predictors, surrogate_terms
 from vitools.calculus.densities.whole import whole_density
 from vitools.calculus.tracing.symbolic import Refusal

@@ -8,9 +8,9 @@ import math
 import torch
 
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.densities.functions import constant
-from vitools.calculus.densities.linear_algebra import log_determinant
-from vitools.calculus.densities.multivariate_normal import precision_of
+from vitools.calculus.densities.rules.functions import constant
+from vitools.calculus.densities.rules.linear_algebra import log_determinant
+from vitools.calculus.densities.rules.multivariate_normal import precision_of
 
 
 def wishart(

@@ -6,7 +6,7 @@ log Gu(x | μ, β) = -log β - z - e^-z,  z = (x - μ) / β,           β known
 
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.products import product
-from vitools.calculus.densities.functions import constant
+from vitools.calculus.densities.rules.functions import constant
 
 
 def weibull(x: Expression, scale: Expression, concentration: Expression) -> Expression:

@@ -1,7 +1,7 @@
 """Dirichlet: log p = Σ_k (a_k - 1) log x_k + log Γ(Σ_k a_k) - Σ_k log Γ(a_k)."""
 
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.densities.functions import log_gamma
+from vitools.calculus.densities.rules.functions import log_gamma
 
 
 def dirichlet(x: Expression, concentration: Expression) -> Expression:

@@ -2,7 +2,7 @@
 
 from vitools.calculus.algebra.discrete import Discrete, pick
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.densities.functions import log_probabilities
+from vitools.calculus.densities.rules.functions import log_probabilities
 
 
 def categorical(

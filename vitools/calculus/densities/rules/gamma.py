@@ -1,7 +1,7 @@
 """Gamma and its relatives: log Gamma(x | a, b) = a log b + (a-1) log x - b x - log Γ(a)."""
 
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.densities.functions import log_gamma
+from vitools.calculus.densities.rules.functions import log_gamma
 
 
 def gamma(x: Expression, concentration: Expression, rate: Expression) -> Expression:

@@ -11,7 +11,7 @@ whatever the scale.
 import math
 
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.densities.functions import constant, log_gamma
+from vitools.calculus.densities.rules.functions import constant, log_gamma
 
 
 def student_t(x: Expression, df: Expression, loc: Expression, scale: Expression) -> Expression:

@@ -3,7 +3,7 @@
 import math
 
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.densities.linear_algebra import inverse, log_determinant
+from vitools.calculus.densities.rules.linear_algebra import inverse, log_determinant
 from vitools.calculus.tracing.operations.matrices import matmul_expressions
 
 

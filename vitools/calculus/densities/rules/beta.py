@@ -2,7 +2,7 @@
 
 from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.densities.functions import constant, log_gamma
+from vitools.calculus.densities.rules.functions import constant, log_gamma
 
 
 def beta(x: Expression, concentration1: Expression, concentration0: Expression) -> Expression:

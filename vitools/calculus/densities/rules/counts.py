@@ -3,8 +3,8 @@
 import torch
 
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.densities.bernoulli import log_complement, log_probability
-from vitools.calculus.densities.functions import constant, log_gamma, log_probabilities
+from vitools.calculus.densities.rules.bernoulli import log_complement, log_probability
+from vitools.calculus.densities.rules.functions import constant, log_gamma, log_probabilities
 
 
 def poisson(x: Expression, rate: Expression) -> Expression:
