@@ -174,8 +174,13 @@ def _by_rule(site: TracedSite, arguments: dict[str, Any], simplex: frozenset[str
     if site.distribution not in RULES:
         raise Unsupported(f"{site.distribution} has no closed-form rule")
     rule = RULES[site.distribution]
-    if "simplex_sites" in inspect.signature(rule).parameters:
+    wanted = inspect.signature(rule).parameters
+    if "simplex_sites" in wanted:
         arguments = {**arguments, "simplex_sites": simplex}
+    for name, parameter in inspect.signature(type(site.fn).__init__).parameters.items():
+        left_out = name in wanted and name not in arguments and parameter.default is not None
+        if left_out and parameter.default is not inspect.Parameter.empty:
+            arguments = {**arguments, name: Expression.constant(parameter.default)}
     return rule(value_of(site), **arguments)
 
 

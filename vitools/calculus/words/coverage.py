@@ -1,0 +1,180 @@
+"""Which rule coordinate ascent has for each of Pyro's distributions, found by asking it.
+
+A distribution is tried as the prior of a location, a precision or a probability, and as the density of
+an observation one of whose parameters is computed from latents: first from a predictor of two
+Gaussian latents through the usual link, then from one latent alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from vitools.calculus.blocks.free_form import FreeFormBlock
+from vitools.calculus.model import ConjugateModel
+from vitools.errors import VitoolsError
+from vitools.isolation import isolated, seeded
+
+CLOSED, INTEGRAL, CURVED, MIXTURE, NONE = (
+    "closed form",
+    "one-dimensional integral",
+    "curved function",
+    "mixture of normals",
+    "",
+)
+
+PARAMETERS: dict[str, Any] = {
+    "loc": 0.3, "scale": 1.3, "rate": 1.3, "df": 4.0, "low": -1.0, "high": 2.0, "alpha": 1.5,
+    "concentration": 1.5, "concentration0": 1.5, "concentration1": 2.5, "probs": 0.4,
+    "total_count": 5.0, "asymmetry": 1.2, "skew": 0.5, "stability": 1.7, "gate": 0.2,
+}  # fmt: skip
+"""Ordinary values of scalar parameters."""
+
+LINKS: list[tuple[Any, Callable[[Tensor], Tensor]]] = [
+    (constraints.real, lambda eta: eta),
+    (constraints.positive, torch.exp),
+    (constraints.nonnegative, torch.exp),
+    (constraints.unit_interval, torch.sigmoid),
+    (dist.NegativeBinomial.arg_constraints["probs"], torch.sigmoid),
+]
+
+
+class Coverage(NamedTuple):
+    """A distribution and the rules for it as a prior and as an observation, "" for none."""
+
+    name: str
+    prior: str
+    observation: str
+
+
+def coverage() -> list[Coverage]:
+    """The scalar distributions of Pyro that can be made of ordinary parameters, by name."""
+    rows = []
+    for name in sorted(dist.__all__):
+        made = getattr(dist, name)
+        arguments = _arguments(made)
+        if arguments is None:
+            continue
+        is_continuous = not made(**arguments).support.is_discrete
+        prior = _as_prior(made, arguments) if is_continuous else NONE
+        rows.append(Coverage(name, prior, _as_observation(made, arguments)))
+    return rows
+
+
+def as_markdown() -> str:
+    """The table, and how many distributions each rule serves."""
+    rows = coverage()
+    lines = ["| distribution | as a prior | as an observation |", "|---|---|---|"]
+    lines += [f"| `{r.name}` | {r.prior or '-'} | {r.observation or '-'} |" for r in rows]
+    rules = (CLOSED, CURVED, MIXTURE, INTEGRAL)
+    priors = [f"{sum(r.prior == rule for r in rows)} by {rule}" for rule in rules]
+    seen = [f"{sum(r.observation == rule for r in rows)} by {rule}" for rule in rules]
+    count = (
+        f"Of {len(rows)} scalar distributions, as a prior: {', '.join(priors)}; as an observation: "
+    )
+    return "\n".join([*lines, "", f"{count}{', '.join(seen)}.", ""])
+
+
+def _arguments(made: Any) -> dict[str, Any] | None:
+    """Ordinary parameters of a scalar distribution; None of what is none or needs others."""
+    if not inspect.isclass(made) or not issubclass(made, torch.distributions.Distribution):
+        return None
+    if not isinstance(made.arg_constraints, dict):  # a base class, or a wrapper of others
+        return None
+    needed = [
+        p.name
+        for p in list(inspect.signature(made.__init__).parameters.values())[1:]
+        if p.default is inspect.Parameter.empty
+        and p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    ]
+    arguments = {
+        name: torch.tensor(PARAMETERS[name]).double() for name in needed if name in PARAMETERS
+    }
+    if "probs" in inspect.signature(made.__init__).parameters and "probs" not in arguments:
+        arguments["probs"] = torch.tensor(0.4).double()
+    if not set(needed) <= set(arguments):
+        return None
+    try:
+        one = made(**arguments)
+        is_scalar = one.batch_shape + one.event_shape == () and one.support is not None
+    except (
+        TypeError,
+        ValueError,
+        NotImplementedError,
+        AttributeError,
+        RuntimeError,
+        AssertionError,
+    ):
+        return None
+    return arguments if is_scalar else None
+
+
+def _as_prior(made: Any, arguments: dict[str, Any]) -> str:
+    """Of a location on the real line, a precision, a probability."""
+    support = made(**arguments).support
+    seen = torch.tensor(1.0).double()
+
+    def model() -> None:
+        x = pyro.sample("x", made(**arguments))
+        if support in (constraints.positive, constraints.nonnegative):
+            pyro.sample("y", dist.Normal(0.0, x.rsqrt()), obs=seen)
+        elif support is constraints.unit_interval:
+            pyro.sample("y", dist.Bernoulli(x), obs=seen)
+        else:
+            pyro.sample("y", dist.Normal(x, 1.0), obs=seen)
+
+    return _rule(model)
+
+
+def _as_observation(made: Any, arguments: dict[str, Any]) -> str:
+    with seeded(0):
+        one = made(**arguments)
+        value = one.sample((3,)).double()
+    for name in arguments:
+        for constraint, link in LINKS:
+            if one.arg_constraints.get(name) is not constraint:
+                continue
+            for one_latent in (False, True):
+                rule = _rule(_observed(made, arguments, name, link, value, one_latent))
+                if rule:
+                    return rule
+    return NONE
+
+
+def _observed(
+    made: Any,
+    arguments: dict[str, Any],
+    name: str,
+    link: Callable[[Tensor], Tensor],
+    value: Tensor,
+    one_latent: bool,
+) -> Callable[[], None]:
+    def model() -> None:
+        a = pyro.sample("a", dist.Normal(torch.tensor(0.0).double(), 1.0))
+        if not one_latent:
+            a = a + 0.5 * pyro.sample("b", dist.Normal(torch.tensor(0.0).double(), 1.0))
+        with pyro.plate("rows", 3):
+            pyro.sample("y", made(**{**arguments, name: link(a)}), obs=value)
+
+    return model
+
+
+def _rule(model: Callable[[], None]) -> str:
+    with seeded(0), isolated(None, model):
+        try:
+            conjugate = ConjugateModel(model)
+        except (VitoolsError, ValueError, RuntimeError, TypeError, NotImplementedError):
+            return NONE
+    if conjugate.trace.auxiliary:
+        return MIXTURE
+    if conjugate.predictors:
+        return CURVED
+    has_integral = any(isinstance(block, FreeFormBlock) for block in conjugate.blocks)
+    return INTEGRAL if has_integral else CLOSED
