@@ -191,3 +191,57 @@ def test_a_latent_that_is_not_gaussian_in_a_predictor_is_refused():
 
     with pytest.raises(NotConjugateError, match="'a' is not Gaussian"):
         cavi(Problem(model, torch.tensor(1.0)))
+
+
+CLASSES = dist.Categorical(logits=X @ torch.tensor([[1.0, 0.0, -1.0], [0.0, 0.8, -0.5]]).double())
+SOFTMAXES = {
+    "Categorical logits": lambda e, y: pyro.sample("y", dist.Categorical(logits=e), obs=y),
+    "Categorical of a softmax": lambda e, y: pyro.sample(
+        "y", dist.Categorical(torch.softmax(e, -1)), obs=y
+    ),
+    "Multinomial logits": lambda e, y: pyro.sample(
+        "y", dist.Multinomial(logits=e), obs=torch.nn.functional.one_hot(y, 3).double()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_a_softmax_is_bounded_from_its_own_side_and_nearly_met(name):
+    def model(y):
+        w = pyro.sample("w", dist.Normal(torch.zeros(2, 3), 1.0).to_event(2))
+        shared = pyro.sample("shared", dist.Normal(0.0, 1.0))  # in all classes: it cancels
+        with pyro.plate("rows", 60):
+            SOFTMAXES[name](X @ w + shared, y)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        y = CLASSES.sample()
+    fit = cavi(Problem(model, y))
+    assert fit.status.label == "converged"
+    weights = fit.log_weights(4000, seed=1)
+    error = weights.std() / math.sqrt(4000)
+    assert -4 * error < weights.mean() - fit.bound < 0.1 + 4 * error
+    assert float(fit.sd()["shared"]) == pytest.approx(1.0, rel=1e-3)  # the data say nothing of it
+    assert np.diff(fit.history.elbo).min() > -1e-9 * abs(fit.bound)
+
+
+def test_a_softmax_of_two_classes_is_close_to_the_logistic():
+    """The same model twice: the class of two logits, and the sign of their difference."""
+
+    def two(y):
+        w = pyro.sample("w", dist.Normal(torch.zeros(2, 2), 1.0).to_event(2))
+        with pyro.plate("rows", 60):
+            pyro.sample("y", dist.Categorical(logits=X @ w), obs=y)
+
+    def one(y):
+        w = pyro.sample("w", dist.Normal(torch.zeros(2), math.sqrt(2.0)).to_event(1))
+        with pyro.plate("rows", 60):
+            pyro.sample("y", dist.Bernoulli(logits=X @ w), obs=y.double())
+
+    y = (ETA > 1.0).long()
+    fits = cavi(Problem(two, y)), cavi(Problem(one, y))
+    assert 0 < fits[1].bound - fits[0].bound < 0.1
+    difference = fits[0].mean()["w"].diff(dim=-1).squeeze(-1)
+    assert float((difference - fits[1].mean()["w"]).abs().max()) < 0.1 * float(
+        fits[1].sd()["w"].min()
+    )

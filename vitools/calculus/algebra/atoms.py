@@ -98,11 +98,13 @@ class Predictor(str):
 
     expression: Any
     shown: str
+    is_vector: bool
+    """Whether what is wanted of it is log Σ exp over its last axis."""
 
     @staticmethod
-    def of(expression: Any) -> Predictor:
+    def of(expression: Any, *, is_vector: bool = False) -> Predictor:
         made = Predictor(f"predictor {fresh()}")
-        made.expression = expression
+        made.expression, made.is_vector = expression, is_vector
         made.shown = " + ".join(sorted(expression.sites()))
         return made
 

@@ -237,6 +237,13 @@ class Expression:
             return Expression.constant(self.value().log().clamp(min=LOG_ZERO))
         return Expression(log_terms(self.folded().terms, self.shape), self.shape)
 
+    def log_sum_exp(self) -> Expression:
+        """log Σ exp over the last dim, of a predictor: a statistic of all its elements."""
+        if not self.is_affine:
+            raise Unsupported("log Σ exp of what is no predictor of Gaussian latents")
+        name = Predictor.of(self, is_vector=True)
+        return Expression.latent(name, self.shape[:-1], "log_sum_exp")
+
     # ---- shape -------------------------------------------------------------------------
 
     def sum(self, dim: int) -> Expression:

@@ -97,7 +97,11 @@ def _merge_powers(term: Term) -> Term:
     groups: list[list[Atom]] = []
     rest: list[Factor] = []
     for factor in term.factors:
-        if not isinstance(factor, Atom) or factor.function in ("indicator", "log_determinant"):
+        if not isinstance(factor, Atom) or factor.function in (
+            "indicator",
+            "log_determinant",
+            "log_sum_exp",
+        ):
             rest.append(factor)
             continue
         for group in groups:

@@ -28,11 +28,13 @@ from vitools.calculus.blocks.block import Block, Resolved, describe
 from vitools.calculus.curved.expectation import expected
 from vitools.calculus.curved.function import CurvedFunction
 from vitools.calculus.curved.functions import FUNCTIONS
+from vitools.calculus.curved.softmax import softmax_bound
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.errors import NotConjugateError
 
 SLOPE, CURVATURE = "slope", "curvature"
 SURROGATES = (SLOPE, CURVATURE)
+VALUE = "log_sum_exp"
 KNOWN = {
     ("exp", 1.0): "exp",
     ("softplus", 1.0): "softplus",
@@ -153,6 +155,60 @@ class PredictorNode(Block):
         raise NotImplementedError("a predictor is no factor of q")
 
 
+class SoftmaxNode(PredictorNode):
+    """log Σ_k exp η_k over the last axis of a predictor, by its tilted bound.
+
+    E log Σ exp η has no integral of low dimension; with the means and covariances of the η_k it is at most
+    the bound of :mod:`vitools.calculus.curved.softmax`, which takes its place (with minus signs: a
+    normaliser lowers the bound further).
+    """
+
+    def resolve(self, atoms: Sequence[Atom]) -> Resolved:
+        if len(atoms) > 1 or atoms[0].function not in (*SURROGATES, VALUE):
+            raise Unsupported("a product with the normaliser of a softmax")
+        return Resolved(atoms[0].function, atoms[0].labels)
+
+    def statistic_shape(self, key: Any) -> tuple[int, ...]:
+        if key == VALUE:
+            return self.batch_shape[:-1]
+        return (*self.batch_shape, self.batch_shape[-1]) if key == CURVATURE else self.batch_shape
+
+    def start(self) -> None:
+        self._set({k: torch.zeros(self.statistic_shape(k)).double() for k in (VALUE, *SURROGATES)})
+
+    def _set(self, moments: dict[Any, Tensor]) -> None:
+        self.moments = moments
+        self.natural = (moments[SLOPE], moments[CURVATURE])
+        self.changed()
+
+    def update(self, messages: dict[Any, Tensor]) -> None:
+        def told(key: str) -> Tensor:
+            shape = self.statistic_shape(key)
+            return torch.as_tensor(messages.get(key, 0.0), dtype=torch.float64).expand(shape)
+
+        classes = self.batch_shape[-1]
+        mean = told(SLOPE).reshape(-1, classes)
+        second = told(CURVATURE).reshape(-1, classes, classes)
+        covariance = (second + second.mT) / 2 - mean.unsqueeze(-1) * mean.unsqueeze(-2)
+        if not bool(mean.isfinite().all() & covariance.isfinite().all()):
+            shapes = {k: self.statistic_shape(k) for k in (VALUE, *SURROGATES)}
+            self._set({k: torch.full(s, torch.nan).double() for k, s in shapes.items()})
+            return
+        diagonal = covariance.diagonal(dim1=-2, dim2=-1)
+        diagonal.clamp_(min=0.0)
+        found = softmax_bound(mean, covariance)
+        weight = told(VALUE).reshape(-1)
+        curvature = weight[:, None, None] * found.d_covariance
+        slope = weight[:, None] * found.d_mean - 2 * (curvature @ mean.unsqueeze(-1)).squeeze(-1)
+        self._set(
+            {
+                VALUE: found.value.reshape(self.batch_shape[:-1]),
+                SLOPE: slope.reshape(self.batch_shape),
+                CURVATURE: curvature.reshape(*self.batch_shape, classes),
+            }
+        )
+
+
 def make_predictors(
     terms: Iterable[ClosedTerm], block_of: Mapping[str, Block]
 ) -> list[PredictorNode]:
@@ -173,7 +229,7 @@ def make_predictors(
                 raise _refused(
                     origin, f"a curved function of {name.shown}, in which {site!r} is not Gaussian"
                 )
-    return [PredictorNode(name) for name in found]
+    return [SoftmaxNode(n) if n.is_vector else PredictorNode(n) for n in found]
 
 
 def _is_own(atom: Atom) -> bool:

@@ -30,7 +30,7 @@ from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term
 from vitools.calculus.densities.rules import DISCRETE_VALUES, RULES
-from vitools.calculus.densities.surrogates import predictors, surrogate_terms
+from vitools.calculus.densities.surrogates import predictor_shape, predictors, surrogate_terms
 from vitools.calculus.densities.whole import whole_density
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
@@ -277,7 +277,7 @@ def _read_by_selection(term: Term, origin: str, trace: ModelTrace) -> ClosedTerm
 
 def statistic_shape(atom: Atom, trace: ModelTrace) -> tuple[int, ...]:
     if isinstance(atom.site, Predictor):
-        return tuple(atom.site.expression.shape)
+        return predictor_shape(atom)
     site = trace.sites[atom.site]
     shape = site.shape
     if atom.function == "indicator" and site.distribution != "OneHotCategorical":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vitools.calculus.algebra.atoms import Atom, Predictor
+from vitools.calculus.algebra.atoms import Atom, Predictor, fresh
 from vitools.calculus.algebra.term import Term
 
 
@@ -18,20 +18,31 @@ def predictors(atoms: Iterable[Atom]) -> dict[Predictor, tuple[int, ...]]:
     found: dict[Predictor, tuple[int, ...]] = {}
     for atom in atoms:
         if isinstance(atom.site, Predictor):
-            found.setdefault(atom.site, atom.labels[: len(atom.indices)])
+            labels = atom.labels[: len(atom.indices)]
+            last = (fresh(),) if atom.site.is_vector else ()
+            found.setdefault(atom.site, (*labels, *last))
     return found
 
 
+def predictor_shape(atom: Atom) -> tuple[int, ...]:
+    """The shape of a statistic of a predictor."""
+    assert isinstance(atom.site, Predictor)
+    shape = tuple(atom.site.expression.shape)
+    if atom.function == "log_sum_exp":
+        return shape[:-1]
+    return (*shape, shape[-1]) if atom.site.is_vector and atom.function == "curvature" else shape
+
+
 def surrogate_terms(name: Predictor, labels: tuple[int, ...]) -> list[Term]:
-    """slope · η and curvature · η², summed over all axes of η."""
+    """slope · η and curvature · η², summed over all axes of η; curvature · η ηᵀ of a vector."""
+    eta, square = name.expression, name.expression.square
+    pairs = (*labels, fresh()) if name.is_vector else labels
+    quadratic = eta.unsqueeze(-1) * eta.unsqueeze(-2) if name.is_vector else square()
     made = []
-    for function, expression in (
-        ("slope", name.expression),
-        ("curvature", name.expression.square()),
-    ):
-        own = Atom(name, function, labels)
+    for function, expression, own in (("slope", eta, labels), ("curvature", quadratic, pairs)):
         for term in expression.terms:
             term = term.freshen()
-            names = {x: label for x, label in zip(term.out, labels, strict=True) if x is not None}
-            made.append(Term(term.coefficient, (*term.rename(names).factors, own), ()))
+            names = {x: label for x, label in zip(term.out, own, strict=True) if x is not None}
+            factors = (*term.rename(names).factors, Atom(name, function, own))
+            made.append(Term(term.coefficient, factors, ()))
     return made

@@ -31,9 +31,13 @@ def log_probabilities(
     """log p over the last dim, of probabilities that sum to one (constants are normalised)."""
     if probs is None:
         assert logits is not None
-        if not logits.is_constant and adds_to_one(logits, simplex_sites):
+        if logits.is_constant:
+            return Expression.constant(torch.log_softmax(logits.value(), -1))
+        if logits.is_affine:
+            return logits - logits.log_sum_exp().unsqueeze(-1)
+        if adds_to_one(logits, simplex_sites):
             return logits
-        return Expression.constant(torch.log_softmax(constant(logits, "logits parameter"), -1))
+        raise Unsupported("logits that are no predictor of Gaussian latents")
     if probs.is_constant:
         value = probs.value()
         return Expression.constant(value / value.sum(-1, keepdim=True)).log()
@@ -41,7 +45,7 @@ def log_probabilities(
     if table is not None:
         return Expression([_normalised(table)], probs.shape).log()
     if isinstance(probs, Product):
-        certified = adds_to_one(probs.log(), simplex_sites)
+        certified = probs.origin == "softmax" or adds_to_one(probs.log(), simplex_sites)
     else:
         certified = sums_to_one(probs, simplex_sites)
     if not certified:

@@ -110,7 +110,29 @@ def einsum(equation: str, *operands: Any) -> Node:
     return result.sum_right(len(every) - len(output))
 
 
+def log_softmax(input: Node, dim: int | None = None, **_: object) -> Node:
+    value = expression(input)
+    if dim is None or dim % value.dim != value.dim - 1:
+        raise Unsupported("log_softmax over another dim than the last")
+    return value - value.log_sum_exp().unsqueeze(-1)
+
+
+def softmax(input: Node, dim: int | None = None, **_: object) -> Node:
+    return product(expression(log_softmax(input, dim)), "softmax")
+
+
+def logsumexp(input: Node, dim: int, keepdim: bool = False) -> Node:
+    value = expression(input)
+    if dim % value.dim != value.dim - 1:
+        raise Unsupported("logsumexp over another dim than the last")
+    total = value.log_sum_exp()
+    return total.unsqueeze(-1) if keepdim else total
+
+
 RULES: dict[str, Callable[..., Any]] = {
+    "log_softmax": log_softmax,
+    "logsumexp": logsumexp,
+    "softmax": softmax,
     "sum": sum_,
     "mean": mean,
     "cumsum": cumsum,
