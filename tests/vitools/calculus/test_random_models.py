@@ -91,7 +91,7 @@ SETTINGS = {
 
 def check(pieces, data):
     model = build(pieces, data)
-    conjugate, bounds = fitted(model, sweeps=8)
+    conjugate, bounds = fitted(model, sweeps=8, joint=())
     assert_never_falls(bounds)
     assert_updates_are_optimal(conjugate)
     assert_bound_matches_monte_carlo(conjugate, model, (), draws=300)
