@@ -28,6 +28,7 @@ from vitools.calculus.algebra.atoms import (
     LOG_ZERO,
     Atom,
     Constant,
+    Function,
     Gather,
     Predictor,
     Unsupported,
