@@ -247,9 +247,13 @@ class ConjugateModel:
                 block.changed()
 
 
+def is_number(site: TracedSite) -> bool:
+    """Whether a site's elements are continuous scalars: any prior of theirs has a factor."""
+    return not site.base_event_dim and not site.fn.support.is_discrete
+
+
 def check_family(site: TracedSite) -> None:
-    is_number = not site.base_event_dim and not site.fn.support.is_discrete
-    if site.family is None and not is_number:
+    if site.family is None and not is_number(site):
         raise NotConjugateError(
             f"latent site {site.name!r}: {site.distribution} has no conjugate family "
             f"({advice(site)})"

@@ -8,7 +8,7 @@ import torch
 
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.start.initialise import initialise
-from vitools.engines.cavi.outcome import distributions
+from vitools.engines.cavi.outcome import distributions, factors
 
 
 def fitted(model, args=(), sweeps=5, seed=0, **options):
@@ -33,15 +33,26 @@ def log_joint(model, args, values):
     return trace.log_prob_sum().double()
 
 
+def split(flat, shapes):
+    """The values of several sites, flattened one after another."""
+    parts = flat.split([math.prod(shape) for shape in shapes.values()], -1)
+    return {n: part.reshape(shape) for part, (n, shape) in zip(parts, shapes.items(), strict=True)}
+
+
 def assert_bound_matches_monte_carlo(conjugate, model, args, draws=1000, seed=1):
     """ELBO = E_q[log p - log q], estimated by drawing from q and asking Pyro for log p."""
-    factors = distributions(conjugate)
+    shares = {n: q for n, q in factors(conjugate).items() if isinstance(n, tuple)}
+    alone = {n: q for n, q in distributions(conjugate).items() if not any(n in s for s in shares)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         estimates = []
         for _ in range(draws):
-            values = {name: q.sample() for name, q in factors.items()}
-            log_q = sum(q.log_prob(values[name]).sum() for name, q in factors.items())
+            values = {name: q.sample() for name, q in alone.items()}
+            log_q = sum(q.log_prob(values[name]).sum() for name, q in alone.items())
+            for names, q in shares.items():
+                flat = q.sample()
+                log_q = log_q + q.log_prob(flat)
+                values |= split(flat, {name: conjugate.latents[name].shape for name in names})
             estimates.append(log_joint(model, args, values) - log_q)
     estimates = torch.stack(estimates)
     error = float(estimates.std() / math.sqrt(draws))

@@ -89,22 +89,23 @@ SETTINGS = {
 }
 
 
-def check(pieces, data):
+def check(pieces, data, joint):
+    """Coupled Gaussian sites share a factor (``None``), or all are kept apart."""
     model = build(pieces, data)
-    conjugate, bounds = fitted(model, sweeps=8)
+    conjugate, bounds = fitted(model, sweeps=8, joint=joint)
     assert_never_falls(bounds)
     assert_updates_are_optimal(conjugate)
     assert_bound_matches_monte_carlo(conjugate, model, (), draws=300)
 
 
 @settings(max_examples=5, **SETTINGS)
-@given(pieces=PIECES, data=st.integers(0, 1000))
-def test_random_model(pieces, data):
-    check(pieces, data)
+@given(pieces=PIECES, data=st.integers(0, 1000), joint=st.sampled_from([None, ()]))
+def test_random_model(pieces, data, joint):
+    check(pieces, data, joint)
 
 
 @pytest.mark.slow
 @settings(max_examples=60, **SETTINGS)
-@given(pieces=PIECES, data=st.integers(0, 1000))
-def test_many_random_models(pieces, data):
-    check(pieces, data)
+@given(pieces=PIECES, data=st.integers(0, 1000), joint=st.sampled_from([None, ()]))
+def test_many_random_models(pieces, data, joint):
+    check(pieces, data, joint)

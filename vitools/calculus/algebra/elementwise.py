@@ -62,8 +62,13 @@ def changed(terms: Sequence[Term], change: Change, what: str) -> list[Term]:
     if whole is not None:
         return [whole]
     if any(is_selector(f) for term in terms for f in term.factors):
-        return by_cases(terms, lambda term: [_case(term, change, what)], what)
-    raise Unsupported(f"{what} of a sum of latents")
+        try:
+            return by_cases(terms, lambda term: [_case(term, change, what)], what)
+        except Unsupported as error:
+            raise Unsupported(
+                f"{what} of a sum with a part that a discrete latent selects"
+            ) from error
+    raise Unsupported(f"{what} of what is not linear in the latents")
 
 
 def _whole(terms: Sequence[Term], change: Change) -> Term | None:

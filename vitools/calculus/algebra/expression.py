@@ -28,6 +28,7 @@ from vitools.calculus.algebra.atoms import (
     LOG_ZERO,
     Atom,
     Constant,
+    Function,
     Gather,
     Predictor,
     Unsupported,
@@ -88,7 +89,9 @@ class Expression:
         return Expression([Term(1.0, (Constant(tensor, labels, selects),), tuple(out))], shape)
 
     @staticmethod
-    def latent(site: str, shape: Sequence[int], function: float | str = 1.0) -> Expression:
+    def latent(
+        site: str, shape: Sequence[int], function: float | str | Function = 1.0
+    ) -> Expression:
         """A latent site. An axis of size one is read at its only position, so it can broadcast."""
         only = torch.zeros((), dtype=torch.long)
         out: Out = tuple(fresh() if size > 1 else None for size in shape)

@@ -66,13 +66,12 @@ def composed(name: str, inner: float | str | Function) -> float | str | Function
         return 1.0
     if name == "log" and f.name == ("exp", 1.0):
         return 1.0
-    brackets = (
-        f"({f.words})" if "{}" in words and words.endswith(" {}") and f.words != "{}" else f.words
-    )
+    if words.endswith(" {}") and " " in f.words:  # cos(2 x)
+        words = words.removesuffix(" {}") + "({})"
     return Function(
         (name, f.name),
         lambda x, *data: compute(f.evaluate(x, *data)),
-        words.replace("{}", brackets),
+        words.replace("{}", f.words),
         f.data,
     )
 
@@ -81,20 +80,23 @@ def to_power(function: float | str | Function, exponent: float) -> float | Funct
     """function(x) ** exponent."""
     if isinstance(function, float | int):
         if exponent != int(exponent) and function % 2 == 0:  # (x²)^½ is |x|
-            inner = as_function(function)
-            return Function(
-                ("power", exponent, inner.name),
-                lambda x: (x.abs() ** function) ** exponent,
-                f"({inner.words})^{exponent:g}",
-            )
+            return _power_of_size(function * exponent)
         return function * exponent
     f = as_function(function)
+    if isinstance(f.name, tuple) and f.name[0] == "abs" and isinstance(f.name[1], float):
+        return _power_of_size(f.name[1] * exponent)
     return Function(
         ("power", exponent, f.name),
         lambda x, *data: f.evaluate(x, *data) ** exponent,
         f"({f.words})^{exponent:g}",
         f.data,
     )
+
+
+def _power_of_size(power: float) -> Function:
+    """|x|^p; |x| is that of ELEMENTWISE."""
+    words = "|{}|" if power == 1 else f"|{{}}|^{power:g}"
+    return Function(("abs", power), lambda x: x.abs() ** power, words)
 
 
 def multiplied(functions: Sequence[float | str | Function]) -> Function:
@@ -104,9 +106,19 @@ def multiplied(functions: Sequence[float | str | Function]) -> Function:
     return Function(
         name,
         lambda x, *data: _product(parts, x, data),
-        " · ".join(f"({f.words})" if " " in f.words else f.words for f in parts),
+        _product_in_words([f.words for f in parts]),
         tuple(constant for f in parts for constant in f.data),
     )
+
+
+def _product_in_words(words: Sequence[str]) -> str:
+    """Factors side by side; what stands twice is squared."""
+    shown = []
+    for factor in dict.fromkeys(words):
+        count = words.count(factor)
+        bracketed = f"({factor})" if " " in factor and len(words) > 1 else factor
+        shown.append(bracketed if count == 1 else f"{bracketed}^{count}")
+    return " · ".join(shown)
 
 
 def _product(parts: Sequence[Function], x: Tensor, data: Sequence[Tensor]) -> Tensor:

@@ -31,7 +31,7 @@ def coupled_groups(
         size: how many numbers a joint factor of some sites has in each of its members.
     """
     friends, foes = _pairs(sites, terms)
-    group = {name: (name,) for name in sites}
+    group: dict[str, tuple[str, ...]] = {name: (name,) for name in sites}
     for a, b in friends:
         if group[a] == group[b]:
             continue
@@ -39,7 +39,7 @@ def coupled_groups(
         if any(pair in foes for pair in itertools.combinations(members, 2)):
             continue
         if size(members) <= LARGEST_DENSE:
-            group.update(dict.fromkeys(members, members))
+            group |= dict.fromkeys(members, members)
     return [g for g in dict.fromkeys(group.values()) if len(g) > 1]
 
 

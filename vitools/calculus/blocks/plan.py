@@ -13,7 +13,7 @@ from vitools.calculus.blocks.grouping import coupled_groups, joint_size
 from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
-from vitools.errors import NotSupportedError, OptionError
+from vitools.errors import NotConjugateError, NotSupportedError, OptionError
 from vitools.families import FAMILIES
 
 GAUSSIAN = ("Normal", "MultivariateNormal")
@@ -54,6 +54,8 @@ def make_blocks(
         try:
             blocks.append(_block(members, trace, terms, along, factorised))
         except Unsupported as error:
+            if len(group) == 1:
+                raise NotConjugateError(f"site {name!r}: {error}") from error
             raise NotSupportedError(f"joint block {group}: {error}") from error
     return blocks
 

@@ -31,6 +31,7 @@ from vitools.calculus.curved.functions import FUNCTIONS
 from vitools.calculus.curved.softmax import softmax_bound
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.errors import NotConjugateError
+from vitools.problem.sites import listed
 
 SLOPE, CURVATURE = "slope", "curvature"
 SURROGATES = (SLOPE, CURVATURE)
@@ -222,12 +223,16 @@ def make_predictors(
             below += {block_of[name] for name in atom.site.expression.sites()}  # type: ignore[attr-defined]
         beside = [block_of[a.site] for a in term.atoms if a.site in block_of]
         if functions and len({*below, *beside}) < len(below) + len(set(beside)):
-            raise _refused(term.origin, "a curved function of latents times another of the same")
+            both = listed(sorted({repr(name) for block in below for name in block.names}))
+            raise _refused(
+                term.origin, f"a curved function of {both} times another function of the same"
+            )
     for name, origin in found.items():
         for site in sorted(name.expression.sites()):
             if block_of[site].family.name not in ("Normal", "MultivariateNormal"):
+                of = listed([repr(each) for each in sorted(name.expression.sites())])
                 raise _refused(
-                    origin, f"a curved function of {name.shown}, in which {site!r} is not Gaussian"
+                    origin, f"a curved function of {of} together, and {site!r} is not Gaussian"
                 )
     return [SoftmaxNode(n) if n.is_vector else PredictorNode(n) for n in found]
 

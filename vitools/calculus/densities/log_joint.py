@@ -157,11 +157,15 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
         whole = whole_density(site, arguments)
         if whole is not None:
             return whole
-        if site.distribution not in RULES:
-            raise NotConjugateError(f"site {site.name!r}: {error} ({advice(site)})") from error
         involved = sorted(
             {s for a in arguments.values() if isinstance(a, Expression) for s in a.sites()}
         )
+        if site.distribution not in RULES:
+            together = [repr(name) for name in ([site.name] * site.is_latent + involved)]
+            among = f" in which {', '.join(together)} separate" if len(together) > 1 else ""
+            raise NotConjugateError(
+                f"site {site.name!r}: {error}{among} ({advice(site)})"
+            ) from error
         listed = ", ".join(repr(parent) for parent in involved) or "its parameters"
         raise NotConjugateError(
             f"site {site.name!r}: {site.distribution} is not conjugate to {listed}: "

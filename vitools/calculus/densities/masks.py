@@ -20,11 +20,13 @@ from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 
 
 def with_priors_that_matter(trace: ModelTrace, terms: Sequence[ClosedTerm]) -> ModelTrace:
-    """The trace without the masks of latents whose masked elements are read by a term."""
+    """The trace without the masks of latents that mask nothing, or what is read by a term."""
     unmasked = {
         name: replace(site, mask=None)
         for name, site in trace.sites.items()
-        if site.is_latent and site.mask is not None and _is_read(site, site.mask, terms)
+        if site.is_latent
+        and site.mask is not None
+        and (bool(site.mask.all()) or _is_read(site, site.mask, terms))
     }
     return replace(trace, sites={**trace.sites, **unmasked}) if unmasked else trace
 

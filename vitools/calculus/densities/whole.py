@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vitools.calculus.algebra.atoms import Atom, Function, fresh
+from vitools.calculus.algebra.atoms import Atom, Function, Unsupported, fresh
 from vitools.calculus.algebra.elementwise import one_place
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term, drop_unused_out
@@ -50,7 +50,11 @@ def whole_density(site: TracedSite, arguments: Mapping[str, Any]) -> Expression 
             (known,) = _on_labels(Expression.constant(part.value()).terms, common)
             inside[name] = known
             continue
-        here = one_place(_on_labels(part.folded().terms, common), common)
+        try:
+            terms = part.folded().terms
+        except Unsupported:  # no sum of terms: more than one latent is in it
+            return None
+        here = one_place(_on_labels(terms, common), common)
         if here is None or (place is not None and not place.same_place(here.atom)):
             return None
         place, inside[name] = here.atom, here.function

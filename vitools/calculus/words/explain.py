@@ -12,6 +12,7 @@ from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.chain import is_chain
 from vitools.calculus.blocks.dependence import kept_apart
+from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.plan import make_blocks
 from vitools.calculus.blocks.single import discrete_batch
 from vitools.calculus.densities.log_joint import (
@@ -21,13 +22,15 @@ from vitools.calculus.densities.log_joint import (
     expected_log_joint,
     log_density,
 )
-from vitools.calculus.model import ConjugateModel
+from vitools.calculus.densities.surrogates import predictors
+from vitools.calculus.model import ConjugateModel, is_number
 from vitools.calculus.tracing.alternatives import alternative
 from vitools.calculus.tracing.augmentation import with_mixtures
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
 from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
 from vitools.calculus.words.naming import DataNames
+from vitools.calculus.words.predictors import PredictorNames
 from vitools.calculus.words.tables import Row, folded, span, table
 from vitools.calculus.words.wording import family, update
 from vitools.errors import NotConjugateError
@@ -79,7 +82,7 @@ def explain(problem: Problem) -> str:
         f"({plate})"
         for plate, distinct in conjugate.rows.items()
     ]
-    summary = f"{count} of {count} latents have closed-form updates{''.join(enter)}."
+    summary = f"{count} of {count} latents have {_updates_are(conjugate.blocks, stated.terms)}{''.join(enter)}."
     apart = [
         f"{in_words(group)}; {_kept_by([trace.sites[name] for name in group], stated.terms)}."
         for group in kept_apart(conjugate.blocks, stated.terms)
@@ -87,9 +90,24 @@ def explain(problem: Problem) -> str:
     switches = conjugate.prior_switches
     if switches:
         apart.append(f"{switches_in_words(switches)}; {switches_remedy(switches)}.")
+    if any(site.distribution == "ImproperUniform" for site in trace.sites.values()):
+        flat = [repr(s.name) for s in trace.sites.values() if s.distribution == "ImproperUniform"]
+        apart.append(
+            f"flat prior on {listed(flat)}: the bound is known up to a constant and is no evidence."
+        )
     if free:
         apart.append(f"parameters held at the values they have: {listed(free)}; svi() trains them.")
-    return "\n".join([table(folded(rows)), *names.legend(), *apart, summary])
+    curved = PredictorNames(stated.terms).notes()
+    return "\n".join([table(folded(rows)), *names.legend(), *curved, *apart, summary])
+
+
+def _updates_are(blocks: Sequence[Block], terms: Sequence[ClosedTerm]) -> str:
+    """Closed-form, or by integrals."""
+    integrals = [repr(b.title) for b in blocks if isinstance(b, FreeFormBlock)]
+    if integrals:
+        return f"coordinate updates, {listed(integrals)} by one-dimensional integrals"
+    is_curved = bool(predictors(atom for term in terms for atom in term.atoms))
+    return "coordinate updates" if is_curved else "closed-form updates"
 
 
 def _kept_by(sites: list[TracedSite], terms: Sequence[ClosedTerm]) -> str:
@@ -113,7 +131,7 @@ def _updates(
             ", ".join(block.names),
             family(block),
             _listed(_parents(trace, block)),
-            update(block, stated, names),
+            update(block, stated, names, blocks),
         )
         for block in blocks
     ]
@@ -131,7 +149,8 @@ def _refusal(problem: Problem, error: NotConjugateError) -> str:
     names = DataNames(trace, problem.arguments)
     with_update = replace(trace, sites={n: s for n, s in sites.items() if n not in faults})
     blocks = make_blocks(with_update, stated.terms, None, None)
-    written = {row[0]: row for row in _updates(trace, blocks, stated, names)}
+    updates = zip(blocks, _updates(trace, blocks, stated, names), strict=True)
+    written = {name: row for block, row in updates for name in block.names}
     instead = alternative(trace)
     rows = [
         written[site.name]
@@ -144,8 +163,8 @@ def _refusal(problem: Problem, error: NotConjugateError) -> str:
         )
         for site in sites.values()
     ]
-    summary = f"{len(written)} of {len(sites)} latents have closed-form updates."
-    return "\n".join([table(folded(rows)), *names.legend(), summary])
+    summary = f"{len(written)} of {len(sites)} latents have {_updates_are(blocks, ())}."
+    return "\n".join([table(folded(list(dict.fromkeys(rows)))), *names.legend(), summary])
 
 
 def _faults(trace: ModelTrace, error: NotConjugateError) -> tuple[dict[str, str], set[str]]:
@@ -161,18 +180,19 @@ def _faults(trace: ModelTrace, error: NotConjugateError) -> tuple[dict[str, str]
             for name in {*_sites_in(site), *([site.name] if site.is_latent else [])}:
                 faults.setdefault(name, str(raised))
         else:
-            if site.is_latent and site.family is None:
+            if site.is_latent and site.family is None and not is_number(site):
                 faults[site.name] = f"{site.distribution} has no conjugate family"
     if not faults:
         words = str(error.__cause__ or error)
-        faults = {n: words for n, s in trace.sites.items() if s.is_latent and repr(n) in words}
+        latents = [n for n, s in trace.sites.items() if s.is_latent]
+        faults = {n: words for n in latents if repr(n) in words} or dict.fromkeys(latents, words)
     return faults, unstated
 
 
 def _reason(site: TracedSite, trace: ModelTrace, fault: str, instead: str) -> str:
     """Why there is no update, and on a line of its own what to use instead."""
     why = fault.removeprefix(f"site {site.name!r}: ")
-    if site.family is None:
+    if site.family is None and not is_number(site):
         children = [
             f"{child.distribution} {child.name!r}"
             for child in trace.sites.values()

@@ -6,16 +6,18 @@ term of E_q log p adds one message to one of them:  ``Σ_rows q(z) · E[tau[z]] 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vitools.calculus.algebra.atoms import Atom, Constant, Function
-from vitools.calculus.blocks.block import Block, describe
+from vitools.calculus.algebra.atoms import Atom, Constant, Predictor
+from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint, Selection
 from vitools.calculus.reduction.folding import connected, fold_term, operand_labels
+from vitools.calculus.words.functions import in_words
 from vitools.calculus.words.naming import (
     DataNames,
     Named,
@@ -24,10 +26,10 @@ from vitools.calculus.words.naming import (
     products,
     times_identity,
 )
+from vitools.calculus.words.predictors import PredictorNames
 from vitools.calculus.words.tables import shortened
 
 ROUNDING = 1e-12  # a coefficient that small beside the others is what centring the data left
-SUPERSCRIPTS = str.maketrans("-0123456789.", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹·")
 
 Message = tuple[float, str]  # a number times words; "" for the number alone
 
@@ -41,25 +43,38 @@ def family(block: Block) -> str:
     return block.family.name
 
 
-def update(block: Block, joint: ExpectedLogJoint, names: DataNames) -> str:
-    """The optimal factor of a block, its parameters written as sums of messages."""
+def update(
+    block: Block, joint: ExpectedLogJoint, names: DataNames, blocks: Sequence[Block] = ()
+) -> str:
+    """The optimal factor of a block, its parameters written as sums of messages.
+
+    Args:
+        blocks: all factors: the expectation of a product of sites that share one is not the product
+            of their expectations.
+    """
+    shared = {name: other.names for other in blocks for name in other.names}
     sums: dict[Any, dict[str, float]] = {}
+    several = len(block.names) > 1 and isinstance(block, GaussianBlock)
     for term in joint.terms:
         mine = [atom for atom in term.atoms if atom.site in block.names]
         if mine:
-            writer = _Writer(term, mine, joint, names)
+            writer = _Writer(term, mine, joint, names, shared)
             number, words = writer.message()
             key: Any = "outer" if len(mine) > 1 else mine[0].function
             if isinstance(block, FreeFormBlock):
-                key = describe(mine[0])
+                key = in_words(mine[0].function, mine[0].site)
             if isinstance(block, GaussianBlock) and key == 2.0:
-                words = _on_the_diagonal(words, writer.varies_along(_joint_labels(block, mine)))
+                labels = _joint_labels(block, mine)
+                if labels or not several:
+                    words = _on_the_diagonal(words, writer.varies_along(labels))
+            if several:
+                key = (key, *dict.fromkeys(sorted((a.site for a in mine), key=block.names.index)))
             messages = sums.setdefault(key, {})
             messages[words] = messages.get(words, 0.0) + number
 
-    def total(*keys: Any, scale: float = 1.0, plus: float = 0.0) -> str:
+    def total(*keys: Any, scale: float = 1.0, plus: float = 0.0, beside: float = 0.0) -> str:
         messages = [(v * scale, words) for key in keys for words, v in sums.get(key, {}).items()]
-        return _added(messages, plus)
+        return _added(messages, plus, beside)
 
     name = family(block)
     if name == "free form":
@@ -79,8 +94,28 @@ def update(block: Block, joint: ExpectedLogJoint, names: DataNames) -> str:
         return f"Wishart(ν = D + {degrees}, V⁻¹ = {total(1.0, scale=-2)})"
     if name == "Categorical":
         return f"softmax({total('indicator')})"
+    if several:
+        return _of_several(block.names, sums, total)
     precision = total(2.0, "outer", scale=-2)
     return f"Normal with precision P = {precision} and mean P⁻¹({total(1.0)})"
+
+
+def _of_several(names: Sequence[str], sums: Mapping[Any, Any], total: Callable[..., str]) -> str:
+    """The blocks of the precision matrix and of the linear coefficients, site by site."""
+    parts = []
+    for name in names:
+        parts.append(f"P[{name}] = {total((2.0, name), ('outer', name), scale=-2)}")
+    for pair in itertools.combinations(names, 2):
+        if ("outer", *pair) in sums:
+            parts.append(f"P[{', '.join(pair)}] = {total(('outer', *pair), scale=-1)}")
+    size = max(
+        (abs(v) for key, m in sums.items() if key[0] == 1.0 for v in m.values()), default=0.0
+    )
+    linear = [
+        f"h[{name}] = {total((1.0, name), beside=size)}" for name in names if (1.0, name) in sums
+    ]
+    mean = f"mean P⁻¹h, {', '.join(linear)}" if linear else "mean 0"
+    return f"Normal with precision P, {', '.join(parts)}, and {mean}"
 
 
 def _times_functions(sums: dict[Any, dict[str, float]]) -> list[Message]:
@@ -88,7 +123,8 @@ def _times_functions(sums: dict[Any, dict[str, float]]) -> list[Message]:
     messages = []
     for function, parts in sums.items():
         for words, value in parts.items():
-            messages.append((value, f"{words} · {function}" if words else function))
+            bracketed = f"({function})" if " · " in function else function
+            messages.append((value, f"{words} · {bracketed}" if words else function))
     return messages
 
 
@@ -103,12 +139,13 @@ def _on_the_diagonal(words: str, varies: bool) -> str:
     return f"{words} I".lstrip()
 
 
-def _added(messages: Iterable[Message], plus: float) -> str:
-    """number + a·E[…] - b·E[…] …"""
+def _added(messages: Iterable[Message], plus: float, beside: float = 0.0) -> str:
+    """number + a·E[…] - b·E[…] …; what is only rounding beside the largest is left out."""
     messages = list(messages)
     number = plus + sum(value for value, text in messages if not text)
     parts = [(value, text) for value, text in messages if text]
     largest = max((abs(value) for value, _ in parts), default=0.0)
+    largest = max(largest, beside)
     parts = [part for part in parts if abs(part[0]) > ROUNDING * largest]
     words: list[str] = []
     for value, text in parts:
@@ -123,11 +160,17 @@ class _Writer:
     """One term of E_q log p, read as a message to the block that owns the atoms ``mine``."""
 
     def __init__(
-        self, term: ClosedTerm, mine: list[Atom], joint: ExpectedLogJoint, names: DataNames
+        self,
+        term: ClosedTerm,
+        mine: list[Atom],
+        joint: ExpectedLogJoint,
+        names: DataNames,
+        shared: Mapping[str, tuple[str, ...]],
     ) -> None:
-        self.term, self.names = term, names
+        self.term, self.names, self.shared = term, names, shared
+        self.predictors = PredictorNames(joint.terms)
         self.others = [atom for atom in term.atoms if not any(atom is own for own in mine)]
-        self.is_pair = len(mine) > 1
+        self.is_pair = len(mine) > 1 and mine[0].site == mine[1].site
         self.own = {label for atom in mine for label in atom.labels}
         self.plates = {number: name for name, number in joint.plate_labels.items()}
         self.number, self.words = term.coefficient, list[Named]()
@@ -136,6 +179,10 @@ class _Writer:
         self.read: dict[int, str] = {
             atom.labels[-1]: atom.site for atom in term.atoms if atom.function == "indicator"
         }
+        for atom in self.others:
+            surrogate = self.predictors.surrogate(atom)
+            if surrogate is not None:
+                self.number *= surrogate[0]
         for group in connected(term):
             self._take(group, joint.sizes)
 
@@ -207,12 +254,16 @@ class _Writer:
         return True
 
     def _expectations(self) -> list[str]:
-        """One expectation a statistic; two plain atoms of a site are its outer product."""
+        """One expectation a statistic; two plain atoms of a factor are a product's."""
         words = []
         for atom in sorted(self.others, key=lambda atom: atom.function != "indicator"):
             pair = [a for a in self.others if a.function == 1 == atom.function]
-            names = [self._name(a) for a in pair if a.site == atom.site]
-            if len(names) == 2:
+            factor = self.shared.get(atom.site, (atom.site,))
+            together = [a for a in pair if a.site in factor]
+            names = [self._name(a) for a in together]
+            if len({a.site for a in together}) == 2:
+                words.append(f"E[{names[0]} · {names[1]}]")
+            elif len(names) == 2:
                 second = f"{names[1]}ᵀ" if names[0] == names[1] else names[1]
                 words.append(f"E[{names[0]} {second}]")
             else:
@@ -224,12 +275,18 @@ class _Writer:
         places = [self.read.get(label, "·") for label in atom.labels]
         while places and places[-1] == "·":
             places.pop()
-        return atom.site + (f"[{', '.join(places)}]" if places else "")
+        site = atom.site
+        if isinstance(site, Predictor):
+            site = f"η{self.predictors.ending(site)}"
+        return site + (f"[{', '.join(places)}]" if places else "")
 
     def _expectation(self, atom: Atom) -> str:
         if atom.function == "indicator":
             case = self.read[atom.labels[-1]]
             return f"q({atom.site})" if case == atom.site else f"q({atom.site} = {case})"
+        surrogate = self.predictors.surrogate(atom)
+        if surrogate is not None:
+            return surrogate[1]
         name = self._name(atom)
         if atom.function == "log":
             return f"E[log {name}]"
@@ -237,10 +294,7 @@ class _Writer:
             return f"E[log(1 - {name})]"
         if atom.function == "log_determinant":
             return f"E[log|{name}|]"
-        if isinstance(atom.function, Function):
-            return f"E[{atom.function.said_of(name)}]"
-        power = "" if atom.function == 1 else f"{atom.function:g}".translate(SUPERSCRIPTS)
-        return f"E[{name}{power}]"
+        return f"E[{in_words(atom.function, name)}]"
 
 
 def _one_number(folded: ClosedTerm) -> float | None:

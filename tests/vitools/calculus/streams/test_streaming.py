@@ -162,12 +162,13 @@ def two_plates_of_cases():
         sample("y", dist.Normal(m[z.unsqueeze(-1), c], 1.0), obs=YY)
 
 
-def both(name, monkeypatch, **options):
+def both(name, monkeypatch):
+    """By chunks and dense, sites apart: x and its mean would share a factor in so few rows."""
     function, _ = MODELS[name]
     monkeypatch.setattr(streaming, "STREAMED_ROWS", 2)
-    short = ConjugateModel(function, **options)
+    short = ConjugateModel(function, joint=())
     monkeypatch.setattr(streaming, "can_stream", lambda *_: False)
-    return short, ConjugateModel(function, **options)
+    return short, ConjugateModel(function, joint=())
 
 
 def bounds(model, start, locals_first, sweeps=4):
@@ -233,7 +234,7 @@ def test_a_batch_of_states(monkeypatch):
     """Updates look at no values: under vmap each state of a batch is swept as it would be alone."""
     monkeypatch.setattr(streaming, "STREAMED_ROWS", 2)
     for name in ("missing", "student", "tables_of_data", "own_data_of_each_element"):
-        model = ConjugateModel(MODELS[name][0])
+        model = ConjugateModel(MODELS[name][0], joint=())
         states = []
         for seed in range(2):
             initialise(model, seed)

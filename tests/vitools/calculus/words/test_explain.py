@@ -98,9 +98,30 @@ def test_regression_is_written_with_its_matrices():
 
 def test_shipped_regression_names_arguments_and_a_precision_for_each_weight():
     example = SHIPPED["regression-ard"].build(0)
-    text = rows_of(explain(Problem(example.model, *example.args, **example.kwargs)))["weights"][2]
-    assert "P = diag(E[relevance]) + E[precision] · featuresᵀ features" in text
-    assert "E[precision] · featuresᵀ target" in text
+    text = rows_of(explain(Problem(example.model, *example.args, **example.kwargs)))
+    family, parents, update = text["weights, intercept"]
+    assert (family, parents) == ("MultivariateNormal", "relevance")
+    assert "P[weights] = diag(E[relevance]) + E[precision] · featuresᵀ features" in update
+    assert "P[weights, intercept] = E[precision] · (Σ_rows features)" in update
+    assert "h[weights] = E[precision] · featuresᵀ target" in update
+
+
+def test_sites_that_share_a_factor_share_a_row():
+    """exp(-½ xᵀP x + hᵀx) with P and h said site by site."""
+
+    def model(x, y):
+        w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        b = pyro.sample("b", dist.Normal(0.0, 2.0))
+        with pyro.plate("n", len(y)):
+            pyro.sample("y", dist.Normal(x @ w + b, 1.0), obs=y)
+
+    x, y = torch.tensor([[1.0, 2.0], [0.0, 1.0], [2.0, 2.0]]), torch.tensor([1.0, 2.0, 4.0])
+    assert rows_of(explain(Problem(model, x, y)))["w, b"] == (
+        "MultivariateNormal",
+        "-",
+        "Normal with precision P, P[w] = I + xᵀx, P[b] = 3.25, P[w, b] = Σ_n x, "
+        "and mean P⁻¹h, h[w] = xᵀy, h[b] = 7",
+    )
 
 
 def test_a_mixture_of_normals():
@@ -179,7 +200,7 @@ def test_constants_without_a_name_are_numbered_and_described():
             pyro.sample("x", dist.Normal(s * x.cos(), 1.0), obs=x)
 
     text = explain(Problem(model, torch.tensor([1.0, 2.0, 3.0])))
-    assert "P = 1 + data₁²" in text
+    assert "P[m] = 4, P[s] = I + diag(data₁²), P[m, s] = -1, and mean P⁻¹h, h[s] = x" in text
     assert "data₁: constants 3 in the density of 'x'" in text.splitlines()
 
 
@@ -219,7 +240,7 @@ def test_constants_beside_a_parent_are_data_also_in_the_density_of_a_latent():
             pyro.sample("x", dist.Normal(s, 1.0), obs=x)
 
     text = explain(Problem(model, torch.arange(3.0), torch.tensor([0.3, 1.0, 2.0])))
-    assert rows_of(text)["slope"][2].endswith("mean P⁻¹(Σ_n E[s] · data₁)")
+    assert "P[s] = 2 I, P[slope, s] = -data₁, and" in rows_of(text)["slope, s"][2]
     assert "data₁: constants 3 in the density of 's'" in text.splitlines()
 
 

@@ -19,9 +19,11 @@ def test_functions_of_discrete_latents_are_written_as_the_model_does():
             pyro.sample("x", dist.Normal(mu[place] + a * (2 * b - 1), 1.0), obs=x)
 
     lines = explain(Problem(model, torch.arange(4.0))).splitlines()
-    z, a = (next(line for line in lines if line.startswith(name)) for name in ("z ", "a "))
+    z, a = (next(line for line in lines if line.startswith(name)) for name in ("z ", "mu, a "))
     assert "E[mu[where(z == 0, 3, 2 - z % 2)]]" in z
-    assert "Normal with precision P = 1 + Σ_n q(b) · (b * 2 - 1)² and mean P⁻¹(Σ_n q(b) · x" in a
+    assert "- q(b) · E[mu[where(z == 0, 3, 2 - z % 2)] · a] · (b * 2 - 1)" in z
+    assert "P[a] = 1 + Σ_n q(b) · (b * 2 - 1)², P[mu, a] = Σ_n q(z) · q(b) · " in a
+    assert "h[a] = Σ_n q(b) · x · (b * 2 - 1)" in a
 
 
 def chain(x):

@@ -71,7 +71,7 @@ def test_infer_net_moments_and_evidence():
         x = pyro.sample("x", dist.Normal(m, prec.rsqrt()))
         pyro.sample("y", dist.Normal(x, 1.0), obs=double(0.5))
 
-    fit = cavi(Problem(model), tol=1e-14)
+    fit = cavi(Problem(model), joint=(), tol=1e-14)
     tau, m, x = (fit.marginal(name) for name in ("prec", "m", "x"))
     log_tau = torch.digamma(tau.concentration) - tau.rate.log()
     found = [tau.mean, log_tau, m.mean, m.mean**2 + m.variance, x.mean, x.mean**2 + x.variance]

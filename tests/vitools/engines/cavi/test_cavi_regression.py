@@ -12,7 +12,7 @@ from vitools.problem import Problem
 
 OPTIONS = {
     "joint": {"joint": [("weights", "intercept")]},
-    "factorised": {},
+    "factorised": {"joint": ()},
     "elementwise": {"factorised": ["weights"]},
 }
 UPDATES = 10

@@ -16,7 +16,8 @@ def constant(expression: Expression, what: str) -> Tensor:
     """The value of a parameter that must not depend on latents."""
     if not expression.is_constant:
         sites = ", ".join(sorted(expression.sites()))
-        raise Unsupported(f"a {what} that depends on a latent ({sites})")
+        article = "an" if what[0] in "aeiou" else "a"
+        raise Unsupported(f"{article} {what} that depends on a latent ({sites})")
     return expression.value()
 
 

@@ -1,0 +1,67 @@
+"""Predictors in words: η, its working weights W, and what is said of them below the table.
+
+A curved log density ℓ(η) speaks to the latents of η through λ₂ = ½ E ℓ″ and λ₁ = E ℓ′ - E η · E ℓ″
+(:mod:`vitools.calculus.blocks.predictor`). Statisticians know both from iteratively reweighted least
+squares: with W = -E ℓ″(η) and the working response z = E η + E ℓ′(η) / W,
+
+    λ₂ = -W / 2,        λ₁ = W z.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from vitools.calculus.algebra.atoms import Atom, Predictor
+from vitools.calculus.algebra.functions import as_function
+from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.surrogates import predictors
+from vitools.calculus.words.functions import in_words
+from vitools.problem.sites import listed
+
+CLOSED = {("exp", 1.0), ("relu", 1.0), ("abs", 1.0)}
+"""Functions whose expectation under a normal has a closed form."""
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+class PredictorNames:
+    """η for the only predictor of a model; η₁, η₂, … for several."""
+
+    def __init__(self, terms: Sequence[ClosedTerm]) -> None:
+        self.terms = terms
+        self.found = list(predictors(atom for term in terms for atom in term.atoms))
+
+    def ending(self, name: Predictor) -> str:
+        if len(self.found) == 1:
+            return ""
+        return str(self.found.index(name) + 1).translate(SUBSCRIPTS)
+
+    def surrogate(self, atom: Atom) -> tuple[float, str] | None:
+        """A surrogate's statistic as a number times words; None for what is none."""
+        if not isinstance(atom.site, Predictor):
+            return None
+        end = self.ending(atom.site)
+        if atom.function == "slope":
+            return 1.0, f"W{end} z{end}"
+        return (-0.5, f"W{end}") if atom.function == "curvature" else None
+
+    def notes(self) -> list[str]:
+        """What each predictor is, and how its functions are expected."""
+        return [self._note(name) for name in self.found]
+
+    def _note(self, name: Predictor) -> str:
+        end = self.ending(name)
+        own = [(t.origin, a) for t in self.terms for a in t.atoms if a.site == name]
+        curved = [a.function for _, a in own if a.function not in ("slope", "curvature")]
+        functions = dict.fromkeys(in_words(f, f"η{end}") for f in curved)
+        origins = dict.fromkeys(repr(origin) for origin, _ in own if origin != name)
+        count = math.prod(name.expression.shape)
+        how = f"expected by {count} one-dimensional integral{'s' if count != 1 else ''} a sweep"
+        if all(as_function(function).name in CLOSED for function in curved):
+            how = "in closed form"
+        return (
+            f"η{end}: the predictor of {listed(origins)} from {listed(sorted(name.expression.sites()))}; "
+            f"E[{'], E['.join(functions)}] {how};\n"
+            f"    W{end} = -E[ℓ″(η{end})] and W{end} z{end} = E[ℓ′(η{end})] + W{end} E[η{end}], ℓ the log "
+            f"density in η{end}: surrogate = natural-gradient step."
+        )
