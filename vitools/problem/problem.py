@@ -32,15 +32,19 @@ COMPARED = 2**30
 """Bytes of a tensor up to which a large model is run on values to compare enumeration with it."""
 
 
-def check_problem(problem: object, engine: str) -> None:
-    """Refuse what is no problem, above all a model without its data."""
+def check_problem(problem: object, engine: str, *, fixed_data: bool = True) -> None:
+    """Refuse what is no problem, above all a model without its data.
+
+    Args:
+        fixed_data: whether observations that the model draws anew at each run are refused, too.
+    """
     if not isinstance(problem, Problem):
         got = getattr(problem, "__name__", None) or type(problem).__name__
         raise OptionError(
             f"{engine} expects a Problem, got {got}. Bind the model to its data first: "
             "Problem(model, data)."
         )
-    if engine != "svi()":
+    if fixed_data:
         problem.refuse_moving_data(engine)
 
 

@@ -130,7 +130,7 @@ def svi(
         )
     if step_backs and has_own_rate:
         raise OptionError("step_backs needs Adam, the default optimiser, which can undo a step.")
-    check_problem(problem, "svi()")
+    check_problem(problem, "svi()", fixed_data=False)
     problem.refuse_beyond_memory("svi()")
     began = time.perf_counter()
     options = Options(
