@@ -55,9 +55,9 @@ class Problem(BoundModel):
         model: any Pyro callable with at least one observed site (or ``pyro.factor``).
         *args, **kwargs: what the model is called with.
 
-    The model is read as Pyro reads it, on all its data (subsampled plates at full size), but
-    for the points that :class:`~vitools.problem.reading.refused_forms.ReadingRules` lists: masks silence observations
-    only, and batch dims outside plates count as plates.
+    The model is read as Pyro reads it, on all its data (subsampled plates at full size), but for the
+    points that :class:`~vitools.problem.reading.refused_forms.ReadingRules` lists: masks silence
+    observations only, and batch dims outside plates count as plates.
 
     A model that changes its arguments in place is refused, and so is one whose random numbers, drawn
     outside of sample statements, make its density another at each run. Torch modules in training
