@@ -1,6 +1,6 @@
 """The contract of a variational family: one site's q, its parameters and where they start.
 
-A family is one file: a subclass of :class:`Family` with four methods, and one line in the table
+A family is one file: a subclass of :class:`GuideFamily` with four methods, and one line in the table
 of ``mean_field/families.py``. Its parameters are unconstrained real tensors.
 """
 
