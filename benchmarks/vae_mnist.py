@@ -24,6 +24,7 @@ nothing and tells what a step of each cell costs, in ``vae_mnist_steps.json``.
 """
 
 import argparse
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -234,14 +235,14 @@ def profile(column: str, k: int, train: Tensor, test: Tensor, options: Any) -> R
     """What a step costs: the least of ten means over a few, in seconds of one processor."""
     with seeded(options.seed), isolated():
         training = Training(column, k, train, test, options)
-        run, seconds = training.run, []
+        run, seconds, done = training.run, [], itertools.count(0, BLOCK)
         try:
-            run.advance(0)
+            run.advance(next(done))
             blocks = 5 if k < 50 else 1
             for _ in range(10):
                 began = time.process_time()
                 for _ in range(blocks):
-                    run.advance(run.done)
+                    run.advance(next(done))
                 seconds.append((time.process_time() - began) / (blocks * BLOCK))
         finally:
             run.compiling.close()

@@ -13,6 +13,7 @@ time to the end of the first steps: recording and compiling.
 """
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -47,11 +48,12 @@ def by_vitools(images: Tensor, batch: int, *, analytic_kl: bool, how: bool) -> S
     options = Options(1, objective, limit, RATE, None, None, 0, how, 0)
     with isolated():
         run = SviRun(Problem(vae.model, images, batch), vae.guide, options, None)
+    done = itertools.count(0, BLOCK)
 
     def steps(count: int) -> None:
         with seeded(0):
             for _ in range(0, count, BLOCK):
-                run.advance(run.done)
+                run.advance(next(done))
 
     return steps
 

@@ -21,8 +21,8 @@ from vitools.problem import Problem
 class PriorCentredGuide(AutoGuide):
     """A guide over the continuous latents of ``model`` that starts near their prior's centre.
 
-    Discrete latents that can be enumerated are left to the ELBO. See :class:`AutoMeanField` for
-    the arguments.
+    Discrete latents that can be enumerated are left to the ELBO. See
+    :class:`vitools.guides.AutoMeanField` for the arguments.
 
     Attributes:
         learning_rate: the step of Adam that suits the guide's parameters; set another on a guide
@@ -83,7 +83,9 @@ class PriorCentredGuide(AutoGuide):
             self._start_at(drawn, matched)
 
     def initialise_near_mode(self, problem: Problem, seed: int = 0) -> None:
-        """Move to where a quick search finds high posterior mass (:mod:`.mode_search`).
+        """Move to where a quick search finds high posterior mass.
+
+        The search is that of :mod:`vitools.guides.starts.mode_search`.
 
         Worth its seconds where the prior's centre is far from the posterior. Like any start it
         settles near one mode.

@@ -1,7 +1,7 @@
 """The contract of a variational family: one site's q, its parameters and where they start.
 
-A family is one file: a subclass of :class:`Family` with four methods, and one line in the table
-of ``families.py``. Its parameters are unconstrained real tensors.
+A family is one file: a subclass of :class:`GuideFamily` with four methods, and one line in the table
+of ``mean_field/families.py``. Its parameters are unconstrained real tensors.
 """
 
 from abc import ABC, abstractmethod

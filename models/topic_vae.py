@@ -8,8 +8,8 @@
 The mixture with θ ~ Dirichlet(α) is latent Dirichlet allocation, its words summed over topics. The
 product adds the topics' logits where the mixture averages their probabilities, so a word may be
 likelier in a document than in any one of its topics: topics come out sharper. θ's prior and q are a
-row of ``models/vae/networks/latents.py``; the usual one, a logistic normal, has as prior Laplace's likeness of
-Dirichlet(α) in the softmax basis, whose log-ratios are those of K independent logits
+row of ``models/vae/networks/latents.py``; the usual one, a logistic normal, has as prior Laplace's
+likeness of Dirichlet(α) in the softmax basis, whose log-ratios are those of K independent logits
 
     x_k ~ Normal(0, 1/α),   θ = softmax(x)
 
@@ -19,9 +19,9 @@ multinomial coefficient, so that exp(-Σ_d log p(w_d) / Σ_d N_d) is the perplex
 Trained plainly the product tends to leave topics unused: the KL of a topic is cheap to save before it
 is worth anything. The paper keeps all alive by batch normalisation, of the encoder's outputs and of the
 decoder's logits, and by Adam with much momentum (β₁ = 0.99); ``normalise=True`` is that, ended by
-:meth:`TopicVAE.settle` (see ``models/vae/networks/normalisation.py``). A word's logits then have one spread for
-all words, so that b tells the frequent from the rare, and β what a topic changes. Dropout of θ's
-weights in training makes each topic say something by itself.
+:meth:`TopicVAE.settle` (see ``models/vae/networks/normalisation.py``). A word's logits then have one
+spread for all words, so that b tells the frequent from the rare, and β what a topic changes. Dropout
+of θ's weights in training makes each topic say something by itself.
 
 References: A. Srivastava, C. Sutton, "Autoencoding
 variational inference for topic models", ICLR 2017; P. Hennig, D. Stern, R. Herbrich, T. Graepel,

@@ -2,8 +2,9 @@
 
     x ~ N(m, Σ),  values = T(x);   Σ = A Aᵀ (full)   or   Σ = S (I + W Wᵀ) S (low rank)
 
-with A as in :mod:`vitools.guides.joint.affine`, S = diag(s) and W of ``rank`` columns. The Gaussian approximation of
-A. Kucukelbir et al. (2017), "Automatic differentiation variational inference", JMLR 18.
+with A as in :mod:`vitools.guides.joint.affine`, S = diag(s) and W of ``rank`` columns. The Gaussian
+approximation of A. Kucukelbir et al. (2017), "Automatic differentiation variational inference",
+JMLR 18.
 """
 
 from collections.abc import Callable

@@ -82,7 +82,7 @@ class DeepModel(torch.nn.Module):
             return log_weights(self.model, self.guide, *data, num_samples=num_samples)
 
     def set_precision(self, precision: str) -> None:
-        """Run the encoders and decoders in ``"full"`` or ``"bf16"`` precision (``precision.py``)."""
+        """Run the encoders and decoders in ``"full"`` or ``"bf16"`` precision (``networks/precision.py``)."""
         check_precision(precision)
         for module in self.modules():
             if hasattr(module, "precision"):

@@ -47,14 +47,14 @@ class VAE(DeepModel):
     :param decoder_hidden: those of the decoder, by default the encoder's reversed. ``()`` makes
         the model linear: logistic or ordinary factor analysis, by the likelihood.
     :param likelihood: ``"bernoulli"`` for pixels 0 and 1, ``"gaussian"`` for continuous ones,
-        ``"categorical"`` for ``num_levels`` grey levels; see ``likelihoods.py``.
+        ``"categorical"`` for ``num_levels`` grey levels; see ``networks/likelihoods.py``.
     :param latents: ``"normal"``, ``"kumaraswamy"`` on the unit cube, or on the simplex
         ``"logistic_normal"``, ``"dirichlet"``, ``"stick_kumaraswamy"`` or ``"mv_kumaraswamy"``;
-        see ``latents.py``.
+        see ``networks/latents.py``.
     :param concentration: α of the prior on the cube or the simplex; 1 is uniform, less is sparse.
-    :param network: ``"mlp"``, ``"convolutional"`` or builders of your own; see ``layers.py``.
+    :param network: ``"mlp"``, ``"convolutional"`` or builders of your own; see ``networks/layers.py``.
     :param precision: ``"bf16"`` for networks whose linear algebra is in bfloat16; see
-        ``precision.py``.
+        ``networks/precision.py``.
     :param seed: of the starting weights; torch's global generator is left alone.
 
     >>> vae = VAE(num_pixels=4, latent_dim=2, hidden=(3,), seed=0)

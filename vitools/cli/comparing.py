@@ -172,10 +172,12 @@ class Made:
 
 def _save(fits: dict[str, "Posterior"], folder: Path) -> list[Path]:
     """Fits that are in no report, a file each."""
+    from vitools.posterior import save
+
     written = []
     for label, fit in fits.items():
         written.append(folder / f"{label.replace(' ', '_')}.safetensors")
-        fit.save(written[-1])
+        save(fit, written[-1])
     return written
 
 

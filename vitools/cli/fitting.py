@@ -19,7 +19,6 @@ from vitools.cli.options import (
 )
 from vitools.errors import NotConjugateError, NotSupportedError, NumericalError, OptionError
 from vitools.files.atomic import check_folder
-from vitools.posterior import save
 
 
 def fit(
@@ -81,6 +80,7 @@ def fit(
         print("\n".join(paragraph(f"verdict: {verdict}: {verdict.reason.rstrip('.')}.{advice}")))
         is_usable = verdict.grade is not Grade.REJECT
     if out is not None:
+        from vitools.posterior import save
         from vitools.reporting.report import save_figure, save_posterior
 
         written = [out / "fit.safetensors"]

@@ -128,7 +128,7 @@ class Posterior(ABC):
                 raise NotSupportedError(
                     f"this fit of model '{self.problem.name}' cannot be pickled, because function "
                     f"'{program.__qualname__}' cannot be imported by its name. Define it at the "
-                    "top of a module, or use fit.save(path) and load(path, problem)."
+                    "top of a module, or use save(fit, path) and load(path, problem)."
                 ) from error
         return super().__reduce_ex__(protocol)
 

@@ -15,7 +15,9 @@ from vitools.supports import base_support
 
 
 class GaussianPosterior(Posterior):
-    """u ~ N(m, LLᵀ) with θ = T(u), T as in :class:`~vitools.problem.coordinates.unconstrained.UnconstrainedSpace`.
+    """u ~ N(m, LLᵀ) with θ = T(u).
+
+    T is that of :class:`~vitools.problem.coordinates.unconstrained.UnconstrainedSpace`.
 
     Args:
         location: m, ``[P]``.

@@ -32,15 +32,19 @@ COMPARED = 2**30
 """Bytes of a tensor up to which a large model is run on values to compare enumeration with it."""
 
 
-def check_problem(problem: object, engine: str) -> None:
-    """Refuse what is no problem, above all a model without its data."""
+def check_problem(problem: object, engine: str, *, fixed_data: bool = True) -> None:
+    """Refuse what is no problem, above all a model without its data.
+
+    Args:
+        fixed_data: whether observations that the model draws anew at each run are refused, too.
+    """
     if not isinstance(problem, Problem):
         got = getattr(problem, "__name__", None) or type(problem).__name__
         raise OptionError(
             f"{engine} expects a Problem, got {got}. Bind the model to its data first: "
             "Problem(model, data)."
         )
-    if engine != "svi()":
+    if fixed_data:
         problem.refuse_moving_data(engine)
 
 
@@ -51,9 +55,9 @@ class Problem(BoundModel):
         model: any Pyro callable with at least one observed site (or ``pyro.factor``).
         *args, **kwargs: what the model is called with.
 
-    The model is read as Pyro reads it, on all its data (subsampled plates at full size), but
-    for the points that :class:`~vitools.problem.reading.refused_forms.ReadingRules` lists: masks silence observations
-    only, and batch dims outside plates count as plates.
+    The model is read as Pyro reads it, on all its data (subsampled plates at full size), but for the
+    points that :class:`~vitools.problem.reading.refused_forms.ReadingRules` lists: masks silence
+    observations only, and batch dims outside plates count as plates.
 
     A model that changes its arguments in place is refused, and so is one whose random numbers, drawn
     outside of sample statements, make its density another at each run. Torch modules in training

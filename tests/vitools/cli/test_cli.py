@@ -366,6 +366,8 @@ class Unjudgeable(FactorisedPosterior):
     def sample_with_log_prob(self, *_, **__):
         raise self.ailment("by hand")
 
+    sample_with_log_weights = sample_with_log_prob
+
 
 def unjudgeable(target, **_):
     q = torch.distributions.Beta(torch.tensor(8.0).double(), torch.tensor(14.0).double())

@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 from vitools import Problem, Status, cavi, exact, nuts, svi
 from vitools.engines import dadvi, hand_derived, laplace
 from vitools.engines.objectives import Objective
+from vitools.engines.svi import checkpoint, stopping
 from vitools.graphs.compiled import find_compiler
 from vitools.guides import AutoMeanField
 
@@ -35,12 +36,12 @@ def problem():
 @pytest.fixture
 def short_stages(monkeypatch):
     """Two stages of 40 steps, and a report and a checkpoint after each block of four."""
-    monkeypatch.setattr("vitools.engines.svi.stopping.FIRST_CHECK", 40)
-    monkeypatch.setattr("vitools.engines.svi.stopping.LAST_STAGE", 40)
-    monkeypatch.setattr("vitools.engines.svi.stopping.HORIZON", 40)
-    monkeypatch.setattr("vitools.engines.svi.stopping.RHAT_LIMIT", 1e9)
-    monkeypatch.setattr("vitools.engines.svi.checkpoint.SECONDS", 0.0)
-    monkeypatch.setattr("vitools.engines.svi.checkpoint.SHARE", 1e9)
+    monkeypatch.setattr(stopping, "FIRST_CHECK", 40)
+    monkeypatch.setattr(stopping, "LAST_STAGE", 40)
+    monkeypatch.setattr(stopping, "HORIZON", 40)
+    monkeypatch.setattr(stopping, "RHAT_LIMIT", 1e9)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
     monkeypatch.setattr("time.perf_counter", itertools.count().__next__)
 
 

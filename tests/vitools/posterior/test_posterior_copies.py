@@ -82,5 +82,5 @@ def test_pickle_names_save_where_the_model_has_no_address():
 
     fit = laplace(Problem(local, DATA))
     assert torch.equal(copy.deepcopy(fit).mean()["mean"], fit.mean()["mean"])
-    with pytest.raises(NotSupportedError, match=r"'.*local' cannot be imported.*fit\.save\(path\)"):
+    with pytest.raises(NotSupportedError, match=r"'.*local' cannot be imported.*save\(fit, path\)"):
         pickle.dumps(fit)

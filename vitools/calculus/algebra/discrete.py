@@ -20,7 +20,7 @@ from vitools.calculus.algebra.term import Factor, Out, Term, multiply_terms, sim
 
 
 class Discrete:
-    """``words``: how the model wrote it, where that is known (:mod:`spelling`)."""
+    """``words``: how the model wrote it, where that is known (``tracing.operations.spelling``)."""
 
     def __init__(self, term: Term, shape: Sequence[int], words: str = ""):
         self.term = term

@@ -40,7 +40,7 @@ def marginal_bound(posterior: Posterior, num_samples: int = 1000, seed: int = 0)
         >>> q = torch.distributions.Beta(torch.tensor(3.0).double(), torch.tensor(2.0).double())
         >>> fit = FactorisedPosterior(
         ...     Problem(coin.model, flips), {"p": q}, 0.0, engine="exact", status=Status.EXACT)
-        >>> print(elbo(fit))  # log B(3, 2) = log 1/12, and q is the posterior
+        >>> print(marginal_bound(fit))  # log B(3, 2) = log 1/12, and q is the posterior
         -2.48 (exact)
     """
     if isinstance(posterior, GridPosterior):

@@ -107,7 +107,7 @@ def preflight(problem: Problem, guide: Any) -> Preflight:
         data      ok         counted once
         discrete  ok         none
     """
-    check_problem(problem, "preflight()")
+    check_problem(problem, "preflight()", fixed_data=False)
     with seeded(0), isolated():
         return asked(problem, guide)
 

@@ -49,7 +49,7 @@ def svi(
 
     Discrete latents are summed out exactly, those whose values cannot be listed (counts) are drawn
     by the guide; its other draws are differentiated through. What a guide may do wrong is asked
-    before the first step (:meth:`Problem.preflight`).
+    before the first step (:func:`~vitools.preflight`).
 
     The step size falls where the iterates predict no gain of the bound that matters, .2 nats or .01 a
     latent, and the run ends where the smaller steps predict none either
@@ -73,10 +73,10 @@ def svi(
         max_steps: limit; reaching it gives status STOPPED_AT_LIMIT.
         learning_rate: first step size of Adam; the guide's ``learning_rate`` if omitted, 0.05
             where it has none.
-        optimizer: Adam with other settings (:class:`~vitools.engines.svi.optimisers.adam_settings.Adam`: betas,
-            epsilon, a schedule), a :class:`~vitools.engines.svi.optimisers.natural.NaturalGradient`, or a function
-            from parameters to a ``torch.optim.Optimizer``. The last two step in Python, only their
-            gradients are compiled.
+        optimizer: Adam with other settings (:class:`~vitools.Adam`: betas, epsilon, a schedule), a
+            :class:`~vitools.NaturalGradient`, or a function from parameters to a
+            ``torch.optim.Optimizer``. The last two step in Python, only their gradients are
+            compiled.
         clip_norm: longest gradient allowed; a longer one is shortened to it.
         step_backs: how often a run that left the finite numbers may go back to its last good
             state and on with a fifth of the step size, each time with a warning.
@@ -130,7 +130,7 @@ def svi(
         )
     if step_backs and has_own_rate:
         raise OptionError("step_backs needs Adam, the default optimiser, which can undo a step.")
-    check_problem(problem, "svi()")
+    check_problem(problem, "svi()", fixed_data=False)
     problem.refuse_beyond_memory("svi()")
     began = time.perf_counter()
     options = Options(

@@ -2,7 +2,7 @@
 
 The start is Sugiyama, Tagawa and Toda (1981): layers by longest path, order within a layer by
 barycentres. It knows nothing of plates, so every move of a node, a plate or an arrow that lowers
-the cost of ``graph_cost.py`` is then taken. The search is seeded and so repeatable. Where it finds
+the cost of ``cost.py`` is then taken. The search is seeded and so repeatable. Where it finds
 no arrangement that respects a plate as one rectangle, the plate is drawn as two of the same name.
 """
 

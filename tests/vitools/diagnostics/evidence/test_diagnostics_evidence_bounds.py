@@ -9,9 +9,9 @@ import torch
 from torch.distributions import Beta
 
 from vitools import Problem
+from vitools.diagnostics import evidence
 from vitools.diagnostics.evidence.evidence_bounds import evidence_of, jackknife, upper_bound
 from vitools.diagnostics.evidence.wasserstein_bounds import error_bounds
-from vitools.diagnostics.weights import bounds as evidence
 from vitools.errors import NotSupportedError, OptionError
 from vitools.models import coin
 from vitools.posterior import FactorisedPosterior, Status

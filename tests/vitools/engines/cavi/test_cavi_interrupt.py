@@ -9,7 +9,8 @@ from vitools import Problem, Status, cavi
 from vitools.calculus import ConjugateModel
 from vitools.calculus.start.initialise import initialise
 from vitools.calculus.streams.streamed import StreamedBlock
-from vitools.engines.cavi import batch
+from vitools.engines.cavi import batch, moves
+from vitools.engines.cavi import cavi as cavi_module
 from vitools.models import two_dice
 
 
@@ -39,18 +40,20 @@ def topics():
 
 @pytest.fixture
 def press_ctrl_c(monkeypatch):
-    """Interrupt one call of a method of the model, after it has changed the factors."""
+    """Interrupt one call of what changes the factors, after it has changed them."""
+    homes = {"initialise": (cavi_module, "start_model"), "restart_inner": (moves, "restart_inner")}
 
-    def install(at, method="sweep"):
-        plain, count = getattr(ConjugateModel, method), [0]
+    def install(at, change="sweep"):
+        owner, name = homes.get(change, (ConjugateModel, change))
+        plain, count = getattr(owner, name), [0]
 
-        def interrupted(self, *args, **options):
-            plain(self, *args, **options)
+        def interrupted(model, *args, **options):
+            plain(model, *args, **options)
             count[0] += 1
             if count[0] == at:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(ConjugateModel, method, interrupted)
+        monkeypatch.setattr(owner, name, interrupted)
         return count
 
     return install
@@ -138,24 +141,24 @@ def test_an_earlier_restart_is_kept_and_called_interrupted(problem, press_ctrl_c
 @pytest.mark.usefixtures("one_after_another")
 def test_while_a_later_start_is_made_the_earlier_is_kept(problem, press_ctrl_c):
     first = cavi(problem)
-    press_ctrl_c(at=2, method="initialise")
+    press_ctrl_c(at=2, change="initialise")
     fit = cavi(problem, restarts=3)
     assert fit.status is Status.INTERRUPTED
     assert fit.bound == first.bound
     assert "best of 1 starts" in fit.detail
 
 
-@pytest.mark.parametrize(("method", "at"), [("restart_inner", 3), ("inner_sweep", 20)])
-def test_during_the_warm_up(topics, press_ctrl_c, method, at):
-    press_ctrl_c(at=at, method=method)
+@pytest.mark.parametrize(("change", "at"), [("restart_inner", 3), ("inner_sweep", 20)])
+def test_during_the_warm_up(topics, press_ctrl_c, change, at):
+    press_ctrl_c(at=at, change=change)
     fit = cavi(topics)
     assert fit.status is Status.INTERRUPTED
     assert_bound_is_that_of_the_factors(fit)
 
 
 @pytest.mark.parametrize("restarts", [1, 3])
-@pytest.mark.parametrize("method", ["sweep", "initialise"])
-def test_before_the_first_sweep_there_is_nothing_to_keep(problem, press_ctrl_c, method, restarts):
-    press_ctrl_c(at=1, method=method)
+@pytest.mark.parametrize("change", ["sweep", "initialise"])
+def test_before_the_first_sweep_there_is_nothing_to_keep(problem, press_ctrl_c, change, restarts):
+    press_ctrl_c(at=1, change=change)
     with pytest.raises(KeyboardInterrupt):
         cavi(problem, restarts=restarts)

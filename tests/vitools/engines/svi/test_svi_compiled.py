@@ -11,6 +11,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch._dynamo.utils import counters
 
 from vitools import Problem, Status, svi
+from vitools.engines.svi import compiling
 from vitools.errors import OptionError, VitoolsWarning
 from vitools.graphs import compiled as compiled_module
 from vitools.graphs import inductor
@@ -211,8 +212,6 @@ def test_without_a_compiler_the_graph_runs_uncompiled(problem, monkeypatch):
 
 
 def test_a_compiler_that_fails_is_reported_and_the_run_goes_on(problem, monkeypatch):
-    from vitools.engines.svi import compiling
-
     def broken(module, example):
         raise RuntimeError("no such header")
 
@@ -290,7 +289,7 @@ def test_compiled_code_that_gives_other_numbers_is_not_used(problem, monkeypatch
         right = native.compile_loops(*args)
         return lambda *inputs: [value + 0.01 for value in right(*inputs)]
 
-    monkeypatch.setattr("vitools.engines.svi.compiling.compile_loops", wrong)
+    monkeypatch.setattr(compiling, "compile_loops", wrong)
     with pytest.warns(VitoolsWarning, match="the compiled graph gives other numbers"):
         fit = svi(problem, AutoNormal, max_steps=40, compile=True)
     plain = svi(problem, AutoNormal, max_steps=40, compile=False)

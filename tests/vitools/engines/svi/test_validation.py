@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vitools import Problem, Status, svi
+from vitools.engines.svi import checkpoint
 from vitools.engines.svi.validation import svi_validated
 from vitools.errors import OptionError
 from vitools.models.vae import VAE, load
@@ -77,8 +78,8 @@ def test_a_killed_run_goes_on_from_its_checkpoint(overfit, tmp_path, monkeypatch
             raise RuntimeError("killed")
 
     common = {"every": EVERY, "patience": 2, "checkpoint": tmp_path / "run", **OPTIONS}
-    monkeypatch.setattr("vitools.engines.svi.checkpoint.SECONDS", 0.0)
-    monkeypatch.setattr("vitools.engines.svi.checkpoint.SHARE", 1e9)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e9)
     with pytest.raises(RuntimeError, match="killed"):
         svi_validated(problem, vae.guide, validation, callback=kill, **common)
     problem, vae, validation = problems()

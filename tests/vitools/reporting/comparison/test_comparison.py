@@ -299,7 +299,7 @@ def test_a_fit_that_cannot_be_judged_has_a_row_that_says_so(tmp_path):
 
 def test_an_ailing_reference_gives_way_to_the_next():
     first = exact(COIN)
-    first.sample_with_log_prob = ailing_fit().sample_with_log_prob
+    first.sample_with_log_weights = ailing_fit().sample_with_log_weights
     comparison = compare({"exact": first, "chains": draws_fit(), "good": beta_fit(8.0, 14.0)})
     assert list(comparison.unjudged) == ["exact"]
     assert comparison.reference == "chains"
@@ -334,8 +334,8 @@ def test_ctrl_c_hands_over_what_is_judged():
 def test_at_ctrl_c_a_fit_awaiting_its_second_look_has_no_verdict():
     """A bound so far below the best that a mode may be missed is looked at again."""
     broad = beta_fit((1 + HEADS) / 2, (21 - HEADS) / 2)
-    draws = [broad.sample_with_log_prob, ailing_fit(KeyboardInterrupt()).sample_with_log_prob]
-    broad.sample_with_log_prob = lambda *args: draws.pop(0)(*args)
+    draws = [broad.sample_with_log_weights, ailing_fit(KeyboardInterrupt()).sample_with_log_weights]
+    broad.sample_with_log_weights = lambda *args: draws.pop(0)(*args)
     with pytest.raises(KeyboardInterrupt) as info:
         compare({"good": beta_fit(1 + HEADS, 21 - HEADS), "broad": broad})
     assert draws == []

@@ -1,7 +1,7 @@
 """Adam over one flat vector, and several of its steps with their gradients as one graph.
 
-:class:`~vitools.engines.svi.optimisers.adam_settings.Adam` has the formulas. All is a pure function of the state,
-so that a block of steps is taken whole or not at all.
+:class:`~vitools.Adam` has the formulas. All is a pure function of the state, so that a block of steps
+is taken whole or not at all.
 """
 
 import math
