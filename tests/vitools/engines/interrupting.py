@@ -7,7 +7,7 @@ from pathlib import Path
 import vitools
 
 PACKAGE = Path(vitools.__file__).parent
-ENGINE_FILES = ("engines", "archive.py", "atomic.py")
+ENGINE_FILES = ("engines", "files")
 
 
 class Lines:
