@@ -169,8 +169,8 @@ def test_separable_outcomes_under_a_wide_prior_end_where_the_prior_holds_them():
 @pytest.mark.parametrize(
     ("predictor", "words"),
     [
-        (lambda a, b: a * b, "'a', 'b': its log density needs softplus of a sum"),
-        (lambda a, b: a * a + b, "'a', 'b': its log density needs softplus of a sum"),
+        (lambda a, b: a * b, "'a', 'b': its log density needs softplus of what is not linear"),
+        (lambda a, b: a * a + b, "'a', 'b': its log density needs softplus of what is not linear"),
     ],
 )
 def test_what_is_no_affine_predictor_is_refused(predictor, words):

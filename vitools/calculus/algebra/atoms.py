@@ -78,9 +78,14 @@ class Function:
     words: str
     data: tuple[Constant, ...] = ()
     summed: tuple[int, ...] = ()
+    inner: float | str | Function | None = None
+    """What an elementwise function is taken of, where it is one."""
 
     def rename(self, names: dict[int, int]) -> Function:
-        return replace(self, data=tuple(d.rename(names) for d in self.data)) if self.data else self
+        if not self.data:
+            return self
+        inner = self.inner.rename(names) if isinstance(self.inner, Function) else self.inner
+        return replace(self, data=tuple(d.rename(names) for d in self.data), inner=inner)
 
     def said_of(self, name: str) -> str:
         return self.words.replace("{}", name)

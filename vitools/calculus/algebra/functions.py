@@ -64,8 +64,9 @@ def composed(name: str, inner: float | str | Function) -> float | str | Function
     compute, words = ELEMENTWISE[name]
     if name == "exp" and f.name == "log":
         return 1.0
-    if name == "log" and f.name == ("exp", 1.0):
-        return 1.0
+    outer = f.name[0] if isinstance(f.name, tuple) else None
+    if {name, outer} == {"exp", "log"} and f.inner is not None:
+        return f.inner
     if words.endswith(" {}") and " " in f.words:  # cos(2 x)
         words = words.removesuffix(" {}") + "({})"
     return Function(
@@ -73,6 +74,7 @@ def composed(name: str, inner: float | str | Function) -> float | str | Function
         lambda x, *data: compute(f.evaluate(x, *data)),
         words.replace("{}", f.words),
         f.data,
+        inner=inner,
     )
 
 

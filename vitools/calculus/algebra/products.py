@@ -61,9 +61,15 @@ class Product(Expression):
 
     def __mul__(self, other: object) -> Expression:
         other = Expression.constant(other)
-        if other.is_constant and bool((other.value() < 0).any()):
+        is_positive = other.is_constant and bool((other.value() >= 0).all())
+        if is_positive or isinstance(other, Product):
+            return self.map_log(lambda log: log + other.log())
+        try:
             return Expression(self.terms, self.shape) * other
-        return self.map_log(lambda log: log + other.log())
+        except Unsupported:
+            if other.is_constant:
+                raise
+            return self.map_log(lambda log: log + other.log())  # a stick that is left, say
 
     __rmul__ = __mul__
 
