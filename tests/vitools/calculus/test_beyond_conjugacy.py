@@ -232,6 +232,33 @@ def test_shape_of_a_gamma():
     assert found == pytest.approx((bound, (w * a).sum(), shape / 2), rel=1e-8)
 
 
+def test_a_prior_with_a_latent_scale_under_an_integral():
+    """q(s) ∝ p(s) s^(-1 + Σy) exp(-½ E m² s⁻² - N s E eᵐ), q(m) ∝ exp(-½ E s⁻² m² + Σy m - N E s eᵐ)."""
+    counts = torch.tensor([0.0, 1.0, 2.0])
+
+    def model():
+        s = sample("s", dist.HalfNormal(1.0))
+        m = sample("m", dist.Normal(0.0, s))
+        with pyro.plate("n", 3):
+            sample("y", dist.Poisson(s * m.exp()), obs=counts)
+
+    u, m = np.linspace(-12, 3, 20001), np.linspace(-12, 8, 20001)
+    s = np.exp(u)
+    squares, exponential = 1.0, 1.0
+    for _ in range(300):
+        prior = stats.halfnorm.logpdf(s)
+        log_z, w = on_grid(prior + 2 * u - squares / 2 / s**2 - 3 * s * exponential + u, u)
+        precision, mean = (w / s**2).sum(), (w * s).sum()
+        log_z_m, w_m = on_grid(-precision / 2 * m**2 + 3 * m - 3 * mean * np.exp(m), m)
+        squares, exponential = (w_m * m**2).sum(), (w_m * np.exp(m)).sum()
+    shared = -precision / 2 * squares - 3 * mean * exponential  # stands in both
+    constant = -0.5 * math.log(2 * math.pi) - math.log(2)
+    fit = cavi(Problem(model), tol=1e-14)
+    found = [fit.elbo().value, *(float(fit.marginal(n).mean) for n in "sm")]
+    bound = log_z + log_z_m - shared + constant
+    assert found == pytest.approx([bound, mean, (w_m * m).sum()], rel=1e-7)
+
+
 def test_cases_inside_a_link():
     """q(w_k) ∝ N(w_k) σ(w_k)^(Σ_n q(z_n=k) y_n) σ(-w_k)^(…), q(z_n=k) ∝ π_k exp E log σ(± w_k)."""
     prior, hits = torch.tensor([0.3, 0.7]), torch.tensor([1.0, 1.0, 0.0, 1.0])
