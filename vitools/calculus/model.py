@@ -248,8 +248,12 @@ class ConjugateModel:
 
 
 def is_number(site: TracedSite) -> bool:
-    """Whether a site's elements are continuous scalars: any prior of theirs has a factor."""
-    return not site.base_event_dim and not site.fn.support.is_discrete
+    """Whether a site's elements are continuous scalars: any prior of theirs has a factor.
+
+    An angle's density repeats itself on the line, which is no density there.
+    """
+    is_angle = site.distribution == "VonMises"
+    return not site.base_event_dim and not site.fn.support.is_discrete and not is_angle
 
 
 def check_family(site: TracedSite) -> None:

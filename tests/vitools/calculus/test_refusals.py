@@ -107,6 +107,11 @@ def hidden_layer():
     sample("y", dist.Normal((w.sum() + w.sum().tanh()).tanh(), 1.0), obs=torch.tensor(1.0))
 
 
+def angle():
+    v = sample("v", dist.VonMises(0.0, 1.0))
+    sample("y", dist.Normal(v, 1.0), obs=torch.tensor(0.3))
+
+
 def masked_scale():
     with pyro.plate("n", 3), pyro.poutine.mask(mask=Y > 0):
         scale = sample("scale", dist.HalfNormal(1.0))
@@ -131,6 +136,7 @@ def log_density_by_hand():
         (random_bound, ["'y'", "'top'", "upper bound that depends on a latent"]),
         (case_in_a_predictor, ["'y'", "'b', 'w', 'z'", "a discrete latent selects"]),
         (hidden_layer, ["'y'", "'w'", "tanh of what is not linear"]),
+        (angle, ["'v'", "VonMises"]),
         (masked_scale, ["'scale'", "an integral, which has no masks"]),
         (transformed_density, ["'y'", "TransformedDistribution"]),
         (normal_scale, ["'y'", "'s'", "log s, which is no number at s = -2"]),

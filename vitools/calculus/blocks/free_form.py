@@ -144,7 +144,7 @@ def _ordinary_value(site: TracedSite) -> Tensor | None:
             value = torch.as_tensor(tell(), dtype=torch.float64)
         except (NotImplementedError, AttributeError):
             continue
-        if bool(value.isfinite().all()):
+        if not value.is_meta and bool(value.isfinite().all()):  # meta: the prior has latents in it
             return value
     return None
 

@@ -93,7 +93,7 @@ def explain(problem: Problem) -> str:
     if any(site.distribution == "ImproperUniform" for site in trace.sites.values()):
         flat = [repr(s.name) for s in trace.sites.values() if s.distribution == "ImproperUniform"]
         apart.append(
-            f"flat prior on {listed(flat)}: the bound is known up to a constant and is no evidence."
+            f"flat prior on {listed(flat)}: the constant of the bound is arbitrary, so it is no evidence."
         )
     if free:
         apart.append(f"parameters held at the values they have: {listed(free)}; svi() trains them.")
