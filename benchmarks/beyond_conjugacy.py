@@ -62,10 +62,10 @@ def heteroscedastic(x: Tensor, y: Tensor) -> None:
         pyro.sample("y", dist.Normal(x @ w + b, (x @ g).exp()), obs=y)
 
 
-def varying_intercepts(x: Tensor, group: Tensor, y: Tensor) -> None:
+def varying_intercepts(x: Tensor, group: Tensor, groups: int, y: Tensor) -> None:
     w, b = coefficients(x.shape[-1], 3.0)
     tau = pyro.sample("tau", dist.HalfNormal(torch.ones(())))
-    with pyro.plate("groups", int(group.max()) + 1):
+    with pyro.plate("groups", groups):
         u = pyro.sample("u", dist.Normal(torch.zeros(()), tau))
     with pyro.plate("rows", len(x)):
         pyro.sample("y", dist.Bernoulli(logits=x @ w + b + u[group]), obs=y)
@@ -92,7 +92,7 @@ def drawn(model: Callable[..., Any], rows: int, columns: int, groups: int = 0) -
         group = torch.arange(rows) % groups
         eta = eta + 0.7 * torch.randn(groups, generator=generator)[group]
         y = (torch.rand(rows, generator=generator) < torch.sigmoid(eta)).to(x.dtype)
-        return Problem(model, x, group, y)
+        return Problem(model, x, group, groups, y)
     y = (torch.rand(rows, generator=generator) < torch.sigmoid(eta)).to(x.dtype)
     return Problem(model, x, y)
 

@@ -110,7 +110,7 @@ def _print_table(rows: dict[str, str]) -> None:
     )
 )
 def explain(model: Model, data: Data = None, seed: Seed = 0) -> None:
-    """Print every site's closed-form update in mathematical words, or why it has none."""
+    """Print every site's update in mathematical words, or why it has none."""
     from vitools.calculus import explain as updates_in_words
     from vitools.cli.target import open_target
 

@@ -151,7 +151,7 @@ def _exact(target: "Target", *, seed: int, progress: Any, start: Any) -> "Poster
 
 METHODS: dict[str, Method] = {
     "exact": Method("exact", "enumeration and quadrature, for small models", _exact),
-    "cavi": Method("CAVI", "closed-form updates derived from the model, fully factorised", _cavi),
+    "cavi": Method("CAVI", "coordinate ascent, its updates derived from the model", _cavi),
     "cavi-joint": Method(
         "CAVI joint", "the same with discrete latents of one plate in one factor", _cavi_joint
     ),

@@ -1,4 +1,4 @@
-"""Automatic coordinate ascent: closed-form updates derived from an unmodified Pyro model."""
+"""Automatic coordinate ascent: updates derived from an unmodified Pyro model."""
 
 from __future__ import annotations
 
@@ -47,10 +47,12 @@ def cavi(
     collapse: bool = True,
     progress: ProgressCallback | None = None,
 ) -> FactorisedPosterior:
-    """Fit q(θ, z) = ∏ q(block) by coordinate ascent, every update in closed form.
+    """Fit q(θ, z) = ∏ q(block) by coordinate ascent, the updates derived from the model.
 
-    The model is any Pyro model whose latents are conditionally conjugate; the updates are derived
-    from it (Winn and Bishop 2005, "Variational message passing"). The bound is exact, in float64.
+    They are closed where the model is conditionally conjugate (Winn and Bishop 2005, "Variational
+    message passing"); other scalars take their optimal factor by one-dimensional integrals, and
+    curved functions of Gaussian predictors natural-gradient steps (Khan and Lin 2017):
+    ``docs/coordinate_ascent.md`` lists the distributions. The bound is exact to ten digits.
 
     Args:
         joint: blocks of sites that share one factor: ``("z1", "z2")`` for discrete sites of one
@@ -90,7 +92,7 @@ def cavi(
         A :class:`~vitools.posterior.FactorisedPosterior`.
 
     Raises:
-        NotConjugateError: a site has no closed-form update; the message names it and says why.
+        NotConjugateError: a site has no such update; the message names it and says why.
 
     Example:
         >>> import pyro, torch

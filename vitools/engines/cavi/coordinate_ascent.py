@@ -302,7 +302,7 @@ class CoordinateAscent:
             value = now
         return (
             f"sweep {self.reached.rows + 1}: the bound fell from {before:.10g} to "
-            f"{self.model.elbo():.10g} through {culprit}, which closed-form updates cannot do; "
+            f"{self.model.elbo():.10g} through {culprit}, which such updates cannot do; "
             "the data or the prior may be too badly scaled for float64, otherwise please report "
             "this model"
         )
