@@ -83,7 +83,7 @@ def isolated(params: ParamState | None = None, *programs: Any) -> Iterator[Param
     Yields:
         The state of the store, filled in when the block ends.
     """
-    with alone(), _torch_validates_as_before():
+    with alone(), _torch_as_before():
         state: ParamState = {"params": {}, "constraints": {}} if params is None else dict(params)
         with (
             _modules_follow_the_store(programs, state["params"]),
@@ -95,13 +95,18 @@ def isolated(params: ParamState | None = None, *programs: Any) -> Iterator[Param
 
 
 @contextmanager
-def _torch_validates_as_before() -> Iterator[None]:
-    """Pyro restores its own flag after ``validation_enabled``, not torch's."""
-    validates = Distribution._validate_args
+def _torch_as_before() -> Iterator[None]:
+    """Restores what may be left changed inside.
+
+    Pyro restores its own flag after ``validation_enabled``, not torch's; and a Ctrl-C that arrives
+    between the last line of ``with torch.no_grad()`` and its exit leaves gradients off.
+    """
+    validates, gradients = Distribution._validate_args, torch.is_grad_enabled()
     try:
         yield
     finally:
         Distribution.set_default_validate_args(validates)
+        torch.set_grad_enabled(gradients)
 
 
 def snapshot(params: ParamState) -> ParamState:
