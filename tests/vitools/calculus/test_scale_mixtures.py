@@ -62,9 +62,27 @@ def lasso_written_out(y):
         pyro.sample("y", dist.Normal(X @ w + b, 0.5), obs=y)
 
 
+def lasso_alone(y):
+    w = pyro.sample("w", dist.Laplace(torch.zeros(2), 0.7).to_event(1))
+    with pyro.plate("rows", 40):
+        pyro.sample("y", dist.Normal(X @ w, 0.5), obs=y)
+
+
+def lasso_alone_written_out(y):
+    v = pyro.sample("v", dist.Exponential(torch.full((2,), 1 / (2 * 0.7**2))).to_event(1))
+    w = pyro.sample("w", dist.Normal(torch.zeros(2), v.sqrt()).to_event(1))
+    with pyro.plate("rows", 40):
+        pyro.sample("y", dist.Normal(X @ w, 0.5), obs=y)
+
+
 @pytest.mark.parametrize(
     ("model", "written_out"),
-    [(student, student_written_out), (freedom, freedom_written_out), (lasso, lasso_written_out)],
+    [
+        (student, student_written_out),
+        (freedom, freedom_written_out),
+        (lasso, lasso_written_out),
+        (lasso_alone, lasso_alone_written_out),
+    ],
 )
 def test_a_heavy_tail_is_fitted_as_the_mixture_it_is(model, written_out, tmp_path):
     problem = Problem(model, Y)

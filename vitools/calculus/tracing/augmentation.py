@@ -8,7 +8,8 @@ nobody's posterior: the bound of the wider model is a bound on that of the model
 
 An observed Student-t is written so where its scale or its degrees of freedom are latent (with known
 ones it is a curved function of its location, which is tighter); a latent one where it meets other
-latents in one quantity, as the coefficients of a regression do, so that it can share their factor.
+latents, or elements of its own, in one quantity, as the coefficients of a regression do, so that they
+can share a factor.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 
-from vitools.calculus.algebra.atoms import Unsupported
+from vitools.calculus.algebra.atoms import Atom, Unsupported
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 
@@ -29,7 +30,7 @@ Arguments = dict[str, Any]
 
 def with_mixtures(trace: ModelTrace) -> ModelTrace:
     """The same model, with the mixing variables of the sites that need them as latents."""
-    met = _met_by_others(trace)
+    met = _met(trace)
     sites: dict[str, TracedSite] = {}
     auxiliary = set(trace.auxiliary)
     for site in trace.sites.values():
@@ -40,13 +41,25 @@ def with_mixtures(trace: ModelTrace) -> ModelTrace:
     return replace(trace, sites=sites, auxiliary=frozenset(auxiliary))
 
 
-def _met_by_others(trace: ModelTrace) -> set[str]:
-    """Latents that stand in one argument with others."""
+def _met(trace: ModelTrace) -> set[str]:
+    """Latents that stand in one argument with others, or with other elements of their own (X w)."""
     found: set[str] = set()
     for site in trace.sites.values():
         for argument in site.arguments.values():
-            if isinstance(argument, Expression) and len(argument.sites()) > 1:
-                found |= argument.sites()
+            if isinstance(argument, Expression):
+                sites = argument.sites()
+                found |= sites if len(sites) > 1 else _added_up(argument)
+    return found
+
+
+def _added_up(argument: Expression) -> set[str]:
+    """Latents of which elements are summed in the argument, not chosen by a discrete latent."""
+    found: set[str] = set()
+    for term in argument.terms:
+        selectors, values = term.split()
+        kept = set(term.out).union(*(factor.labels for factor in selectors))
+        met = [f for f in values if isinstance(f, Atom) and not kept.issuperset(f.labels)]
+        found |= {atom.site for atom in met if isinstance(atom.site, str)}
     return found
 
 
