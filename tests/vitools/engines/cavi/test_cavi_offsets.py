@@ -333,8 +333,8 @@ def test_a_wrong_update_is_still_caught(monkeypatch, far, error):
     """An error that grows from sweep to sweep; the smaller one lowers the bound by 1e-9 of it."""
     right, count = ConjugateModel.sweep, []
 
-    def wrong(model):
-        right(model)
+    def wrong(model, step=1.0):
+        right(model, step)
         count.append(None)
         block = model.block_of["tau"]
         block.restore(tuple(eta * (1 + error * len(count)) for eta in block.natural))
