@@ -51,6 +51,7 @@ def log_normal_of_exp(eta):
 
 CURVED = {
     "bernoulli": (lambda eta: dist.Bernoulli(logits=eta), HITS, log_bernoulli),
+    "sigmoid": (lambda eta: dist.Bernoulli(torch.sigmoid(eta)), HITS, log_bernoulli),
     "binomial": (lambda eta: dist.Binomial(5, logits=eta), HITS + 2, log_binomial),
     "poisson": (lambda eta: dist.Poisson(eta.exp()), COUNTS, log_poisson),
     "normal scale": (lambda eta: dist.Normal(0.7, eta.exp()), Z, log_normal_of_exp),
@@ -80,6 +81,19 @@ def test_two_sites_under_a_curved_likelihood(name):
     bound.backward()
     assert float(mean.grad.abs().max()) < 1e-4
     assert float(root.grad.tril().abs().max()) < 1e-4
+
+
+def test_probabilities_next_to_one_keep_their_complement():
+    """1 - σ(η) rounds to 0 from η = 37 on; its logarithm is that of σ(-η)."""
+
+    def model(link):
+        w = sample("w", dist.Normal(torch.zeros(2), 30.0).to_event(1))
+        with pyro.plate("n", 25):
+            sample("y", link(X @ w), obs=HITS)
+
+    by_logit = cavi(Problem(model, lambda eta: dist.Bernoulli(logits=eta)), tol=1e-13)
+    by_sigmoid = cavi(Problem(model, lambda eta: dist.Bernoulli(torch.sigmoid(eta))), tol=1e-13)
+    assert by_sigmoid.elbo().value == pytest.approx(by_logit.elbo().value, rel=1e-9)
 
 
 def test_mean_and_log_scale_of_a_regression():
