@@ -89,10 +89,10 @@ def test_probabilities_next_to_one_keep_their_complement():
     def model(link):
         w = sample("w", dist.Normal(torch.zeros(2), 30.0).to_event(1))
         with pyro.plate("n", 25):
-            sample("y", link(X @ w), obs=HITS)
+            sample("y", link(X @ w), obs=(X[:, 0] > 0).double())  # separable: η in the tens
 
-    by_logit = cavi(Problem(model, lambda eta: dist.Bernoulli(logits=eta)), tol=1e-13)
-    by_sigmoid = cavi(Problem(model, lambda eta: dist.Bernoulli(torch.sigmoid(eta))), tol=1e-13)
+    by_logit = cavi(Problem(model, lambda eta: dist.Bernoulli(logits=eta)), max_sweeps=40)
+    by_sigmoid = cavi(Problem(model, lambda eta: dist.Bernoulli(torch.sigmoid(eta))), max_sweeps=40)
     assert by_sigmoid.elbo().value == pytest.approx(by_logit.elbo().value, rel=1e-9)
 
 
