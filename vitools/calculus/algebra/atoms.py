@@ -70,7 +70,8 @@ class Function:
 
     ``evaluate`` takes x and the data, laid out so that they broadcast; functions of equal ``name``
     compute the same. ``words`` have {} in place of x. Over labels in ``summed``, which stand on data
-    alone, the function is a sum: Σ_n log Γ(y_n + x).
+    alone, the function is a sum: Σ_n log Γ(y_n + x). ``inside`` is what a named function without data
+    was applied to.
     """
 
     name: Hashable

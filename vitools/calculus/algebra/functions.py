@@ -67,6 +67,8 @@ def composed(name: str, inner: float | str | Function) -> float | str | Function
     outer = f.name[0] if isinstance(f.name, tuple) else None
     if {name, outer} == {"exp", "log"} and f.inner is not None:
         return f.inner
+    if name == "log" and outer == "sigmoid" and f.inner is not None:
+        return composed("log_sigmoid", f.inner)  # a σ that underflows
     if words.endswith(" {}") and " " in f.words:  # cos(2 x)
         words = words.removesuffix(" {}") + "({})"
     return Function(
@@ -133,16 +135,22 @@ def _product(parts: Sequence[Function], x: Tensor, data: Sequence[Tensor]) -> Te
 
 def combined(terms: Sequence[tuple[float, Sequence[Constant], Function | None]]) -> Function:
     """Σ coefficient · Π constants · f(x); a term without a function is a number or data."""
+    complement = _complement_of_sigmoid(terms)
+    if complement is not None:
+        return complement
     data: list[Constant] = []
-    names, plan, words = [], [], []
+    names, plan = [], []
+    words: list[str] = []
     for coefficient, constants, function in terms:
         inner = function.data if function is not None else ()
         plan.append((coefficient, len(constants), function, len(inner)))
         data += [*constants, *inner]
         names.append((coefficient, len(constants), None if function is None else function.name))
-        factors = [f"{coefficient:g}"] * (coefficient != 1 or (function is None and not constants))
+        stands = abs(coefficient) != 1 or (function is None and not constants)
+        factors = [f"{abs(coefficient):g}"] * stands
         factors += ["data"] * bool(constants) + ([function.words] if function is not None else [])
-        words.append(" ".join(factors))
+        sign = ("- " if words else "-") if coefficient < 0 else ("+ " if words else "")
+        words.append(sign + " ".join(factors))
 
     def evaluate(x: Tensor, *values: Tensor) -> Tensor:
         total, used = torch.zeros((), dtype=x.dtype), 0
@@ -157,7 +165,24 @@ def combined(terms: Sequence[tuple[float, Sequence[Constant], Function | None]])
             total = total + part
         return total
 
-    return Function(("sum", *names), evaluate, " + ".join(words), tuple(data))
+    return Function(("sum", *names), evaluate, " ".join(words), tuple(data))
+
+
+def _complement_of_sigmoid(
+    terms: Sequence[tuple[float, Sequence[Constant], Function | None]],
+) -> Function | None:
+    """1 - σ(f) as σ(-f), which does not cancel; None for another sum."""
+    if len(terms) != 2 or any(constants for _, constants, _ in terms):
+        return None
+    (one, _, nothing), (minus, _, function) = sorted(terms, key=lambda term: term[2] is not None)
+    if nothing is not None or function is None or (one, minus) != (1, -1):
+        return None
+    outer = function.name[0] if isinstance(function.name, tuple) else None
+    if outer != "sigmoid" or function.inner is None:
+        return None
+    opposite = composed("sigmoid", combined([(-1.0, (), as_function(function.inner))]))
+    assert isinstance(opposite, Function)
+    return opposite
 
 
 def weighted(function: Function, weights: Sequence[Constant]) -> Function:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitools.calculus.algebra.atoms import Constant
+from vitools.calculus.algebra.atoms import Constant, Predictor
 from vitools.calculus.densities.log_joint import ClosedTerm, Selection
 from vitools.calculus.reduction.folding import operand_labels
 from vitools.calculus.tracing.trace import ModelTrace
@@ -84,8 +84,8 @@ class DataNames:
     def legend(self) -> list[str]:
         """What stands behind the numbered constants."""
         return [
-            f"{self._symbol(i)}: constants {' × '.join(map(str, tensor.shape))} in the density of "
-            f"'{origin}'"
+            f"{self._symbol(i)}: constants {' × '.join(map(str, tensor.shape))} in "
+            + ("a predictor" if isinstance(origin, Predictor) else f"the density of '{origin}'")
             for i, (tensor, origin) in enumerate(self.unnamed)
         ]
 

@@ -53,12 +53,13 @@ def update(
             of their expectations.
     """
     shared = {name: other.names for other in blocks for name in other.names}
+    predictors = PredictorNames(joint.terms)
     sums: dict[Any, dict[str, float]] = {}
     several = len(block.names) > 1 and isinstance(block, GaussianBlock)
     for term in joint.terms:
         mine = [atom for atom in term.atoms if atom.site in block.names]
         if mine:
-            writer = _Writer(term, mine, joint, names, shared)
+            writer = _Writer(term, mine, joint, names, predictors, shared)
             number, words = writer.message()
             key: Any = "outer" if len(mine) > 1 else mine[0].function
             if isinstance(block, FreeFormBlock):
@@ -165,10 +166,11 @@ class _Writer:
         mine: list[Atom],
         joint: ExpectedLogJoint,
         names: DataNames,
+        predictors: PredictorNames,
         shared: Mapping[str, tuple[str, ...]],
     ) -> None:
         self.term, self.names, self.shared = term, names, shared
-        self.predictors = PredictorNames(joint.terms)
+        self.predictors = predictors
         self.others = [atom for atom in term.atoms if not any(atom is own for own in mine)]
         self.is_pair = len(mine) > 1 and mine[0].site == mine[1].site
         self.own = {label for atom in mine for label in atom.labels}
