@@ -123,9 +123,18 @@ def log_density_by_hand():
     pyro.factor("y", (a * b).cos())
 
 
+def recursion_that_multiplies():
+    a, b = sample("a", dist.Normal(0.0, 1.0)), sample("b", dist.Normal(0.0, 1.0))
+    x = torch.tensor(1.0)
+    for t in range(20):  # written out, x would have 2^(2^20) terms
+        x = a * x * x + b * x
+        sample(f"y{t}", dist.Normal(x, 1.0), obs=Y[0])
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [
+        (recursion_that_multiplies, ["'y3'", "'a', 'b'", "terms if written out"]),
         (mixture_density, ["'y'", "MixtureSameFamily", "'w'", "a distribution of its own"]),
         (log_density_by_hand, ["'y'", "'a', 'b'", "'log_factor'", "cos"]),
         (rate_and_scale_of_a_student, ["'y'", "StudentT", "'m', 't' separate", "Gamma prior"]),

@@ -49,6 +49,16 @@ from vitools.calculus.algebra.term import (
 )
 
 
+MOST_TERMS = 5000
+"""Products that are written out as sums of so many terms at most: a recursion that multiplies latents
+(x = a x² + b x) would not end."""
+
+
+def _check_size(terms: int) -> None:
+    if terms > MOST_TERMS:
+        raise Unsupported(f"a product of sums, {terms} terms if written out")
+
+
 class Expression:
     """A tensor of the given shape that is a sum of terms."""
 
@@ -163,11 +173,13 @@ class Expression:
         shape = torch.broadcast_shapes(self.shape, other.shape)
         left = [term.pad(len(shape)) for term in self.terms]
         right = [term.pad(len(shape)) for term in other.terms]
+        _check_size(len(left) * len(right))
         products = (simplify(multiply_terms(a, b)) for a in left for b in right)
         return Expression([t for t in products if t is not None and t.coefficient], shape)
 
     def square(self) -> Expression:
         """Σ_i t_i² + 2 Σ_{i<j} t_i t_j."""
+        _check_size(len(self.terms) ** 2 // 2)
         terms = []
         for i, a in enumerate(self.terms):
             for j, b in enumerate(self.terms[i:], start=i):
