@@ -21,7 +21,9 @@ FOLDERS = {
 
 ORDER = {
     "vitools": [
-        {"_version", "errors", "isolation", "distributions"},
+        {"_version", "errors", "distributions"},
+        {"whole_numbers"},
+        {"isolation"},
         {"families", "graphs", "supports", "files", "data"},
         {"problem", "models"},
         {"calculus", "posterior", "guides"},

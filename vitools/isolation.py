@@ -20,6 +20,8 @@ from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch.distributions import Distribution
 from torch.nn import Module, Parameter
 
+from vitools.whole_numbers import check_seed
+
 _lock = threading.RLock()
 
 
@@ -50,6 +52,7 @@ ParamState = dict[str, Any]
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's generators inside the block and restore them after it."""
+    check_seed(seed, 2**63 - 1)
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with alone(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -164,7 +167,7 @@ def modules_of(program: Any) -> list[Module]:
     """The modules a program is, is a method of, or wraps (Pyro's handlers are partials)."""
     if isinstance(program, Module):
         return [program]
-    parts = [getattr(program, "__self__", None)]
+    parts = [getattr(program, "__self__", None), getattr(program, "fn", None)]
     if isinstance(program, partial):
         parts += [program.func, *program.args]
     return [module for part in parts if part is not None for module in modules_of(part)]

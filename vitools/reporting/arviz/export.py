@@ -20,7 +20,7 @@ from vitools.problem import Problem
 from vitools.problem.sites import Site, nearest
 from vitools.reporting.arviz.dims import argument_dims, over_draws, plate_dim, site_dims
 from vitools.reporting.arviz.groups import Groups, Variable, assemble
-from vitools.reporting.arviz.prior import has_prior, prior_groups, unexpanded
+from vitools.reporting.arviz.prior import has_prior, prior_groups
 
 DEFAULT_DRAWS = 1000
 GROUPS = (
@@ -154,7 +154,7 @@ class _Draws:
         if self.problem.deterministics:
             derived = self.problem.predictive(drawn, self.seed + 2)
             for name, site in self.problem.deterministics.items():
-                group[name] = self._of_site(site, unexpanded(site, derived[name]))
+                group[name] = self._of_site(site, derived[name])
         return group
 
     def predictive_group(self) -> dict[str, Variable]:
