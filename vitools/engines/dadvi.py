@@ -108,7 +108,9 @@ def _check(num_samples: int, covariance: str, max_draws: int, max_steps: int) ->
     check_whole("max_draws", max_draws, num_samples)
     check_whole("max_steps", max_steps, 1)
     if num_samples % 2:
-        raise OptionError(f"num_samples: expected an even number, got {num_samples}.")
+        raise OptionError(
+            f"num_samples: expected an even number, for pairs of draws, got {num_samples}."
+        )
 
 
 class _Run:

@@ -18,6 +18,7 @@ from vitools.isolation import ParamState, full_plates, isolated, seeded, snapsho
 from vitools.posterior.base import Posterior, Saved, check_count
 from vitools.problem import Problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
+from vitools.problem.density.improper import StandIns
 from vitools.problem.density.vectorise import DrawMapper
 from vitools.problem.sites import is_delta, is_subsample
 from vitools.supports import from_reals
@@ -198,7 +199,9 @@ class GuidePosterior(Posterior):
         made = build_guide(
             saved.problem, saved.guide or _known_guide(saved.meta["guide"]), **saved.meta["options"]
         )
-        with seeded(0), isolated(None, made, saved.problem.model) as params, torch.no_grad():
+        stand_ins = StandIns((saved.problem.args, saved.problem.kwargs))
+        isolation = isolated(None, made, saved.problem.model)
+        with seeded(0), isolation as params, stand_ins, torch.no_grad():
             made(*saved.problem.args, **saved.problem.kwargs)  # registers names and constraints
             saved.problem.call()
         expected = {k: tuple(v.shape) for k, v in params["params"].items()}

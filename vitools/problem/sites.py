@@ -101,11 +101,13 @@ def is_factor(node: Mapping[str, Any]) -> bool:
 
 def is_deterministic(node: Mapping[str, Any]) -> bool:
     """Whether a trace node is a ``pyro.deterministic`` statement (reparameterisers make some too)."""
+    if node["infer"].get("_deterministic"):
+        return True
+    if not (node["is_observed"] and is_delta(node)):
+        return False
     fn = node["fn"]
     masked = isinstance(fn, MaskedDistribution) and fn._mask is False
-    return bool(node["infer"].get("_deterministic")) or (
-        node["is_observed"] and masked and is_delta(node)
-    )
+    return masked or base_distribution(fn).v is node["value"]  # observed to be what it is
 
 
 def is_delta(node: Mapping[str, Any]) -> bool:

@@ -35,6 +35,7 @@ class GuideTrial:
         self.guide_run: Trace
         self.model_run: Trace | None = None
         self.drawn: dict[str, Any] = {}
+        self.wide: list[str] = []
 
     def runs(self) -> str:
         """Can it be called with the model's arguments?"""
@@ -102,16 +103,19 @@ class GuideTrial:
 
     def supports(self) -> str:
         """Does it draw from each latent's whole support, and from nowhere else?"""
-        partial = None
+        partial, notes = None, []
         for name, node in self._kept().items():
             if not is_delta(node):
                 try:
-                    refuse_other_support(self.title, self.problem.latents[name], node)
+                    found = refuse_other_support(self.title, self.problem.latents[name], node)
+                    if found:
+                        notes.append(found)
+                        self.wide.append(name)
                 except VitoolsWarning as warning:  # another site may be worse
                     partial = partial or warning
         if partial is not None:
             raise partial
-        return "those of the priors"
+        return "; ".join(notes) or "those of the priors"
 
     def plates(self) -> str:
         """Are plates of the same size, and minibatches the same rows?"""

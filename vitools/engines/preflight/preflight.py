@@ -47,11 +47,13 @@ class Preflight:
         title: of guide and model.
         checks: in the order of asking.
         guide: the guide asked about, made if a class was given.
+        wide: latents that it draws from more than their support.
     """
 
     title: str
     checks: tuple[Check, ...]
     guide: Any
+    wide: tuple[str, ...] = ()
 
     @property
     def is_ready(self) -> bool:
@@ -125,7 +127,8 @@ def asked(problem: Problem, guide: Any) -> Preflight:
             checks.append(Check(name, words, question(trial)))
         except (VitoolsError, VitoolsWarning) as complaint:
             checks.append(Check(name, words, str(complaint), complaint))
-    return Preflight(f"{trial.title} for model '{problem.name}'", tuple(checks), trial.guide)
+    title = f"{trial.title} for model '{problem.name}'"
+    return Preflight(title, tuple(checks), trial.guide, tuple(trial.wide))
 
 
 def check_start(problem: Problem, start: Posterior) -> None:

@@ -152,6 +152,7 @@ def svi(
         finally:
             run.compiling.close()
         averaged = run.place_average(whole_stage=status is Status.CONVERGED)
+        outside = run.outside_words()
     history = run.history
     return GuidePosterior(
         problem,
@@ -159,7 +160,9 @@ def svi(
         snapshot(run.params),
         engine="svi",
         status=status,
-        detail=f"{len(history)} steps from {run.began}, {averaged}; {run.compiling.how}",
+        detail="; ".join(
+            [f"{len(history)} steps from {run.began}, {averaged}", run.compiling.how, *outside]
+        ),
         history=history,
         seconds=time.perf_counter() - began,
         seed=seed,
