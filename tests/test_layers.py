@@ -34,6 +34,7 @@ ORDER = {
     ],
     "vitools.graphs": [
         {"loops", "mutation", "noise", "inductor"},
+        {"numbers"},
         {"functional"},
         {"compiled"},
         {"over_draws"},

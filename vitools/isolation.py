@@ -99,11 +99,22 @@ def isolated(params: ParamState | None = None, *programs: Any) -> Iterator[Param
 
 @contextmanager
 def _torch_validates_as_before() -> Iterator[None]:
-    """Pyro restores its own flag after ``validation_enabled``, not torch's."""
-    validates = Distribution._validate_args
+    """Pyro restores its own flag after ``validation_enabled``, not torch's.
+
+    Distributions that were built outside the block, and ``expand`` ed there, carry a flag of their
+    own; inside they validate values only while the flag of all says so.
+    """
+    validates, original = Distribution._validate_args, Distribution._validate_sample
+
+    def validate(distribution: Distribution, value: torch.Tensor) -> None:
+        if Distribution._validate_args:
+            original(distribution, value)
+
+    Distribution._validate_sample = validate  # type: ignore[method-assign]
     try:
         yield
     finally:
+        Distribution._validate_sample = original  # type: ignore[method-assign]
         Distribution.set_default_validate_args(validates)
 
 

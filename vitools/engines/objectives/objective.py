@@ -24,6 +24,7 @@ class Objective:
     Attributes:
         is_recordable: whether it takes the same path on every call, so that ``make_fx`` may
             record it as a graph.
+        hindrance: why it does not, in words.
         name: of the bound, for reports.
         state: tensors that one call hands to the next (learned baselines); empty for most. To go
             on from a checkpoint put the saved tensors back under their names.
@@ -33,6 +34,7 @@ class Objective:
     is_recordable: bool
     name: str = "ELBO"
     state: dict[str, Tensor] = field(default_factory=dict)
+    hindrance: str = ""
 
 
 def run_guide(problem: Problem, guide: Any) -> Trace:

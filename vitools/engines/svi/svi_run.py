@@ -124,6 +124,8 @@ class SviRun:
             lambda: self.gradient.draw(BLOCK),
             f"svi of model '{problem.name}'",
         )
+        if not self.objective.is_recordable and self.objective.hindrance:
+            self.compiling.how = f"not recorded, so not compiled: {self.objective.hindrance}"
 
     def _metric(self) -> Callable[[int], Tensor] | None:
         """Adam's; of gradients cut short it would promise too little."""

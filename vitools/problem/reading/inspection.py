@@ -235,6 +235,17 @@ def _refuse_unstable(first: dict[str, Site], second: dict[str, Site], title: str
                 f"site '{name}' changes shape from run to run ({tuple(site.shape)}, then "
                 f"{tuple(other.shape)}). Give it a fixed shape and mask the unused entries."
             )
+        if (site.event_dim, site.plates, site.is_observed, site.is_discrete) != (
+            other.event_dim,
+            other.plates,
+            other.is_observed,
+            other.is_discrete,
+        ):
+            raise ModelError(
+                f"site '{name}' is another kind of statement from run to run ({_kind(site)}, then "
+                f"{_kind(other)}): the model's structure depends on what it draws. Give every run "
+                "the same statements, e.g. with torch.where instead of an if."
+            )
         if site.is_observed or _same_bounds(site, other):
             continue
         raise ModelError(
@@ -247,6 +258,12 @@ def _refuse_unstable(first: dict[str, Site], second: dict[str, Site], title: str
                 "(e.g. low + (high - low) * u with u ~ Uniform(0, 1))."
             )
         )
+
+
+def _kind(site: Site) -> str:
+    what = "observed" if site.is_observed else "latent"
+    dims = ", ".join(str(p) for p in site.plates) or "no plates"
+    return f"{what} {site.distribution} with {dims} and {site.event_dim} event dims"
 
 
 def _bounds(site: Site) -> tuple[Any, ...]:

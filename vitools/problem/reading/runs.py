@@ -198,7 +198,7 @@ def _run_with(
             return run.get_trace(*program.args, **program.kwargs), params
     except (VitoolsError, Warning):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(program, error) from error
 
 
@@ -220,7 +220,7 @@ def _blame(
     )
 
 
-def _failed(program: Program, error: Exception) -> VitoolsError:
+def _failed(program: Program, error: BaseException) -> VitoolsError:
     reason = first_words(error)
     suspects = [
         name
