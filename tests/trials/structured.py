@@ -87,6 +87,7 @@ def gp_classifier():
     "vae pyro-module-statement amortised plate-of-images event-data",
     {"z": (6, 2)},
     {"x": (6, 4)},
+    notices=["parameters of its own"],
     is_quick=True,
 )
 def small_vae():
@@ -116,7 +117,8 @@ def small_vae():
     "vae grey-pixels validate-args-false subsample dropout",
     {"z": (8, 2)},
     {"x": (8, 3)},
-    notices=["own parameters"],
+    notices=["parameters of its own"],
+    refused={"automatic_guide": "use AutoMeanField or Amortized"},
 )
 def grey_vae():
     with torch.random.fork_rng():
@@ -182,7 +184,7 @@ def scoped_regions():
     "pyroparam model-parameters empirical-bayes",
     {"theta": (4,)},
     {"y": (4,)},
-    notices=["parameters"],
+    notices=["parameters of its own"],
 )
 def empirical_bayes():
     class Model(PyroModule):
@@ -228,10 +230,10 @@ def banana():
     {},
     {"x": (4,)},
     refused={
-        "explain": "no latent",
-        "own_guide": "no latent",
-        "automatic_guide": "no latent",
-        "nuts": "no latent",
+        "explain": "nothing to infer",
+        "own_guide": "nothing for svi.. to infer",
+        "automatic_guide": "nothing for svi",
+        "nuts": "nothing for nuts",
     },
 )
 def nothing_to_infer():

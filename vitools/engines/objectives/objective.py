@@ -51,11 +51,11 @@ def drawn_sites(guide_run: Trace) -> dict[str, Any]:
     }
 
 
-def checked_guide_run(problem: Problem, guide: Any) -> Trace:
-    """A trace of the guide, refused if all it draws are points."""
+def checked_guide_run(problem: Problem, guide: Any, *, points: bool = False) -> Trace:
+    """A trace of the guide, refused if all it draws are points, unless those are taken."""
     run = run_guide(problem, guide)
     nodes = drawn_sites(run).values()
-    if nodes and all(_is_point(node) for node in nodes):
+    if nodes and not points and all(_is_point(node) for node in nodes):
         raise NotSupportedError(
             f"guide {guide_name(guide)} is a point estimate: it has no density to compare or "
             "trust. Use a guide with spread, e.g. AutoLogisticNormal or AutoNormal."

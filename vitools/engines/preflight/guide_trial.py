@@ -11,13 +11,12 @@ from vitools.engines.preflight.guide_data import refuse_miscounted_data
 from vitools.engines.preflight.guide_support import refuse_other_support
 from vitools.errors import (
     ModelError,
-    NotSupportedError,
     OptionError,
     VitoolsError,
     VitoolsWarning,
     first_words,
 )
-from vitools.posterior.guided import build_guide
+from vitools.posterior.guided import build_guide, point_sites
 from vitools.problem import Problem
 from vitools.problem.sites import is_delta, is_subsample, nearest
 
@@ -36,6 +35,7 @@ class GuideTrial:
         self.model_run: Trace | None = None
         self.drawn: dict[str, Any] = {}
         self.wide: list[str] = []
+        self.points: tuple[str, ...] = ()
 
     def runs(self) -> str:
         """Can it be called with the model's arguments?"""
@@ -84,22 +84,10 @@ class GuideTrial:
 
     def spread(self) -> str:
         """Has every draw a density?"""
-        deltas = [name for name, node in self._kept().items() if is_delta(node)]
-        if deltas:  # a function of other draws, as in Pyro's joint guides, or a point estimate
-            rows = {
-                name: node["value"]
-                for name, node in self.guide_run.nodes.items()
-                if node["type"] == "sample" and is_subsample(node)
-            }
-            again = self._run_guide(rows).nodes
-            points = [k for k in deltas if torch.equal(again[k]["value"], self.drawn[k]["value"])]
-            if points:
-                raise NotSupportedError(
-                    f"{self.title} is a point estimate of {', '.join(points)}: a point has no "
-                    "density to compare or trust. Draw these sites from a distribution with "
-                    "spread, or use a guide such as AutoLogisticNormal or AutoNormal."
-                )
-        return "no point estimates"
+        self.points = point_sites(self.problem, self.guide)
+        if not self.points:
+            return "no point estimates"
+        return f"point estimate of {', '.join(self.points)}: no widths, which laplace() gives"
 
     def supports(self) -> str:
         """Does it draw from each latent's whole support, and from nowhere else?"""

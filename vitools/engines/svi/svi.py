@@ -22,6 +22,7 @@ from vitools.graphs.compiled import Compile
 from vitools.isolation import seeded, snapshot
 from vitools.posterior import GuidePosterior, Posterior, Status
 from vitools.problem import Problem, check_problem
+from vitools.problem.sites import listed
 from vitools.whole_numbers import check_seed, check_whole
 
 Callback = Callable[[int, float], None]
@@ -153,6 +154,8 @@ def svi(
             run.compiling.close()
         averaged = run.place_average(whole_stage=status is Status.CONVERGED)
         outside = run.outside_words()
+        if run.points:
+            outside.append(f"a point estimate of {listed(run.points)}, without widths")
     history = run.history
     return GuidePosterior(
         problem,

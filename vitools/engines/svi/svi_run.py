@@ -12,7 +12,7 @@ import torch
 from pyro.poutine import trace
 from torch import Tensor
 
-from vitools.engines.objectives import Objective, negative_elbo
+from vitools.engines.objectives import Elbo, Objective, negative_elbo
 from vitools.engines.preflight.guide_support import outside_in_words
 from vitools.engines.preflight.preflight import asked
 from vitools.engines.svi.checkpoint import Checkpoint
@@ -26,7 +26,13 @@ from vitools.engines.svi.optimisers.natural import NaturalGradient
 from vitools.engines.svi.optimisers.optimizer_ascent import OptimizerAscent, OptimizerFactory
 from vitools.engines.svi.starts import Start, begin, is_new
 from vitools.engines.svi.stopping import PlateauRule, Seen
-from vitools.errors import NumericalError, OptionError, VitoolsWarning, callers_level
+from vitools.errors import (
+    NotSupportedError,
+    NumericalError,
+    OptionError,
+    VitoolsWarning,
+    callers_level,
+)
 from vitools.graphs.compiled import Compile
 from vitools.graphs.functional import FunctionalGraph
 from vitools.isolation import isolated, seeded, snapshot
@@ -88,7 +94,12 @@ class SviRun:
             report = asked(problem, guide)
             report.enforce()
             self.guide = guide = report.guide
-            self.wide = report.wide
+            self.wide, self.points = report.wide, report.points
+            if self.points and not isinstance(options.objective, Elbo | None):
+                raise NotSupportedError(
+                    f"{report.title}: a point estimate of {', '.join(self.points)} is fitted by the "
+                    "ELBO alone, which is the log joint density there. Leave objective out."
+                )
             self.began, self.has_units = begin(problem, guide, start, options.seed, guide_is_new)
             make = options.objective or partial(negative_elbo, num_particles=options.num_particles)
             self.objective = make(problem, guide)

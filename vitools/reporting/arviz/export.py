@@ -136,7 +136,10 @@ class _Draws:
         else:
             count = DEFAULT_DRAWS if num_samples is None else num_samples
             self.shape = (1, count)
-            self.values, self.log_q = posterior.sample_with_log_prob(count, seed)
+            if posterior.points:
+                self.values = posterior.sample(count, seed)
+            else:
+                self.values, self.log_q = posterior.sample_with_log_prob(count, seed)
         self.count = math.prod(self.shape)
 
     @cached_property
