@@ -47,7 +47,7 @@ def check_problem(problem: object, engine: str) -> None:
             f"model '{problem.name}' has no latent sites, so there is nothing for {engine} to infer: "
             "its log evidence is the density of its data, exact(problem).log_evidence."
         )
-    if engine != "svi()":
+    if engine not in ("svi()", "preflight()"):
         problem.refuse_moving_data(engine)
 
 

@@ -1,6 +1,7 @@
 """What models of tutorials do and a problem has to read: odd tensors, plates, reparameterisers."""
 
 import math
+import sys
 
 import pyro
 import pyro.distributions as dist
@@ -9,10 +10,10 @@ import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
 from pyro.infer.reparam import LocScaleReparam
-from torch.distributions import Beta
+from torch.distributions import Beta, constraints
 
-from vitools import Problem, cavi, exact, nuts, svi, to_arviz
-from vitools.errors import DataError, ModelError
+from vitools import Problem, cavi, draw, exact, load, nuts, save, svi, to_arviz
+from vitools.errors import DataError, ModelError, NotSupportedError
 from vitools.guides import AutoMultivariate
 
 # ---- observations ------------------------------------------------------------------------------
@@ -207,3 +208,96 @@ def test_draws_of_a_reparameterised_model_have_the_old_site_too():
     drawn = fit.sample(5)
     found = problem.predictive(drawn)
     torch.testing.assert_close(found["z"], drawn["level"] + drawn["z_decentered"])
+
+
+# ---- what is not there ------------------------------------------------------------------------------
+
+
+def test_without_latents_the_evidence_is_the_answer_and_engines_say_so():
+    def model(x):
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    x = torch.tensor([0.3, -1.0])
+    problem = Problem(model, x)
+    truth = float(dist.Normal(0.0, 1.0).log_prob(x).sum())
+    assert exact(problem).log_evidence.value == pytest.approx(truth, abs=1e-12)
+    for name, engine in {
+        "svi": lambda p: svi(p, AutoMultivariate),
+        "nuts": nuts,
+        "cavi": cavi,
+    }.items():
+        with pytest.raises(NotSupportedError, match=rf"no latent sites.*for {name}\(\) to infer"):
+            engine(problem)
+
+
+def test_a_factor_is_data_enough():
+    def model():
+        u = pyro.sample("u", dist.Normal(0.0, 1.0))
+        pyro.factor("bend", -u.square())
+
+    problem = Problem(model)  # Normal(0, 1/√3), of mass 1/√3
+    assert exact(problem).log_evidence.value == pytest.approx(-math.log(3) / 2, abs=1e-8)
+    fit = svi(problem, AutoMultivariate, max_steps=50)
+    assert problem.predictive(fit.sample(3)) == {}
+    assert to_arviz(fit, num_samples=3)["posterior"]["u"].shape == (1, 3)
+
+
+def test_a_fit_under_an_improper_prior_is_kept_and_drawn(tmp_path):
+    def model(x):
+        level = pyro.sample("level", dist.ImproperUniform(constraints.real, (), ()))
+        pyro.sample("x", dist.Normal(level, 1.0), obs=x)
+
+    problem = Problem(model, torch.tensor(0.3))
+    fit = svi(problem, AutoMultivariate, max_steps=50)
+    save(fit, tmp_path / "fit.safetensors")
+    again = load(tmp_path / "fit.safetensors", problem)
+    torch.testing.assert_close(again.sample(3)["level"], fit.sample(3)["level"])
+    assert draw(problem).axes
+
+
+@pytest.mark.parametrize("other", ["event", "plate", "observed", "kind"])
+def test_a_site_that_is_another_kind_of_statement_at_each_run_is_refused(other):
+    runs = []
+
+    def model(x):
+        runs.append(None)
+        level = pyro.sample("level", dist.Normal(0.0, 1.0))
+        odd = len(runs) % 2 == 1
+        if odd:
+            pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        elif other == "event":
+            pyro.sample("z", dist.Normal(torch.zeros(3), 1.0))
+        elif other == "plate":
+            with pyro.plate("rows", 3):
+                pyro.sample("z", dist.Normal(0.0, 1.0))
+        elif other == "observed":
+            pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1), obs=torch.zeros(3))
+        else:
+            pyro.sample("z", dist.Poisson(torch.ones(3)).to_event(1))
+        pyro.sample("x", dist.Normal(level, 1.0), obs=x)
+
+    with pytest.raises(ModelError, match="site 'z' is another kind of statement from run to run"):
+        Problem(model, torch.tensor(0.2))
+
+
+def test_draws_of_binomial_data_come_without_torchs_warning():
+    def model(n, k):
+        p = pyro.sample("p", dist.Beta(1.0, 1.0))
+        with pyro.plate("rows", len(k)):
+            pyro.sample("k", dist.Binomial(n, p), obs=k)
+
+    n = torch.tensor([3.0, 40.0])
+    problem = Problem(model, n, torch.tensor([1.0, 20.0]))
+    drawn = problem.predictive({"p": torch.full((2000,), 0.25)})["k"]  # warnings are errors here
+    error = (n * 0.25 * 0.75 / 2000).sqrt()
+    assert bool(((drawn.mean(0) - n * 0.25).abs() < 4 * error).all())
+    assert bool((drawn[1:] != drawn[:-1]).any())
+
+
+def test_a_model_that_ends_the_program_is_at_fault():
+    def model(x):
+        sys.exit(0)
+
+    with pytest.raises(ModelError, match="raised SystemExit"):
+        Problem(model, torch.tensor(0.2))

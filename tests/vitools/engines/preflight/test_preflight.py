@@ -138,7 +138,7 @@ def test_a_guide_that_does_not_run_is_asked_nothing_else():
 
 def test_several_mistakes_are_all_listed():
     guide = pyro.poutine.scale(
-        draws(scale=dist.Normal(1.0, 0.1), means=dist.Normal(0.0, 1.0)), scale=2.0
+        draws(scale=dist.Normal(0.0, 0.1), means=dist.Normal(0.0, 1.0)), scale=2.0
     )
     found = verdicts(preflight(Problem(level, DATA), guide))
     assert [name for name, verdict in found.items() if verdict == "wrong"] == [
@@ -174,13 +174,13 @@ def test_a_part_of_the_support_only_is_a_warning(prior, q):
     ("prior", "q"),
     [
         (dist.Uniform(0.0, 5.0), dist.Uniform(0.0, 6.0)),
-        (dist.Beta(2.0, 2.0), dist.LogNormal(-3.0, 0.1)),
+        (dist.Beta(2.0, 2.0), dist.LogNormal(0.0, 0.1)),
         (dist.Dirichlet(torch.ones(3)), dist.Normal(torch.ones(3) / 2, 0.01).to_event(1)),
         (dist.Poisson(2.0), dist.LogNormal(0.0, 0.1)),
         (
             dist.Gamma(2.0, 1.0),
             dist.TransformedDistribution(
-                dist.Normal(0.0, 0.1), [dist.transforms.AffineTransform(50.0, 0.1)]
+                dist.Normal(0.0, 0.1), [dist.transforms.AffineTransform(0.0, 0.1)]
             ),
         ),
     ],
