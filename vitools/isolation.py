@@ -110,7 +110,7 @@ def _torch_validates_as_before() -> Iterator[None]:
         if Distribution._validate_args:
             original(distribution, value)
 
-    Distribution._validate_sample = validate  # type: ignore[method-assign]
+    Distribution._validate_sample = validate  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

@@ -200,7 +200,12 @@ def item_response():
     return model, AutoLowRankMultivariateNormal(model, rank=2), (right, seen)
 
 
-@trial("ordinal simplex-prior dirichlet-guide", {"p": (4,), "effect": ()}, {"grade": (9,)})
+@trial(
+    "ordinal simplex-prior dirichlet-guide",
+    {"p": (4,), "effect": ()},
+    {"grade": (9,)},
+    notices=["cannot be vectorised over draws"],
+)
 def ordinal_grades():
     def model(x, grade):
         p = pyro.sample("p", dist.Dirichlet(torch.ones(4)))

@@ -231,7 +231,7 @@ def banana():
     {"x": (4,)},
     refused={
         "explain": "nothing to infer",
-        "own_guide": "nothing for svi.. to infer",
+        "own_guide": "nothing for preflight.. to infer",
         "automatic_guide": "nothing for svi",
         "nuts": "nothing for nuts",
     },

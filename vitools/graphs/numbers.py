@@ -62,7 +62,8 @@ class NumbersOfData(TorchDispatchMode):
         if node.op == "get_attr":
             mode = get_proxy_mode()
             assert mode is not None
-            return id(getattr(mode.tracer.root, str(node.target))) in self.captured
+            root: Any = getattr(mode.tracer, "root", None)
+            return id(getattr(root, str(node.target))) in self.captured
         return node.op == "placeholder" or is_random(node)
 
 

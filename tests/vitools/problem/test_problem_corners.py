@@ -13,7 +13,7 @@ from pyro.infer.reparam import LocScaleReparam
 from torch.distributions import Beta, constraints
 
 from vitools import Problem, cavi, draw, exact, load, nuts, save, svi, to_arviz
-from vitools.errors import DataError, ModelError, NotSupportedError
+from vitools.errors import DataError, ModelError, NotSupportedError, OptionError
 from vitools.guides import AutoMultivariate
 
 # ---- observations ------------------------------------------------------------------------------
@@ -135,6 +135,18 @@ def test_a_computed_value_in_a_plate_that_data_depend_on_keeps_its_shape(kind):
     assert groups["posterior"]["value"].shape == (1, 5, 3, 2)
     assert groups["prior"]["value"].shape == (1, 5, 3, 2)
     assert groups["posterior_predictive"]["x"].shape == (1, 5, 3, 2)
+
+
+def test_a_guide_that_draws_a_computed_value_is_told_how_to_leave_it_out():
+    def model(x):
+        level = pyro.sample("level", dist.Normal(0.0, 1.0))
+        twice = pyro.sample("twice", dist.Delta(2 * level))
+        pyro.sample("x", dist.Normal(twice, 1.0), obs=x)
+
+    problem = Problem(model, torch.tensor(0.2))
+    with pytest.raises(OptionError, match=r"'twice', which model .* computes.*poutine\.block"):
+        svi(problem, AutoNormal)
+    assert svi(problem, AutoMultivariate, max_steps=8).points == ()
 
 
 # ---- markov and reparam ---------------------------------------------------------------------------

@@ -67,6 +67,13 @@ class GuideTrial:
         """Does it draw every latent that is not summed out, and nothing else?"""
         problem = self.problem
         for name in self.drawn:
+            if name in problem.deterministics:
+                raise OptionError(
+                    f"{self.title} draws '{name}', which model '{problem.name}' computes from others "
+                    "(a Delta, or pyro.deterministic) and does not draw. Make the guide of the model "
+                    f"without it, poutine.block(model, hide=['{name}']), or use one of "
+                    "vitools.guides, which leave it out."
+                )
             if name not in problem.latents:
                 raise OptionError(
                     f"{self.title} draws '{name}', which is no latent of model '{problem.name}' "
