@@ -21,7 +21,9 @@ FOLDERS = {
 
 ORDER = {
     "vitools": [
-        {"_version", "errors", "isolation", "distributions"},
+        {"_version", "errors", "distributions"},
+        {"whole_numbers"},
+        {"isolation"},
         {"families", "graphs", "supports", "files", "data"},
         {"problem", "models"},
         {"calculus", "posterior", "guides"},
@@ -32,6 +34,7 @@ ORDER = {
     ],
     "vitools.graphs": [
         {"loops", "mutation", "noise", "inductor"},
+        {"numbers"},
         {"functional"},
         {"compiled"},
         {"over_draws"},

@@ -20,6 +20,8 @@ from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch.distributions import Distribution
 from torch.nn import Module, Parameter
 
+from vitools.whole_numbers import check_seed
+
 _lock = threading.RLock()
 
 
@@ -50,6 +52,7 @@ ParamState = dict[str, Any]
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's generators inside the block and restore them after it."""
+    check_seed(seed, 2**63 - 1)
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with alone(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -99,12 +102,22 @@ def _torch_as_before() -> Iterator[None]:
     """Restores what may be left changed inside.
 
     Pyro restores its own flag after ``validation_enabled``, not torch's; and a Ctrl-C that arrives
-    between the last line of ``with torch.no_grad()`` and its exit leaves gradients off.
+    between the last line of ``with torch.no_grad()`` and its exit leaves gradients off. Distributions
+    that were built outside the block, and ``expand`` ed there, carry a flag of their own; inside they
+    validate values only while the flag of all says so.
     """
     validates, gradients = Distribution._validate_args, torch.is_grad_enabled()
+    original = Distribution._validate_sample
+
+    def validate(distribution: Distribution, value: torch.Tensor) -> None:
+        if Distribution._validate_args:
+            original(distribution, value)
+
+    Distribution._validate_sample = validate  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
+        Distribution._validate_sample = original  # type: ignore[method-assign]
         Distribution.set_default_validate_args(validates)
         torch.set_grad_enabled(gradients)
 
@@ -169,7 +182,7 @@ def modules_of(program: Any) -> list[Module]:
     """The modules a program is, is a method of, or wraps (Pyro's handlers are partials)."""
     if isinstance(program, Module):
         return [program]
-    parts = [getattr(program, "__self__", None)]
+    parts = [getattr(program, "__self__", None), getattr(program, "fn", None)]
     if isinstance(program, partial):
         parts += [program.func, *program.args]
     return [module for part in parts if part is not None for module in modules_of(part)]

@@ -17,6 +17,7 @@ from vitools.errors import ModelError
 from vitools.guides.family import LatentSite, interior, is_simplex, is_unit_interval
 from vitools.isolation import seeded
 from vitools.problem.density.improper import float_dtype, is_improper, stand_in
+from vitools.problem.sites import is_delta
 from vitools.supports import base_support, bounds, from_reals
 
 _MAX_DRAWN = 1_000_000  # numbers drawn from one site's prior
@@ -24,10 +25,10 @@ _WIDEST = 3.0  # standard deviation of a start on a transformed scale
 
 
 def is_left_to_the_elbo(message: dict[str, Any]) -> bool:
-    """Whether a site has no place in a guide: observed, a subsample, or summed out by the ELBO."""
+    """Whether a site has no place in a guide: observed, fixed by others, summed out."""
     if message["type"] != "sample" or message["is_observed"]:
         return True
-    if poutine.util.site_is_subsample(message):
+    if poutine.util.site_is_subsample(message) or is_delta(message):
         return True
     enumerable = getattr(message["fn"], "has_enumerate_support", False)
     return bool(enumerable or message["infer"].get("enumerate"))
@@ -62,7 +63,7 @@ class Prototype:
     def run(self, model: Callable, *args: Any, **kwargs: Any) -> poutine.Trace:
         """A trace of the sites that belong in a guide; outer handlers see nothing of it."""
         self._dtype = float_dtype((args, kwargs))
-        centred = InitMessenger(self._centre)(self._note_given_rows(model))
+        centred = _Centred(self._centre)(self._note_given_rows(model))
         with seeded(self.seed), torch.no_grad():
             tracer = poutine.trace(poutine.block(centred, hide_fn=is_left_to_the_elbo))
             trace = poutine.block(tracer.get_trace)(*args, **kwargs)
@@ -142,6 +143,13 @@ class Prototype:
                 f"site {name!r} has a prior that cannot be drawn from ({type(fn).__name__}), and "
                 "so no centre to start at: give it a proper prior"
             ) from error
+
+
+class _Centred(InitMessenger):
+    """Sees each site as it is drawn: ``poutine.reparam`` would have it decide on the old ones."""
+
+    def _pyro_get_init_messengers(self, msg: Any) -> None:
+        pass
 
 
 class _GivenRows(Messenger):

@@ -12,7 +12,7 @@ from pyro.infer.autoguide import AutoGuideList, AutoNormal
 from torch import Tensor
 
 from vitools import Problem, preflight
-from vitools.errors import ModelError, NotSupportedError, OptionError
+from vitools.errors import ModelError, OptionError
 from vitools.guides import Amortized, AutoKumaraswamy, AutoLogisticNormal
 
 DATA = torch.arange(10.0, dtype=torch.float64)
@@ -120,13 +120,15 @@ def test_a_value_of_another_shape_is_named_before_the_model_fails_on_it() -> Non
         preflight(Problem(two, DATA), guide).enforce()
 
 
-def test_point_estimates_among_other_sites_are_refused_by_name() -> None:
+def test_point_estimates_among_other_sites_are_named() -> None:
     def guide(x: Tensor) -> None:
         pyro.sample("weights", dist.Delta(pyro.param("w", torch.zeros(2))).to_event(1))
         pyro.sample("level", dist.Normal(pyro.param("l", torch.zeros(())), 1.0))
 
-    with pytest.raises(NotSupportedError, match="guide is a point estimate of weights: a point"):
-        preflight(Problem(two, DATA), guide).enforce()
+    report = preflight(Problem(two, DATA), guide)
+    report.enforce()
+    assert report.points == ("weights",)
+    assert "point estimate of weights: no widths, which laplace() gives" in str(report)
 
 
 def test_points_that_move_with_a_draw_are_no_estimates() -> None:

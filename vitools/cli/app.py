@@ -32,6 +32,13 @@ class Commands(TyperGroup):
         except VitoolsError as error:
             print(f"vitools: {error}", file=sys.stderr)
             raise typer.Exit(1 if isinstance(error, NumericalError) else 2) from error
+        except SystemExit as error:  # typer's own are of another kind
+            print(
+                f"vitools: the model or what it imports ended the program (sys.exit({error.code!r})). "
+                "Let it raise an error instead.",
+                file=sys.stderr,
+            )
+            raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             print("vitools: interrupted; no file is left half-written.", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from error

@@ -33,6 +33,7 @@ from vitools.errors import NumericalError, OptionError
 from vitools.posterior.gaussian import GaussianPosterior
 from vitools.posterior.results import History, Status
 from vitools.problem import Problem
+from vitools.whole_numbers import check_seed, check_whole
 
 COVARIANCES = ("mean_field", "linear_response")
 FIRST_SCALE = 0.1
@@ -74,6 +75,7 @@ def dadvi(
     """
     check_progress(progress)
     _check(num_samples, covariance, max_draws, max_steps)
+    check_seed(seed)
     began = time.perf_counter()
     run = _Run(problem, num_samples, seed, progress, began)
     status, words = run.fit(max_draws, max_steps)
@@ -102,10 +104,12 @@ def dadvi(
 def _check(num_samples: int, covariance: str, max_draws: int, max_steps: int) -> None:
     if covariance not in COVARIANCES:
         raise OptionError(f"covariance: expected one of {COVARIANCES}, got {covariance!r}.")
-    if num_samples < 4 or num_samples % 2 or max_draws < num_samples or max_steps < 1:
+    check_whole("num_samples", num_samples, 4)
+    check_whole("max_draws", max_draws, num_samples)
+    check_whole("max_steps", max_steps, 1)
+    if num_samples % 2:
         raise OptionError(
-            "expected an even num_samples ≥ 4, max_draws ≥ num_samples and max_steps ≥ 1, got "
-            f"{num_samples}, {max_draws} and {max_steps}."
+            f"num_samples: expected an even number, for pairs of draws, got {num_samples}."
         )
 
 

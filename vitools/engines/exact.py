@@ -18,6 +18,7 @@ from vitools.errors import NotSupportedError, NumericalError
 from vitools.posterior import Estimate, GridPosterior, Status
 from vitools.problem import Problem, check_problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
+from vitools.whole_numbers import check_seed, check_whole
 
 MAX_DIMENSIONS = 4
 WORST_ERROR = 1e-3  # of log p(x), in nats, still called exact with that error stated
@@ -52,6 +53,8 @@ def exact(
     """
     start = time.perf_counter()
     check_progress(progress)
+    check_seed(seed)
+    check_whole("max_evaluations", max_evaluations, 1)
     check_problem(problem, "exact()")
     problem.refuse_unlisted("exact()")
     space = UnconstrainedSpace(problem)

@@ -22,12 +22,13 @@ from torch.distributions import constraints
 from vitools.engines.held_params import held_params
 from vitools.engines.loop import Progress, ProgressCallback, check_progress
 from vitools.engines.smooth import dense_hessian, smooth_space
-from vitools.errors import NumericalError, OptionError
+from vitools.errors import NumericalError
 from vitools.posterior.gaussian import GaussianPosterior
 from vitools.posterior.results import Status
 from vitools.problem import Problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 from vitools.supports import base_support
+from vitools.whole_numbers import check_seed, check_whole
 
 STEPS = 100  # gradients, and products with the Hessian, on the way to the mode
 GAIN_LIMIT = 1e-3  # nats that Newton's next step would gain at the end
@@ -62,8 +63,8 @@ def laplace(
         "3 Newton steps; log evidence -2.54 by Laplace's formula"
     """
     check_progress(progress)
-    if max_steps < 1:
-        raise OptionError(f"expected max_steps ≥ 1, got {max_steps}.")
+    check_whole("max_steps", max_steps, 1)
+    check_seed(seed)
     began = time.perf_counter()
     surface = _Surface(smooth_space(problem, "laplace"), seed, progress, began)
     status = surface.climb(max_steps)

@@ -27,6 +27,7 @@ from torch.fx.node import map_arg
 from vitools.errors import VitoolsWarning, callers_level
 from vitools.graphs.mutation import drop_detached, is_mutable, replace_mutations
 from vitools.graphs.noise import Noise, is_random, noise_of
+from vitools.graphs.numbers import NumbersOfData
 
 aten = torch.ops.aten
 
@@ -98,7 +99,12 @@ def functional_graph(
     Raises:
         Exception: whatever tracing raises; there are as many ways to fail as there are models.
     """
-    recorded = make_fx(lambda *inputs: function(*inputs))(*example)
+
+    def reading(*inputs: Tensor) -> Sequence[Tensor]:
+        with NumbersOfData(captured):
+            return function(*inputs)
+
+    recorded = make_fx(reading)(*example)
     _lift(recorded, captured)
     drop_detached(recorded.graph)
     if not replace_mutations(recorded.graph):  # views share memory: torch knows how to part them
@@ -115,8 +121,8 @@ def notice(subject: str, reason: Exception) -> None:
     words = str(reason).splitlines()[0] if str(reason) else type(reason).__name__
     if "out of a tracing tensor" in words:
         words = (
-            "it reads a number out of a tensor (int(x), float(x), x.item(), or an if on one); make "
-            "such numbers outside the model and give them as arguments"
+            "it reads a number out of a tensor that depends on a parameter or a draw (int(x), "
+            "float(x), x.item(), or an if on one); torch.where chooses without"
         )
     warnings.warn(
         f"{subject} cannot be recorded as a graph and runs step by step in Python "

@@ -59,6 +59,9 @@ class Posterior(ABC):
         seed: the seed it was run with.
     """
 
+    points: tuple[str, ...] = ()
+    """Latents of which the fit is a point estimate: it has no density then, and no widths."""
+
     def __init__(
         self,
         problem: Problem,

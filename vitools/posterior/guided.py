@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from importlib import import_module
 from typing import Any
 
@@ -18,8 +19,9 @@ from vitools.isolation import ParamState, full_plates, isolated, seeded, snapsho
 from vitools.posterior.base import Posterior, Saved, check_count
 from vitools.problem import Problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
+from vitools.problem.density.improper import StandIns
 from vitools.problem.density.vectorise import DrawMapper
-from vitools.problem.sites import is_delta, is_subsample
+from vitools.problem.sites import is_delta, is_subsample, listed
 from vitools.supports import from_reals
 
 KNOWN_GUIDES = ("vitools.guides.", "pyro.infer.autoguide.")
@@ -35,6 +37,42 @@ def guide_log_density(run: Trace, without: Collection[str] = ()) -> Tensor:
     run.compute_log_prob()
     terms = [node["log_prob_sum"] for name, node in _drawn(run).items() if name not in without]
     return torch.stack(terms).sum() if terms else torch.zeros(())
+
+
+def point_sites(problem: Problem, guide: Any) -> tuple[str, ...]:
+    """Latents that a guide draws from a Delta whose place no other draw of it decides."""
+
+    def run(rows: Mapping[str, Tensor]) -> Trace:
+        held = poutine.condition(guide, data=dict(rows)) if rows else guide
+        return poutine.trace(held).get_trace(*problem.args, **problem.kwargs)
+
+    with torch.enable_grad():
+        first = run({})
+        nodes = {k: n for k, n in _drawn(first).items() if k in problem.drawn and is_delta(n)}
+        if not nodes:
+            return ()
+        rows = {
+            k: n["value"]
+            for k, n in first.nodes.items()
+            if n["type"] == "sample" and is_subsample(n)
+        }
+        again = run(rows).nodes
+        noise = [n["value"] for n in _drawn(first).values() if not is_delta(n)]
+        noise = [value for value in noise if value.requires_grad]
+        return tuple(
+            name
+            for name, node in nodes.items()
+            # draws may be equal after rounding, at the edge of a support
+            if torch.equal(again[name]["value"], node["value"])
+            and not _follows_from(node["value"], noise)
+        )
+
+
+def _follows_from(value: Tensor, others: list[Tensor]) -> bool:
+    if not value.requires_grad or not others:
+        return False
+    slopes = torch.autograd.grad(value.sum(), others, retain_graph=True, allow_unused=True)
+    return any(slope is not None for slope in slopes)
 
 
 class GuidePosterior(Posterior):
@@ -75,6 +113,28 @@ class GuidePosterior(Posterior):
         with isolated(self.params, self.guide, self.problem.model), full_plates():
             yield
 
+    @cached_property
+    def points(self) -> tuple[str, ...]:  # type: ignore[override]
+        with self._fitted(), seeded(0):
+            return point_sites(self.problem, self.guide)
+
+    def _draw(self, num_samples: int, seed: int) -> dict[str, Tensor]:
+        return self._sampled(num_samples, seed)[0]
+
+    def _moments(self, name: str) -> tuple[Tensor, Tensor]:
+        if name not in self.points:
+            return super()._moments(name)
+        place = self._draw(1, self.seed)[name][0].double()
+        return place, torch.zeros_like(place)
+
+    def _refuse_points(self) -> None:
+        if self.points:
+            raise NotSupportedError(
+                f"{self._title} is a point estimate of {listed(self.points)}: a point has no density, "
+                "no bound and no widths. laplace(problem) gives widths around a mode, svi() with "
+                "AutoMultivariate of vitools.guides those of a fitted distribution."
+            )
+
     def _run_guide(self, data: Mapping[str, Tensor] | None = None) -> tuple[Trace, Tensor]:
         """A trace of the guide, optionally with sites held at ``data``, and log q of its draws."""
         guide = poutine.condition(self.guide, data=dict(data)) if data else self.guide
@@ -85,6 +145,10 @@ class GuidePosterior(Posterior):
     def sample_with_log_prob(
         self, num_samples: int, seed: int = 0
     ) -> tuple[dict[str, Tensor], Tensor]:
+        self._refuse_points()
+        return self._sampled(num_samples, seed)
+
+    def _sampled(self, num_samples: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
         check_count(num_samples)
         with seeded(0), torch.no_grad():
             self._refuse_unusable(self._run_guide()[0])
@@ -120,6 +184,7 @@ class GuidePosterior(Posterior):
             )
 
     def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
+        self._refuse_points()
         flat, sample_shape = self.problem.checked_draws(values)
         held = {k: v for k, v in flat.items() if k in self.problem.drawn}
         with torch.no_grad():
@@ -198,7 +263,9 @@ class GuidePosterior(Posterior):
         made = build_guide(
             saved.problem, saved.guide or _known_guide(saved.meta["guide"]), **saved.meta["options"]
         )
-        with seeded(0), isolated(None, made, saved.problem.model) as params, torch.no_grad():
+        stand_ins = StandIns((saved.problem.args, saved.problem.kwargs))
+        isolation = isolated(None, made, saved.problem.model)
+        with seeded(0), isolation as params, stand_ins, torch.no_grad():
             made(*saved.problem.args, **saved.problem.kwargs)  # registers names and constraints
             saved.problem.call()
         expected = {k: tuple(v.shape) for k, v in params["params"].items()}

@@ -68,11 +68,25 @@ class Site:
         return self.shape[len(self.shape) - self.event_dim :]
 
 
+def layers_of(fn: Any) -> list[Any]:
+    """A distribution, and what is under its ``expand``, ``to_event`` and ``mask``, one by one."""
+    layers = [fn]
+    while isinstance(layers[-1], Independent | MaskedDistribution | ExpandedDistribution):
+        layers.append(layers[-1].base_dist)
+    return layers
+
+
 def base_distribution(fn: Any) -> Any:
     """The distribution under ``expand``, ``to_event`` and ``mask``."""
-    while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
-        fn = fn.base_dist
-    return fn
+    return layers_of(fn)[-1]
+
+
+def support_of(fn: Any) -> Any:
+    """A distribution's support; ``None`` where its class does not say one."""
+    try:
+        return fn.support
+    except (NotImplementedError, AttributeError):
+        return None
 
 
 def is_subsample(node: Mapping[str, Any]) -> bool:
@@ -87,11 +101,13 @@ def is_factor(node: Mapping[str, Any]) -> bool:
 
 def is_deterministic(node: Mapping[str, Any]) -> bool:
     """Whether a trace node is a ``pyro.deterministic`` statement (reparameterisers make some too)."""
+    if node["infer"].get("_deterministic"):
+        return True
+    if not (node["is_observed"] and is_delta(node)):
+        return False
     fn = node["fn"]
     masked = isinstance(fn, MaskedDistribution) and fn._mask is False
-    return bool(node["infer"].get("_deterministic")) or (
-        node["is_observed"] and masked and is_delta(node)
-    )
+    return masked or base_distribution(fn).v is node["value"]  # observed to be what it is
 
 
 def is_delta(node: Mapping[str, Any]) -> bool:

@@ -62,11 +62,6 @@ def transformed_density():
     sample("y", y, obs=torch.tensor(1.0))
 
 
-def rate_and_scale_of_a_student():
-    m, t = sample("m", dist.Normal(0.0, 1.0)), sample("t", dist.Gamma(1.0, 1.0))
-    sample("y", dist.StudentT(3.0, m, t.rsqrt()), obs=torch.tensor(1.0))
-
-
 def scale_of_a_scale():
     wide = sample("wide", dist.HalfCauchy(1.0))
     scale = sample("scale", dist.HalfCauchy(wide))
@@ -137,7 +132,6 @@ def recursion_that_multiplies():
         (recursion_that_multiplies, ["'y3'", "'a', 'b'", "terms if written out"]),
         (mixture_density, ["'y'", "MixtureSameFamily", "'w'", "a distribution of its own"]),
         (log_density_by_hand, ["'y'", "'a', 'b'", "'log_factor'", "cos"]),
-        (rate_and_scale_of_a_student, ["'y'", "StudentT", "'m', 't' separate", "Gamma prior"]),
         (scale_of_a_scale, ["'scale', 'wide' separate", "HalfCauchy", "Gamma prior"]),
         (two_shapes, ["'y'", "'a', 'b' together, and 'a' is not Gaussian"]),
         (product_in_a_link, ["'y'", "'a', 'b'", "softplus of what is not linear"]),

@@ -27,6 +27,7 @@ from vitools.diagnostics.weights.khat import khat_threshold
 from vitools.diagnostics.weights.psis import SmoothedWeights, smooth
 from vitools.diagnostics.weights.site_khat import SiteKhat, site_khats
 from vitools.posterior import DrawsPosterior, Estimate, GridPosterior, Posterior, Status
+from vitools.problem.sites import listed
 
 CLEAR_KHAT = 0.4
 """A latent whose own k̂ is below this is not blamed by name."""
@@ -129,6 +130,8 @@ def _look(
     with torch.no_grad():
         if isinstance(posterior, DrawsPosterior):
             values, log_weights = posterior.pooled(), None
+        elif posterior.points:
+            values, log_weights = posterior.sample(num_samples, seed), None
         else:
             values, log_weights = posterior.sample_with_log_weights(num_samples, seed)
             # without continuous latents there is one value for all draws
@@ -150,6 +153,8 @@ def _look(
             accuracy=accuracy,
             advice=_of_chains(posterior),
         )
+        if posterior.points:
+            verdict = _of_points(posterior.points)
         known = None if lower is None else Evidence({1: lower}, {}, lower, lower)
         return Judgement(
             lower, khat, accuracy, verdict, draws, found, known, distance=distance, trend=record
@@ -198,6 +203,14 @@ def _look(
         error_bounds(values, log_weights) if values else None,
         distance,
         record,
+    )
+
+
+def _of_points(points: tuple[str, ...]) -> Verdict:
+    return Verdict(
+        Grade.REJECT,
+        f"a point estimate of {listed(points)}: it has no widths, and no density to judge",
+        "laplace() gives widths around a mode; svi() with AutoMultivariate fits a distribution",
     )
 
 

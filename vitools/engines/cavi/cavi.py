@@ -24,6 +24,7 @@ from vitools.errors import NotSupportedError, OptionError, VitoolsWarning, calle
 from vitools.isolation import full_plates, isolated
 from vitools.posterior import FactorisedPosterior, Status
 from vitools.problem import Problem, check_problem
+from vitools.whole_numbers import check_seed, check_whole
 
 WORDS = ("prior", "data")
 CLOSE = 0.1  # nats by which a start may miss the best bound and still have found the same answer
@@ -236,12 +237,10 @@ def _check_options(
         ("inner_sweeps", 1 if inner_sweeps is None else inner_sweeps, 1),
         ("warmup_sweeps", 0 if warmup_sweeps is None else warmup_sweeps, 0),
     ):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise OptionError(f"{name}: expected a number at least {least}, got {value!r}.")
+        check_whole(name, value, least)
     if not isinstance(tol, int | float) or not tol >= 0:
         raise OptionError(f"tol: expected a number at least 0, got {tol!r}.")
-    if not isinstance(seed, int):
-        raise OptionError(f"seed: expected a whole number, got {seed!r}.")
+    check_seed(seed)
 
 
 def _check_lists(**options: Any) -> None:

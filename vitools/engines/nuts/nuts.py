@@ -16,6 +16,7 @@ from vitools.graphs.compiled import Compile
 from vitools.posterior import DrawsPosterior, History, Posterior, Status
 from vitools.problem import Problem, check_problem
 from vitools.problem.sites import nearest
+from vitools.whole_numbers import check_seed, check_whole
 
 RHAT_LIMIT = 1.05
 ESS_PER_CHAIN = 50
@@ -60,10 +61,10 @@ def nuts(
         'sampled'
     """
     check_progress(progress)
-    if min(num_samples, num_warmup, num_chains) < 1:
-        raise OptionError("expected num_samples, num_warmup and num_chains of at least 1.")
-    if num_samples < FEWEST_DRAWS:
-        raise OptionError(f"expected num_samples of at least {FEWEST_DRAWS}, got {num_samples}.")
+    check_whole("num_samples", num_samples, FEWEST_DRAWS)
+    check_whole("num_warmup", num_warmup, 1)
+    check_whole("num_chains", num_chains, 1)
+    check_seed(seed)
     check_problem(problem, "nuts()")
     problem.refuse_unlisted("nuts()")
     if not problem.continuous:
@@ -143,7 +144,7 @@ def _mixing(
             continue
         flat = flat[..., varying].double()
         rhat[name] = float(split_gelman_rubin(flat, 0, 1).max())
-        ess[name] = float(effective_sample_size(flat, 0, 1).min())
+        ess[name] = max(1.0, float(effective_sample_size(flat, 0, 1).min()))
     return rhat, ess
 
 

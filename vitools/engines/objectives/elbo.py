@@ -71,7 +71,7 @@ class Elbo:
                 "Elbo: sticking the landing cancels the noise of log q against that of log p, and "
                 "with an analytic KL there is none left to cancel. Choose one of the two."
             )
-        run = checked_guide_run(problem, guide)
+        run = checked_guide_run(problem, guide, points=True)
         if not sticks and not self.analytic_kl and not_reparameterised(run):
             return ScoreFunction(self.num_particles)(problem, guide)
         refuse_not_reparameterised(run, guide, self.gradient.replace("_", " "))

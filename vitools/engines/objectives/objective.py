@@ -24,6 +24,7 @@ class Objective:
     Attributes:
         is_recordable: whether it takes the same path on every call, so that ``make_fx`` may
             record it as a graph.
+        hindrance: why it does not, in words.
         name: of the bound, for reports.
         state: tensors that one call hands to the next (learned baselines); empty for most. To go
             on from a checkpoint put the saved tensors back under their names.
@@ -33,6 +34,7 @@ class Objective:
     is_recordable: bool
     name: str = "ELBO"
     state: dict[str, Tensor] = field(default_factory=dict)
+    hindrance: str = ""
 
 
 def run_guide(problem: Problem, guide: Any) -> Trace:
@@ -49,11 +51,11 @@ def drawn_sites(guide_run: Trace) -> dict[str, Any]:
     }
 
 
-def checked_guide_run(problem: Problem, guide: Any) -> Trace:
-    """A trace of the guide, refused if all it draws are points."""
+def checked_guide_run(problem: Problem, guide: Any, *, points: bool = False) -> Trace:
+    """A trace of the guide, refused if all it draws are points, unless those are taken."""
     run = run_guide(problem, guide)
     nodes = drawn_sites(run).values()
-    if nodes and all(_is_point(node) for node in nodes):
+    if nodes and not points and all(_is_point(node) for node in nodes):
         raise NotSupportedError(
             f"guide {guide_name(guide)} is a point estimate: it has no density to compare or "
             "trust. Use a guide with spread, e.g. AutoLogisticNormal or AutoNormal."

@@ -48,6 +48,10 @@ from vitools.problem import Problem
 from vitools.problem.density.enumeration import FactorGraph
 
 BASELINES = ("leave_one_out", "running_mean", "none")
+REMEMBERS = (
+    "the baseline of draws without a derivative is a running mean of earlier steps; num_particles=2 "
+    "needs none and is recorded"
+)
 MEMORY = 0.9  # of the running mean
 NOWHERE: frozenset[str] = frozenset()
 
@@ -94,7 +98,7 @@ class ScoreFunction:
                 total = total - (error - error.detach())
             return -total
 
-        return Objective(loss, baseline != "running_mean", state=state)
+        return Objective(loss, baseline != "running_mean", state=state, hindrance=REMEMBERS)
 
 
 def _against_the_others(signal: Tensor) -> Tensor:

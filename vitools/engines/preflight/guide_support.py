@@ -13,18 +13,28 @@ from torch.distributions import constraints
 from torch.distributions.transforms import IndependentTransform, Transform
 
 from vitools.errors import OptionError, VitoolsWarning
-from vitools.problem.sites import Site, base_distribution
+from vitools.problem.sites import Site, base_distribution, support_of
 from vitools.supports import base_support, bounds
 
 ROUNDING = 1e-4  # of an interval's length: sigmoids in float32 end short of 0 and 1
 
+MOST_OUTSIDE = 0.1
+"""The mass outside a prior's support from which a guide is of another support, not a little wider."""
+
 Ends = tuple[Tensor, Tensor]
 
 
-def refuse_other_support(title: str, site: Site, node: Any) -> None:
-    """Raise for draws outside a site's support, or a :class:`VitoolsWarning` for a part of it."""
+def refuse_other_support(title: str, site: Site, node: Any) -> str | None:
+    """Raise for draws outside a site's support, or a :class:`VitoolsWarning` for a part of it.
+
+    Returns:
+        What to say of a guide that is wider than the prior, its mass outside being small.
+    """
     fn = node["fn"]
     kind = type(base_distribution(fn)).__name__
+    if support_of(fn) is None:  # all there is to go by is the draw
+        _compare_kinds(title, site, node, kind)
+        return None
     if fn.support.is_discrete != site.is_discrete:
         words = ("continuous", "discrete")
         raise OptionError(
@@ -36,20 +46,65 @@ def refuse_other_support(title: str, site: Site, node: Any) -> None:
     ours = _ends(fn)
     if ours is None or theirs is None or not _fit(*ours, *theirs):
         _compare_kinds(title, site, node, kind)
-        return
+        return None
     (low, high), (least, most) = ours, theirs
     slack = ROUNDING * torch.where((most - least).isfinite(), most - least, 1.0)
-    if bool((low < least - slack).any() or (high > most + slack).any()):
+    beyond, short = _any(low < least - slack, high > most + slack), None
+    if _any(low > least + slack, high < most - slack):
+        short = f"{kind} gives values in {_interval(ours)} of {_interval(theirs)}"
+    mass = mass_outside(site, fn) if beyond else 0.0
+    if beyond and (mass is None or mass > MOST_OUTSIDE):
         raise OptionError(
             f"{title} draws '{site.name}' outside its support: {kind} gives values in "
             f"{_interval(ours)}, the model's {site.distribution} lives on {_interval(theirs)}. "
             "Choose a distribution over that support, or transform the draws (LogNormal for "
             "positive ones)."
         )
-    if bool((low > least + slack).any() or (high < most - slack).any()):
-        raise _narrower(
-            title, site, f"{kind} gives values in {_interval(ours)} of {_interval(theirs)}"
-        )
+    if short is not None:
+        raise _narrower(title, site, short)
+    if not beyond:
+        return None
+    return (
+        f"{kind} of '{site.name}' is wider than the model's {site.distribution} on "
+        f"{_interval(theirs)}: mass {mass:.2g} outside, where the density is zero"
+    )
+
+
+def mass_outside(site: Site, fn: Any) -> float | None:
+    """The largest probability that an element of a draw is outside its site's support.
+
+    ``None`` where the distribution does not know its cumulative probabilities, or another element
+    count than the site's.
+    """
+    ends = _ends_of_support(site.support)
+    base = base_distribution(fn)
+    try:
+        shape = torch.broadcast_shapes(*(end.shape for end in ends or ()), base.batch_shape)
+        least, most = (end.expand(shape) for end in ends or ())
+        below = torch.where(least.isfinite(), base.cdf(_finite(base, least)), 0.0)
+        above = torch.where(most.isfinite(), 1 - base.cdf(_finite(base, most)), 0.0)
+    except (NotImplementedError, RuntimeError, ValueError):
+        return None
+    return float((below + above).detach().clamp(min=0.0).max())
+
+
+def outside_in_words(site: Site, fn: Any) -> str:
+    """How much of a guide that is wider than its site's prior lies beyond it."""
+    ends = _ends_of_support(site.support)
+    mass = mass_outside(site, fn)
+    share = "unknown" if mass is None else f"{mass:.2g}"
+    return f"mass of '{site.name}' outside {'' if ends is None else _interval(ends)}: {share}"
+
+
+def _finite(base: Any, end: Tensor) -> Tensor:
+    """An end of a support as a value that the distribution takes: its own least where it is beyond."""
+    inside = torch.where(end.isfinite(), end, torch.ones_like(end))
+    least = bounds(base.support)[0]
+    return inside if least is None else torch.maximum(inside, torch.as_tensor(least) + 1e-12)
+
+
+def _any(*conditions: Tensor) -> bool:
+    return any(bool(condition.any()) for condition in conditions)
 
 
 def _compare_kinds(title: str, site: Site, node: Any, kind: str) -> None:
@@ -63,7 +118,7 @@ def _compare_kinds(title: str, site: Site, node: Any, kind: str) -> None:
             f"got a {kind} that leaves it. Choose a distribution over that support, or transform "
             "the draws."
         )
-    if whole is not None and _ends(node["fn"]) is None:
+    if support_of(node["fn"]) is not None and whole is not None and _ends(node["fn"]) is None:
         raise _narrower(title, site, f"{kind} gives values in {node['fn'].support}")
 
 

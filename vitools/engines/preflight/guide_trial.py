@@ -11,13 +11,12 @@ from vitools.engines.preflight.guide_data import refuse_miscounted_data
 from vitools.engines.preflight.guide_support import refuse_other_support
 from vitools.errors import (
     ModelError,
-    NotSupportedError,
     OptionError,
     VitoolsError,
     VitoolsWarning,
     first_words,
 )
-from vitools.posterior.guided import build_guide
+from vitools.posterior.guided import build_guide, point_sites
 from vitools.problem import Problem
 from vitools.problem.sites import is_delta, is_subsample, nearest
 
@@ -35,6 +34,8 @@ class GuideTrial:
         self.guide_run: Trace
         self.model_run: Trace | None = None
         self.drawn: dict[str, Any] = {}
+        self.wide: list[str] = []
+        self.points: tuple[str, ...] = ()
 
     def runs(self) -> str:
         """Can it be called with the model's arguments?"""
@@ -66,6 +67,13 @@ class GuideTrial:
         """Does it draw every latent that is not summed out, and nothing else?"""
         problem = self.problem
         for name in self.drawn:
+            if name in problem.deterministics:
+                raise OptionError(
+                    f"{self.title} draws '{name}', which model '{problem.name}' computes from others "
+                    "(a Delta, or pyro.deterministic) and does not draw. Make the guide of the model "
+                    f"without it, poutine.block(model, hide=['{name}']), or use one of "
+                    "vitools.guides, which leave it out."
+                )
             if name not in problem.latents:
                 raise OptionError(
                     f"{self.title} draws '{name}', which is no latent of model '{problem.name}' "
@@ -83,35 +91,26 @@ class GuideTrial:
 
     def spread(self) -> str:
         """Has every draw a density?"""
-        deltas = [name for name, node in self._kept().items() if is_delta(node)]
-        if deltas:  # a function of other draws, as in Pyro's joint guides, or a point estimate
-            rows = {
-                name: node["value"]
-                for name, node in self.guide_run.nodes.items()
-                if node["type"] == "sample" and is_subsample(node)
-            }
-            again = self._run_guide(rows).nodes
-            points = [k for k in deltas if torch.equal(again[k]["value"], self.drawn[k]["value"])]
-            if points:
-                raise NotSupportedError(
-                    f"{self.title} is a point estimate of {', '.join(points)}: a point has no "
-                    "density to compare or trust. Draw these sites from a distribution with "
-                    "spread, or use a guide such as AutoLogisticNormal or AutoNormal."
-                )
-        return "no point estimates"
+        self.points = point_sites(self.problem, self.guide)
+        if not self.points:
+            return "no point estimates"
+        return f"point estimate of {', '.join(self.points)}: no widths, which laplace() gives"
 
     def supports(self) -> str:
         """Does it draw from each latent's whole support, and from nowhere else?"""
-        partial = None
+        partial, notes = None, []
         for name, node in self._kept().items():
             if not is_delta(node):
                 try:
-                    refuse_other_support(self.title, self.problem.latents[name], node)
+                    found = refuse_other_support(self.title, self.problem.latents[name], node)
+                    if found:
+                        notes.append(found)
+                        self.wide.append(name)
                 except VitoolsWarning as warning:  # another site may be worse
                     partial = partial or warning
         if partial is not None:
             raise partial
-        return "those of the priors"
+        return "; ".join(notes) or "those of the priors"
 
     def plates(self) -> str:
         """Are plates of the same size, and minibatches the same rows?"""

@@ -47,11 +47,15 @@ class Preflight:
         title: of guide and model.
         checks: in the order of asking.
         guide: the guide asked about, made if a class was given.
+        wide: latents that it draws from more than their support.
+        points: latents of which it is a point estimate.
     """
 
     title: str
     checks: tuple[Check, ...]
     guide: Any
+    wide: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
 
     @property
     def is_ready(self) -> bool:
@@ -125,13 +129,19 @@ def asked(problem: Problem, guide: Any) -> Preflight:
             checks.append(Check(name, words, question(trial)))
         except (VitoolsError, VitoolsWarning) as complaint:
             checks.append(Check(name, words, str(complaint), complaint))
-    return Preflight(f"{trial.title} for model '{problem.name}'", tuple(checks), trial.guide)
+    title = f"{trial.title} for model '{problem.name}'"
+    return Preflight(title, tuple(checks), trial.guide, tuple(trial.wide), trial.points)
 
 
 def check_start(problem: Problem, start: Posterior) -> None:
     """Refuse a fit of other sites as the place to begin, and what is no fit."""
     if not isinstance(start, Posterior):
         raise OptionError(f"start: expected a fit, such as start=cavi(problem), got {start!r}.")
+    if start.points:
+        raise OptionError(
+            f"start is a point estimate of {', '.join(start.points)}, which has no spread to begin "
+            "with: give a fit with widths, such as start=laplace(problem)."
+        )
     expected, found = (
         {name: tuple(site.shape) for name, site in made.continuous.items()}
         for made in (problem, start.problem)

@@ -22,6 +22,8 @@ from vitools.graphs.compiled import Compile
 from vitools.isolation import seeded, snapshot
 from vitools.posterior import GuidePosterior, Posterior, Status
 from vitools.problem import Problem, check_problem
+from vitools.problem.sites import listed
+from vitools.whole_numbers import check_seed, check_whole
 
 Callback = Callable[[int, float], None]
 
@@ -113,10 +115,10 @@ def svi(
         'converged'
     """
     check_progress(progress)
-    if num_particles < 1 or max_steps < 1:
-        raise OptionError(
-            f"expected num_particles ≥ 1 and max_steps ≥ 1, got {num_particles} and {max_steps}."
-        )
+    check_whole("num_particles", num_particles, 1)
+    check_whole("max_steps", max_steps, 1)
+    check_whole("step_backs", step_backs, 0)
+    check_seed(seed)
     if clip_norm is not None and not clip_norm > 0:
         raise OptionError(f"clip_norm: expected a length above 0, got {clip_norm}.")
     if resume and checkpoint is None:
@@ -151,6 +153,9 @@ def svi(
         finally:
             run.compiling.close()
         averaged = run.place_average(whole_stage=status is Status.CONVERGED)
+        outside = run.outside_words()
+        if run.points:
+            outside.append(f"a point estimate of {listed(run.points)}, without widths")
     history = run.history
     return GuidePosterior(
         problem,
@@ -158,7 +163,9 @@ def svi(
         snapshot(run.params),
         engine="svi",
         status=status,
-        detail=f"{len(history)} steps from {run.began}, {averaged}; {run.compiling.how}",
+        detail="; ".join(
+            [f"{len(history)} steps from {run.began}, {averaged}", run.compiling.how, *outside]
+        ),
         history=history,
         seconds=time.perf_counter() - began,
         seed=seed,

@@ -9,9 +9,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from pyro.poutine import trace
 from torch import Tensor
 
-from vitools.engines.objectives import Objective, negative_elbo
+from vitools.engines.objectives import Elbo, Objective, negative_elbo
+from vitools.engines.preflight.guide_support import outside_in_words
 from vitools.engines.preflight.preflight import asked
 from vitools.engines.svi.checkpoint import Checkpoint
 from vitools.engines.svi.compiling import Compiling
@@ -24,10 +26,16 @@ from vitools.engines.svi.optimisers.natural import NaturalGradient
 from vitools.engines.svi.optimisers.optimizer_ascent import OptimizerAscent, OptimizerFactory
 from vitools.engines.svi.starts import Start, begin, is_new
 from vitools.engines.svi.stopping import PlateauRule, Seen
-from vitools.errors import NumericalError, OptionError, VitoolsWarning, callers_level
+from vitools.errors import (
+    NotSupportedError,
+    NumericalError,
+    OptionError,
+    VitoolsWarning,
+    callers_level,
+)
 from vitools.graphs.compiled import Compile
 from vitools.graphs.functional import FunctionalGraph
-from vitools.isolation import isolated, snapshot
+from vitools.isolation import isolated, seeded, snapshot
 from vitools.posterior import GuidePosterior, History, Posterior, Status
 from vitools.problem import Problem
 
@@ -86,6 +94,12 @@ class SviRun:
             report = asked(problem, guide)
             report.enforce()
             self.guide = guide = report.guide
+            self.wide, self.points = report.wide, report.points
+            if self.points and not isinstance(options.objective, Elbo | None):
+                raise NotSupportedError(
+                    f"{report.title}: a point estimate of {', '.join(self.points)} is fitted by the "
+                    "ELBO alone, which is the log joint density there. Leave objective out."
+                )
             self.began, self.has_units = begin(problem, guide, start, options.seed, guide_is_new)
             make = options.objective or partial(negative_elbo, num_particles=options.num_particles)
             self.objective = make(problem, guide)
@@ -121,6 +135,8 @@ class SviRun:
             lambda: self.gradient.draw(BLOCK),
             f"svi of model '{problem.name}'",
         )
+        if not self.objective.is_recordable and self.objective.hindrance:
+            self.compiling.how = f"not recorded, so not compiled: {self.objective.hindrance}"
 
     def _metric(self) -> Callable[[int], Tensor] | None:
         """Adam's; of gradients cut short it would promise too little."""
@@ -231,6 +247,14 @@ class SviRun:
         self.ascent.place(self.ascent.average(tail=not whole_stage))
         return f"the average of the last {steps}"
 
+    def outside_words(self) -> list[str]:
+        """What the guide, as it is now, leaves outside the supports of the priors."""
+        if not self.wide:
+            return []
+        with isolated(self.params), seeded(0), torch.no_grad():
+            nodes = trace(self.guide).get_trace(*self.problem.args, **self.problem.kwargs).nodes
+        return [outside_in_words(self.problem.latents[k], nodes[k]["fn"]) for k in self.wide]
+
     # ---- checkpoints -------------------------------------------------------------------
 
     def identity(self) -> dict[str, Any]:
@@ -316,6 +340,13 @@ class SviRun:
             stacklevel=callers_level(),
         )
 
+    def _advice_outside(self) -> list[str]:
+        return [
+            f"a draw beyond the prior has density zero ({words}): start the guide narrower, or take "
+            "one that stays inside, such as AutoMultivariate of vitools.guides; else "
+            for words in self.outside_words()
+        ][:1]
+
     def _lost(self, done: int, losses: list[float]) -> NumericalError:
         first = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
         ascent = self.ascent
@@ -333,7 +364,7 @@ class SviRun:
         index = done + first
         error = NumericalError(
             f"step {index}: {culprit}. The last good state (step {self.good_step}) is "
-            "kept in this error's .posterior; try a smaller step (learning_rate=0.005), "
+            f"kept in this error's .posterior; {''.join(self._advice_outside())}try a smaller step (learning_rate=0.005), "
             "clip_norm=, step_backs=, or another guide for the site; compile=False tells whether "
             "it is compiled code that loses the numbers."
         )

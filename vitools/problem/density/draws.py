@@ -28,6 +28,10 @@ class _FreshFills(TorchFunctionMode):
     """``x.normal_()`` on a tensor of no particular draw returns a new one, drawn for each."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.binomial:  # vmap would resize the one that all draws share, with a warning
+            count, prob, *rest = args
+            zero = torch.zeros_like(count) + torch.zeros_like(prob)
+            return func(count + zero, prob + zero, *rest, **(kwargs or {}))
         if func not in _FILLS or torch._C._functorch.is_batchedtensor(args[0]):
             return func(*args, **(kwargs or {}))
         target, *options = args

@@ -44,7 +44,13 @@ class _TraceableEnumeration(EnumMessenger):
             # whatever the model asks for elsewhere: sampled or sequential sums would not be exact
             kept = {k: v for k, v in msg["infer"].items() if k not in ("num_samples", "tmc")}
             msg["infer"] = kept | {"enumerate": "parallel", "expand": False}
+        # a draw of a guide is done, but inside pyro.markov later sites ask for its dims all the same
+        is_done, msg["done"] = msg["done"], False
+        if is_done:
+            infer = msg.get("infer_of_model", msg["infer"])
+            msg["infer"] = {k: v for k, v in infer.items() if k != "enumerate"}
         super()._pyro_sample(msg)
+        msg["done"] = is_done
 
     def _pyro_post_sample(self, msg: Any) -> None:
         value = msg["value"]

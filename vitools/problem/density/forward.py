@@ -6,12 +6,24 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor
 
 from vitools.isolation import seeded
 from vitools.problem.density.improper import refuse_improper
 from vitools.problem.density.vectorise import DrawMapper
-from vitools.problem.sites import is_factor, is_subsample
+from vitools.problem.sites import is_deterministic, is_factor, is_subsample
+
+
+class _DataDrawn(UnconditionMessenger):
+    """Draws what the model observes. What it computes (``pyro.deterministic``) stays as computed.
+
+    Drawn from the Delta that Pyro makes of it, a value inside a plate would come as many copies.
+    """
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not is_deterministic(msg):
+            super()._pyro_sample(msg)
 
 
 def run_forward(
@@ -42,7 +54,7 @@ def run_forward(
     def once(draw: tuple[Tensor, Mapping[str, Tensor]]) -> dict[str, Tensor]:
         _, values = draw
         with isolation():
-            model = poutine.uncondition(call)
+            model = _DataDrawn()(call)
             run = poutine.trace(poutine.condition(model, data=dict(values))).get_trace()
         if not stand_ins:
             for name in run.stochastic_nodes:

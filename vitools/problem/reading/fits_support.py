@@ -19,6 +19,13 @@ def refuse_unfit_latent(site: Site, fn: Any) -> None:
                 "the masked entries without a density. Mask the observations that use it instead."
             )
         layer = layer.base_dist
+    if site.support is None:
+        kind = type(base_distribution(fn)).__name__
+        raise ModelError(
+            f"site '{site.name}' is a latent drawn from {kind}, whose class does not say which values "
+            f"it takes: give it a support, e.g. support = torch.distributions.constraints.real in "
+            f"class {kind}."
+        )
     if site.is_discrete:
         if base_distribution(fn).has_enumerate_support:  # others are for a guide to draw
             _refuse_unenumerable(site, fn)

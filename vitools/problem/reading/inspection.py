@@ -21,6 +21,7 @@ from vitools.problem.reading.fits_support import refuse_unfit_latent
 from vitools.problem.reading.observations import (
     refuse_bad_data,
     refuse_nan_density,
+    refuse_odd_tensor,
     refuse_whole_data,
 )
 from vitools.problem.reading.program import Program
@@ -33,6 +34,7 @@ from vitools.problem.sites import (
     is_deterministic,
     is_factor,
     is_subsample,
+    support_of,
 )
 from vitools.supports import bounds
 
@@ -139,15 +141,22 @@ def _describe(run: Trace) -> dict[str, Site]:
                 f"site '{name}': expected observations as a torch tensor, got "
                 f"{type(value).__name__}. Convert them with torch.as_tensor."
             )
+        if node["is_observed"]:
+            refuse_odd_tensor(f"the data of site '{name}'", value)
         shape = fn.shape()
         names: list[str | None] = [None] * (len(shape) - fn.event_dim)
         for frame in node["cond_indep_stack"]:
+            if frame.vectorized and frame.size < 0:
+                raise ModelError(
+                    f"plate '{frame.name}' has no size, so nothing says how many rows site '{name}' "
+                    f"has: give it one, pyro.plate('{frame.name}', len(data))."
+                )
             if frame.vectorized and -frame.dim <= len(names):
                 names[frame.dim] = frame.name
         scale = node["scale"]
         if isinstance(scale, Tensor) and scale.dim() == 0:
             scale = float(scale)
-        support = fn.support if not is_factor(node) else None
+        support = support_of(fn) if not is_factor(node) else None
         sites[name] = Site(
             name=name,
             distribution=type(base_distribution(fn)).__name__,
@@ -226,6 +235,17 @@ def _refuse_unstable(first: dict[str, Site], second: dict[str, Site], title: str
                 f"site '{name}' changes shape from run to run ({tuple(site.shape)}, then "
                 f"{tuple(other.shape)}). Give it a fixed shape and mask the unused entries."
             )
+        if (site.event_dim, site.plates, site.is_observed, site.is_discrete) != (
+            other.event_dim,
+            other.plates,
+            other.is_observed,
+            other.is_discrete,
+        ):
+            raise ModelError(
+                f"site '{name}' is another kind of statement from run to run ({_kind(site)}, then "
+                f"{_kind(other)}): the model's structure depends on what it draws. Give every run "
+                "the same statements, e.g. with torch.where instead of an if."
+            )
         if site.is_observed or _same_bounds(site, other):
             continue
         raise ModelError(
@@ -238,6 +258,12 @@ def _refuse_unstable(first: dict[str, Site], second: dict[str, Site], title: str
                 "(e.g. low + (high - low) * u with u ~ Uniform(0, 1))."
             )
         )
+
+
+def _kind(site: Site) -> str:
+    what = "observed" if site.is_observed else "latent"
+    dims = ", ".join(str(p) for p in site.plates) or "no plates"
+    return f"{what} {site.distribution} with {dims} and {site.event_dim} event dims"
 
 
 def _bounds(site: Site) -> tuple[Any, ...]:

@@ -10,10 +10,32 @@ from torch import Tensor
 
 from vitools.errors import DataError
 from vitools.problem.reading.refused_forms import without_masked_values
-from vitools.problem.sites import base_distribution
+from vitools.problem.sites import base_distribution, layers_of, support_of
 from vitools.supports import base_support, bounds
 
 PART = 2**20  # numbers that are looked at together
+UNVALIDATED: Any = 0
+"""Switches validation off like ``False``, and can be told from it."""
+
+
+def refuse_odd_tensor(what: str, tensor: Tensor) -> None:
+    """Raise :class:`DataError` for a tensor without plain numbers in its memory.
+
+    Args:
+        what: names it, as in ``"argument 'x'"``.
+    """
+    if tensor.is_meta:
+        words = (
+            "a tensor on device 'meta', which has a shape and no numbers. Load its numbers first"
+        )
+    elif tensor.layout != torch.strided:
+        kind = str(tensor.layout).removeprefix("torch.")
+        words = f"a sparse tensor ({kind}). Make it dense by .to_dense()"
+    elif tensor.is_quantized:
+        words = f"a quantized tensor ({tensor.dtype}). Make numbers of it by .dequantize()"
+    else:
+        return
+    raise DataError(f"{what} is {words}.")
 
 
 def refuse_bad_data(name: str, node: Mapping[str, Any], *, check_support: bool = True) -> None:
@@ -25,14 +47,19 @@ def refuse_bad_data(name: str, node: Mapping[str, Any], *, check_support: bool =
         check_support: false where the support depends on latents.
     """
     fn, value = node["fn"], node["value"]
-    _refuse_shape(name, value.shape, fn)
+    if value.is_complex():
+        raise DataError(
+            f"site '{name}': expected observations that are real numbers, got {value.dtype}. Observe "
+            "real and imaginary part, e.g. torch.view_as_real(x) with one more event dim."
+        )
+    _refuse_shape(name, value.shape, fn, node["cond_indep_stack"])
     value = value.expand(fn.shape())
     seen = _unmasked(node)
     if value.is_floating_point():
         bad = seen & ~_by_parts(torch.isfinite, value, fn.event_dim)
         if bool(bad.any()):
             raise DataError(_report(name, value, bad, "a finite number", "drop or mask the entry"))
-    if not check_support:
+    if not check_support or support_of(fn) is None or _is_unvalidated(fn):
         return
     try:
         if vars(base_support(fn.support)):  # bounds may differ from row to row
@@ -49,6 +76,16 @@ def refuse_bad_data(name: str, node: Mapping[str, Any], *, check_support: bool =
             f"({_support_words(fn.support, where, bad.shape)})"
         )
         raise DataError(_report(name, value, bad, expected, "recode or mask the entry"))
+
+
+def _is_unvalidated(fn: Any) -> bool:
+    """Whether the model gave one of the layers of a distribution ``validate_args=False``.
+
+    A density may be taken on purpose where the distribution has no support (grey pixels under
+    Bernoulli). Only ``False`` itself counts: a dry run switches validation off by
+    :data:`UNVALIDATED`, which distributions copy.
+    """
+    return any(vars(layer).get("_validate_args") is False for layer in layers_of(fn))
 
 
 def _by_parts(check: Callable[[Tensor], Tensor], value: Tensor, event_dim: int) -> Tensor:
@@ -106,17 +143,11 @@ def refuse_whole_data(minibatch: Trace, names: Iterable[str]) -> None:
         node = minibatch.nodes.get(name)  # a plate run in sequence names its rows one by one
         stack = () if node is None else node["cond_indep_stack"]
         if node is not None and any(f.full_size not in (None, f.size) for f in stack):
-            _refuse_shape(name, node["value"].shape, node["fn"], INDEX_ROWS)
+            _refuse_shape(name, node["value"].shape, node["fn"], stack, INDEX_ROWS)
 
 
 def _refuse_shape(
-    name: str,
-    found: torch.Size,
-    fn: Any,
-    remedy: str = (
-        "Check the data against the plates; data of many rows need a pyro.plate, or a distribution "
-        "expanded to their shape."
-    ),
+    name: str, found: torch.Size, fn: Any, stack: Iterable[Any], remedy: str = ""
 ) -> None:
     expected = fn.shape()
     try:
@@ -124,10 +155,41 @@ def _refuse_shape(
     except RuntimeError:
         fits = False
     if not fits:
+        remedy = remedy or _remedy_of_shape(found, fn, [f for f in stack if f.vectorized])
         raise DataError(
             f"site '{name}': the model expects observations of shape {tuple(expected)}, got "
             f"{tuple(found)}. {remedy}"
         )
+
+
+def _remedy_of_shape(found: torch.Size, fn: Any, plates: Iterable[Any]) -> str:
+    """What to change: the one plate whose size is not that of the data, or what is missing."""
+    expected = fn.shape()
+    extra = tuple(found[: len(found) - len(expected)])
+    if extra and plates and found[len(extra) :] != expected and found[: len(expected)] == expected:
+        rest = tuple(found[len(expected) :])
+        return (
+            f"The data have {rest} more numbers in each element of the plates: make the distribution "
+            f"one of such vectors, e.g. .expand({list(found)}).to_event({len(rest)}), or take one "
+            "column of the data."
+        )
+    for frame in plates:
+        dim = frame.dim - fn.event_dim
+        if len(found) >= -dim and found[dim] not in (1, frame.size):
+            return (
+                f"Plate '{frame.name}' has size {frame.size}, the data have {found[dim]} there: give "
+                "it the size of the data, or turn them (.T) if their dims are in another order."
+            )
+    if extra:
+        return (
+            f"The data have a dim of size {extra[0]} more on the left: put the statement into a "
+            f"further pyro.plate('rows', {extra[0]}, dim={-len(found)}), or give the distribution "
+            f"that shape, .expand({list(found)}).to_event({len(extra)})."
+        )
+    return (
+        "Check the data against the plates; data of many rows need a pyro.plate, or a distribution "
+        "expanded to their shape."
+    )
 
 
 def _unmasked(node: Mapping[str, Any]) -> Tensor:

@@ -53,6 +53,8 @@ class Program:
 
 def name_of(model: Callable[..., Any]) -> str:
     """The model's own name; that of its module where it is just called ``model``."""
+    while not hasattr(model, "__name__") and callable(wrapped := getattr(model, "fn", None)):
+        model = wrapped  # one of Pyro's handlers
     name = getattr(model, "__name__", type(model).__name__)
     module = str(getattr(model, "__module__", "")).removesuffix(".model")
     if name == "model" and module not in ("", "__main__"):

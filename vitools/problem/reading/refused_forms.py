@@ -49,6 +49,7 @@ class ReadingRules(Messenger):
         if is_subsample(msg):
             return
         share_logits(msg["fn"])
+        msg["infer_of_model"] = msg["infer"]  # a replayed guide puts its own in the place
         if not msg["is_observed"]:
             msg["mask"] = None
         elif self.fill_masked:

@@ -14,12 +14,13 @@ import torch
 from pyro.poutine import Trace, replay, trace
 from torch import Tensor
 from torch.nn import Module
+from torch.utils._pytree import tree_leaves
 
 from vitools.errors import DataError, ModelError, VitoolsError, first_words
 from vitools.isolation import ParamState, full_plates, isolated, quiet_draws, seeded, snapshot
 from vitools.problem.density.improper import ExtremeDraws, ModerateDraws, StandIns
 from vitools.problem.reading.dry_run import DryRun, MemoryLimit, Need, TooLarge, room
-from vitools.problem.reading.observations import INDEX_ROWS
+from vitools.problem.reading.observations import INDEX_ROWS, UNVALIDATED, refuse_odd_tensor
 from vitools.problem.reading.program import Program
 from vitools.problem.reading.refused_forms import ReadingRules
 from vitools.problem.reading.side_effects import Witness, at_rest, refuse_draws
@@ -69,6 +70,10 @@ class Runs:
 
 def run_for_inspection(program: Program) -> Runs:
     """Run the model as its size allows."""
+    for name, value in program.arguments().items():
+        for leaf in tree_leaves(value):
+            if isinstance(leaf, Tensor):
+                refuse_odd_tensor(f"argument '{name}' of {program.title}", leaf)
     sizes: MemoryLimit | None = None
     witness = Witness(program)
     try:
@@ -180,7 +185,7 @@ def _run_with(
             seeded(seed),
             quiet_draws(),
             isolated(None, program.model) as params,
-            pyro.validation_enabled(values),
+            pyro.validation_enabled(True if values else UNVALIDATED),
             plates,
             limit,
             watch,
@@ -193,7 +198,7 @@ def _run_with(
             return run.get_trace(*program.args, **program.kwargs), params
     except (VitoolsError, Warning):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(program, error) from error
 
 
@@ -215,7 +220,7 @@ def _blame(
     )
 
 
-def _failed(program: Program, error: Exception) -> VitoolsError:
+def _failed(program: Program, error: BaseException) -> VitoolsError:
     reason = first_words(error)
     suspects = [
         name

@@ -20,7 +20,7 @@ from vitools.problem import Problem
 from vitools.problem.sites import Site, nearest
 from vitools.reporting.arviz.dims import argument_dims, over_draws, plate_dim, site_dims
 from vitools.reporting.arviz.groups import Groups, Variable, assemble
-from vitools.reporting.arviz.prior import has_prior, prior_groups, unexpanded
+from vitools.reporting.arviz.prior import has_prior, prior_groups
 
 DEFAULT_DRAWS = 1000
 GROUPS = (
@@ -136,7 +136,10 @@ class _Draws:
         else:
             count = DEFAULT_DRAWS if num_samples is None else num_samples
             self.shape = (1, count)
-            self.values, self.log_q = posterior.sample_with_log_prob(count, seed)
+            if posterior.points:
+                self.values = posterior.sample(count, seed)
+            else:
+                self.values, self.log_q = posterior.sample_with_log_prob(count, seed)
         self.count = math.prod(self.shape)
 
     @cached_property
@@ -154,7 +157,7 @@ class _Draws:
         if self.problem.deterministics:
             derived = self.problem.predictive(drawn, self.seed + 2)
             for name, site in self.problem.deterministics.items():
-                group[name] = self._of_site(site, unexpanded(site, derived[name]))
+                group[name] = self._of_site(site, derived[name])
         return group
 
     def predictive_group(self) -> dict[str, Variable]:

@@ -37,13 +37,46 @@ class Groups:
 
 
 def assemble(groups: Groups) -> Any:
-    """``InferenceData`` where ArviZ 0.x is installed, ``xarray.DataTree`` where 1.x is."""
+    """``InferenceData`` where ArviZ 0.x is installed, ``xarray.DataTree`` where 1.x is.
+
+    netCDF and trees part names at ``/`` and know no empty ones: they become ``.`` and ``unnamed``.
+    """
+    groups = _with_plain_names(groups)
     datasets = {name: _dataset(groups, name) for name in groups.variables}
     arviz = import_arviz()
     if int(arviz.__version__.split(".")[0]) < 1:
         return arviz.InferenceData(attrs=dict(groups.attrs), **datasets)
     root = xarray.Dataset(attrs=groups.attrs)
     return xarray.DataTree.from_dict({"/": root} | {f"/{k}": v for k, v in datasets.items()})
+
+
+def _with_plain_names(groups: Groups) -> Groups:
+    """The same under names that can be written; those that come to be alike are told apart by ``_``."""
+    names = {d for v in groups.variables.values() for dims, _ in v.values() for d in dims}
+    names |= {name for group in groups.variables.values() for name in group} | set(groups.coords)
+    plain: dict[str, str] = {}
+    for name in sorted(
+        names, key=lambda name: (_plain(name) != name, name)
+    ):  # those that stay first
+        made = _plain(name)
+        while made in plain.values():
+            made += "_"
+        plain[name] = made
+    return Groups(
+        {
+            group: {
+                plain[name]: (tuple(plain[dim] for dim in dims), array)
+                for name, (dims, array) in variables.items()
+            }
+            for group, variables in groups.variables.items()
+        },
+        {plain[dim]: labels for dim, labels in groups.coords.items()},
+        groups.attrs,
+    )
+
+
+def _plain(name: str) -> str:
+    return name.replace("/", ".") or "unnamed"
 
 
 def import_arviz() -> ModuleType:

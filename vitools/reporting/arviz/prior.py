@@ -19,9 +19,7 @@ def prior_groups(problem: Problem, num_samples: int, seed: int) -> dict[str, dic
     """``prior`` (latents and deterministic sites) and ``prior_predictive``, of the same draws."""
     drawn = problem.prior(num_samples, seed)
     derived = problem.predictive(drawn, seed + 1, num_samples=num_samples)
-    deterministic = {
-        name: unexpanded(site, derived[name]) for name, site in problem.deterministics.items()
-    }
+    deterministic = {name: derived[name] for name in problem.deterministics}
     sites = problem.latents | problem.deterministics
     return {
         "prior": _named(sites, drawn | deterministic, num_samples),
@@ -38,11 +36,3 @@ def _named(
         )
         for name, site in sites.items()
     }
-
-
-def unexpanded(site: Site, value: Tensor) -> Tensor:
-    """One of the equal copies that a plate makes of ``pyro.deterministic``'s value."""
-    assert site.value is not None
-    while value.dim() - 1 > site.value.dim():
-        value = value[:, 0]
-    return value

@@ -26,6 +26,8 @@ from torch import Tensor
 
 from vitools.errors import ModelError
 from vitools.isolation import alone
+from vitools.problem.density.improper import StandIns
+from vitools.problem.sites import is_deterministic, support_of
 from vitools.reporting.graph.record import DrawnPlate, ModelGraph, Node, Role
 
 __all__ = ["extract"]
@@ -132,7 +134,7 @@ class _Hold(Messenger):
 def _run(model: Callable, args: Sequence, kwargs: Mapping, held: Mapping) -> dict[str, dict]:
     """One run: site name → message, with what the model itself computed kept as ``computed``."""
     torch.manual_seed(0)
-    with torch.no_grad(), _Hold(held) as hold:
+    with torch.no_grad(), StandIns((args, kwargs)), _Hold(held) as hold:
         trace = poutine.trace(model).get_trace(*args, **kwargs)
     return {
         name: {**site, "computed": hold.computed.get(name, site.get("value"))}
@@ -211,7 +213,10 @@ def _edges(
 def _moved(site: dict, attempt: int) -> Tensor:
     """Another value of a site, inside its support, farther away at each attempt."""
     value, step, places = site["value"], _STEPS[attempt], attempt + 1
-    support = site["kwargs"].get("constraint") if site["type"] == "param" else site["fn"].support
+    is_param = site["type"] == "param"
+    support = site["kwargs"].get("constraint") if is_param else support_of(site["fn"])
+    if support is None:
+        return site["fn"].sample()
     if support.is_discrete:
         while isinstance(support, constraints.independent):
             support = support.base_constraint
@@ -239,7 +244,7 @@ def _differ(new: Tensor, old: Tensor) -> bool:
 
 
 def _is_deterministic(site: dict) -> bool:
-    return bool(site["type"] == "sample" and site["infer"].get("_deterministic", False))
+    return site["type"] == "sample" and is_deterministic({**site, "value": site["computed"]})
 
 
 def _base(distribution: Any) -> Any:
@@ -257,7 +262,8 @@ def _node(name: str, site: dict) -> Node:
     role: Role = "observed" if site["is_observed"] else "latent"
     if isinstance(base, dist.Unit):
         return Node(name, "factor", role)
-    return Node(name, type(base).__name__, role, bool(base.support.is_discrete))
+    is_discrete = bool(getattr(support_of(base), "is_discrete", False))
+    return Node(name, type(base).__name__, role, is_discrete)
 
 
 def _arguments(distribution: Any) -> dict[str, Tensor]:

@@ -6,11 +6,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 
 from vitools import Problem, Status, VitoolsError, exact, preflight, svi
 from vitools.engines.loop import Progress
-from vitools.errors import NotSupportedError, NumericalError, OptionError, VitoolsWarning
+from vitools.errors import NumericalError, OptionError, VitoolsWarning
 from vitools.guides import AutoKumaraswamy
 from vitools.models import coin
 
@@ -194,7 +194,6 @@ def test_a_model_that_branches_on_values_falls_back_with_one_notice():
             OptionError,
             "no parameters to fit",
         ),
-        (lambda: AutoDelta, NotSupportedError, "point estimate"),
     ],
 )
 def test_guides_that_do_not_fit_are_refused_by_name(make, error, words):
