@@ -48,7 +48,6 @@ from vitools.calculus.algebra.term import (
     simplify,
 )
 
-
 MOST_TERMS = 5000
 """Products that are written out as sums of so many terms at most: a recursion that multiplies latents
 (x = a x² + b x) would not end."""
