@@ -8,7 +8,17 @@ import typer
 
 from vitools.cli.fitting import refuse_idle_guide
 from vitools.cli.methods import OWN_GUIDE, default_methods, find_method
-from vitools.cli.options import Data, Guide, Model, Quiet, Seed, complete_method
+from vitools.cli.options import (
+    Columns,
+    Data,
+    Guide,
+    Missing,
+    MissingValues,
+    Model,
+    Quiet,
+    Seed,
+    complete_method,
+)
 from vitools.errors import NumericalError, OptionError
 from vitools.files.atomic import check_folder
 
@@ -19,6 +29,8 @@ def calibrate(
         str, typer.Option(help="One of 'vitools methods'.", autocompletion=complete_method)
     ] = "",
     data: Data = None,
+    columns: Columns = None,
+    missing: Missing = MissingValues.refuse,
     guide: Guide = "",
     data_sets: Annotated[
         int, typer.Option(min=2, max=100_000, help="How many to simulate and fit.")
@@ -34,6 +46,7 @@ def calibrate(
     """Fit data sets simulated from a model, and see where the true values rank among the draws."""
     from rich.console import Console
 
+    from vitools.cli.arguments import DataFile
     from vitools.cli.target import open_target
     from vitools.diagnostics import calibrate as run
     from vitools.posterior import Posterior
@@ -44,7 +57,8 @@ def calibrate(
         out.mkdir(parents=True, exist_ok=True)
     named = find_method(method) if method else None
     refuse_idle_guide(guide, [method] if method else [], "--method")
-    target = open_target(model, data, seed, guide)
+    file = DataFile.of(data, columns, missing)
+    target = open_target(model, file, seed, guide)
     if target.is_amortised:
         raise OptionError(
             f"{model} comes with an encoder, which is trained on many rows once; calibration would "

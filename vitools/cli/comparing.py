@@ -12,9 +12,12 @@ from vitools.cli.fitting import print_written, refuse_idle_guide
 from vitools.cli.methods import Method, default_methods, find_method
 from vitools.cli.options import (
     INTERRUPTED,
+    Columns,
     Data,
     Draws,
     Guide,
+    Missing,
+    MissingValues,
     Model,
     Quiet,
     Seed,
@@ -30,6 +33,7 @@ from vitools.errors import (
 from vitools.files.atomic import check_folder
 
 if TYPE_CHECKING:
+    from vitools.cli.arguments import DataFile
     from vitools.cli.target import Target
     from vitools.posterior import Posterior
 
@@ -37,13 +41,16 @@ if TYPE_CHECKING:
 def compare(
     model: Model,
     methods: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Comma-separated, see 'vitools methods'; all that apply if omitted.",
             autocompletion=complete_methods,
+            show_default=False,
         ),
-    ] = "",
+    ] = None,
     data: Data = None,
+    columns: Columns = None,
+    missing: Missing = MissingValues.refuse,
     guide: Guide = "",
     report: Annotated[
         Path,
@@ -54,16 +61,18 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Fit a model by several methods, judge them side by side, and write a report."""
+    from vitools.cli.arguments import DataFile
     from vitools.cli.target import open_target
     from vitools.reporting import write_report
     from vitools.reporting.comparison.judging import error_words
     from vitools.reporting.page.page import Origin
 
     check_folder(report, "index.html", "comparison.csv", "comparison.json", "posterior.nc")
-    names = dict.fromkeys(name.strip() for name in methods.split(",") if name.strip())
+    names = _named(methods)
     named = [find_method(name) for name in names]
-    refuse_idle_guide(guide, list(names), "--methods")
-    target = open_target(model, data, seed, guide)
+    refuse_idle_guide(guide, names, "--methods")
+    file = DataFile.of(data, columns, missing)
+    target = open_target(model, file, seed, guide)
     chosen = named or [find_method(name) for name in default_methods(target)]
     made = Made([entry.named_for(target) for entry in chosen])
     print(f"{model}: {target.description}\n")
@@ -81,7 +90,7 @@ def compare(
     origin = Origin(
         title=_without_folder(model),
         description=_described(target.description, data),
-        command=_command(model, ",".join(names), data, guide, seed),
+        command=_command(model, names, file, guide, seed),
         failures=reasons,
     )
     unjudged = made.unjudged(comparison)
@@ -104,6 +113,18 @@ def compare(
         raise made.judging_error
     if made.has_failed or unjudged or not comparison.is_usable:
         raise typer.Exit(1)
+
+
+def _named(methods: str | None) -> list[str]:
+    """Comma-separated names, each once; none where the option was not given."""
+    if methods is None:
+        return []
+    names = [name.strip() for name in methods.split(",")]
+    if not all(names):
+        raise OptionError(
+            f"--methods '{methods}': expected names between commas, e.g. --methods cavi,nuts."
+        )
+    return list(dict.fromkeys(names))
 
 
 @dataclass
@@ -172,10 +193,12 @@ class Made:
 
 def _save(fits: dict[str, "Posterior"], folder: Path) -> list[Path]:
     """Fits that are in no report, a file each."""
+    from vitools.posterior import save
+
     written = []
     for label, fit in fits.items():
         written.append(folder / f"{label.replace(' ', '_')}.safetensors")
-        fit.save(written[-1])
+        save(fit, written[-1])
     return written
 
 
@@ -201,15 +224,17 @@ def _no_answer(failures: dict[str, Exception]) -> Exception:
 # ---- what a report says of its origin: nothing of the machine it was made on -----------------
 
 
-def _command(model: str, methods: str, data: Path | None, guide: str, seed: int) -> str:
+def _command(model: str, methods: list[str], file: "DataFile", guide: str, seed: int) -> str:
     words = ["vitools", "compare", _without_folder(model)]
-    given = {
-        "--methods": methods,
-        "--data": data.name if data else "",
-        "--guide": _without_folder(guide),
-        "--seed": str(seed),
-    }
-    words += [word for option, value in given.items() if value for word in (option, value)]
+    given = [
+        ("--methods", ",".join(methods)),
+        ("--data", file.path.name if file.path else ""),
+        *(("--columns", f"{a}={column}") for a, own in file.columns.items() for column in own),
+        ("--missing", "" if file.missing == "refuse" else str(file.missing)),
+        ("--guide", _without_folder(guide)),
+        ("--seed", str(seed)),
+    ]
+    words += [word for option, value in given if value for word in (option, value)]
     return shlex.join(words)
 
 

@@ -9,9 +9,12 @@ import typer
 from vitools.cli.methods import OWN_GUIDE, default_methods, find_method
 from vitools.cli.options import (
     INTERRUPTED,
+    Columns,
     Data,
     Draws,
     Guide,
+    Missing,
+    MissingValues,
     Model,
     Quiet,
     Seed,
@@ -28,6 +31,8 @@ def fit(
         str, typer.Option(help="One of 'vitools methods'.", autocompletion=complete_method)
     ] = "",
     data: Data = None,
+    columns: Columns = None,
+    missing: Missing = MissingValues.refuse,
     guide: Guide = "",
     out: Annotated[
         Path | None, typer.Option(help="Folder for fit.safetensors, posterior.nc and pictures.")
@@ -37,6 +42,7 @@ def fit(
     quiet: Quiet = False,
 ) -> None:
     """Fit a model by one method, print the posterior and say whether to trust it."""
+    from vitools.cli.arguments import DataFile
     from vitools.cli.deep_methods import has_encoder
     from vitools.cli.progress import progress_line
     from vitools.cli.target import open_target
@@ -49,7 +55,8 @@ def fit(
         check_folder(out, "fit.safetensors", "posterior.nc")
     named = find_method(method) if method else None
     refuse_idle_guide(guide, [method] if method else [], "--method")
-    target = open_target(model, data, seed, guide)
+    file = DataFile.of(data, columns, missing)
+    target = open_target(model, file, seed, guide)
     chosen = named or find_method(OWN_GUIDE if guide else default_methods(target)[0])
     label = chosen.named_for(target).label
     try:
