@@ -12,7 +12,16 @@ from typer.core import TyperGroup
 from vitools._version import __version__
 from vitools.cli import calibrating, comparing, fitting
 from vitools.cli.methods import METHODS
-from vitools.cli.options import INTERRUPTED, Columns, Data, Missing, MissingValues, Model, Seed
+from vitools.cli.options import (
+    INTERRUPTED,
+    Columns,
+    Data,
+    Force,
+    Missing,
+    MissingValues,
+    Model,
+    Seed,
+)
 from vitools.errors import NumericalError, VitoolsError, VitoolsWarning
 from vitools.files.atomic import check_folder
 from vitools.models import SHIPPED
@@ -145,6 +154,7 @@ def draw(
     data: Data = None,
     columns: Columns = None,
     missing: Missing = MissingValues.refuse,
+    force: Force = False,
     seed: Seed = 0,
 ) -> None:
     """Draw a model's directed graph with its plates."""
@@ -152,7 +162,7 @@ def draw(
     from vitools.cli.arguments import DataFile
     from vitools.cli.target import open_target
 
-    check_folder(out.parent, out.name)
+    check_folder(out.parent, out.name, force=force)
     file = DataFile.of(data, columns, missing)
     draw_graph(open_target(model, file, seed).problem, out)
     print(f"written: {out}")

@@ -1,5 +1,6 @@
 """``vitools calibrate``: is a method right on average over data sets from the model itself?"""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +10,10 @@ import typer
 from vitools.cli.fitting import refuse_idle_guide
 from vitools.cli.methods import OWN_GUIDE, default_methods, find_method
 from vitools.cli.options import (
+    INTERRUPTED,
     Columns,
     Data,
+    Force,
     Guide,
     Missing,
     MissingValues,
@@ -40,6 +43,7 @@ def calibrate(
         Path | None,
         typer.Option(help="Folder for the ranks and their picture; an interrupted run goes on."),
     ] = None,
+    force: Force = False,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -54,7 +58,6 @@ def calibrate(
 
     if out is not None:
         check_folder(out)
-        out.mkdir(parents=True, exist_ok=True)
     named = find_method(method) if method else None
     refuse_idle_guide(guide, [method] if method else [], "--method")
     file = DataFile.of(data, columns, missing)
@@ -66,6 +69,8 @@ def calibrate(
         )
     name = method or (OWN_GUIDE if guide else default_methods(target)[0])
     chosen = named or find_method(name)
+    if out is not None:
+        check_folder(out, f"calibration-{name}.png", force=force)
 
     def fit(problem: Problem) -> Posterior:
         return chosen.run(replace(target, problem=problem), seed=seed, progress=None, start=None)
@@ -83,6 +88,8 @@ def calibrate(
                 f"{chosen.label}: {done} of {data_sets} data sets done"
             ),
         )
+    if found.missing and not found.levels:
+        raise KeyboardInterrupt
     if not found.levels:
         raise NumericalError(
             f"none of {data_sets} fits by {chosen.label} gave an answer; the first said: "
@@ -96,3 +103,11 @@ def calibrate(
         picture = out / f"calibration-{name}.png"
         save_figure(plot_calibration(found), picture)
         print(f"written to {out}: calibration-{name}.jsonl · {picture.name}")
+    if found.missing:
+        goes_on = "" if out is None else "; the same command goes on from there"
+        print(
+            f"vitools: interrupted after {data_sets - found.missing} of {data_sets} data sets"
+            f"{goes_on}.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(INTERRUPTED)

@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitools.cli.fitting import print_written, refuse_idle_guide
-from vitools.cli.methods import Method, default_methods, find_method
+from vitools.cli.methods import METHODS, Method, default_methods, find_method
 from vitools.cli.options import (
     INTERRUPTED,
     Columns,
     Data,
     Draws,
+    Force,
     Guide,
     Missing,
     MissingValues,
     Model,
     Quiet,
     Seed,
+    complete_method,
     complete_methods,
 )
 from vitools.errors import (
@@ -31,11 +33,28 @@ from vitools.errors import (
     VitoolsError,
 )
 from vitools.files.atomic import check_folder
+from vitools.files.folders import whole_folder
+from vitools.files.ownership import is_own
 
 if TYPE_CHECKING:
     from vitools.cli.arguments import DataFile
     from vitools.cli.target import Target
     from vitools.posterior import Posterior
+
+
+REPORT_FILES = (
+    "index.html",
+    "comparison.csv",
+    "comparison.json",
+    "posterior.nc",
+    "bound.png",
+    "marginals.png",
+    "moments.png",
+    "graph.png",
+    "reconstructions.png",
+    "prior_samples.png",
+)
+"""What a report may hold, known before anything is imported that could tell."""
 
 
 def compare(
@@ -56,25 +75,44 @@ def compare(
         Path,
         typer.Option("--report", "--out", help="Folder for index.html, tables, posterior.nc."),
     ] = Path("report"),
+    stored: Annotated[
+        str | None,
+        typer.Option(
+            "--fit",
+            metavar="METHOD",
+            help="The fit in posterior.nc, with the reference beside it; if omitted, all.",
+            autocompletion=complete_method,
+            show_default=False,
+        ),
+    ] = None,
     draws: Draws = None,
+    force: Force = False,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Fit a model by several methods, judge them side by side, and write a report."""
     from vitools.cli.arguments import DataFile
     from vitools.cli.target import open_target
-    from vitools.reporting import write_report
     from vitools.reporting.comparison.judging import error_words
     from vitools.reporting.page.page import Origin
 
-    check_folder(report, "index.html", "comparison.csv", "comparison.json", "posterior.nc")
     names = _named(methods)
     named = [find_method(name) for name in names]
+    check_folder(report, *REPORT_FILES, force=force)
+    if stored is not None:
+        _refuse_unfitted(find_method(stored), stored, named)
     refuse_idle_guide(guide, names, "--methods")
     file = DataFile.of(data, columns, missing)
     target = open_target(model, file, seed, guide)
     chosen = named or [find_method(name) for name in default_methods(target)]
     made = Made([entry.named_for(target) for entry in chosen])
+    if stored is not None:
+        _refuse_unfitted(find_method(stored), stored, chosen)
+        if target.held_out:
+            raise OptionError(
+                f"--fit {stored}: fits with encoders have no posterior.nc. Leave --fit out."
+            )
+    check_folder(report, *_files_of(made, report, target), force=force)
     print(f"{model}: {target.description}\n")
     made.fit(target, seed, quiet)
     if not made.fits and not made.is_interrupted:
@@ -94,17 +132,14 @@ def compare(
         failures=reasons,
     )
     unjudged = made.unjudged(comparison)
-    saved = _save(unjudged, report)
-    if comparison is None:
-        written = []
-    elif target.held_out:
-        from vitools.cli.held_out import write
-
-        written = write(comparison, target, report, origin, seed)
-    else:
-        written = write_report(comparison, report, origin=origin, num_samples=draws)
-    if written or saved:
-        print_written([*written, *saved])
+    is_repeated = is_own(report / "index.html")
+    with whole_folder(report, force=force) as aside:
+        written = _write(comparison, target, aside, origin, seed, stored, draws)
+        written += _save(unjudged, aside)
+    if written:
+        if is_repeated and comparison is not None:
+            print(f"{report}: the report of an earlier run is replaced")
+        print_written([report / path.name for path in written])
     if made.is_interrupted:
         covered = f"the report covers {', '.join(comparison.fits)}" if comparison else "no report"
         print(f"vitools: interrupted; {covered}{made.missing(unjudged)}", file=sys.stderr)
@@ -191,13 +226,58 @@ class Made:
         return f"{words}."
 
 
+def _write(
+    comparison: Any,
+    target: "Target",
+    folder: Path,
+    origin: Any,
+    seed: int,
+    stored: str | None,
+    draws: int | None,
+) -> list[Path]:
+    """The report, where there is something to report."""
+    from vitools.reporting import write_report
+
+    if comparison is None:
+        return []
+    if target.held_out:
+        from vitools.cli.held_out import write
+
+        return write(comparison, target, folder, origin, seed)
+    label = find_method(stored).label if stored is not None else None
+    if label is not None and label not in comparison.fits:
+        print(f"posterior.nc: {label} gave no answer; all fits are stored")
+        label = None
+    return write_report(comparison, folder, fit=label, origin=origin, num_samples=draws)
+
+
+def _refuse_unfitted(method: Method, name: str, methods: list[Method]) -> None:
+    """A fit to be stored that would not be made."""
+    if methods and method not in methods:
+        raise OptionError(
+            f"--fit {name} names a method that is not run. Add it to --methods, or name one of: "
+            f"{', '.join(k for k, v in METHODS.items() if v in methods)}."
+        )
+
+
+def _files_of(made: "Made", report: Path, target: "Target") -> list[str]:
+    """Every name that may be written for these methods, whatever becomes of them."""
+    from vitools.reporting.report import file_stem
+
+    stems = [file_stem(method.label) for method in made.methods]
+    pictures = [path.name for path in report.glob("*.png")] if target.pictures else []
+    fits = [name for stem in stems for name in (f"posterior_{stem}.nc", f"{stem}.safetensors")]
+    return [*fits, *pictures]
+
+
 def _save(fits: dict[str, "Posterior"], folder: Path) -> list[Path]:
     """Fits that are in no report, a file each."""
     from vitools.posterior import save
+    from vitools.reporting.report import file_stem
 
     written = []
     for label, fit in fits.items():
-        written.append(folder / f"{label.replace(' ', '_')}.safetensors")
+        written.append(folder / f"{file_stem(label)}.safetensors")
         save(fit, written[-1])
     return written
 

@@ -8,6 +8,7 @@ from tempfile import TemporaryFile
 from uuid import uuid4
 
 from vitools.errors import FileError
+from vitools.files.ownership import refuse_foreign
 
 
 @contextmanager
@@ -40,7 +41,7 @@ def _onto_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def check_folder(folder: str | Path, *names: str) -> None:
+def check_folder(folder: str | Path, *names: str, force: bool = True) -> None:
     """Refuse, before any work is done, a folder that could not be written to.
 
     It is tried out, and left as it was: no rule of thumb knows of links that lead nowhere, names
@@ -48,6 +49,7 @@ def check_folder(folder: str | Path, *names: str) -> None:
 
     Args:
         names: files that will be written there.
+        force: whether those may replace files that vitools did not write.
     """
     folder = Path(folder)
     made = []
@@ -73,3 +75,5 @@ def check_folder(folder: str | Path, *names: str) -> None:
                 part.rmdir()
     if taken:
         raise FileError(f"cannot write '{folder / taken[0]}': it is a folder. Choose another one.")
+    if not force:
+        refuse_foreign(folder, *names)
