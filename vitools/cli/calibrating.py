@@ -48,9 +48,8 @@ def calibrate(
     quiet: Quiet = False,
 ) -> None:
     """Fit data sets simulated from a model, and see where the true values rank among the draws."""
-    from rich.console import Console
-
     from vitools.cli.arguments import DataFile
+    from vitools.cli.progress import status_line
     from vitools.cli.target import open_target
     from vitools.diagnostics import calibrate as run
     from vitools.posterior import Posterior
@@ -75,8 +74,12 @@ def calibrate(
     def fit(problem: Problem) -> Posterior:
         return chosen.run(replace(target, problem=problem), seed=seed, progress=None, start=None)
 
-    console = Console(stderr=True, highlight=False, quiet=quiet)
-    with console.status(f"{chosen.label}: data set 1 of {data_sets}") as status:
+    with status_line(f"{chosen.label}: data set 1 of {data_sets}", quiet) as say:
+
+        def show(done: int) -> None:
+            if say is not None:
+                say(f"{chosen.label}: {done} of {data_sets} data sets done")
+
         found = run(
             target.problem,
             fit,
@@ -84,9 +87,7 @@ def calibrate(
             seed,
             workers=workers,
             path=out / f"calibration-{name}.jsonl" if out else None,
-            progress=lambda done: status.update(
-                f"{chosen.label}: {done} of {data_sets} data sets done"
-            ),
+            progress=show,
         )
     if found.missing and not found.levels:
         raise KeyboardInterrupt

@@ -29,8 +29,9 @@ class Source(Protocol):
 
 def open_source(path: str | os.PathLike[str]) -> Source:
     """The reader of a file, chosen by its ending."""
-    path = Path(path)
-    suffix = path.suffix.lower()
+    suffix = Path(path).suffix.lower() if isinstance(path, str | os.PathLike) else ""
+    if not suffix:
+        existing_file(path)
     if suffix not in ENDINGS:
         raise DataError(
             f"{path}: cannot tell a table from the ending {suffix!r}; one of {', '.join(ENDINGS)}"

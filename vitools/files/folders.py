@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from vitools.errors import FileError
+from vitools.files.atomic import as_path
 from vitools.files.ownership import refuse_foreign
 
 
@@ -21,7 +22,7 @@ def whole_folder(folder: str | Path, *, force: bool = False) -> Iterator[Path]:
     Args:
         force: overwrite files that vitools did not write.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     is_new = not folder.is_dir()
     name = f".vitools-{uuid4().hex[:12]}"
     aside = folder.with_name(name) if is_new else folder / name

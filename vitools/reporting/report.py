@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from vitools._version import __version__
 from vitools.errors import NotSupportedError, OptionError, VitoolsWarning
-from vitools.files.atomic import atomic_path, check_folder
+from vitools.files.atomic import as_path, atomic_path, check_folder
 from vitools.files.folders import whole_folder
 from vitools.files.ownership import PICTURE_KEYS
 from vitools.posterior import Posterior
@@ -67,7 +67,7 @@ def write_report(
             f"no fit '{fit}' to store (fits: {', '.join(comparison.fits)})."
             f"{nearest(fit, comparison.fits)}"
         )
-    folder = Path(folder)
+    folder = as_path(folder)
     stored = stored_fits(comparison, fit)
     check_folder(folder, *FIRST_FILES, *stored, *PICTURES, force=force)
     with whole_folder(folder, force=force) as aside:

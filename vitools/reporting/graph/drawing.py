@@ -10,7 +10,6 @@ import itertools
 import re
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path as FilePath
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from vitools._version import __version__
 from vitools.errors import NotSupportedError, OptionError
-from vitools.files.atomic import atomic_path
+from vitools.files.atomic import as_path, atomic_path
 from vitools.files.ownership import PICTURE_KEYS
 from vitools.reporting.graph.curves import Box, leaving, part_of, points_on
 from vitools.reporting.graph.geometry import Drawing, Frame, draw_up
@@ -216,7 +215,7 @@ def _label(
 
 def save(figure: Figure, path: str | PathLike[str]) -> None:
     """Write the figure whole or not at all; the same figure gives the same bytes."""
-    target = FilePath(path)
+    target = as_path(path)
     suffix = target.suffix.lower()
     if suffix not in _METADATA:
         raise OptionError(
