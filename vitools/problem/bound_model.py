@@ -1,7 +1,7 @@
 """A Pyro model bound to its data, and what one inspection of it tells: sites, plates, labels."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
@@ -164,6 +164,8 @@ class BoundModel:
                     f"no plate '{name}' in model '{self.name}' (plates and other dims: "
                     f"{', '.join(sizes) or 'none'}).{nearest(name, sizes)}"
                 )
+            if not isinstance(labels, Sized):
+                raise OptionError(f"'{name}': expected a list of labels, got {labels!r}.")
             if len(labels) != sizes[name]:
                 kind = "plate" if name in self.plates else "dim"
                 raise OptionError(
