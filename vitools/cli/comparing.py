@@ -133,7 +133,8 @@ def compare(
     )
     unjudged = made.unjudged(comparison)
     is_repeated = is_own(report / "index.html")
-    with whole_folder(report, force=force) as aside:
+    replaces = None if comparison is None else "posterior_*.nc"
+    with whole_folder(report, force=force, replaces=replaces) as aside:
         written = _write(comparison, target, aside, origin, seed, stored, draws)
         written += _save(unjudged, aside)
     if written:

@@ -9,11 +9,13 @@ from uuid import uuid4
 
 from vitools.errors import FileError
 from vitools.files.atomic import as_path
-from vitools.files.ownership import refuse_foreign
+from vitools.files.ownership import is_own, refuse_foreign
 
 
 @contextmanager
-def whole_folder(folder: str | Path, *, force: bool = False) -> Iterator[Path]:
+def whole_folder(
+    folder: str | Path, *, force: bool = False, replaces: str | None = None
+) -> Iterator[Path]:
     """A folder aside to write into, whose files go to ``folder`` when the block ends without error.
 
     Whatever else ends it (a full disk, an error, Ctrl-C), ``folder`` is as it was. Other files in it
@@ -21,6 +23,8 @@ def whole_folder(folder: str | Path, *, force: bool = False) -> Iterator[Path]:
 
     Args:
         force: overwrite files that vitools did not write.
+        replaces: a pattern of names whose files, where vitools wrote them and none is written anew,
+            belong to what is replaced, and go.
     """
     folder = as_path(folder)
     is_new = not folder.is_dir()
@@ -43,7 +47,9 @@ def whole_folder(folder: str | Path, *, force: bool = False) -> Iterator[Path]:
                 os.rename(aside, folder)
                 made.clear()  # the parents of what is now there
             elif written:
-                _move(aside, folder, written)
+                old = folder.glob(replaces) if replaces else ()
+                gone = [p.name for p in old if p.name not in written and is_own(p)]
+                _move(aside, folder, written, gone)
         except OSError as error:
             raise FileError(f"cannot write into '{folder}': {error.strerror or error}.") from error
         except FileError as error:
@@ -55,20 +61,21 @@ def whole_folder(folder: str | Path, *, force: bool = False) -> Iterator[Path]:
                 part.rmdir()
 
 
-def _move(aside: Path, folder: Path, names: list[str]) -> None:
+def _move(aside: Path, folder: Path, names: list[str], gone: list[str]) -> None:
     """Renames only, which need no room; those done are undone where one fails."""
     kept = aside / ".replaced"
     kept.mkdir()
     done: list[str] = []
     try:
-        for name in names:
+        for name in [*gone, *names]:
             done.append(name)
             if os.path.lexists(folder / name):
                 os.replace(folder / name, kept / name)
-            os.replace(aside / name, folder / name)
+            if name not in gone:
+                os.replace(aside / name, folder / name)
     except BaseException:
         for name in reversed(done):
-            if not os.path.lexists(aside / name):
+            if name not in gone and not os.path.lexists(aside / name):
                 os.replace(folder / name, aside / name)
             if os.path.lexists(kept / name):
                 os.replace(kept / name, folder / name)

@@ -25,8 +25,9 @@ from vitools.reporting.plots.plots import plot_bound, plot_marginals, plot_momen
 DOTS_PER_INCH = 150
 
 FIRST_FILES = ("index.html", "comparison.csv", "comparison.json")
+OTHER_FITS = "posterior_*.nc"
 PICTURES = ("bound.png", "marginals.png", "moments.png", "graph.png")
-"""Of every report; between the two stand the fits for ArviZ."""
+"""Of every report; between the first and the last stand the fits for ArviZ."""
 
 
 def write_report(
@@ -70,7 +71,7 @@ def write_report(
     folder = as_path(folder)
     stored = stored_fits(comparison, fit)
     check_folder(folder, *FIRST_FILES, *stored, *PICTURES, force=force)
-    with whole_folder(folder, force=force) as aside:
+    with whole_folder(folder, force=force, replaces=OTHER_FITS) as aside:
         page, table, record = (aside / name for name in FIRST_FILES)
         comparison.to_csv(table)
         comparison.to_json(record)
