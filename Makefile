@@ -31,9 +31,9 @@ lint: $(VENV)/.installed-dev  ## style, then types against an ordinary install (
 	cd .typecheck && ../$(BIN)/python -m mypy --config-file ../pyproject.toml --python-executable ../$(BIN)/python vitools
 
 docs: $(VENV)/.installed  ## redraw the graphs of the derivations
-	$(BIN)/vitools draw two-dice --out docs/derivations/two_dice_graph.svg
-	$(BIN)/vitools draw regression --out docs/derivations/bayesian_regression_graph.svg
-	$(BIN)/vitools draw vae --out docs/derivations/vae_graph.svg
+	$(BIN)/vitools draw two-dice --out docs/derivations/two_dice_graph.svg --force
+	$(BIN)/vitools draw regression --out docs/derivations/bayesian_regression_graph.svg --force
+	$(BIN)/vitools draw vae --out docs/derivations/vae_graph.svg --force
 
 clean:
 	rm -rf $(VENV) $(PLAIN) .typecheck build *.egg-info report .pytest_cache .mypy_cache .ruff_cache

@@ -31,6 +31,7 @@ ORDER = {
         {"reporting"},
         {"__init__"},
         {"cli"},
+        {"__main__"},
     ],
     "vitools.graphs": [
         {"loops", "mutation", "noise", "inductor"},
@@ -41,7 +42,7 @@ ORDER = {
     ],
     "vitools.problem": [
         {"sites"},
-        {"density"},
+        {"density", "dims"},
         {"reading"},
         {"bound_model"},
         {"problem"},
@@ -273,7 +274,9 @@ def circles(package: Package) -> list[list[str]]:
     """
     knots = {m for m in package.trees if m not in package.packages or m == "vitools"}
     arrows = {m: sorted(package.dependencies(m) & knots) for m in knots}
-    arrows["vitools"] = sorted(m for m in knots - {"vitools"} if not m.startswith("vitools.cli"))
+    arrows["vitools"] = sorted(
+        m for m in knots - {"vitools", "vitools.__main__"} if not m.startswith("vitools.cli")
+    )
     number: dict[str, int] = {}
     lowest: dict[str, int] = {}
     stack: list[str] = []

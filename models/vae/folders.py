@@ -105,7 +105,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _read_file(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".npz":
-        arrays = read_table(path)
+        arrays = {k: tensor.numpy() for k, tensor in read_table(path).tensors.items()}
         if path.stem == "binarized_mnist_larochelle":
             return {k: np.unpackbits(v, axis=1)[:, :784] for k, v in arrays.items()}
         return arrays

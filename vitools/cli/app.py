@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,16 @@ from typer.core import TyperGroup
 from vitools._version import __version__
 from vitools.cli import calibrating, comparing, fitting
 from vitools.cli.methods import METHODS
-from vitools.cli.options import INTERRUPTED, Data, Model, Seed
+from vitools.cli.options import (
+    INTERRUPTED,
+    Columns,
+    Data,
+    Force,
+    Missing,
+    MissingValues,
+    Model,
+    Seed,
+)
 from vitools.errors import NumericalError, VitoolsError, VitoolsWarning
 from vitools.files.atomic import check_folder
 from vitools.models import SHIPPED
@@ -22,6 +32,13 @@ class Commands(TyperGroup):
 
     Exit codes: 0 fine, 1 a fit failed, 2 bad usage or input, 130 interrupted.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for option, word in pairwise(["the command", *args]):
+            if not word.strip() or (word.startswith("--") and word.endswith("=")):
+                name = option if word == word.strip("-=") else word.rstrip("=")
+                raise typer.BadParameter(f"{name} is followed by nothing; expected a value.")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -116,12 +133,20 @@ def _print_table(rows: dict[str, str]) -> None:
         "vitools explain two-dice", "vitools explain mymodel.py:model --data measurements.parquet"
     )
 )
-def explain(model: Model, data: Data = None, seed: Seed = 0) -> None:
+def explain(
+    model: Model,
+    data: Data = None,
+    columns: Columns = None,
+    missing: Missing = MissingValues.refuse,
+    seed: Seed = 0,
+) -> None:
     """Print every site's update in mathematical words, or why it has none."""
     from vitools.calculus import explain as updates_in_words
+    from vitools.cli.arguments import DataFile
     from vitools.cli.target import open_target
 
-    print(updates_in_words(open_target(model, data, seed).problem))
+    file = DataFile.of(data, columns, missing)
+    print(updates_in_words(open_target(model, file, seed).problem))
 
 
 @app.command(
@@ -134,14 +159,19 @@ def draw(
     model: Model,
     out: Annotated[Path, typer.Option(help="Where to; .svg, .png or .pdf.")] = Path("graph.svg"),
     data: Data = None,
+    columns: Columns = None,
+    missing: Missing = MissingValues.refuse,
+    force: Force = False,
     seed: Seed = 0,
 ) -> None:
     """Draw a model's directed graph with its plates."""
     from vitools import draw as draw_graph
+    from vitools.cli.arguments import DataFile
     from vitools.cli.target import open_target
 
-    check_folder(out.parent, out.name)
-    draw_graph(open_target(model, data, seed).problem, out)
+    check_folder(out.parent, out.name, force=force)
+    file = DataFile.of(data, columns, missing)
+    draw_graph(open_target(model, file, seed).problem, out)
     print(f"written: {out}")
 
 
@@ -149,6 +179,7 @@ app.command(
     epilog=examples(
         "vitools fit two-dice --method kumaraswamy --out fits",
         "vitools fit mymodel.py:model --data my.csv --method nuts",
+        "vitools fit mymodel.py:model --data my.csv --columns 'y=height cm' --missing drop",
         "vitools fit mymodel.py:model --data my.csv --guide mymodel.py:guide",
     )
 )(fitting.fit)

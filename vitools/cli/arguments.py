@@ -1,33 +1,87 @@
 """From the columns of a data file to the arguments of a model, matched by name."""
 
-import contextlib
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from vitools.data import read_table
-from vitools.errors import DataError, OptionError, VitoolsError
+from vitools.data import Table, column_names, read_table
+from vitools.data.table import Missing
+from vitools.errors import (
+    DataError,
+    ModelError,
+    OptionError,
+    VitoolsError,
+    VitoolsWarning,
+    callers_level,
+)
 from vitools.problem import Problem
-from vitools.problem.sites import nearest
+from vitools.problem.sites import listed, nearest
 
 ALIKE = 0.85
 """Share of letters in common from which a column's name is taken for that of an argument."""
 
+MOST_MIXTURES = 8
+"""Columns of whole numbers among which the one that a model needs as such is looked for."""
 
-def bind(function: Callable[..., Any], data: Path | None, model: str) -> Problem:
-    """The problem of ``function`` on the columns of ``data``.
+Chosen = dict[str, tuple[str, ...]]
 
-    A csv file says nothing of types. Its numbers are given as float64; a model that refuses those
-    gets the columns of whole numbers as int64, so that it can index with them, and the others in
-    torch's default dtype, so that they meet tensors the model itself makes.
+
+@dataclass(frozen=True)
+class DataFile:
+    """``--data``, ``--columns`` and ``--missing``: a file, or none, and how it is to be read."""
+
+    path: Path | None = None
+    columns: Chosen = field(default_factory=dict)
+    missing: Missing = "refuse"
+
+    @classmethod
+    def of(cls, path: Path | None, columns: list[str] | None, missing: str) -> "DataFile":
+        """As the options say."""
+        named = parsed_columns(columns)
+        if path is None and named:
+            raise OptionError(f"--columns {columns[0]}: of which file? Add --data FILE.")  # type: ignore[index]
+        return cls(path, named, missing)  # type: ignore[arg-type]
+
+    def refuse_choices(self, subject: str) -> None:
+        """Raise where columns are chosen of what has none."""
+        if self.columns or self.missing != "refuse":
+            option = "--columns" if self.columns else "--missing"
+            raise OptionError(f"{option} is for a file of columns, and {subject} is none.")
+
+
+def parsed_columns(given: list[str] | None) -> dict[str, tuple[str, ...]]:
+    """``ARGUMENT=COLUMN`` as ``{argument: columns}``.
+
+    >>> parsed_columns(["y=height cm", "x=age", "x=dose"])
+    {'y': ('height cm',), 'x': ('age', 'dose')}
     """
-    if data is None:
+    found: dict[str, tuple[str, ...]] = {}
+    for text in given or ():
+        argument, equals, column = (part.strip() for part in text.partition("="))
+        if not (argument and equals and column):
+            raise OptionError(
+                f"--columns '{text}': expected ARGUMENT=COLUMN, e.g. --columns 'y=height cm'."
+            )
+        if column in found.get(argument, ()):
+            raise OptionError(f"--columns '{text}' is given twice.")
+        found[argument] = (*found.get(argument, ()), column)
+    return found
+
+
+def bind(function: Callable[..., Any], data: DataFile, model: str) -> Problem:
+    """The problem of ``function`` on the columns of a file, labelled where columns were words.
+
+    The model is given whole numbers and booleans as such. One that refuses those gets them as float64,
+    all but one or all, and then in torch's default dtype, so that they meet tensors it makes itself.
+    """
+    if data.path is None:
         needed = _required(function)
         if needed:
             raise OptionError(
@@ -35,63 +89,120 @@ def bind(function: Callable[..., Any], data: Path | None, model: str) -> Problem
                 "npz file with columns of these names: --data FILE."
             )
         return Problem(function)
-    arguments = _arguments(function, _columns(data), data, model)
-    try:
-        return Problem(function, **arguments)
-    except VitoolsError as error:
-        for others in _other_types(arguments):
-            with contextlib.suppress(VitoolsError):
-                return Problem(function, **others)
-        given = ", ".join(
-            f"{name} ({str(value.dtype).removeprefix('torch.')} {list(value.shape)})"
-            for name, value in arguments.items()
-        )
-        raise type(error)(f"{error} From '{data}' the model was given {given}.") from error
+    masks = _mask_arguments(function) if data.missing == "mask" else set()
+    chosen = _chosen(function, data, model, masks)
+    table = read_table(data.path, chosen, missing=data.missing)
+    masks -= chosen.keys()
+    if data.missing == "mask":
+        _refuse_unmasked(table, masks, data.path, model)
+    _say_codes(table, data.path)
+    arguments = table.tensors | _masks(table, masks)
+    problem = _built(function, arguments, data.path, set(table.labels) | masks)
+    return problem.with_coords(**_coords(problem, table.labels))
 
 
-def _other_types(arguments: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The same values in other types, as far as they differ from those and from each other."""
-    integers = {name: _as_integers(value) for name, value in arguments.items()}
-    tried = [arguments]
-    for found in (integers, _in_default_dtype(arguments), _in_default_dtype(integers)):
-        types = [value.dtype for value in found.values()]
-        if all(types != [value.dtype for value in other.values()] for other in tried):
-            tried.append(found)
-            yield found
+# ---- number types ------------------------------------------------------------------------
 
 
-def _in_default_dtype(arguments: dict[str, Tensor]) -> dict[str, Tensor]:
-    dtype = torch.get_default_dtype()
-    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in arguments.items()}
+def _built(
+    function: Callable[..., Any], arguments: dict[str, Tensor], path: Path, settled: set[str]
+) -> Problem:
+    """The problem in the first types that the model takes; else the error that says most."""
+    refusals: list[tuple[VitoolsError, dict[str, Tensor]]] = []
+    for typed in _types(arguments, settled):
+        try:
+            return Problem(function, **typed)
+        except VitoolsError as error:
+            refusals.append((error, typed))
+    # what ails the data is said by the types the model would take; others fail within the model
+    of_data = [refusal for refusal in refusals if not isinstance(refusal[0], ModelError)]
+    reason, typed = (of_data or refusals)[0]
+    given = ", ".join(
+        f"{name} ({str(value.dtype).removeprefix('torch.')} {list(value.shape)})"
+        for name, value in typed.items()
+    )
+    raise type(reason)(f"{reason} From '{path}' the model was given {given}.") from reason
 
 
-def _arguments(
-    function: Callable[..., Any], columns: dict[str, Tensor], data: Path, model: str
-) -> dict[str, Tensor]:
-    """Each column for the argument of its name; a model that takes ``**kwargs`` gets them all.
+def _types(arguments: dict[str, Tensor], settled: set[str]) -> Iterator[dict[str, Tensor]]:
+    """The same values in one choice of types after another, each once.
 
-    A model with one required argument that no column is named after gets the columns that are
-    not arguments as a table, ``[rows, columns]``, or ``[rows]`` where there is but one.
+    ``settled``: labels' codes and masks, which become floats last of all.
     """
-    parameters = _parameters(function)
-    names = [
-        p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    whole = [k for k, v in arguments.items() if not v.is_floating_point() and k not in settled]
+    exact = [k for k, v in arguments.items() if v.is_floating_point() and _is_whole(v)]
+    doubles = _cast(arguments, whole, torch.float64)
+    mixtures = [_cast(arguments, [k for k in whole if k != kept], torch.float64) for kept in whole]
+    choices = [
+        arguments,
+        doubles,
+        *(mixtures if len(whole) <= MOST_MIXTURES else ()),
+        _cast(arguments, exact, torch.int64),
+        _cast(arguments, list(arguments), torch.float64),
     ]
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    default = torch.get_default_dtype()
+    choices += [
+        _cast(typed, [k for k, v in typed.items() if v.is_floating_point()], default)
+        for typed in choices
+    ]
+    tried: set[tuple[torch.dtype, ...]] = set()
+    for typed in choices:
+        types = tuple(value.dtype for value in typed.values())
+        if types not in tried:
+            tried.add(types)
+            yield typed
+
+
+def _cast(
+    arguments: dict[str, Tensor], names: Iterable[str], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    return arguments | {name: arguments[name].to(dtype) for name in names}
+
+
+def _is_whole(value: Tensor) -> bool:
+    return bool((value == value.round()).all())
+
+
+# ---- which column for which argument -----------------------------------------------------
+
+
+def _chosen(function: Callable[..., Any], data: DataFile, model: str, masks: set[str]) -> Chosen:
+    """Each argument's column: the one that ``--columns`` says, else the one of its name.
+
+    A model that takes ``**kwargs`` gets all columns. A model with one required argument that no column
+    is named after gets the columns that are not arguments as a table, where they are more than one.
+    """
+    assert data.path is not None
+    columns = column_names(data.path)
+    parameters = _parameters(function).values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    given = dict(data.columns)
+    for argument, chosen in given.items():
+        if argument not in names and not takes_any:
+            raise OptionError(
+                f"--columns {argument}={chosen[0]}: {model} has no argument '{argument}' (arguments: "
+                f"{', '.join(names) or 'none'}).{nearest(argument, names)}"
+            )
+    used = {column for chosen in given.values() for column in chosen}
+    if takes_any and not given:
         names += [name for name in columns if name not in names]
-    required = _required(function)
-    given = {name: columns[name] for name in names if name in columns}
-    rest = {name: column for name, column in columns.items() if name not in given}
+    given |= {name: (name,) for name in names if name not in given and name in columns}
+    rest = [column for column in columns if column not in used and column not in given]
+    required = [name for name in _required(function) if name not in masks]
     missing = [name for name in required if name not in given] or ([] if given else names[:1])
     optional = [name for name in names if name not in given and name not in required]
-    _refuse_mistyped(rest, optional, data, model)
-    if len(required) == 1 and missing and rest and all(c.dim() == 1 for c in rest.values()):
-        return {required[0]: torch.stack(list(rest.values()), -1).squeeze(-1)} | given
+    _refuse_mistyped(rest, optional, data.path, model)
+    if missing == required[:1] == required and len(rest) > 1 and data.path.suffix != ".npz":
+        return {required[0]: tuple(rest)} | given
     if missing:
+        close = nearest(missing[0], columns)
+        column = close.split("'")[1] if close else (rest or ["COLUMN"])[0]
+        option = f"{missing[0]}={column}"
         raise DataError(
-            f"'{data}' has no column '{missing[0]}', which {model} needs (columns: "
-            f"{', '.join(columns)}; arguments: {', '.join(names)}).{nearest(missing[0], columns)} "
-            "Rename the column, or the argument."
+            f"'{data.path}' has no column '{missing[0]}', which {model} needs (columns: "
+            f"{', '.join(columns)}; arguments: {', '.join(names)}).{close} Rename the column, or say "
+            f"which it is: --columns {repr(option) if ' ' in option else option}."
         )
     return given
 
@@ -132,20 +243,69 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
     return inspect.signature(called).parameters
 
 
-def _columns(data: Path) -> dict[str, Tensor]:
-    columns = {}
-    for name, array in read_table(data).items():
-        try:
-            # torch reads the machine's own byte order only, and wants to own what it reads
-            columns[name] = torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
-        except TypeError as error:
-            raise DataError(
-                f"'{data}', column '{name}': torch has no dtype for {array.dtype}. Store it as "
-                "float64 or int64."
-            ) from error
-    return columns
+# ---- missing values ----------------------------------------------------------------------
 
 
-def _as_integers(value: Tensor) -> Tensor:
-    is_whole = value.is_floating_point() and bool((value == value.round()).all())
-    return value.long() if is_whole else value
+def _mask_arguments(function: Callable[..., Any]) -> set[str]:
+    """``mask``, for rows, and ``{argument}_mask``, of that argument's shape."""
+    names = set(_parameters(function))
+    return {n for n in names if n == "mask" or n.removesuffix("_mask") in names - {n}}
+
+
+def _refuse_unmasked(table: Table, masks: set[str], path: Path, model: str) -> None:
+    for argument, count in table.missing.items():
+        if "mask" not in masks and f"{argument}_mask" not in masks:
+            raise OptionError(
+                f"--missing mask: '{path}' lacks {count} values of '{argument}', and {model} has no "
+                f"argument 'mask' (or '{argument}_mask') to be told where. Give it one, for "
+                "poutine.mask, or choose --missing drop."
+            )
+
+
+def _masks(table: Table, masks: set[str]) -> dict[str, Tensor]:
+    """The masks a model asks for, true where there are values; ``mask`` counts what has none of its own."""
+    own = {n: table.masks[a] for n in masks if (a := n.removesuffix("_mask")) in table.masks}
+    if "mask" in masks:
+        rows = [
+            mask.reshape(len(mask), -1).all(1)
+            for argument, mask in table.masks.items()
+            if mask.dim() and f"{argument}_mask" not in own
+        ]
+        lengths = {len(mask) for mask in rows}
+        if len(lengths) == 1:
+            own["mask"] = torch.stack(rows).all(0)
+    return own
+
+
+# ---- labels ------------------------------------------------------------------------------
+
+
+def _say_codes(table: Table, path: Path) -> None:
+    """Words as numbers are right for a factor, and for little else."""
+    for argument, labels in table.labels.items():
+        codes = [f"{label} = {code}" for code, label in enumerate(labels)]
+        warnings.warn(
+            f"'{path}': the words of '{argument}' stand as codes: {listed(codes)}.",
+            VitoolsWarning,
+            stacklevel=callers_level(),
+        )
+    if table.dropped:
+        warnings.warn(
+            f"'{path}': {table.dropped} rows that lack a value are left out.",
+            VitoolsWarning,
+            stacklevel=callers_level(),
+        )
+
+
+def _coords(problem: Problem, labels: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """For each plate or other dim, the labels of the one column whose number fits it.
+
+    Of several that fit, the one that shares its name with the plate.
+    """
+    found = {}
+    for dim, size in problem.dims.items():
+        fitting = [argument for argument, own in labels.items() if len(own) == size]
+        named = [a for a in fitting if a.casefold() in dim.casefold()]
+        if len(fitting) == 1 or len(named) == 1:
+            found[dim] = labels[(named or fitting)[0]]
+    return found

@@ -1,5 +1,6 @@
 """``vitools calibrate``: is a method right on average over data sets from the model itself?"""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,19 @@ import typer
 
 from vitools.cli.fitting import refuse_idle_guide
 from vitools.cli.methods import OWN_GUIDE, default_methods, find_method
-from vitools.cli.options import Data, Guide, Model, Quiet, Seed, complete_method
+from vitools.cli.options import (
+    INTERRUPTED,
+    Columns,
+    Data,
+    Force,
+    Guide,
+    Missing,
+    MissingValues,
+    Model,
+    Quiet,
+    Seed,
+    complete_method,
+)
 from vitools.errors import NumericalError, OptionError
 from vitools.files.atomic import check_folder
 
@@ -19,6 +32,8 @@ def calibrate(
         str, typer.Option(help="One of 'vitools methods'.", autocompletion=complete_method)
     ] = "",
     data: Data = None,
+    columns: Columns = None,
+    missing: Missing = MissingValues.refuse,
     guide: Guide = "",
     data_sets: Annotated[
         int, typer.Option(min=2, max=100_000, help="How many to simulate and fit.")
@@ -28,12 +43,13 @@ def calibrate(
         Path | None,
         typer.Option(help="Folder for the ranks and their picture; an interrupted run goes on."),
     ] = None,
+    force: Force = False,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Fit data sets simulated from a model, and see where the true values rank among the draws."""
-    from rich.console import Console
-
+    from vitools.cli.arguments import DataFile
+    from vitools.cli.progress import status_line
     from vitools.cli.target import open_target
     from vitools.diagnostics import calibrate as run
     from vitools.posterior import Posterior
@@ -41,10 +57,10 @@ def calibrate(
 
     if out is not None:
         check_folder(out)
-        out.mkdir(parents=True, exist_ok=True)
     named = find_method(method) if method else None
     refuse_idle_guide(guide, [method] if method else [], "--method")
-    target = open_target(model, data, seed, guide)
+    file = DataFile.of(data, columns, missing)
+    target = open_target(model, file, seed, guide)
     if target.is_amortised:
         raise OptionError(
             f"{model} comes with an encoder, which is trained on many rows once; calibration would "
@@ -52,12 +68,18 @@ def calibrate(
         )
     name = method or (OWN_GUIDE if guide else default_methods(target)[0])
     chosen = named or find_method(name)
+    if out is not None:
+        check_folder(out, f"calibration-{name}.png", force=force)
 
     def fit(problem: Problem) -> Posterior:
         return chosen.run(replace(target, problem=problem), seed=seed, progress=None, start=None)
 
-    console = Console(stderr=True, highlight=False, quiet=quiet)
-    with console.status(f"{chosen.label}: data set 1 of {data_sets}") as status:
+    with status_line(f"{chosen.label}: data set 1 of {data_sets}", quiet) as say:
+
+        def show(done: int) -> None:
+            if say is not None:
+                say(f"{chosen.label}: {done} of {data_sets} data sets done")
+
         found = run(
             target.problem,
             fit,
@@ -65,10 +87,10 @@ def calibrate(
             seed,
             workers=workers,
             path=out / f"calibration-{name}.jsonl" if out else None,
-            progress=lambda done: status.update(
-                f"{chosen.label}: {done} of {data_sets} data sets done"
-            ),
+            progress=show,
         )
+    if found.missing and not found.levels:
+        raise KeyboardInterrupt
     if not found.levels:
         raise NumericalError(
             f"none of {data_sets} fits by {chosen.label} gave an answer; the first said: "
@@ -82,3 +104,11 @@ def calibrate(
         picture = out / f"calibration-{name}.png"
         save_figure(plot_calibration(found), picture)
         print(f"written to {out}: calibration-{name}.jsonl · {picture.name}")
+    if found.missing:
+        goes_on = "" if out is None else "; the same command goes on from there"
+        print(
+            f"vitools: interrupted after {data_sets - found.missing} of {data_sets} data sets"
+            f"{goes_on}.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(INTERRUPTED)

@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitools.cli.fitting import print_written, refuse_idle_guide
-from vitools.cli.methods import Method, default_methods, find_method
+from vitools.cli.methods import METHODS, Method, default_methods, find_method
 from vitools.cli.options import (
     INTERRUPTED,
+    Columns,
     Data,
     Draws,
+    Force,
     Guide,
+    Missing,
+    MissingValues,
     Model,
     Quiet,
     Seed,
+    complete_method,
     complete_methods,
 )
 from vitools.errors import (
@@ -28,44 +33,86 @@ from vitools.errors import (
     VitoolsError,
 )
 from vitools.files.atomic import check_folder
+from vitools.files.folders import whole_folder
+from vitools.files.ownership import is_own
 
 if TYPE_CHECKING:
+    from vitools.cli.arguments import DataFile
     from vitools.cli.target import Target
     from vitools.posterior import Posterior
+
+
+REPORT_FILES = (
+    "index.html",
+    "comparison.csv",
+    "comparison.json",
+    "posterior.nc",
+    "bound.png",
+    "marginals.png",
+    "moments.png",
+    "graph.png",
+    "reconstructions.png",
+    "prior_samples.png",
+)
+"""What a report may hold, known before anything is imported that could tell."""
 
 
 def compare(
     model: Model,
     methods: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Comma-separated, see 'vitools methods'; all that apply if omitted.",
             autocompletion=complete_methods,
+            show_default=False,
         ),
-    ] = "",
+    ] = None,
     data: Data = None,
+    columns: Columns = None,
+    missing: Missing = MissingValues.refuse,
     guide: Guide = "",
     report: Annotated[
         Path,
         typer.Option("--report", "--out", help="Folder for index.html, tables, posterior.nc."),
     ] = Path("report"),
+    stored: Annotated[
+        str | None,
+        typer.Option(
+            "--fit",
+            metavar="METHOD",
+            help="The fit in posterior.nc, with the reference beside it; if omitted, all.",
+            autocompletion=complete_method,
+            show_default=False,
+        ),
+    ] = None,
     draws: Draws = None,
+    force: Force = False,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Fit a model by several methods, judge them side by side, and write a report."""
+    from vitools.cli.arguments import DataFile
     from vitools.cli.target import open_target
-    from vitools.reporting import write_report
     from vitools.reporting.comparison.judging import error_words
     from vitools.reporting.page.page import Origin
 
-    check_folder(report, "index.html", "comparison.csv", "comparison.json", "posterior.nc")
-    names = dict.fromkeys(name.strip() for name in methods.split(",") if name.strip())
+    names = _named(methods)
     named = [find_method(name) for name in names]
-    refuse_idle_guide(guide, list(names), "--methods")
-    target = open_target(model, data, seed, guide)
+    check_folder(report, *REPORT_FILES, force=force)
+    if stored is not None:
+        _refuse_unfitted(find_method(stored), stored, named)
+    refuse_idle_guide(guide, names, "--methods")
+    file = DataFile.of(data, columns, missing)
+    target = open_target(model, file, seed, guide)
     chosen = named or [find_method(name) for name in default_methods(target)]
     made = Made([entry.named_for(target) for entry in chosen])
+    if stored is not None:
+        _refuse_unfitted(find_method(stored), stored, chosen)
+        if target.held_out:
+            raise OptionError(
+                f"--fit {stored}: fits with encoders have no posterior.nc. Leave --fit out."
+            )
+    check_folder(report, *_files_of(made, report, target), force=force)
     print(f"{model}: {target.description}\n")
     made.fit(target, seed, quiet)
     if not made.fits and not made.is_interrupted:
@@ -81,21 +128,19 @@ def compare(
     origin = Origin(
         title=_without_folder(model),
         description=_described(target.description, data),
-        command=_command(model, ",".join(names), data, guide, seed),
+        command=_command(model, names, file, guide, seed),
         failures=reasons,
     )
     unjudged = made.unjudged(comparison)
-    saved = _save(unjudged, report)
-    if comparison is None:
-        written = []
-    elif target.held_out:
-        from vitools.cli.held_out import write
-
-        written = write(comparison, target, report, origin, seed)
-    else:
-        written = write_report(comparison, report, origin=origin, num_samples=draws)
-    if written or saved:
-        print_written([*written, *saved])
+    is_repeated = is_own(report / "index.html")
+    replaces = None if comparison is None else "posterior_*.nc"
+    with whole_folder(report, force=force, replaces=replaces) as aside:
+        written = _write(comparison, target, aside, origin, seed, stored, draws)
+        written += _save(unjudged, aside)
+    if written:
+        if is_repeated and comparison is not None:
+            print(f"{report}: the report of an earlier run is replaced")
+        print_written([report / path.name for path in written])
     if made.is_interrupted:
         covered = f"the report covers {', '.join(comparison.fits)}" if comparison else "no report"
         print(f"vitools: interrupted; {covered}{made.missing(unjudged)}", file=sys.stderr)
@@ -104,6 +149,18 @@ def compare(
         raise made.judging_error
     if made.has_failed or unjudged or not comparison.is_usable:
         raise typer.Exit(1)
+
+
+def _named(methods: str | None) -> list[str]:
+    """Comma-separated names, each once; none where the option was not given."""
+    if methods is None:
+        return []
+    names = [name.strip() for name in methods.split(",")]
+    if not all(names):
+        raise OptionError(
+            f"--methods '{methods}': expected names between commas, e.g. --methods cavi,nuts."
+        )
+    return list(dict.fromkeys(names))
 
 
 @dataclass
@@ -170,13 +227,58 @@ class Made:
         return f"{words}."
 
 
+def _write(
+    comparison: Any,
+    target: "Target",
+    folder: Path,
+    origin: Any,
+    seed: int,
+    stored: str | None,
+    draws: int | None,
+) -> list[Path]:
+    """The report, where there is something to report."""
+    from vitools.reporting import write_report
+
+    if comparison is None:
+        return []
+    if target.held_out:
+        from vitools.cli.held_out import write
+
+        return write(comparison, target, folder, origin, seed)
+    label = find_method(stored).label if stored is not None else None
+    if label is not None and label not in comparison.fits:
+        print(f"posterior.nc: {label} gave no answer; all fits are stored")
+        label = None
+    return write_report(comparison, folder, fit=label, origin=origin, num_samples=draws)
+
+
+def _refuse_unfitted(method: Method, name: str, methods: list[Method]) -> None:
+    """A fit to be stored that would not be made."""
+    if methods and method not in methods:
+        raise OptionError(
+            f"--fit {name} names a method that is not run. Add it to --methods, or name one of: "
+            f"{', '.join(k for k, v in METHODS.items() if v in methods)}."
+        )
+
+
+def _files_of(made: "Made", report: Path, target: "Target") -> list[str]:
+    """Every name that may be written for these methods, whatever becomes of them."""
+    from vitools.reporting.report import file_stem
+
+    stems = [file_stem(method.label) for method in made.methods]
+    pictures = [path.name for path in report.glob("*.png")] if target.pictures else []
+    fits = [name for stem in stems for name in (f"posterior_{stem}.nc", f"{stem}.safetensors")]
+    return [*fits, *pictures]
+
+
 def _save(fits: dict[str, "Posterior"], folder: Path) -> list[Path]:
     """Fits that are in no report, a file each."""
     from vitools.posterior import save
+    from vitools.reporting.report import file_stem
 
     written = []
     for label, fit in fits.items():
-        written.append(folder / f"{label.replace(' ', '_')}.safetensors")
+        written.append(folder / f"{file_stem(label)}.safetensors")
         save(fit, written[-1])
     return written
 
@@ -203,15 +305,17 @@ def _no_answer(failures: dict[str, Exception]) -> Exception:
 # ---- what a report says of its origin: nothing of the machine it was made on -----------------
 
 
-def _command(model: str, methods: str, data: Path | None, guide: str, seed: int) -> str:
+def _command(model: str, methods: list[str], file: "DataFile", guide: str, seed: int) -> str:
     words = ["vitools", "compare", _without_folder(model)]
-    given = {
-        "--methods": methods,
-        "--data": data.name if data else "",
-        "--guide": _without_folder(guide),
-        "--seed": str(seed),
-    }
-    words += [word for option, value in given.items() if value for word in (option, value)]
+    given = [
+        ("--methods", ",".join(methods)),
+        ("--data", file.path.name if file.path else ""),
+        *(("--columns", f"{a}={column}") for a, own in file.columns.items() for column in own),
+        ("--missing", "" if file.missing == "refuse" else str(file.missing)),
+        ("--guide", _without_folder(guide)),
+        ("--seed", str(seed)),
+    ]
+    words += [word for option, value in given if value for word in (option, value)]
     return shlex.join(words)
 
 

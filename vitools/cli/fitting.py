@@ -9,9 +9,13 @@ import typer
 from vitools.cli.methods import OWN_GUIDE, default_methods, find_method
 from vitools.cli.options import (
     INTERRUPTED,
+    Columns,
     Data,
     Draws,
+    Force,
     Guide,
+    Missing,
+    MissingValues,
     Model,
     Quiet,
     Seed,
@@ -19,6 +23,7 @@ from vitools.cli.options import (
 )
 from vitools.errors import NotConjugateError, NotSupportedError, NumericalError, OptionError
 from vitools.files.atomic import check_folder
+from vitools.files.folders import whole_folder
 
 
 def fit(
@@ -27,28 +32,35 @@ def fit(
         str, typer.Option(help="One of 'vitools methods'.", autocompletion=complete_method)
     ] = "",
     data: Data = None,
+    columns: Columns = None,
+    missing: Missing = MissingValues.refuse,
     guide: Guide = "",
     out: Annotated[
         Path | None, typer.Option(help="Folder for fit.safetensors, posterior.nc and pictures.")
     ] = None,
     draws: Draws = None,
+    force: Force = False,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Fit a model by one method, print the posterior and say whether to trust it."""
+    from vitools.cli.arguments import DataFile
     from vitools.cli.deep_methods import has_encoder
     from vitools.cli.progress import progress_line
     from vitools.cli.target import open_target
     from vitools.diagnostics import Grade, judge
-    from vitools.posterior import Status
+    from vitools.posterior import Status, save
     from vitools.reporting.comparison.judging import draw_seed
     from vitools.reporting.terminal import paragraph
 
     if out is not None:
-        check_folder(out, "fit.safetensors", "posterior.nc")
+        check_folder(out, "fit.safetensors", "posterior.nc", force=force)
     named = find_method(method) if method else None
     refuse_idle_guide(guide, [method] if method else [], "--method")
-    target = open_target(model, data, seed, guide)
+    file = DataFile.of(data, columns, missing)
+    target = open_target(model, file, seed, guide)
+    if out is not None and target.pictures:
+        check_folder(out, *(path.name for path in out.glob("*.png")), force=force)
     chosen = named or find_method(OWN_GUIDE if guide else default_methods(target)[0])
     label = chosen.named_for(target).label
     try:
@@ -83,15 +95,16 @@ def fit(
         from vitools.posterior import save
         from vitools.reporting.report import save_figure, save_posterior
 
-        written = [out / "fit.safetensors"]
-        save(result, written[0])
-        if draws is not None or not target.held_out:  # of an encoder's, one set for each datum
-            written.append(out / "posterior.nc")
-            save_posterior(result, written[-1], seed=seed, num_samples=draws)
-        for stem, figure in (target.pictures() if target.pictures else {}).items():
-            written.append(out / f"{stem}.png")
-            save_figure(figure, written[-1])
-        print_written(written)
+        with whole_folder(out, force=force) as aside:
+            written = [aside / "fit.safetensors"]
+            save(result, written[0])
+            if draws is not None or not target.held_out:  # an encoder's are one set for each datum
+                written.append(aside / "posterior.nc")
+                save_posterior(result, written[-1], seed=seed, num_samples=draws)
+            for stem, figure in (target.pictures() if target.pictures else {}).items():
+                written.append(aside / f"{stem}.png")
+                save_figure(figure, written[-1])
+        print_written([out / path.name for path in written])
     if result.status is Status.INTERRUPTED:
         raise typer.Exit(INTERRUPTED)
     if not (result.status.is_good and is_usable):

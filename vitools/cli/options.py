@@ -1,6 +1,7 @@
 """The options that several commands share, and what the shell completes them with."""
 
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -47,10 +48,36 @@ Data = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="csv, npz or parquet; columns become arguments of their name. For vae, also a folder "
-        "of images: MNIST's files, or arrays train.npy and test.npy.",
+        help="csv, tsv, npz or parquet; columns become arguments of their name. For vae, also a "
+        "folder of images: MNIST's files, or arrays train.npy and test.npy.",
     ),
 ]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ARGUMENT=COLUMN",
+        help="The column for an argument, where names differ; may be given again. An argument given "
+        "several columns gets them side by side.",
+        show_default=False,
+    ),
+]
+
+
+class MissingValues(StrEnum):
+    """What becomes of rows that lack a value."""
+
+    refuse = "refuse"
+    drop = "drop"
+    mask = "mask"
+
+
+Missing = Annotated[
+    MissingValues,
+    typer.Option(
+        help="Rows that lack a value: an error, left out, or told to the model's argument 'mask'."
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that vitools did not write.")]
 Guide = Annotated[
     str, typer.Option(metavar="FILE.py:NAME", help="A Pyro guide of your own, for own-guide.")
 ]

@@ -1,7 +1,12 @@
-"""One line that updates in place while an engine works; silent when not on a terminal."""
+"""How a run goes: one line that updates in place on a terminal, now and then a line elsewhere.
 
+Where the logger ``vitools`` is on for INFO, it is told instead.
+"""
+
+import logging
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,22 +15,68 @@ from rich.console import Console
 from vitools.engines.loop import Progress
 from vitools.posterior import Estimate
 
+LOGGER = logging.getLogger("vitools")
+
+EVERY = 60.0
+"""Seconds between two lines where nothing can be updated in place."""
+
+QUICK = 10.0
+"""Seconds that a run may take without a line about its end."""
+
 
 @contextmanager
 def progress_line(label: str, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """A callback for an engine that rewrites one line on standard error."""
-    console = Console(stderr=True, highlight=False)
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    with console.status(label) as status:
+    """A callback for an engine; ``None`` where nobody is to be told."""
+    with status_line(label, quiet) as say:
         last: list[Progress] = []
 
         def show(progress: Progress) -> None:
-            status.update(words(label, progress, last[0] if last else None))
+            assert say is not None
+            say(words(label, progress, last[0] if last else None))
             last[:] = [progress]
 
-        yield show
+        yield None if say is None else show
+
+
+@contextmanager
+def status_line(label: str, quiet: bool) -> Iterator[Callable[[str], None] | None]:
+    """A function that says in words how far a run is; ``None`` where nobody is to be told."""
+    if LOGGER.isEnabledFor(logging.INFO) and LOGGER.hasHandlers():
+        with _lines(LOGGER.info) as say:
+            yield say
+    elif quiet:
+        yield None
+    elif not sys.stderr.isatty():
+        with _lines(_to_stderr) as say:
+            yield say
+    else:
+        with Console(stderr=True, highlight=False).status(label) as status:
+            yield status.update
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _lines(write: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """At most one line in :data:`EVERY` seconds, and the last one unless it was quick."""
+    began = written = time.monotonic()
+    unsaid: list[str] = []
+
+    def say(text: str) -> None:
+        nonlocal written
+        unsaid[:] = [text]
+        if time.monotonic() - written >= EVERY:
+            written = time.monotonic()
+            write(unsaid.pop())
+
+    try:
+        yield say
+    finally:
+        seconds = time.monotonic() - began
+        if unsaid and seconds >= QUICK:
+            write(f"{unsaid[0]}  ended after {_duration(seconds)}")
 
 
 def words(label: str, now: Progress, before: Progress | None = None) -> str:

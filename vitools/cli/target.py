@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vitools.cli.arguments import bind
+from vitools.cli.arguments import DataFile, bind
 from vitools.errors import FileError, ModelError, OptionError
 from vitools.models import SHIPPED, Example
 from vitools.problem import Problem
@@ -44,11 +44,11 @@ class Target:
         object.__setattr__(self, "untrained", untrained)  # the rest stays frozen
 
 
-def open_target(model: str, data: Path | None, seed: int, guide: str = "") -> Target:
+def open_target(model: str, data: DataFile, seed: int, guide: str = "") -> Target:
     """A shipped model by name, or ``path/to/file.py:function`` with ``--data`` and ``--guide``."""
     modules: dict[Path, ModuleType] = {}  # a guide in the model's file shares its modules
     own = _load_function(guide, modules, "--guide ") if guide else None
-    described = "no data file" if data is None else f"data from {data}"
+    described = "no data file" if data.path is None else f"data from {data.path}"
     if ":" in model or model.endswith(".py"):
         return Target(bind(_load_function(model, modules), data, model), described, own)
     if model not in SHIPPED:
@@ -56,15 +56,18 @@ def open_target(model: str, data: Path | None, seed: int, guide: str = "") -> Ta
             f"no shipped model '{model}' (shipped: {', '.join(SHIPPED)}).{nearest(model, SHIPPED)} "
             "For your own, give path/to/file.py:function."
         )
-    is_folder = data is not None and data.is_dir()
-    example = _example_on(model, data, seed) if is_folder else SHIPPED[model].build(seed)
+    is_folder = data.path is not None and data.path.is_dir()
+    if is_folder:
+        data.refuse_choices(f"the folder '{data.path}'")
+    example = _example_on(model, data.path, seed) if is_folder else SHIPPED[model].build(seed)
     problem, pictures = None, None
-    if data is None or is_folder:
+    if data.path is None or is_folder:
         problem = Problem(example.model, *example.args, **example.kwargs)
         described, pictures = example.description, example.pictures
     problem = problem or bind(example.model, data, model)
     if own is not None:
         return Target(problem, described, own)
+    is_own = data.path is None or is_folder
     return Target(
         problem,
         described,
@@ -72,8 +75,8 @@ def open_target(model: str, data: Path | None, seed: int, guide: str = "") -> Ta
         example.learning_rate,
         is_amortised=example.guide is not None,
         pictures=pictures,
-        validation=example.validation if data is None or is_folder else (),
-        held_out=example.held_out if data is None or is_folder else (),
+        validation=example.validation if is_own else (),
+        held_out=example.held_out if is_own else (),
     )
 
 

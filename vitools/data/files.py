@@ -4,11 +4,13 @@ import difflib
 import os
 from pathlib import Path
 
-from vitools.errors import FileError
+from vitools.errors import FileError, OptionError
 
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
     """The path, once it is known to be a file that can be read and is not empty."""
+    if not isinstance(path, str | os.PathLike):
+        raise OptionError(f"path: expected the name of a data file, got {path!r}.")
     path = Path(path)
     if path.is_dir():
         raise FileError(f"{path} is a folder: expected a data file; name a file inside it")

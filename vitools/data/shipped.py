@@ -5,7 +5,7 @@ from importlib.resources import as_file, files
 
 import numpy as np
 
-from vitools.data.tables import read_table
+from vitools.data.columns import read_columns
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ def load_diabetes() -> Diabetes:
     table = _shipped_table("diabetes.csv")
     progression = table.pop("progression")
     return Diabetes(
-        features=np.column_stack(list(table.values())),
-        progression=progression,
+        features=np.column_stack(list(table.values())).astype(np.float64),
+        progression=progression.astype(np.float64),
         feature_names=tuple(table),
     )
 
 
 def _shipped_table(name: str) -> dict[str, np.ndarray]:
     with as_file(files("vitools.data").joinpath(name)) as path:
-        return read_table(path)
+        return {k: column.values for k, column in read_columns(path).items()}

@@ -1,1 +1,1 @@
-"""Files written whole or not at all."""
+"""Files and folders written whole or not at all."""

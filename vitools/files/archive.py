@@ -15,7 +15,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from vitools.errors import FileError
-from vitools.files.atomic import atomic_path
+from vitools.files.atomic import as_path, atomic_path
 
 
 def write_archive(
@@ -31,7 +31,7 @@ def write_archive(
 
 def read_archive(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors of a whole archive; anything else is refused."""
-    if not Path(path).is_file():
+    if not as_path(path).is_file():
         raise FileError(f"no file '{path}'.")
     try:
         with safe_open(str(path), framework="pt") as file:

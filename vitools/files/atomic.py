@@ -7,7 +7,15 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from uuid import uuid4
 
-from vitools.errors import FileError
+from vitools.errors import FileError, OptionError
+from vitools.files.ownership import refuse_foreign
+
+
+def as_path(path: object) -> Path:
+    """A path of what was given as one, or an error that says what was."""
+    if not isinstance(path, str | os.PathLike):
+        raise OptionError(f"path: expected the name of a file or folder, got {path!r}.")
+    return Path(path)
 
 
 @contextmanager
@@ -16,7 +24,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     The suffix is kept, because many writers choose the format by it.
     """
-    target = Path(path)
+    target = as_path(path)
+    if not target.name:
+        raise OptionError(f"path: expected the name of a file, got '{path}'.")
     temporary = target.with_name(f".{target.stem}-{uuid4().hex[:12]}{target.suffix}")
     advice = " Choose another folder."
     try:
@@ -40,7 +50,7 @@ def _onto_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def check_folder(folder: str | Path, *names: str) -> None:
+def check_folder(folder: str | Path, *names: str, force: bool = True) -> None:
     """Refuse, before any work is done, a folder that could not be written to.
 
     It is tried out, and left as it was: no rule of thumb knows of links that lead nowhere, names
@@ -48,8 +58,9 @@ def check_folder(folder: str | Path, *names: str) -> None:
 
     Args:
         names: files that will be written there.
+        force: whether those may replace files that vitools did not write.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     made = []
     try:
         for part in reversed([folder, *folder.parents]):
@@ -73,3 +84,5 @@ def check_folder(folder: str | Path, *names: str) -> None:
                 part.rmdir()
     if taken:
         raise FileError(f"cannot write '{folder / taken[0]}': it is a folder. Choose another one.")
+    if not force:
+        refuse_foreign(folder, *names)

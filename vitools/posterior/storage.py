@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from vitools._version import __version__
-from vitools.errors import FileError
+from vitools.errors import FileError, OptionError
 from vitools.files.archive import read_archive, write_archive
 from vitools.posterior.base import Posterior, Saved
 from vitools.posterior.draws import DrawsPosterior
@@ -33,6 +33,8 @@ def save(posterior: Posterior, path: str | Path) -> None:
 
     An existing file is replaced only by a whole new one. :func:`load` brings the posterior back.
     """
+    if not isinstance(posterior, Posterior):
+        raise OptionError(f"expected a fit to save, got {type(posterior).__name__}.")
     state, meta = posterior._state()
     tensors = {f"state.{k}": v for k, v in state.items()}
     tensors |= {f"history.{k}": v for k, v in posterior.history.tensors().items()}

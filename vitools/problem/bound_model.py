@@ -1,7 +1,7 @@
 """A Pyro model bound to its data, and what one inspection of it tells: sites, plates, labels."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from vitools.errors import ModelError, NotSupportedError, OptionError, VitoolsError, first_words
 from vitools.isolation import ParamState, full_plates, isolated
 from vitools.problem.density.improper import StandIns
+from vitools.problem.dims import site_dims
 from vitools.problem.reading.inspection import inspect_model
 from vitools.problem.reading.program import Program, fingerprint, name_of
 from vitools.problem.reading.refused_forms import ReadingRules
@@ -145,17 +146,30 @@ class BoundModel:
         other.has_given_params = True
         return other
 
+    @property
+    def dims(self) -> dict[str, int]:
+        """Sizes of all that labels can be given to: plates, and the ``{site}_dim_{i}`` of latents."""
+        found = {name: plate.size for name, plate in self.plates.items()}
+        for site in self.latents.values():
+            for name, size in zip(*site_dims(site, tuple(site.shape)), strict=True):
+                found.setdefault(name, size)
+        return found
+
     def with_coords(self, **coords: Any) -> Self:
-        """The same problem with labels for the elements of its plates."""
-        for plate, labels in coords.items():
-            if plate not in self.plates:
+        """The same problem with labels for the elements of its plates and other :attr:`dims`."""
+        sizes = self.dims
+        for name, labels in coords.items():
+            if name not in sizes:
                 raise OptionError(
-                    f"no plate '{plate}' in model '{self.name}' (plates: "
-                    f"{', '.join(self.plates) or 'none'}).{nearest(plate, self.plates)}"
+                    f"no plate '{name}' in model '{self.name}' (plates and other dims: "
+                    f"{', '.join(sizes) or 'none'}).{nearest(name, sizes)}"
                 )
-            if len(labels) != self.plates[plate].size:
+            if not isinstance(labels, Sized):
+                raise OptionError(f"'{name}': expected a list of labels, got {labels!r}.")
+            if len(labels) != sizes[name]:
+                kind = "plate" if name in self.plates else "dim"
                 raise OptionError(
-                    f"plate '{plate}': expected {self.plates[plate].size} labels, got {len(labels)}."
+                    f"{kind} '{name}': expected {sizes[name]} labels, got {len(labels)}."
                 )
         other = copy.copy(self)
         other.coords = self.coords | {k: list(v) for k, v in coords.items()}

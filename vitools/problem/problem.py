@@ -80,7 +80,7 @@ class Problem(BoundModel):
         dtype: the widest number type among the model's factors: float64 where data or priors are.
         has_given_params: whether they were put in place by :meth:`with_params`, as those of a fit
             are; else they are the values that the model starts from.
-        coords: ``{plate: labels}``, for ArviZ; empty unless set by :meth:`with_coords`.
+        coords: ``{plate or other dim: labels}``, for ArviZ; empty unless set by :meth:`with_coords`.
         invariants: what the model identifies where its sites are not (the labels of a
             mixture, say): the function ``model.invariants`` if the model carries one.
 

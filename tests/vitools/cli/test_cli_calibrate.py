@@ -76,3 +76,43 @@ def test_what_cannot_be_calibrated_is_refused(refused, engine):
     assert "none of 2 fits by CAVI gave an answer" in message
     assert "no luck" in message
     assert len(calls) == 2
+
+
+def interrupted_after(count, by_status):
+    """An engine that is interrupted in its fit number ``count``, as Ctrl-C or as engines answer it."""
+    fits = []
+    exact = beta_fit()
+
+    def fit(target, **_):
+        fits.append(1)
+        posterior = exact(target)
+        if len(fits) == count + 1:
+            if not by_status:
+                raise KeyboardInterrupt
+            posterior.status = Status.INTERRUPTED
+        return posterior
+
+    return fit
+
+
+@pytest.mark.parametrize("by_status", [False, True])
+def test_ctrl_c_keeps_the_data_sets_that_are_done(vitools, engine, folder, by_status):
+    engine(interrupted_after(5, by_status))
+    result = vitools(*CALIBRATE, 30, "--out", "ranks")
+    assert result.exit_code == 130, result.output
+    assert result.stdout.startswith("coin, CAVI: calibration over 5 data sets")
+    assert "interrupted: 25 data sets are missing" in result.stdout
+    assert result.stderr == (
+        "vitools: interrupted after 5 of 30 data sets; the same command goes on from there.\n"
+    )
+    assert (folder / "ranks" / "calibration-cavi.png").exists()
+    engine(beta_fit())
+    assert vitools(*CALIBRATE, 8, "--out", "ranks").exit_code == 0
+    lines = (folder / "ranks" / "calibration-cavi.jsonl").read_text().splitlines()
+    assert [json.loads(line)["index"] for line in lines[1:]] == list(range(8))
+
+
+def test_ctrl_c_before_the_first_data_set_is_done_writes_no_ranks(refused, engine, folder):
+    engine(interrupted_after(0, False))
+    assert refused(*CALIBRATE, 30, code=130) == "interrupted; no file is left half-written."
+    assert list(folder.iterdir()) == []

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from vitools.cli import deep_methods
+from vitools.cli.arguments import DataFile
 from vitools.cli.target import open_target
 from vitools.errors import DataError, OptionError
 
@@ -24,13 +25,13 @@ def folder(tmp_path):
 
 
 def test_a_folder_gives_data_to_train_to_stop_and_to_judge_by(folder):
-    target = open_target("vae", folder, 3)
+    target = open_target("vae", DataFile(folder), 3)
     assert target.description == "60 binarised 4×6 images, 2 latents, batches of 60"
     assert target.problem.args[0].shape == (60, 24)
     assert target.problem.observed["x"].value.unique().tolist() == [0, 1]
     assert [len(part) for part in (*target.validation, *target.held_out)] == [20, 20]
     assert not torch.equal(target.validation[0], target.held_out[0])
-    again, other = (open_target("vae", folder, seed).problem.args[0] for seed in (3, 4))
+    again, other = (open_target("vae", DataFile(folder), seed).problem.args[0] for seed in (3, 4))
     assert torch.equal(again, target.problem.args[0])
     assert not torch.equal(other, again)
 
@@ -50,8 +51,8 @@ def test_fit_trains_on_a_folder(vitools, folder, monkeypatch):
 
 def test_folders_that_do_not_fit_are_refused(folder):
     with pytest.raises(OptionError, match="is a folder, and coin takes a file of columns"):
-        open_target("coin", folder, 0)
+        open_target("coin", DataFile(folder), 0)
     np.save(folder / "test.npy", np.zeros((19, 4, 6), np.uint8))
     (folder / "test_labels.npy").unlink()
     with pytest.raises(DataError, match="expected 20 held-out images at least, got 19"):
-        open_target("vae", folder, 0)
+        open_target("vae", DataFile(folder), 0)

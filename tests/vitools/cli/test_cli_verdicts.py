@@ -6,6 +6,7 @@ import pandas
 import pytest
 
 from vitools import svi
+from vitools.cli.arguments import DataFile
 from vitools.cli.methods import METHODS
 from vitools.cli.target import open_target
 from vitools.guides import AutoKumaraswamy
@@ -31,7 +32,7 @@ def test_fit_and_compare_say_the_same_of_a_fit(vitools, monkeypatch, seed):
 
 @pytest.mark.slow
 def test_the_reference_of_the_demo_is_worth_its_name():
-    target = open_target("two-dice", None, 0)
+    target = open_target("two-dice", DataFile(), 0)
     start = METHODS["cavi-joint"].run(target, seed=0, progress=None, start=None)
     reference = METHODS["nuts"].run(target, seed=0, progress=None, start=start)
     assert reference.status is Status.SAMPLED

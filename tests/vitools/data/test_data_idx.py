@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitools.data import load_arrays, read_idx
+from vitools.data import read_idx
 from vitools.errors import DataError, FileError
 
 MNIST = Path(__file__).parents[4] / "shared" / "data" / "mnist"
@@ -31,13 +31,6 @@ def test_every_type_and_shape(tmp_path, kind, compress, shape):
     assert read.dtype == np.dtype(kind)
     assert read.dtype.isnative
     assert read.flags.writeable
-
-
-@pytest.mark.parametrize("name", ["a.idx", "a.idx.gz", "t10k-labels-idx1-ubyte", "A-UBYTE.GZ"])
-def test_load_arrays_knows_idx_names(tmp_path, name):
-    values = np.array([3, 1, 4], dtype=np.uint8)
-    (tmp_path / name).write_bytes(idx_bytes(values, "u1"))
-    np.testing.assert_array_equal(load_arrays(tmp_path / name)["data"], values)
 
 
 GOOD = idx_bytes(np.arange(6).reshape(2, 3), "u1")

@@ -1,6 +1,7 @@
 """The folder: complete, readable, each file whole."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -12,13 +13,14 @@ from matplotlib.figure import Figure
 
 from vitools import Problem, compare
 from vitools.errors import FileError, OptionError, VitoolsWarning
+from vitools.files.ownership import is_own
 from vitools.models import coin
 from vitools.posterior import FactorisedPosterior, Status
 from vitools.reporting import write_report
 from vitools.reporting.arviz.groups import import_arviz
-from vitools.reporting.report import save_posterior
+from vitools.reporting.report import save_posterior, stored_fits
 
-FILES = ["index.html", "comparison.csv", "comparison.json", "posterior.nc"]
+FILES = ["index.html", "comparison.csv", "comparison.json", "posterior.nc", "posterior_off.nc"]
 FILES += ["bound.png", "marginals.png", "moments.png", "graph.png"]
 
 
@@ -38,16 +40,24 @@ def test_all_files_are_written(comparison, tmp_path):
     assert [path.name for path in paths] == FILES
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(FILES)
     assert pandas.read_csv(paths[1]).shape[0] == 2
-    for path in paths[4:]:
+    for path in paths[5:]:
         assert path.read_bytes().startswith(b"\x89PNG")
     stored = import_arviz().from_netcdf(str(paths[3]))
     assert stored.attrs["fit"] == comparison.best == "near"
     assert stored["posterior"]["p"].shape == (1, 1000)
+    other = import_arviz().from_netcdf(str(paths[4]))
+    assert other.attrs["fit"] == "off"
+    assert float(other["posterior"]["p"].mean()) == pytest.approx(30 / 70, abs=0.01)
 
 
-def test_a_chosen_fit_is_stored(comparison, tmp_path):
+def test_a_chosen_fit_is_stored_and_the_reference(comparison, tmp_path):
     paths = write_report(comparison, tmp_path, fit="off")
+    assert [path.name for path in paths if path.suffix == ".nc"] == ["posterior.nc"]
     assert import_arviz().from_netcdf(str(paths[3])).attrs["fit"] == "off"
+    assert stored_fits(replace(comparison, reference="near"), "off") == {
+        "posterior.nc": "off",
+        "posterior_near.nc": "near",
+    }
     with pytest.raises(OptionError, match=r"no fit 'of'.*Did you mean 'off'"):
         write_report(comparison, tmp_path, fit="of")
 
@@ -59,7 +69,20 @@ def test_unwritable_folder_is_found_out_before_any_work(comparison, tmp_path, mo
         write_report(comparison, tmp_path / "file")
 
 
-def test_a_failed_write_leaves_no_half_file(comparison, tmp_path, monkeypatch):
+def test_files_of_others_are_kept_unless_forced_and_its_own_replaced(comparison, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "moments.png").write_bytes(b"\x89PNG of mine")
+    with pytest.raises(FileError, match=r"moments.png' was not written by vitools.* --force"):
+        write_report(comparison, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["moments.png", "notes.txt"]
+    write_report(comparison, tmp_path, force=True)
+    write_report(comparison, tmp_path)  # each file now says whose it is
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*FILES, "notes.txt"])
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert all(is_own(tmp_path / name) for name in FILES)
+
+
+def test_a_failed_write_leaves_the_folder_as_it_was(comparison, tmp_path, monkeypatch):
     whole_figure = Figure.savefig
 
     def fail(self, target, **options):
@@ -71,7 +94,7 @@ def test_a_failed_write_leaves_no_half_file(comparison, tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(FileError, match="disk full"):
         write_report(comparison, tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(FILES[:4])
+    assert list(tmp_path.iterdir()) == []
 
 
 def large_problem(rows):

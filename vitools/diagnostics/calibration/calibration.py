@@ -61,6 +61,7 @@ class Calibration:
         statuses: how the other fits ended, ``{label: count}``.
         num_samples: L.
         not_judged: discrete latents, which are summed out and have no ranks.
+        missing: data sets that an interruption (Ctrl-C) left out.
     """
 
     levels: dict[str, np.ndarray]
@@ -69,6 +70,7 @@ class Calibration:
     statuses: dict[str, int]
     num_samples: int
     not_judged: tuple[str, ...] = ()
+    missing: int = 0
 
     def uniformity(self) -> dict[str, float]:
         """p-values of χ² tests that each entry's ranks are uniform (simulation-based calibration)."""
@@ -103,6 +105,8 @@ class Calibration:
             lines.append(
                 f"{len(self.failures)} fits failed (data set {first}: {self.failures[first]})"
             )
+        if self.missing:
+            lines.append(f"interrupted: {self.missing} data sets are missing")
         ended = ", ".join(f"{count} {label}" for label, count in self.statuses.items())
         return "\n".join([*lines, f"fits: {ended or 'none'}"])
 
@@ -119,6 +123,8 @@ def calibrate(
     progress: Callable[[int], None] | Literal[False] | None = None,
 ) -> Calibration:
     """Simulate data sets from the model, fit each, and compare with the truths.
+
+    Ctrl-C ends it with the data sets that are done.
 
     Args:
         problem: the model and a data set, whose shapes and covariates the simulated ones keep. All
@@ -161,7 +167,8 @@ def calibrate(
         statuses[run.status] = statuses.get(run.status, 0) + 1
     failures = {run.index: str(run.error) for run in runs if run.error is not None}
     left_out = () if problem.invariants else tuple(problem.discrete)
-    return Calibration(levels, _coverage(good), failures, statuses, num_samples, left_out)
+    missing = num_data_sets - len(runs)
+    return Calibration(levels, _coverage(good), failures, statuses, num_samples, left_out, missing)
 
 
 def _coverage(runs: list[CalibrationRun]) -> dict[float, Estimate]:

@@ -9,6 +9,7 @@ with: a line that an interruption cut short is thrown away and done again.
 import json
 import multiprocessing
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from torch import Tensor
 from vitools.diagnostics.calibration.simulation import with_data
 from vitools.diagnostics.reference.moments import quantities
 from vitools.errors import FileError, OptionError, VitoolsError
-from vitools.posterior import Posterior
+from vitools.posterior import Posterior, Status
 from vitools.problem import Problem
 
 LEVELS = (0.5, 0.9)
@@ -70,7 +71,10 @@ def simulate_and_fit(
     path: str | Path | None,
     progress: Callable[[int], None] | Literal[False] | None,
 ) -> list[CalibrationRun]:
-    """All runs in the order of their data sets, those already in the file read from it."""
+    """All runs in the order of their data sets, those already in the file read from it.
+
+    Ctrl-C ends it with those that are done; where none is, it is raised.
+    """
     header = json.dumps({"problem": problem.fingerprint, "seed": seed, "num_samples": num_samples})
     done = {} if path is None else _resume(Path(path), header)
     missing = [i for i in range(num_data_sets) if i not in done]
@@ -78,14 +82,18 @@ def simulate_and_fit(
     def job(index: int) -> str:
         return one_run(problem, fit, index, seed, num_samples).to_line()
 
-    for line in _computed(job, missing, workers, problem):
-        if path is not None:
-            _append(Path(path), line)
-        run = CalibrationRun.from_line(line)
-        done[run.index] = run
-        if progress:
-            progress(len(done))
-    return [done[i] for i in range(num_data_sets)]
+    try:
+        for line in _computed(job, missing, workers, problem):
+            if path is not None:
+                _append(Path(path), line)
+            run = CalibrationRun.from_line(line)
+            done[run.index] = run
+            if progress:
+                progress(len(done))
+    except KeyboardInterrupt:
+        if not done:
+            raise
+    return [done[i] for i in range(num_data_sets) if i in done]
 
 
 def one_run(problem: Problem, fit: Fit, index: int, seed: int, num_samples: int) -> CalibrationRun:
@@ -98,6 +106,8 @@ def one_run(problem: Problem, fit: Fit, index: int, seed: int, num_samples: int)
     observed = {name: data[name][0] for name in problem.observed}
     try:
         posterior = fit(with_data(problem, observed))
+        if posterior.status is Status.INTERRUPTED:  # engines keep what they have, and return
+            raise KeyboardInterrupt
         with torch.no_grad():
             drawn = posterior.sample(num_samples, own_seed + 3)
             replicated = posterior.predictive(PREDICTED, own_seed + 4)
@@ -141,7 +151,7 @@ def _computed(
     with _forked_job(job), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
         context = multiprocessing.get_context("fork")
-        with context.Pool(workers, initializer=_single_thread) as pool:
+        with context.Pool(workers, initializer=_start_worker) as pool:
             yield from pool.imap_unordered(_run_forked_job, indices)
 
 
@@ -162,13 +172,17 @@ def _run_forked_job(index: int) -> str:
     return _forked(index)
 
 
-def _single_thread() -> None:
+def _start_worker() -> None:
     torch.set_num_threads(1)  # of this process only
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal sends Ctrl-C to all; the parent ends us
 
 
 def _resume(path: Path, header: str) -> dict[int, CalibrationRun]:
     """Runs already in a file; a line cut short is removed, a file of another run refused."""
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         _append(path, header)
         return {}
     whole = path.read_text("utf-8")

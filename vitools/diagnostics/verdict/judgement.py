@@ -26,6 +26,7 @@ from vitools.diagnostics.weights.correction import measure_correction, psis_mome
 from vitools.diagnostics.weights.khat import khat_threshold
 from vitools.diagnostics.weights.psis import SmoothedWeights, smooth
 from vitools.diagnostics.weights.site_khat import SiteKhat, site_khats
+from vitools.errors import OptionError
 from vitools.posterior import DrawsPosterior, Estimate, GridPosterior, Posterior, Status
 from vitools.problem.sites import listed
 
@@ -99,6 +100,8 @@ def judge(
             sites are not identified (``problem.invariants``): one of several equal modes is enough
             there.
     """
+    if not isinstance(posterior, Posterior):
+        raise OptionError(f"expected a fit to judge, got {type(posterior).__name__}.")
     found = _look(posterior, reference, num_samples, seed, reference_draws, least_evidence)
     if found.verdict.grade is not Grade.TRUST or not _rests_on_weights(found):
         return found

@@ -6,12 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from vitools.problem import Problem
-from vitools.problem.sites import Site
-
-SAMPLE_DIMS = ("chain", "draw")
-
-NamedShape = tuple[tuple[str, ...], tuple[int, ...]]
-"""Names of dimensions and their sizes."""
+from vitools.problem.dims import SAMPLE_DIMS, NamedShape, named_shape
 
 
 def over_draws(
@@ -21,55 +16,6 @@ def over_draws(
     # Without continuous latents there is one value for all draws, hence expand.
     flat = value.reshape((-1, *sizes)).expand((math.prod(shape), *sizes))
     return SAMPLE_DIMS + dims, flat.reshape(shape + sizes).detach().cpu().numpy()
-
-
-def plate_dim(plate: str) -> str:
-    """The dimension of a plate: its name, unless ArviZ needs that name for itself."""
-    return f"{plate}_plate" if plate in SAMPLE_DIMS else plate
-
-
-def site_dims(site: Site, shape: tuple[int, ...]) -> NamedShape:
-    """Names for one value of a site, ``shape`` being the value's own.
-
-    Dims without a plate are ``{site}_dim_{i}``, counted from 0; batch dims without a plate and of
-    length one, which only keep other dims in place, are dropped.
-    """
-    plates: list[str | None] = [*site.plates, *[None] * site.event_dim]
-    is_event = [False] * len(site.plates) + [True] * site.event_dim
-    if len(shape) < len(plates):  # pyro.deterministic in a plate: its value has no event dims
-        plates, is_event = _recovered_plates(site, shape), [False] * len(shape)
-    for _ in range(len(shape) - len(plates)):  # a value may be larger than its distribution
-        plates, is_event = [None, *plates], [False, *is_event]
-    return _named(site.name, shape, plates, is_event)
-
-
-def _recovered_plates(site: Site, shape: tuple[int, ...]) -> list[str | None]:
-    """Plates by position from the right, where the lengths agree.
-
-    ``pyro.deterministic(name, value)`` declares every dim of its value an event dim unless told
-    otherwise, and a plate around it then expands it once more.
-    """
-    found: list[str | None] = [None] * len(shape)
-    for i in range(1, min(len(shape), len(site.plates)) + 1):
-        if shape[-i] == site.batch_shape[-i]:
-            found[-i] = site.plates[-i]
-    return found
-
-
-def _named(
-    name: str, shape: tuple[int, ...], plates: list[str | None], is_event: list[bool]
-) -> NamedShape:
-    dims: list[str] = []
-    sizes: list[int] = []
-    unnamed = 0
-    for size, plate, event in zip(shape, plates, is_event, strict=True):
-        if plate is None and size == 1 and not event:
-            continue
-        if plate is None:
-            plate, unnamed = f"{name}_dim_{unnamed}", unnamed + 1
-        dims.append(plate_dim(plate))
-        sizes.append(size)
-    return tuple(dims), tuple(sizes)
 
 
 def argument_dims(problem: Problem, name: str, value: Tensor) -> NamedShape:
@@ -87,4 +33,4 @@ def argument_dims(problem: Problem, name: str, value: Tensor) -> NamedShape:
     plates: list[str | None] = [None] * value.dim()
     if len(matching) == 1:
         plates[0] = matching[0]
-    return _named(name, tuple(value.shape), plates, [True] * value.dim())
+    return named_shape(name, tuple(value.shape), plates, [True] * value.dim())

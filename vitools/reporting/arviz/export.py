@@ -17,8 +17,9 @@ from vitools.errors import OptionError
 from vitools.posterior import DrawsPosterior, Posterior
 from vitools.posterior.base import check_count
 from vitools.problem import Problem
+from vitools.problem.dims import plate_dim, site_dims
 from vitools.problem.sites import Site, nearest
-from vitools.reporting.arviz.dims import argument_dims, over_draws, plate_dim, site_dims
+from vitools.reporting.arviz.dims import argument_dims, over_draws
 from vitools.reporting.arviz.groups import Groups, Variable, assemble
 from vitools.reporting.arviz.prior import has_prior, prior_groups
 

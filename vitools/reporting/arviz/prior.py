@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vitools.problem import Problem
+from vitools.problem.dims import site_dims
 from vitools.problem.sites import Site
-from vitools.reporting.arviz.dims import over_draws, site_dims
+from vitools.reporting.arviz.dims import over_draws
 from vitools.reporting.arviz.groups import Variable
 
 

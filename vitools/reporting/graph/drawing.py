@@ -10,7 +10,6 @@ import itertools
 import re
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path as FilePath
 from typing import Any, Literal
 
 import numpy as np
@@ -22,8 +21,10 @@ from matplotlib.path import Path
 from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
+from vitools._version import __version__
 from vitools.errors import NotSupportedError, OptionError
-from vitools.files.atomic import atomic_path
+from vitools.files.atomic import as_path, atomic_path
+from vitools.files.ownership import PICTURE_KEYS
 from vitools.reporting.graph.curves import Box, leaving, part_of, points_on
 from vitools.reporting.graph.geometry import Drawing, Frame, draw_up
 from vitools.reporting.graph.layout import arrange
@@ -41,6 +42,8 @@ TOUCH = 0.015  # between an arrow's end and the border it points at
 MARGIN = 0.1
 MOST = 120  # nodes on one page
 _METADATA: dict[str, dict] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
+for _suffix, _entries in _METADATA.items():
+    _entries[PICTURE_KEYS[_suffix]] = f"vitools {__version__}"
 
 
 Style = Literal["normal", "italic"]
@@ -212,7 +215,7 @@ def _label(
 
 def save(figure: Figure, path: str | PathLike[str]) -> None:
     """Write the figure whole or not at all; the same figure gives the same bytes."""
-    target = FilePath(path)
+    target = as_path(path)
     suffix = target.suffix.lower()
     if suffix not in _METADATA:
         raise OptionError(

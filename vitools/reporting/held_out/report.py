@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 
 from vitools._version import __version__
 from vitools.files.atomic import atomic_path
+from vitools.files.folders import whole_folder
 from vitools.posterior import Estimate
 from vitools.reporting.held_out.held_out import HeldOutComparison, HeldOutFit, layers
 from vitools.reporting.page.page import Origin
 from vitools.reporting.page.template import asset, fill, part
-from vitools.reporting.report import save_figure
+from vitools.reporting.report import FIRST_FILES, save_figure
 from vitools.reporting.terminal import estimate_words, seconds_words
 
 HEADS = (
@@ -35,6 +36,8 @@ def write_held_out_report(
     figures: Mapping[str, Figure],
     origin: Origin | None = None,
     subjects: Mapping[str, str] | None = None,
+    *,
+    force: bool = False,
 ) -> list[Path]:
     """Write ``comparison.csv``, ``comparison.json``, a ``.png`` for each figure, and ``index.html``.
 
@@ -43,22 +46,23 @@ def write_held_out_report(
         figures: by the stem of their file, in the page's order.
         origin: what the page says of where the comparison comes from.
         subjects: the one fit that a figure is of, by stem, where it is not of all.
+        force: overwrite files of these names that vitools did not write.
 
     Returns:
-        The paths, the page first. Each file is either whole or absent.
+        The paths, the page first. All files are written, or none.
     """
     folder = Path(folder)
-    page, table, record = (folder / x for x in ("index.html", "comparison.csv", "comparison.json"))
-    comparison.to_csv(table)
-    comparison.to_json(record)
-    pictures = []
-    for stem, figure in figures.items():
-        pictures.append(folder / f"{stem}.png")
-        save_figure(figure, pictures[-1])
-    text = held_out_page(comparison, pictures, origin or Origin(), subjects or {})
-    with atomic_path(page) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return [page, table, record, *pictures]
+    with whole_folder(folder, force=force) as aside:
+        page, table, record = (aside / name for name in FIRST_FILES)
+        comparison.to_csv(table)
+        comparison.to_json(record)
+        pictures = [aside / f"{stem}.png" for stem in figures]
+        for path, figure in zip(pictures, figures.values(), strict=True):
+            save_figure(figure, path)
+        text = held_out_page(comparison, pictures, origin or Origin(), subjects or {})
+        with atomic_path(page) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return [folder / path.name for path in (page, table, record, *pictures)]
 
 
 def held_out_page(
