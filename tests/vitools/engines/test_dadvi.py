@@ -134,7 +134,11 @@ def test_eight_schools_against_the_reference_draws():
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda problem: dadvi(problem, num_samples=7), OptionError, "num_samples: expected an even"),
+        (
+            lambda problem: dadvi(problem, num_samples=7),
+            OptionError,
+            "num_samples: expected an even",
+        ),
         (lambda problem: dadvi(problem, covariance="full"), OptionError, "covariance: expected"),
     ],
 )

@@ -158,7 +158,9 @@ def test_refusals():
         nuts(Problem(coin.model, torch.tensor([1.0])), num_chains=0)
     with pytest.raises(OptionError, match=r"one of auto, nutpie, pyro, got 'nutpi'.*'nutpie'"):
         nuts(Problem(coin.model, torch.tensor([1.0])), sampler="nutpi")
-    with pytest.raises(OptionError, match="num_samples: expected a whole number of at least 4, got 3"):
+    with pytest.raises(
+        OptionError, match="num_samples: expected a whole number of at least 4, got 3"
+    ):
         nuts(Problem(coin.model, torch.tensor([1.0])), num_samples=3)
 
 
