@@ -18,7 +18,6 @@ positive = constraints.positive
     "walk markov continuous-latents sequential-sites",
     {"scale": (), **{f"level_{t}": () for t in range(4)}},
     {f"y_{t}": () for t in range(4)},
-    is_quick=True,
 )
 def local_level():
     def model(y):

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from contextlib import contextmanager
 from functools import cache
 
 import discrete  # noqa: F401  (each fills the collection)
@@ -15,8 +16,8 @@ from vitools import Problem, cavi, draw, explain, nuts, preflight, svi, to_arviz
 from vitools.errors import VitoolsError
 from vitools.guides import AutoMultivariate
 
-QUICK = [pytest.param(t, id=t.name) for t in COLLECTION]
-FITS = [
+ALL = [pytest.param(t, id=t.name) for t in COLLECTION]
+SOME = [
     pytest.param(t, id=t.name, marks=[] if t.is_quick else [pytest.mark.slow]) for t in COLLECTION
 ]
 STEPS = 64
@@ -28,11 +29,18 @@ def _bound(trial):
     return Problem(model, *arguments), guide
 
 
-def _asked(trial, stage, ask):
-    """What a stage gives; ``None`` where it refuses the model in the words that are expected."""
+@contextmanager
+def _noticed(trial):
+    """Inside the block the warnings that a trial may give are none."""
     with warnings.catch_warnings():
         for words in trial.notices:
             warnings.filterwarnings("ignore", message=f"(?s).*{words}")
+        yield
+
+
+def _asked(trial, stage, ask):
+    """What a stage gives; ``None`` where it refuses the model in the words that are expected."""
+    with _noticed(trial):
         if stage not in trial.refused:
             return ask()
         with pytest.raises(VitoolsError, match=trial.refused[stage]):
@@ -46,13 +54,8 @@ def _check_draws(trial, drawn, count, names):
         assert bool(torch.isfinite(drawn[name].double()).all())
 
 
-@pytest.fixture(params=QUICK)
+@pytest.fixture(params=SOME)
 def trial(request):
-    return request.param
-
-
-@pytest.fixture(params=FITS)
-def fitted_trial(request):
     return request.param
 
 
@@ -66,6 +69,7 @@ def test_no_two_trials_have_the_same_features():
     assert all(t.name in table for t in COLLECTION)
 
 
+@pytest.mark.parametrize("trial", ALL)
 def test_a_problem_knows_its_sites(trial):
     problem, _ = _bound(trial)
     assert {k: tuple(s.shape) for k, s in problem.latents.items()} == dict(trial.latents)
@@ -106,8 +110,7 @@ def _check_fit(trial, problem, fit):
             assert groups["posterior"][name.replace("/", ".")].shape[:2] == (1, 4)
 
 
-def test_its_own_guide_is_fitted(fitted_trial):
-    trial = fitted_trial
+def test_its_own_guide_is_fitted(trial):
     problem, guide = _bound(trial)
 
     def fit():
@@ -116,11 +119,11 @@ def test_its_own_guide_is_fitted(fitted_trial):
 
     found = _asked(trial, "own_guide", fit)
     if found is not None:
-        _check_fit(trial, problem, found)
+        with _noticed(trial):
+            _check_fit(trial, problem, found)
 
 
-def test_an_automatic_guide_is_fitted(fitted_trial):
-    trial = fitted_trial
+def test_an_automatic_guide_is_fitted(trial):
     problem, _ = _bound(trial)
     found = _asked(
         trial,
@@ -128,11 +131,11 @@ def test_an_automatic_guide_is_fitted(fitted_trial):
         lambda: svi(problem, AutoMultivariate, max_steps=STEPS, compile=False),
     )
     if found is not None:
-        _check_fit(trial, problem, found)
+        with _noticed(trial):
+            _check_fit(trial, problem, found)
 
 
-def test_nuts_draws(fitted_trial):
-    trial = fitted_trial
+def test_nuts_draws(trial):
     problem, _ = _bound(trial)
     run = {"num_samples": 4, "num_warmup": 10, "num_chains": 1, "compile": False}
     found = _asked(trial, "nuts", lambda: nuts(problem, **run))
@@ -141,8 +144,7 @@ def test_nuts_draws(fitted_trial):
         _asked(trial, "arviz", lambda: to_arviz(found))
 
 
-def test_coordinate_ascent_fits_it_or_says_why_not(fitted_trial):
-    trial = fitted_trial
+def test_coordinate_ascent_fits_it_or_says_why_not(trial):
     problem, _ = _bound(trial)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

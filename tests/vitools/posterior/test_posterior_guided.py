@@ -325,5 +325,5 @@ def test_point_guides_have_no_finite_spread(problem):
     fit = GuidePosterior(problem, *trained(problem, AutoDelta), **COMMON)
     values = fit.sample(3)
     assert torch.equal(values["w"][0], values["w"][1])
-    with pytest.raises(NotSupportedError, match="AutoDelta draws"):
+    with pytest.raises(NotSupportedError, match="AutoDelta is a point estimate of w"):
         fit.log_prob(values)
