@@ -6,8 +6,9 @@
 The weights λ or variances v become latents of their own, one an element, with a factor of q that is
 nobody's posterior: the bound of the wider model is a bound on that of the model as written.
 
-An observed Student-t is written so where its scale or its degrees of freedom are latent (with known
-ones it is a curved function of its location, which is tighter); a latent one where it meets other
+An observed Student-t is written so where its scale or its degrees of freedom are latent beside others
+(with known ones it is a curved function of its location, which is tighter, as is one integral where
+they are all that is latent); a latent one where it meets other
 latents, or elements of its own, in one quantity, as the coefficients of a regression do, so that they
 can share a factor.
 """
@@ -55,7 +56,11 @@ def _met(trace: ModelTrace) -> set[str]:
 def _added_up(argument: Expression) -> set[str]:
     """Latents of which elements are summed in the argument, not chosen by a discrete latent."""
     found: set[str] = set()
-    for term in argument.terms:
+    try:
+        terms = argument.terms
+    except Unsupported:  # a product, of which only the logarithm is written out
+        return found
+    for term in terms:
         selectors, values = term.split()
         kept = set(term.out).union(*(factor.labels for factor in selectors))
         met = [f for f in values if isinstance(f, Atom) and not kept.issuperset(f.labels)]
@@ -81,7 +86,10 @@ def _split(site: TracedSite, met: set[str]) -> list[TracedSite]:
     if site.is_latent:
         wanted = site.name in met or not is_known
     else:
-        wanted = not is_known and site.distribution != "Laplace"  # |x - μ| needs no mixture
+        latents = set().union(*(argument.sites() for argument in arguments.values()))
+        is_one_integral = len(latents) == 1 and not any(map(_added_up, arguments.values()))
+        # |x - μ| needs no mixture
+        wanted = not is_known and not is_one_integral and site.distribution != "Laplace"
     if not wanted:
         return [site]
     try:

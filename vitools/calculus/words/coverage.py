@@ -8,7 +8,7 @@ Gaussian latents through the usual link, then from one latent alone.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pyro
@@ -68,18 +68,20 @@ def coverage() -> list[Coverage]:
     return rows
 
 
+def _counted(rules: Sequence[str]) -> str:
+    counts = {rule: rules.count(rule) for rule in (CLOSED, CURVED, MIXTURE, INTEGRAL)}
+    return ", ".join(f"{count} by {rule}" for rule, count in counts.items() if count)
+
+
 def as_markdown() -> str:
     """The table, and how many distributions each rule serves."""
     rows = coverage()
     lines = ["| distribution | as a prior | as an observation |", "|---|---|---|"]
     lines += [f"| `{r.name}` | {r.prior or '-'} | {r.observation or '-'} |" for r in rows]
-    rules = (CLOSED, CURVED, MIXTURE, INTEGRAL)
-    priors = [f"{sum(r.prior == rule for r in rows)} by {rule}" for rule in rules]
-    seen = [f"{sum(r.observation == rule for r in rows)} by {rule}" for rule in rules]
-    count = (
-        f"Of {len(rows)} scalar distributions, as a prior: {', '.join(priors)}; as an observation: "
-    )
-    return "\n".join([*lines, "", f"{count}{', '.join(seen)}.", ""])
+    priors = _counted([row.prior for row in rows])
+    seen = _counted([row.observation for row in rows])
+    count = f"Of {len(rows)} scalar distributions, as a prior: {priors}; as an observation: "
+    return "\n".join([*lines, "", f"{count}{seen}.", ""])
 
 
 def _arguments(made: Any) -> dict[str, Any] | None:
@@ -137,14 +139,17 @@ def _as_observation(made: Any, arguments: dict[str, Any]) -> str:
     with seeded(0):
         one = made(**arguments)
         value = one.sample((3,)).double()
-    for name in arguments:
-        for constraint, link in LINKS:
-            if one.arg_constraints.get(name) is not constraint:
-                continue
-            for one_latent in (False, True):
-                rule = _rule(_observed(made, arguments, name, link, value, one_latent))
-                if rule:
-                    return rule
+    links = [
+        (name, link)
+        for name in one.arg_constraints
+        for constraint, link in LINKS
+        if one.arg_constraints.get(name) is constraint
+    ]
+    for one_latent in (False, True):
+        for name, link in links:
+            rule = _rule(_observed(made, arguments, name, link, value, one_latent))
+            if rule:
+                return rule
     return NONE
 
 

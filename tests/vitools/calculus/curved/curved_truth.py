@@ -68,6 +68,7 @@ CASES = {
     "tanh": (FUNCTIONS["tanh"](), np.tanh),
     "log normal cdf": (FUNCTIONS["log normal cdf"](), sp.log_ndtr),
     "student t": (FUNCTIONS["student t"](1.0, 0.5, 4.0), lambda x: np.log1p((x - 1) ** 2)),
+    "log1p square": (FUNCTIONS["log1p square"](), lambda x: np.log1p(x**2)),
     "log sum": (FUNCTIONS["log sum"](3.0), lambda x: np.logaddexp(math.log(3), x)),
     "log complement": (FUNCTIONS["log complement"](), log_complement),
     "log softplus": (FUNCTIONS["log softplus"](), log_softplus),
