@@ -5,8 +5,8 @@
 
 NUTS is held against the reference by the distance of each mean in Monte Carlo standard errors of
 both sides (at most 4 is expected), the approximate fits by the judge that ``compare`` uses, with
-the reference's moments as truth. Coordinate ascent has no closed form for any of the thirteen:
-their scales carry half-Cauchy, half-normal or flat priors; its refusals are counted. Kumaraswamy
+the reference's moments as truth. Coordinate ascent refuses what has two latents that do not separate;
+its refusals are counted. The first fit of a process pays for what torch loads then. Kumaraswamy
 guides differ from Gaussian ones where a site lives on a simplex or the unit interval, and are run
 there only.
 
@@ -132,7 +132,7 @@ def summary(rows: list[Row]) -> str:
     return (
         f"NUTS: means within {MOST_ERRORS:.0f} Monte Carlo standard errors of Stan's on {within} of "
         f"{len(farthest)} posteriors (farthest {max(farthest, default=0.0):.1f}). "
-        f"CAVI has no closed form for {refused} of them."
+        f"CAVI refuses {refused} of them."
     )
 
 
