@@ -32,6 +32,7 @@ COMPARED = 2**30
 """Bytes of a tensor up to which a large model is run on values to compare enumeration with it."""
 
 NEED_NO_LATENTS = ("exact()", "explain()", "draw()")
+TRAIN_PARAMS = ("svi()", "preflight()")
 
 
 def check_problem(problem: object, engine: str, *, fixed_data: bool = True) -> None:
@@ -46,7 +47,8 @@ def check_problem(problem: object, engine: str, *, fixed_data: bool = True) -> N
             f"{engine} expects a Problem, got {got}. Bind the model to its data first: "
             "Problem(model, data)."
         )
-    if not problem.latents and engine not in NEED_NO_LATENTS:
+    trains = engine in TRAIN_PARAMS and problem.free_params  # maximum likelihood, as autoencoders have
+    if not problem.latents and engine not in NEED_NO_LATENTS and not trains:
         raise NotSupportedError(
             f"model '{problem.name}' has no latent sites, so there is nothing for {engine} to infer: "
             "its log evidence is the density of its data, exact(problem).log_evidence."
