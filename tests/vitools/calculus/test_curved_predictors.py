@@ -2,13 +2,14 @@
 
 import math
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from conjugacy_checks import assert_bound_matches_monte_carlo, assert_never_falls, fitted
 from pyro import sample
-from scipy import special
+from scipy import integrate, special, stats
 
 from vitools import Problem, cavi
 
@@ -37,6 +38,10 @@ def log_bernoulli(eta):
     return HITS.unsqueeze(-1) * eta - torch.nn.functional.softplus(eta)
 
 
+def log_probit(eta):
+    return torch.special.log_ndtr((2 * HITS - 1).unsqueeze(-1) * eta)
+
+
 def log_binomial(eta):
     return dist.Binomial(5, logits=eta).log_prob((HITS + 2).unsqueeze(-1))
 
@@ -52,6 +57,8 @@ def log_normal_of_exp(eta):
 CURVED = {
     "bernoulli": (lambda eta: dist.Bernoulli(logits=eta), HITS, log_bernoulli),
     "sigmoid": (lambda eta: dist.Bernoulli(torch.sigmoid(eta)), HITS, log_bernoulli),
+    "probit": (lambda eta: dist.Bernoulli(dist.Normal(0.0, 1.0).cdf(eta)), HITS, log_probit),
+    "Φ": (lambda eta: dist.Bernoulli(torch.special.ndtr(eta)), HITS, log_probit),
     "binomial": (lambda eta: dist.Binomial(5, logits=eta), HITS + 2, log_binomial),
     "poisson": (lambda eta: dist.Poisson(eta.exp()), COUNTS, log_poisson),
     "normal scale": (lambda eta: dist.Normal(0.7, eta.exp()), Z, log_normal_of_exp),
@@ -94,6 +101,30 @@ def test_probabilities_next_to_one_keep_their_complement():
     by_logit = cavi(Problem(model, lambda eta: dist.Bernoulli(logits=eta)), max_sweeps=40)
     by_sigmoid = cavi(Problem(model, lambda eta: dist.Bernoulli(torch.sigmoid(eta))), max_sweeps=40)
     assert by_sigmoid.elbo().value == pytest.approx(by_logit.elbo().value, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "normal_cdf", [dist.Normal(0.0, 1.0).cdf, torch.special.ndtr], ids=["cdf", "ndtr"]
+)
+def test_probits_far_out_keep_their_tails(normal_cdf):
+    """½ (1 + erf(η/√2)) rounds to 0 from η = -8.3 on; one outlier stands at η near -30."""
+    x = torch.linspace(-30, 30, 80, dtype=torch.float64)
+    hits = (x > 0).double()
+    hits[3] = 1.0
+
+    def model():
+        w = sample("w", dist.Normal(0.0, 3.0))
+        with pyro.plate("n", 80):
+            sample("y", dist.Bernoulli(normal_cdf(w * x)), obs=hits)
+
+    def density(w):
+        sign = 2 * hits.numpy() - 1
+        return np.exp(
+            stats.norm.logpdf(w, 0, 3) + special.log_ndtr(sign * w * x.numpy()).sum() + 25
+        )
+
+    evidence, _ = integrate.quad(density, -0.1, 1.0, epsabs=0, epsrel=1e-11, limit=400)
+    assert cavi(Problem(model)).elbo().value == pytest.approx(math.log(evidence) - 25, rel=1e-8)
 
 
 def test_mean_and_log_scale_of_a_regression():
