@@ -2,13 +2,14 @@
 
 import math
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from conjugacy_checks import assert_bound_matches_monte_carlo, assert_never_falls, fitted
 from pyro import sample
-from scipy import special
+from scipy import integrate, special, stats
 
 from vitools import Problem, cavi
 
@@ -16,6 +17,8 @@ _generator = torch.Generator().manual_seed(0)
 X = torch.randn(25, 2, generator=_generator, dtype=torch.float64)
 Z = torch.randn(25, generator=_generator, dtype=torch.float64)
 HITS = (X[:, 0] + Z > 0).double()
+CUTS = torch.tensor([-1.0, 0.5], dtype=torch.float64)
+GRADES = ((X[:, 0] + Z).unsqueeze(-1) > CUTS).sum(-1)
 COUNTS = (X[:, 0] + 0.5 * Z).exp().round()
 NODES, WEIGHTS = (torch.as_tensor(a) for a in special.roots_hermitenorm(80))
 WEIGHTS = WEIGHTS / math.sqrt(2 * math.pi)
@@ -37,8 +40,16 @@ def log_bernoulli(eta):
     return HITS.unsqueeze(-1) * eta - torch.nn.functional.softplus(eta)
 
 
+def log_probit(eta):
+    return torch.special.log_ndtr((2 * HITS - 1).unsqueeze(-1) * eta)
+
+
 def log_binomial(eta):
     return dist.Binomial(5, logits=eta).log_prob((HITS + 2).unsqueeze(-1))
+
+
+def log_ordinal(eta):
+    return dist.OrderedLogistic(eta, CUTS).log_prob(GRADES.unsqueeze(-1))
 
 
 def log_poisson(eta):
@@ -52,7 +63,10 @@ def log_normal_of_exp(eta):
 CURVED = {
     "bernoulli": (lambda eta: dist.Bernoulli(logits=eta), HITS, log_bernoulli),
     "sigmoid": (lambda eta: dist.Bernoulli(torch.sigmoid(eta)), HITS, log_bernoulli),
+    "probit": (lambda eta: dist.Bernoulli(dist.Normal(0.0, 1.0).cdf(eta)), HITS, log_probit),
+    "Φ": (lambda eta: dist.Bernoulli(torch.special.ndtr(eta)), HITS, log_probit),
     "binomial": (lambda eta: dist.Binomial(5, logits=eta), HITS + 2, log_binomial),
+    "ordinal": (lambda eta: dist.OrderedLogistic(eta, CUTS), GRADES, log_ordinal),
     "poisson": (lambda eta: dist.Poisson(eta.exp()), COUNTS, log_poisson),
     "normal scale": (lambda eta: dist.Normal(0.7, eta.exp()), Z, log_normal_of_exp),
 }
@@ -94,6 +108,51 @@ def test_probabilities_next_to_one_keep_their_complement():
     by_logit = cavi(Problem(model, lambda eta: dist.Bernoulli(logits=eta)), max_sweeps=40)
     by_sigmoid = cavi(Problem(model, lambda eta: dist.Bernoulli(torch.sigmoid(eta))), max_sweeps=40)
     assert by_sigmoid.elbo().value == pytest.approx(by_logit.elbo().value, rel=1e-9)
+
+
+def test_a_vector_latent_is_a_predictor_itself():
+    """f ~ N(0, L Lᵀ) under a logit, as Gaussian process classification has it, is f = L w."""
+    root = torch.linalg.cholesky((-((Z.unsqueeze(-1) - Z) ** 2)).exp() + 0.1 * torch.eye(25))
+    rows = torch.arange(25)
+
+    def vector():
+        f = sample("f", dist.MultivariateNormal(torch.zeros(25), scale_tril=root))
+        with pyro.plate("n", 25):
+            sample("y", dist.Bernoulli(logits=f[rows]), obs=HITS)
+
+    def written_out():
+        w = sample("w", dist.Normal(torch.zeros(25), 1.0).to_event(1))
+        with pyro.plate("n", 25):
+            sample("y", dist.Bernoulli(logits=root @ w), obs=HITS)
+
+    one, other = cavi(Problem(vector), tol=1e-12), cavi(Problem(written_out), tol=1e-12)
+    assert one.elbo().value == pytest.approx(other.elbo().value, rel=1e-9)
+    mean = root @ other.mean()["w"]
+    torch.testing.assert_close(one.mean()["f"], mean, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "normal_cdf", [dist.Normal(0.0, 1.0).cdf, torch.special.ndtr], ids=["cdf", "ndtr"]
+)
+def test_probits_far_out_keep_their_tails(normal_cdf):
+    """½ (1 + erf(η/√2)) rounds to 0 from η = -8.3 on; one outlier stands at η near -30."""
+    x = torch.linspace(-30, 30, 80, dtype=torch.float64)
+    hits = (x > 0).double()
+    hits[3] = 1.0
+
+    def model():
+        w = sample("w", dist.Normal(0.0, 3.0))
+        with pyro.plate("n", 80):
+            sample("y", dist.Bernoulli(normal_cdf(w * x)), obs=hits)
+
+    def density(w):
+        sign = 2 * hits.numpy() - 1
+        return np.exp(
+            stats.norm.logpdf(w, 0, 3) + special.log_ndtr(sign * w * x.numpy()).sum() + 25
+        )
+
+    evidence, _ = integrate.quad(density, -0.1, 1.0, epsabs=0, epsrel=1e-11, limit=400)
+    assert cavi(Problem(model)).elbo().value == pytest.approx(math.log(evidence) - 25, rel=1e-8)
 
 
 def test_mean_and_log_scale_of_a_regression():

@@ -22,15 +22,16 @@ ELEMENTWISE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "abs": (torch.abs, "|{}|"),
     "atan": (torch.atan, "atan {}"),
     "cos": (torch.cos, "cos {}"),
-    "erf": (torch.erf, "erf {}"),
     "exp": (torch.exp, "exp {}"),
     "expm1": (torch.expm1, "expm1 {}"),
     "lgamma": (torch.lgamma, "log Γ({})"),
     "log": (torch.log, "log {}"),
     "log1p": (torch.log1p, "log(1 + {})"),
     "log1p_square": (lambda x: torch.log1p(x**2), "log(1 + {}²)"),
+    "log_ndtr": (torch.special.log_ndtr, "log Φ({})"),
     "log_sigmoid": (torch.nn.functional.logsigmoid, "log σ({})"),
     "logit": (torch.logit, "logit {}"),
+    "ndtr": (torch.special.ndtr, "Φ({})"),
     "relu": (torch.relu, "max({}, 0)"),
     "sigmoid": (torch.sigmoid, "σ({})"),
     "sin": (torch.sin, "sin {}"),
@@ -40,6 +41,9 @@ ELEMENTWISE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "tanh": (torch.tanh, "tanh {}"),
 }
 """Torch's elementwise functions: how each is computed, and its words. A new one is one line."""
+
+LOGARITHMS = {"ndtr": "log_ndtr", "sigmoid": "log_sigmoid"}
+"""Distribution functions, symmetric about zero, and their logarithms, which do not underflow."""
 
 
 def as_function(function: float | str | Function) -> Function:
@@ -67,8 +71,8 @@ def composed(name: str, inner: float | str | Function) -> float | str | Function
     outer = f.name[0] if isinstance(f.name, tuple) else None
     if {name, outer} == {"exp", "log"} and f.inner is not None:
         return f.inner
-    if name == "log" and outer == "sigmoid" and f.inner is not None:
-        return composed("log_sigmoid", f.inner)  # a σ that underflows
+    if name == "log" and outer in LOGARITHMS and f.inner is not None:
+        return composed(LOGARITHMS[outer], f.inner)
     if words.endswith(" {}") and " " in f.words:  # cos(2 x)
         words = words.removesuffix(" {}") + "({})"
     return Function(
@@ -135,7 +139,13 @@ def _product(parts: Sequence[Function], x: Tensor, data: Sequence[Tensor]) -> Te
 
 def combined(terms: Sequence[tuple[float, Sequence[Constant], Function | None]]) -> Function:
     """Σ coefficient · Π constants · f(x); a term without a function is a number or data."""
-    complement = _complement_of_sigmoid(terms)
+    number = sum(c for c, constants, function in terms if not constants and function is None)
+    terms = [term for term in terms if term[1] or term[2] is not None]
+    if number or not terms:
+        terms.insert(0, (number, (), None))
+    if len(terms) == 1 and terms[0][0] == 1 and not terms[0][1] and terms[0][2] is not None:
+        return terms[0][2]
+    complement = _complement(terms)
     if complement is not None:
         return complement
     data: list[Constant] = []
@@ -168,19 +178,19 @@ def combined(terms: Sequence[tuple[float, Sequence[Constant], Function | None]])
     return Function(("sum", *names), evaluate, " ".join(words), tuple(data))
 
 
-def _complement_of_sigmoid(
+def _complement(
     terms: Sequence[tuple[float, Sequence[Constant], Function | None]],
 ) -> Function | None:
-    """1 - σ(f) as σ(-f), which does not cancel; None for another sum."""
+    """1 - F(f) as F(-f) for a symmetric F, which does not cancel; None for another sum."""
     if len(terms) != 2 or any(constants for _, constants, _ in terms):
         return None
     (one, _, nothing), (minus, _, function) = sorted(terms, key=lambda term: term[2] is not None)
     if nothing is not None or function is None or (one, minus) != (1, -1):
         return None
     outer = function.name[0] if isinstance(function.name, tuple) else None
-    if outer != "sigmoid" or function.inner is None:
+    if outer not in LOGARITHMS or function.inner is None:
         return None
-    opposite = composed("sigmoid", combined([(-1.0, (), as_function(function.inner))]))
+    opposite = composed(outer, combined([(-1.0, (), as_function(function.inner))]))
     assert isinstance(opposite, Function)
     return opposite
 

@@ -20,6 +20,7 @@ from torch.distributions.constraints import Constraint
 from vitools.calculus.algebra.atoms import (
     Atom,
     Constant,
+    Function,
     Gather,
     Index,
     Predictor,
@@ -36,6 +37,8 @@ from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.errors import NotConjugateError
 from vitools.families import FAMILY_OF_PRIOR
+
+VECTOR = "MultivariateNormal"
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +100,29 @@ def expected_log_joint(trace: ModelTrace, without: Container[str] = ()) -> Expec
         if site.name not in without:
             for term in _site_terms(site, simplex, plate_labels):
                 terms.append(_read_by_selection(term, site.name, trace))
+    terms = _vectors_as_predictors(terms, trace)
     for name, labels in predictors(atom for term in terms for atom in term.atoms).items():
         terms += [_read_by_selection(t, name, trace) for t in surrogate_terms(name, labels)]
     return ExpectedLogJoint(terms, 0.0, plate_labels, term_sizes(terms, trace, plate_labels))
+
+
+def _vectors_as_predictors(terms: list[ClosedTerm], trace: ModelTrace) -> list[ClosedTerm]:
+    """Functions of the elements of a multivariate normal as those of a predictor, which they are.
+
+    (A scalar site takes its optimal factor, which need not be normal.)
+    """
+    vectors = {name for name, site in trace.sites.items() if site.distribution == VECTOR}
+    names: dict[str, Predictor] = {}
+
+    def renamed(atom: Atom) -> Atom:
+        if atom.site not in vectors or not isinstance(atom.function, Function):
+            return atom
+        if atom.site not in names:
+            itself = Expression.latent(atom.site, trace.sites[atom.site].shape)
+            names[atom.site] = itself.predictor
+        return replace(atom, site=names[atom.site])
+
+    return [replace(term, atoms=tuple(map(renamed, term.atoms))) for term in terms]
 
 
 # ---- closing ---------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from vitools.calculus.densities.rules.gamma import chi2, exponential, gamma, inv
 from vitools.calculus.densities.rules.heavy_tails import cauchy, laplace, student_t
 from vitools.calculus.densities.rules.multivariate_normal import multivariate_normal
 from vitools.calculus.densities.rules.normal import log_normal, normal
+from vitools.calculus.densities.rules.ordinal import ordered_logistic
 from vitools.calculus.densities.rules.survival import gumbel, weibull
 from vitools.calculus.densities.rules.unit import flat, unit
 from vitools.calculus.densities.rules.wishart import wishart
@@ -47,6 +48,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "NegativeBinomial": negative_binomial,
     "Normal": normal,
     "OneHotCategorical": one_hot_categorical,
+    "OrderedLogistic": ordered_logistic,
     "Poisson": poisson,
     "StudentT": student_t,
     "Uniform": uniform,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -154,6 +155,12 @@ def _elementwise(name: str) -> Callable[[Node], Node]:
     return act
 
 
+def error_function(input: Node) -> Node:
+    """erf x = 2 Φ(√2 x) - 1, so that ½ (1 + erf(x/√2)), which loses its tail, is Φ(x) again."""
+    inside = multiply(input, math.sqrt(2))
+    return subtract(multiply(_elementwise("ndtr")(inside), 2.0), 1.0)
+
+
 POWERS = {"square": 2.0, "sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1.0}
 ON_TWO_TABLES = (
     "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "bitwise_and",
@@ -199,6 +206,9 @@ RULES: dict[str, Callable[..., Any]] = {
     "log": log,
     "log1p": log1p,
     "exp": exp,
+    "erf": error_function,
+    "special_erf": error_function,
+    "special_expit": _elementwise("sigmoid"),
     "logical_not": logical_not,
     "bitwise_not": logical_not,
     "invert": logical_not,
@@ -207,4 +217,5 @@ RULES: dict[str, Callable[..., Any]] = {
     **{name: _of_tables(meant) for name, meant in SPELLINGS.items()},
     **{name: _of_table(name) for name in ON_A_TABLE},
     **{name: _elementwise(name) for name in OF_ONE_ELEMENT},
+    **{f"special_{name}": _elementwise(name) for name in ("log_ndtr", "ndtr")},
 }
