@@ -11,6 +11,8 @@ from pyro import sample
 from scipy import special
 
 from vitools import Problem, cavi
+from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.densities.rules.bernoulli import log_complement, log_probability
 
 _generator = torch.Generator().manual_seed(0)
 X = torch.randn(25, 2, generator=_generator, dtype=torch.float64)
@@ -94,6 +96,16 @@ def test_probabilities_next_to_one_keep_their_complement():
     by_logit = cavi(Problem(model, lambda eta: dist.Bernoulli(logits=eta)), max_sweeps=40)
     by_sigmoid = cavi(Problem(model, lambda eta: dist.Bernoulli(torch.sigmoid(eta))), max_sweeps=40)
     assert by_sigmoid.elbo().value == pytest.approx(by_logit.elbo().value, rel=1e-9)
+
+
+@pytest.mark.parametrize("logit", [-30.0, 0.3, 25.0, 800.0, math.inf])
+def test_known_logits_keep_the_probability_next_to_one(logit):
+    logits = Expression.constant(torch.tensor(logit))
+    found = float(log_probability(None, logits).value())
+    assert found == pytest.approx(special.log_expit(logit), rel=1e-14)
+    assert float(log_complement(None, logits).value()) == pytest.approx(
+        special.log_expit(-logit), rel=1e-14
+    )
 
 
 def test_mean_and_log_scale_of_a_regression():
