@@ -179,8 +179,8 @@ class _LaidOut:
         for label in summed:
             self.summed_size *= sizes[label]
         ids = tuple(id(constant.tensor) for constant in self.function.data)
-        plain = atom.function if not self.data else (self.function.name, ids, tuple(layout))
-        self.key = self.function.name if not self.data else plain
+        name = self.function.name
+        self.key = (name, ids, tuple(layout)) if self.data else name
 
     def __call__(self, x: Tensor) -> Tensor:
         """[*batch, nodes] → [*batch, nodes, *extra]."""
