@@ -38,6 +38,11 @@ def half_normal_of_one_predictor():
         sample("y", dist.HalfNormal((a + b).exp()), obs=Y.abs())
 
 
+def softmax_normaliser_that_raises():
+    w = sample("w", dist.Normal(torch.zeros(2), 1.5).to_event(1))
+    pyro.factor("y", w.logsumexp(-1))
+
+
 def branches():
     w = sample("w", dist.Normal(0.0, 1.0))
     sample("y", dist.Normal(w if w > 0 else -w, 1.0), obs=torch.tensor(2.0))
@@ -156,6 +161,7 @@ def recursion_that_multiplies():
             half_normal_of_one_predictor,
             ["'y'", "'a + b'", "HalfNormal(y | a + b) with data of its own"],
         ),
+        (softmax_normaliser_that_raises, ["'y'", "'w'", "no lower bound"]),
         (branches, ["'w'", "reads the value"]),
         (in_place, ["in-place", "'w'", "torch.stack"]),
         (covariance_wishart, ["'y'", "'s'", "inverse of a random matrix"]),

@@ -260,6 +260,7 @@ def describe_function(function: float | str | Function, name: str) -> str:
         "log1m": f"log(1-{name})",
         "indicator": f"1[{name}=k]",
         "log_determinant": f"log|{name}|",
+        "log_sum_exp": f"log Σ exp {name}",
     }
     if isinstance(function, str):
         return words.get(function, function)

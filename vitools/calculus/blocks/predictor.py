@@ -228,6 +228,15 @@ def make_predictors(
             raise _refused(
                 term.origin, f"a curved function of {both} times another function of the same"
             )
+        if any(atom.function == VALUE for atom in functions) and not _is_lowered(term):
+            of = listed(
+                [repr(name) for a in functions for name in sorted(a.site.expression.sites())]
+            )  # type: ignore[attr-defined]
+            raise _refused(
+                term.origin,
+                f"log Σ exp of {of} with a factor that may be positive, and only an upper bound of "
+                "it has a closed form: the whole would be no lower bound",
+            )
     for name, origin in found.items():
         for site in sorted(name.expression.sites()):
             if block_of[site].family.name not in ("Normal", "MultivariateNormal"):
@@ -236,6 +245,17 @@ def make_predictors(
                     origin, f"a curved function of {of} together, and {site!r} is not Gaussian"
                 )
     return [SoftmaxNode(n) if n.is_vector else PredictorNode(n) for n in found]
+
+
+def _is_lowered(term: ClosedTerm) -> bool:
+    """Whether what stands beside log Σ exp in the term is nowhere positive."""
+    sign = term.coefficient
+    for constant in term.constants:
+        if bool((constant.tensor < 0).any()):
+            if bool((constant.tensor > 0).any()):
+                return False
+            sign = -sign
+    return sign <= 0 and all(atom.function in ("indicator", VALUE) for atom in term.atoms)
 
 
 def _refused(origin: str, what: str) -> NotConjugateError:

@@ -55,13 +55,19 @@ class PredictorNames:
         curved = [a.function for _, a in own if a.function not in SURROGATES]
         functions = dict.fromkeys(in_words(f, f"η{end}") for f in curved)
         origins = dict.fromkeys(repr(origin) for origin, _ in own if origin != name)
+        what = f"η{end}: the predictor of {listed(origins)} from {listed(sorted(name.expression.sites()))}; "
+        if name.is_vector:
+            return (
+                f"{what}E[{'], E['.join(functions)}] by its tilted bound (Knowles and Minka 2011);\n"
+                f"    W{end} = diag(p) - p pᵀ and W{end} z{end} = W{end} E[η{end}] - p, p the softmax at "
+                f"that bound: surrogate = natural-gradient step."
+            )
         count = math.prod(name.expression.shape)
         how = f"expected by {count} one-dimensional integral{'s' if count != 1 else ''} a sweep"
         if all(as_function(function).name in CLOSED for function in curved):
             how = "in closed form"
         return (
-            f"η{end}: the predictor of {listed(origins)} from {listed(sorted(name.expression.sites()))}; "
-            f"E[{'], E['.join(functions)}] {how};\n"
+            f"{what}E[{'], E['.join(functions)}] {how};\n"
             f"    W{end} = -E[ℓ″(η{end})] and W{end} z{end} = E[ℓ′(η{end})] + W{end} E[η{end}], ℓ the log "
             f"density in η{end}: surrogate = natural-gradient step."
         )
