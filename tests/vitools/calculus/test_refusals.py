@@ -43,6 +43,12 @@ def softmax_normaliser_that_raises():
     pyro.factor("y", w.logsumexp(-1))
 
 
+def identity_link():
+    a = sample("a", dist.Normal(3.0, 1.0))
+    with pyro.plate("rows", 3):
+        sample("y", dist.Poisson(a + Y.abs()), obs=Y.abs().round())
+
+
 def branches():
     w = sample("w", dist.Normal(0.0, 1.0))
     sample("y", dist.Normal(w if w > 0 else -w, 1.0), obs=torch.tensor(2.0))
@@ -162,6 +168,7 @@ def recursion_that_multiplies():
             ["'y'", "'a + b'", "HalfNormal(y | a + b) with data of its own"],
         ),
         (softmax_normaliser_that_raises, ["'y'", "'w'", "no lower bound"]),
+        (identity_link, ["'y'", "'a'", "which is no number at a = -2"]),
         (branches, ["'w'", "reads the value"]),
         (in_place, ["in-place", "'w'", "torch.stack"]),
         (covariance_wishart, ["'y'", "'s'", "inverse of a random matrix"]),
