@@ -18,12 +18,12 @@ from vitools.calculus.blocks.block import Block, DenseBlock
 from vitools.calculus.blocks.dependence import prior_switches
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.blocks.plan import GAUSSIAN, make_blocks
-from vitools.calculus.blocks.predictor import SURROGATES, PredictorNode, make_predictors
+from vitools.calculus.blocks.predictor import PredictorNode, make_predictors
 from vitools.calculus.blocks.schedule import inner_blocks, ordered, with_predictors
 from vitools.calculus.blocks.single import FamilyBlock
 from vitools.calculus.densities.log_joint import ExpectedLogJoint, advice, expected_log_joint
 from vitools.calculus.densities.masks import with_priors_that_matter
-from vitools.calculus.densities.surrogates import predictors
+from vitools.calculus.densities.surrogates import SURROGATES, predictors
 from vitools.calculus.messages import compile_links
 from vitools.calculus.reduction.folding import fold
 from vitools.calculus.reduction.references import reference_points

@@ -7,6 +7,7 @@ guessed at: a word turned into a code among numbers is an error nobody sees late
 decides on its kind as one that does.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -70,8 +71,9 @@ def form_of(cell: str) -> Form:
     """
     if cell.casefold() in ("true", "false"):
         return Form.BOOLEAN
-    if _INTEGER.fullmatch(cell):
-        return Form.INTEGER if -(2**63) <= int(cell) < 2**63 else Form.REAL
+    is_short = len(cell) < 100  # int() raises for thousands of digits
+    if is_short and _INTEGER.fullmatch(cell) and -(2**63) <= int(cell) < 2**63:
+        return Form.INTEGER
     for pattern, form in (
         (_REAL, Form.REAL),
         (_INFINITE, Form.INFINITE),
@@ -81,8 +83,14 @@ def form_of(cell: str) -> Form:
         (_ODD, Form.ODD),
     ):
         if pattern.fullmatch(cell):
-            return form
+            is_number = form in (Form.REAL, Form.COMMA)
+            return Form.INFINITE if is_number and math.isinf(_number(cell)) else form
     return Form.WORD
+
+
+def _number(cell: str) -> float:
+    """A cell with a decimal point or comma; infinite where a double cannot hold it."""
+    return float(cell.replace(",", "."))
 
 
 @dataclass
@@ -160,10 +168,10 @@ def _plain_form(cells: Sequence[str]) -> Form | None:
         return Form.INTEGER
     if characters <= set("0123456789.+-eE") and "." in characters:
         try:
-            list(map(float, cells))
+            finite = all(map(math.isfinite, map(float, cells)))
         except ValueError:
             return None
-        return Form.REAL
+        return Form.REAL if finite else None
     return None
 
 
@@ -175,7 +183,7 @@ def values_of(cells: Sequence[str], kind: Kind) -> np.ndarray:
         return np.array([int(cell) for cell in cells], dtype=np.int64)
     if kind is Kind.WORDS:
         return np.array(cells, dtype=object)
-    return np.array([float(cell.replace(",", ".")) for cell in cells], dtype=np.float64)
+    return np.array([_number(cell) for cell in cells], dtype=np.float64)
 
 
 def codes_of(words: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -15,9 +15,8 @@ from vitools.errors import DataError, OptionError
 if TYPE_CHECKING:  # the files themselves are read without torch
     from torch import Tensor
 
-POLICIES = ("refuse", "drop", "mask")
-
 Missing = Literal["refuse", "drop", "mask"]
+POLICIES = get_args(Missing)
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,8 @@ def _values(
             got = "words" if values.dtype == object else f"an array {list(values.shape)}"
             raise DataError(
                 f"{path}, column {name!r}: {got}, which cannot stand beside columns of numbers in "
-                f"'{argument}'. Name its columns, each by --columns {argument}=COLUMN"
+                f"'{argument}'. Name its columns, each by --columns {argument}=COLUMN, or "
+                f"columns={{'{argument}': [...]}}"
             )
     if len({len(values) for values in filled}) > 1:
         raise DataError(

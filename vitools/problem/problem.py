@@ -47,7 +47,9 @@ def check_problem(problem: object, engine: str, *, fixed_data: bool = True) -> N
             f"{engine} expects a Problem, got {got}. Bind the model to its data first: "
             "Problem(model, data)."
         )
-    trains = engine in TRAIN_PARAMS and problem.free_params  # maximum likelihood, as autoencoders have
+    trains = (
+        engine in TRAIN_PARAMS and problem.free_params
+    )  # maximum likelihood, as autoencoders have
     if not problem.latents and engine not in NEED_NO_LATENTS and not trains:
         raise NotSupportedError(
             f"model '{problem.name}' has no latent sites, so there is nothing for {engine} to infer: "

@@ -12,6 +12,8 @@ from pyro import sample
 from scipy import integrate, special, stats
 
 from vitools import Problem, cavi
+from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.densities.rules.bernoulli import log_complement, log_probability
 
 _generator = torch.Generator().manual_seed(0)
 X = torch.randn(25, 2, generator=_generator, dtype=torch.float64)
@@ -153,6 +155,16 @@ def test_probits_far_out_keep_their_tails(normal_cdf):
 
     evidence, _ = integrate.quad(density, -0.1, 1.0, epsabs=0, epsrel=1e-11, limit=400)
     assert cavi(Problem(model)).elbo().value == pytest.approx(math.log(evidence) - 25, rel=1e-8)
+
+
+@pytest.mark.parametrize("logit", [-30.0, 0.3, 25.0, 800.0, math.inf])
+def test_known_logits_keep_the_probability_next_to_one(logit):
+    logits = Expression.constant(torch.tensor(logit))
+    found = float(log_probability(None, logits).value())
+    assert found == pytest.approx(special.log_expit(logit), rel=1e-14)
+    assert float(log_complement(None, logits).value()) == pytest.approx(
+        special.log_expit(-logit), rel=1e-14
+    )
 
 
 def test_mean_and_log_scale_of_a_regression():

@@ -32,6 +32,23 @@ def gamma_simplex():
     sample("y", dist.Categorical(g), obs=torch.tensor(1))
 
 
+def half_normal_of_one_predictor():
+    a, b = sample("a", dist.Normal(0.0, 1.0)), sample("b", dist.Normal(0.0, 1.0))
+    with pyro.plate("rows", 3):
+        sample("y", dist.HalfNormal((a + b).exp()), obs=Y.abs())
+
+
+def softmax_normaliser_that_raises():
+    w = sample("w", dist.Normal(torch.zeros(2), 1.5).to_event(1))
+    pyro.factor("y", w.logsumexp(-1))
+
+
+def identity_link():
+    a = sample("a", dist.Normal(3.0, 1.0))
+    with pyro.plate("rows", 3):
+        sample("y", dist.Poisson(a + Y.abs()), obs=Y.abs().round())
+
+
 def branches():
     w = sample("w", dist.Normal(0.0, 1.0))
     sample("y", dist.Normal(w if w > 0 else -w, 1.0), obs=torch.tensor(2.0))
@@ -146,6 +163,12 @@ def recursion_that_multiplies():
         (sum_of_precisions, ["'y'", "'a', 'b'", "'a', 'b' together, and 'a' is not Gaussian"]),
         (scaled_simplex, ["'y'", "'p'", "sum to one"]),
         (gamma_simplex, ["'y'", "'g'", "sum to one"]),
+        (
+            half_normal_of_one_predictor,
+            ["'y'", "'a + b'", "HalfNormal(y | a + b) with data of its own"],
+        ),
+        (softmax_normaliser_that_raises, ["'y'", "'w'", "no lower bound"]),
+        (identity_link, ["'y'", "'a'", "which is no number at a = -2"]),
         (branches, ["'w'", "reads the value"]),
         (in_place, ["in-place", "'w'", "torch.stack"]),
         (covariance_wishart, ["'y'", "'s'", "inverse of a random matrix"]),

@@ -215,6 +215,8 @@ def test_missing_values_can_be_masked(csv_file):
         ("age\n3\n\n5\n", ["line 3", "'age'", "missing"]),
         ("age,height\n3,nan\n", ["line 2", "'height'", "missing"]),
         ("age,height\n1,2\n-inf,3\n", ["line 3", "'age'", "'-inf' is not finite"]),
+        ("age,height\n1.5,2\n1.5e999,3\n", ["line 3", "'age'", "'1.5e999' is not finite"]),
+        (f"age,height\n1,2\n{'9' * 5000},3\n", ["line 3", "'age'", "is not finite"]),
         ("age,height\n3,95,7\n", ["line 2", "3 cells", "expected 2", "age, height"]),
         ("age,height\n3,95\n4\n", ["line 3", "1 cells", "expected 2"]),
         ("age,age\n3,95\n", ["'age'", "twice"]),

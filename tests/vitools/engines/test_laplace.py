@@ -140,7 +140,9 @@ def test_what_it_cannot_fit_is_refused_by_name():
 
     with pytest.raises(NotSupportedError, match="laplace needs continuous ones"):
         laplace(Problem(only_discrete))
-    with pytest.raises(OptionError, match="max_steps: expected a whole number of at least 1, got 0"):
+    with pytest.raises(
+        OptionError, match="max_steps: expected a whole number of at least 1, got 0"
+    ):
         laplace(Problem(poisson, torch.tensor([1.0])), max_steps=0)
 
 

@@ -37,10 +37,13 @@ ELEMENTWISE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "sin": (torch.sin, "sin {}"),
     "sinh": (torch.sinh, "sinh {}"),
     "cosh": (torch.cosh, "cosh {}"),
-    "softplus": (torch.nn.functional.softplus, "softplus({})"),
+    "softplus": (lambda x: -torch.nn.functional.logsigmoid(-x), "softplus({})"),
     "tanh": (torch.tanh, "tanh {}"),
 }
-"""Torch's elementwise functions: how each is computed, and its words. A new one is one line."""
+"""Torch's elementwise functions: how each is computed, and its words. A new one is one line.
+
+Softplus by log σ: torch's own is cut off at 20.
+"""
 
 LOGARITHMS = {"ndtr": "log_ndtr", "sigmoid": "log_sigmoid"}
 """Distribution functions, symmetric about zero, and their logarithms, which do not underflow."""
@@ -62,7 +65,7 @@ def as_function(function: float | str | Function) -> Function:
 
 def composed(name: str, inner: float | str | Function) -> float | str | Function:
     """name(inner(x)); a logarithm undoes an exponential and the other way round."""
-    if inner == 1.0 and name in ("log",):
+    if inner == 1.0 and name == "log":
         return name
     f = as_function(inner)
     compute, words = ELEMENTWISE[name]

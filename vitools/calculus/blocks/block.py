@@ -18,7 +18,7 @@ from pyro.distributions import MaskedDistribution
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from vitools.calculus.algebra.atoms import Atom, Function
+from vitools.calculus.algebra.atoms import Atom, Function, Predictor
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.errors import NumericalError
 from vitools.families import Family
@@ -248,7 +248,8 @@ def batch_mask(site: TracedSite, batch_shape: tuple[int, ...]) -> Tensor | None:
 
 
 def describe(atom: Atom) -> str:
-    return describe_function(atom.function, atom.site)
+    name = atom.site.shown if isinstance(atom.site, Predictor) else atom.site
+    return describe_function(atom.function, name)
 
 
 def describe_function(function: float | str | Function, name: str) -> str:
@@ -259,6 +260,7 @@ def describe_function(function: float | str | Function, name: str) -> str:
         "log1m": f"log(1-{name})",
         "indicator": f"1[{name}=k]",
         "log_determinant": f"log|{name}|",
+        "log_sum_exp": f"log Σ exp {name}",
     }
     if isinstance(function, str):
         return words.get(function, function)

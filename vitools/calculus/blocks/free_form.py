@@ -53,23 +53,20 @@ class FreeFormBlock(DenseBlock):
         (atom,) = atoms
         if atom.function in ("indicator", "log_determinant"):
             raise Unsupported(f"{describe(atom)} of a number")
-        self._check_defined(atom)
         laid_out = _LaidOut(atom, len(self.batch_shape))
         if laid_out.extra_shape:
             raise Unsupported(f"{describe(atom)} for every row of data, beside other latents")
+        self._check_defined(atom, laid_out)
         self._functions.setdefault(laid_out.key, laid_out)
         return Resolved(laid_out.key, atom.labels)
 
-    def _check_defined(self, atom: Atom) -> None:
+    def _check_defined(self, atom: Atom, function: _LaidOut) -> None:
         """Refuse log s, √s, … where s may be negative: the model has no density there."""
-        function = as_function(atom.function)
-        if function.data:
-            return
         probes = torch.tensor([-2.0, -0.5, 0.5, 2.0], dtype=torch.float64)
         onto = torch.distributions.transform_to(self.sites[0].fn.support)
         values = onto(probes.reshape(-1, *(1,) * len(self.batch_shape)))
         values = values.expand(-1, *self.batch_shape).movedim(0, -1)
-        missing = function.evaluate(values).isnan()
+        missing = function(values).isnan()
         if bool(missing.any()):
             at = float(values[missing.expand(values.shape)][0])
             raise Unsupported(
@@ -179,8 +176,8 @@ class _LaidOut:
         for label in summed:
             self.summed_size *= sizes[label]
         ids = tuple(id(constant.tensor) for constant in self.function.data)
-        plain = atom.function if not self.data else (self.function.name, ids, tuple(layout))
-        self.key = self.function.name if not self.data else plain
+        name = self.function.name
+        self.key = (name, ids, tuple(layout)) if self.data else name
 
     def __call__(self, x: Tensor) -> Tensor:
         """[*batch, nodes] → [*batch, nodes, *extra]."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from vitools.calculus.algebra.atoms import Predictor
 from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.surrogates import SURROGATES
 from vitools.calculus.tracing.trace import TracedSite
 
 LARGEST_DENSE = 1000
@@ -72,7 +73,7 @@ def _below_functions(term: ClosedTerm) -> set[str]:
     return {
         name
         for atom in term.atoms
-        if isinstance(atom.site, Predictor) and atom.function not in ("slope", "curvature")
+        if isinstance(atom.site, Predictor) and atom.function not in SURROGATES
         for name in atom.site.expression.sites()
     }
 

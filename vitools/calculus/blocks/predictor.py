@@ -30,11 +30,10 @@ from vitools.calculus.curved.function import CurvedFunction
 from vitools.calculus.curved.functions import FUNCTIONS
 from vitools.calculus.curved.softmax import softmax_bound
 from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.surrogates import CURVATURE, SLOPE, SURROGATES
 from vitools.errors import NotConjugateError
 from vitools.problem.sites import listed
 
-SLOPE, CURVATURE = "slope", "curvature"
-SURROGATES = (SLOPE, CURVATURE)
 VALUE = "log_sum_exp"
 KNOWN = {
     ("exp", 1.0): "exp",
@@ -82,7 +81,7 @@ class PredictorNode(Block):
             what = " · ".join(describe(atom) for atom in atoms)
             raise Unsupported(f"the product {what} of different elements of {self.title!r}")
         (atom,) = atoms
-        if atom.function in (SLOPE, CURVATURE):
+        if atom.function in SURROGATES:
             return Resolved(atom.function, atom.labels)
         function = as_function(atom.function)
         key = (function.name, *(id(d.tensor) for d in function.data))
@@ -112,7 +111,7 @@ class PredictorNode(Block):
     def start(self) -> None:
         """No opinion yet: the latents start without what this predictor would say."""
         zeros = torch.zeros(self.batch_shape, dtype=torch.float64)
-        self.moments = dict.fromkeys((*self._functions, SLOPE, CURVATURE), zeros)
+        self.moments = dict.fromkeys((*self._functions, *SURROGATES), zeros)
         self.natural = (zeros, zeros)
         self.changed()
 
@@ -124,7 +123,7 @@ class PredictorNode(Block):
         variance = (square - mean**2).clamp(min=0.0)
         if not bool(mean.isfinite().all() & variance.isfinite().all()):
             nan = zeros + torch.nan
-            self.moments = dict.fromkeys((*self._functions, SLOPE, CURVATURE), nan)
+            self.moments = dict.fromkeys((*self._functions, *SURROGATES), nan)
             self.natural = (nan, nan)
             self.changed()
             return
@@ -216,7 +215,9 @@ def make_predictors(
     """The predictors that terms hold functions of, if E f(η) under q is a Gaussian integral."""
     found: dict[Predictor, str] = {}
     for term in terms:
-        functions = [a for a in term.atoms if isinstance(a.site, Predictor) and not _is_own(a)]
+        functions = [
+            a for a in term.atoms if isinstance(a.site, Predictor) and a.function not in SURROGATES
+        ]
         below: list[Block] = []
         for atom in functions:
             found.setdefault(atom.site, term.origin)  # type: ignore[arg-type]
@@ -226,6 +227,15 @@ def make_predictors(
             both = listed(sorted({repr(name) for block in below for name in block.names}))
             raise _refused(
                 term.origin, f"a curved function of {both} times another function of the same"
+            )
+        if any(atom.function == VALUE for atom in functions) and not _is_lowered(term):
+            of = listed(
+                [repr(name) for a in functions for name in sorted(a.site.expression.sites())]
+            )  # type: ignore[attr-defined]
+            raise _refused(
+                term.origin,
+                f"log Σ exp of {of} with a factor that may be positive, and only an upper bound of "
+                "it has a closed form: the whole would be no lower bound",
             )
     for name, origin in found.items():
         for site in sorted(name.expression.sites()):
@@ -237,8 +247,15 @@ def make_predictors(
     return [SoftmaxNode(n) if n.is_vector else PredictorNode(n) for n in found]
 
 
-def _is_own(atom: Atom) -> bool:
-    return atom.function in (SLOPE, CURVATURE)
+def _is_lowered(term: ClosedTerm) -> bool:
+    """Whether what stands beside log Σ exp in the term is nowhere positive."""
+    sign = term.coefficient
+    for constant in term.constants:
+        if bool((constant.tensor < 0).any()):
+            if bool((constant.tensor > 0).any()):
+                return False
+            sign = -sign
+    return sign <= 0 and all(atom.function in ("indicator", VALUE) for atom in term.atoms)
 
 
 def _refused(origin: str, what: str) -> NotConjugateError:

@@ -44,9 +44,8 @@ def _one_minus_mills(x: Tensor) -> Tensor:
     """1 - xΦ(-x)/φ(x) for x ≥ 0, from its continued fraction where the difference cancels."""
     x = x.clamp(max=1e8)
     direct = 1 - x * torch.special.erfcx(x / math.sqrt(2)) * math.sqrt(math.pi / 2)
-    tail = torch.zeros_like(
-        x
-    )  # R = 1 / (x + t), t = 1 / (x + 2 / (x + 3 / …)); 1 - xR = t / (x + t)
+    # R = 1 / (x + t), t = 1 / (x + 2 / (x + 3 / …)); 1 - xR = t / (x + t)
+    tail = torch.zeros_like(x)
     for k in range(60, 0, -1):
         tail = k / (x + tail).clamp(min=1e-300)
     return torch.where(x < 4, direct, tail / (x + tail))

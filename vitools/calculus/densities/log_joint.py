@@ -303,14 +303,16 @@ def _read_by_selection(term: Term, origin: str, trace: ModelTrace) -> ClosedTerm
 
 
 def statistic_shape(atom: Atom, trace: ModelTrace) -> tuple[int, ...]:
+    """The sizes of the labels of an atom: its site's axes, then those of data inside the function."""
     if isinstance(atom.site, Predictor):
-        return predictor_shape(atom)
-    site = trace.sites[atom.site]
-    shape = site.shape
-    if atom.function == "indicator" and site.distribution != "OneHotCategorical":
-        return (*shape, site.support_size)
-    if atom.function == "log_determinant":
-        return shape[:-2]
+        shape = predictor_shape(atom)
+    else:
+        site = trace.sites[atom.site]
+        shape = site.shape
+        if atom.function == "indicator" and site.distribution != "OneHotCategorical":
+            return (*shape, site.support_size)
+        if atom.function == "log_determinant":
+            return shape[:-2]
     sizes = {x: n for d in atom.data for x, n in zip(d.labels, d.tensor.shape, strict=True)}
     own = replace(atom, function=1.0).labels
     return (*shape, *(sizes[x] for x in atom.data_labels if x not in own))

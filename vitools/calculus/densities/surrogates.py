@@ -12,6 +12,9 @@ from collections.abc import Iterable
 from vitools.calculus.algebra.atoms import Atom, Predictor, fresh
 from vitools.calculus.algebra.term import Term
 
+SLOPE, CURVATURE = "slope", "curvature"
+SURROGATES = (SLOPE, CURVATURE)
+
 
 def predictors(atoms: Iterable[Atom]) -> dict[Predictor, tuple[int, ...]]:
     """The predictors among the sites of atoms with plain labels, and the labels of their axes."""
@@ -30,7 +33,7 @@ def predictor_shape(atom: Atom) -> tuple[int, ...]:
     shape = tuple(atom.site.expression.shape)
     if atom.function == "log_sum_exp":
         return shape[:-1]
-    return (*shape, shape[-1]) if atom.site.is_vector and atom.function == "curvature" else shape
+    return (*shape, shape[-1]) if atom.site.is_vector and atom.function == CURVATURE else shape
 
 
 def surrogate_terms(name: Predictor, labels: tuple[int, ...]) -> list[Term]:
@@ -39,7 +42,7 @@ def surrogate_terms(name: Predictor, labels: tuple[int, ...]) -> list[Term]:
     pairs = (*labels, fresh()) if name.is_vector else labels
     quadratic = eta.unsqueeze(-1) * eta.unsqueeze(-2) if name.is_vector else square()
     made = []
-    for function, expression, own in (("slope", eta, labels), ("curvature", quadratic, pairs)):
+    for function, expression, own in ((SLOPE, eta, labels), (CURVATURE, quadratic, pairs)):
         for term in expression.terms:
             term = term.freshen()
             names = {x: label for x, label in zip(term.out, own, strict=True) if x is not None}

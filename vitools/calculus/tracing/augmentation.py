@@ -64,7 +64,7 @@ def _added_up(argument: Expression) -> set[str]:
         selectors, values = term.split()
         kept = set(term.out).union(*(factor.labels for factor in selectors))
         met = [f for f in values if isinstance(f, Atom) and not kept.issuperset(f.labels)]
-        found |= {atom.site for atom in met if isinstance(atom.site, str)}
+        found |= {atom.site for atom in met}
     return found
 
 

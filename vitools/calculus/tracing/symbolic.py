@@ -121,9 +121,8 @@ def _apply(name: str, args: Any, kwargs: Any, sites: frozenset[str]) -> Any:
         return result
     except Unsupported as error:
         return Refusal(str(error), sites)
-    except (
-        IndexError
-    ) as error:  # torch took it, of no elements for instance: there is no rule for it
+    except IndexError as error:
+        # torch took it, of no elements for instance: there is no rule for it
         return Refusal(f"operation {name!r} with these arguments ({error})", sites)
     except TypeError as error:
         if "argument" not in str(error):

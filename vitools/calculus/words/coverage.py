@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -161,12 +162,14 @@ def _observed(
     value: Tensor,
     one_latent: bool,
 ) -> Callable[[], None]:
+    others = {k: v for k, v in arguments.items() if {k, name} != {"probs", "logits"}}
+
     def model() -> None:
         a = pyro.sample("a", dist.Normal(torch.tensor(0.0).double(), 1.0))
         if not one_latent:
             a = a + 0.5 * pyro.sample("b", dist.Normal(torch.tensor(0.0).double(), 1.0))
         with pyro.plate("rows", 3):
-            pyro.sample("y", made(**{**arguments, name: link(a)}), obs=value)
+            pyro.sample("y", made(**{**others, name: link(a)}), obs=value)
 
     return model
 
@@ -174,8 +177,12 @@ def _observed(
 def _rule(model: Callable[[], None]) -> str:
     with seeded(0), isolated(None, model):
         try:
+            poutine.trace(model).get_trace().compute_log_prob()
+        except (TypeError, ValueError, RuntimeError, NotImplementedError):
+            return NONE  # Pyro itself has no such density
+        try:
             conjugate = ConjugateModel(model)
-        except (VitoolsError, ValueError, RuntimeError, TypeError, NotImplementedError):
+        except VitoolsError:
             return NONE
     if conjugate.trace.auxiliary:
         return MIXTURE

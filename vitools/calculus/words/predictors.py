@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from vitools.calculus.algebra.atoms import Atom, Predictor
 from vitools.calculus.algebra.functions import as_function
 from vitools.calculus.densities.log_joint import ClosedTerm
-from vitools.calculus.densities.surrogates import predictors
+from vitools.calculus.densities.surrogates import CURVATURE, SLOPE, SURROGATES, predictors
 from vitools.calculus.words.functions import in_words
 from vitools.problem.sites import listed
 
@@ -41,9 +41,9 @@ class PredictorNames:
         if not isinstance(atom.site, Predictor):
             return None
         end = self.ending(atom.site)
-        if atom.function == "slope":
+        if atom.function == SLOPE:
             return 1.0, f"W{end} z{end}"
-        return (-0.5, f"W{end}") if atom.function == "curvature" else None
+        return (-0.5, f"W{end}") if atom.function == CURVATURE else None
 
     def notes(self) -> list[str]:
         """What each predictor is, and how its functions are expected."""
@@ -52,16 +52,22 @@ class PredictorNames:
     def _note(self, name: Predictor) -> str:
         end = self.ending(name)
         own = [(t.origin, a) for t in self.terms for a in t.atoms if a.site == name]
-        curved = [a.function for _, a in own if a.function not in ("slope", "curvature")]
+        curved = [a.function for _, a in own if a.function not in SURROGATES]
         functions = dict.fromkeys(in_words(f, f"η{end}") for f in curved)
         origins = dict.fromkeys(repr(origin) for origin, _ in own if origin != name)
+        what = f"η{end}: the predictor of {listed(origins)} from {listed(sorted(name.expression.sites()))}; "
+        if name.is_vector:
+            return (
+                f"{what}E[{'], E['.join(functions)}] by its tilted bound (Knowles and Minka 2011);\n"
+                f"    W{end} = diag(p) - p pᵀ and W{end} z{end} = W{end} E[η{end}] - p, p the softmax at "
+                f"that bound: surrogate = natural-gradient step."
+            )
         count = math.prod(name.expression.shape)
         how = f"expected by {count} one-dimensional integral{'s' if count != 1 else ''} a sweep"
         if all(as_function(function).name in CLOSED for function in curved):
             how = "in closed form"
         return (
-            f"η{end}: the predictor of {listed(origins)} from {listed(sorted(name.expression.sites()))}; "
-            f"E[{'], E['.join(functions)}] {how};\n"
+            f"{what}E[{'], E['.join(functions)}] {how};\n"
             f"    W{end} = -E[ℓ″(η{end})] and W{end} z{end} = E[ℓ′(η{end})] + W{end} E[η{end}], ℓ the log "
             f"density in η{end}: surrogate = natural-gradient step."
         )

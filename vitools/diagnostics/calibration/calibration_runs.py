@@ -174,9 +174,8 @@ def _run_forked_job(index: int) -> str:
 
 def _start_worker() -> None:
     torch.set_num_threads(1)  # of this process only
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # a terminal sends Ctrl-C to all; the parent ends us
+    # a terminal sends Ctrl-C to all; the parent ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _resume(path: Path, header: str) -> dict[int, CalibrationRun]:

@@ -144,6 +144,7 @@ def _mixing(
             continue
         flat = flat[..., varying].double()
         rhat[name] = float(split_gelman_rubin(flat, 0, 1).max())
+        # chains that do not move are one draw, of which the estimate may be nan
         ess[name] = max(1.0, float(effective_sample_size(flat, 0, 1).min()))
     return rhat, ess
 

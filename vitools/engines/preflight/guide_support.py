@@ -73,14 +73,16 @@ def refuse_other_support(title: str, site: Site, node: Any) -> str | None:
 def mass_outside(site: Site, fn: Any) -> float | None:
     """The largest probability that an element of a draw is outside its site's support.
 
-    ``None`` where the distribution does not know its cumulative probabilities, or another element
-    count than the site's.
+    ``None`` where the support has no ends, or the distribution does not know its cumulative
+    probabilities, or has another element count than the site.
     """
     ends = _ends_of_support(site.support)
+    if ends is None:
+        return None
     base = base_distribution(fn)
     try:
-        shape = torch.broadcast_shapes(*(end.shape for end in ends or ()), base.batch_shape)
-        least, most = (end.expand(shape) for end in ends or ())
+        shape = torch.broadcast_shapes(*(end.shape for end in ends), base.batch_shape)
+        least, most = (end.expand(shape) for end in ends)
         below = torch.where(least.isfinite(), base.cdf(_finite(base, least)), 0.0)
         above = torch.where(most.isfinite(), 1 - base.cdf(_finite(base, most)), 0.0)
     except (NotImplementedError, RuntimeError, ValueError):

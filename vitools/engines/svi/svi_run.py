@@ -340,12 +340,15 @@ class SviRun:
             stacklevel=callers_level(),
         )
 
-    def _advice_outside(self) -> list[str]:
-        return [
-            f"a draw beyond the prior has density zero ({words}): start the guide narrower, or take "
+    def _advice_outside(self) -> str:
+        """What to do of a guide that is wider than its prior; nothing of others."""
+        words = self.outside_words()
+        if not words:
+            return ""
+        return (
+            f"a draw beyond the prior has density zero ({words[0]}): start the guide narrower, or take "
             "one that stays inside, such as AutoMultivariate of vitools.guides; else "
-            for words in self.outside_words()
-        ][:1]
+        )
 
     def _lost(self, done: int, losses: list[float]) -> NumericalError:
         first = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
@@ -364,7 +367,8 @@ class SviRun:
         index = done + first
         error = NumericalError(
             f"step {index}: {culprit}. The last good state (step {self.good_step}) is "
-            f"kept in this error's .posterior; {''.join(self._advice_outside())}try a smaller step (learning_rate=0.005), "
+            f"kept in this error's .posterior; {self._advice_outside()}try a smaller step "
+            "(learning_rate=0.005), "
             "clip_norm=, step_backs=, or another guide for the site; compile=False tells whether "
             "it is compiled code that loses the numbers."
         )

@@ -55,9 +55,8 @@ def _with_plain_names(groups: Groups) -> Groups:
     names = {d for v in groups.variables.values() for dims, _ in v.values() for d in dims}
     names |= {name for group in groups.variables.values() for name in group} | set(groups.coords)
     plain: dict[str, str] = {}
-    for name in sorted(
-        names, key=lambda name: (_plain(name) != name, name)
-    ):  # those that stay first
+    # those that stay as they are come first
+    for name in sorted(names, key=lambda name: (_plain(name) != name, name)):
         made = _plain(name)
         while made in plain.values():
             made += "_"

@@ -41,9 +41,11 @@ HEAD_LENGTH, HEAD_HALF_WIDTH = 0.1, 0.038
 TOUCH = 0.015  # between an arrow's end and the border it points at
 MARGIN = 0.1
 MOST = 120  # nodes on one page
-_METADATA: dict[str, dict] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
-for _suffix, _entries in _METADATA.items():
-    _entries[PICTURE_KEYS[_suffix]] = f"vitools {__version__}"
+_UNDATED: dict[str, dict] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
+_METADATA = {
+    suffix: {**undated, PICTURE_KEYS[suffix]: f"vitools {__version__}"}
+    for suffix, undated in _UNDATED.items()
+}
 
 
 Style = Literal["normal", "italic"]

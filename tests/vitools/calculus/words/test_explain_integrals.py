@@ -16,6 +16,18 @@ def updates(text):
     return {line.split("  ")[0]: line[start:] for line in lines[1:]}
 
 
+def test_a_softmax_is_said_to_be_bounded():
+    def model(x, y):
+        w = pyro.sample("w", dist.Normal(torch.zeros(3, 2), 2.0).to_event(2))
+        with pyro.plate("n", len(y)):
+            pyro.sample("y", dist.Categorical(logits=x @ w.T), obs=y)
+
+    text = explain(Problem(model, torch.tensor([[1.0, 0.5], [-1.0, 2.0]]), torch.tensor([0, 2])))
+    assert "E[log Σ exp η] by its tilted bound" in text
+    assert "W = diag(p) - p pᵀ and W z = W E[η] - p" in text
+    assert "integral" not in text
+
+
 def test_a_free_form_factor_is_a_density_by_an_integral():
     def model(y):
         m = pyro.sample("m", dist.Normal(0.0, 1.0))

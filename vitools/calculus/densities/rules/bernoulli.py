@@ -17,6 +17,8 @@ def log_probability(probs: Expression | None, logits: Expression | None) -> Expr
     if probs is not None:
         return probs.log()
     assert logits is not None
+    if logits.is_constant:  # the difference would cancel, and be nan at an infinite logit
+        return logits.elementwise("log_sigmoid")
     return logits - logits.elementwise("softplus")
 
 
