@@ -27,7 +27,7 @@ from vitools.problem.sites import listed, nearest
 ALIKE = 0.85
 """Share of letters in common from which a column's name is taken for that of an argument."""
 
-MOST_MIXTURES = 8
+MOST_WHOLE = 8
 """Columns of whole numbers among which the one that a model needs as such is looked for."""
 
 Chosen = dict[str, tuple[str, ...]]
@@ -132,11 +132,13 @@ def _types(arguments: dict[str, Tensor], settled: set[str]) -> Iterator[dict[str
     whole = [k for k, v in arguments.items() if not v.is_floating_point() and k not in settled]
     exact = [k for k, v in arguments.items() if v.is_floating_point() and _is_whole(v)]
     doubles = _cast(arguments, whole, torch.float64)
-    mixtures = [_cast(arguments, [k for k in whole if k != kept], torch.float64) for kept in whole]
+    one_kept_whole = [
+        _cast(arguments, [k for k in whole if k != kept], torch.float64) for kept in whole
+    ]
     choices = [
         arguments,
         doubles,
-        *(mixtures if len(whole) <= MOST_MIXTURES else ()),
+        *(one_kept_whole if len(whole) <= MOST_WHOLE else ()),
         _cast(arguments, exact, torch.int64),
         _cast(arguments, list(arguments), torch.float64),
     ]

@@ -229,9 +229,7 @@ def make_predictors(
                 term.origin, f"a curved function of {both} times another function of the same"
             )
         if any(atom.function == VALUE for atom in functions) and not _is_lowered(term):
-            of = listed(
-                [repr(name) for a in functions for name in sorted(a.site.expression.sites())]
-            )  # type: ignore[attr-defined]
+            of = listed([repr(name) for name in sorted({n for b in below for n in b.names})])
             raise _refused(
                 term.origin,
                 f"log Σ exp of {of} with a factor that may be positive, and only an upper bound of "
