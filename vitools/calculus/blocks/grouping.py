@@ -55,27 +55,32 @@ def _pairs(
         inside = [atom for atom in term.atoms if atom.site in sites]
         found = {atom.site for atom in inside}
         degree = sum(a.function if isinstance(a.function, float) else math.inf for a in inside)
-        below = _below_functions(term) & set(sites)
-        if below and found - below:  # E f(η) · E x holds only where x is no part of η
-            degree = math.inf
-            found |= below
-        names = sorted(found, key=place.__getitem__)
+        predictors = [below & set(sites) for below in _below_functions(term)]
+        apart: list[set[str]] = [found]
+        if any(predictors) and found - set().union(*predictors):
+            if any(found & below for below in predictors):
+                apart = [{name} for name in found.union(*predictors)]
+            else:  # E f(η) · E x holds only where x is no part of η, but x may share a factor
+                apart = [found, *predictors]
+        names = sorted(set().union(*apart), key=place.__getitem__)
         for pair in itertools.combinations(names, 2):
-            if degree <= 2:
-                friends[pair] = None
-            else:
+            if not any(set(pair) <= part for part in apart):
                 foes.add(pair)
+            elif set(pair) <= found:
+                if degree <= 2:
+                    friends[pair] = None
+                else:
+                    foes.add(pair)
     return [pair for pair in friends if pair not in foes], foes
 
 
-def _below_functions(term: ClosedTerm) -> set[str]:
-    """The latents below the predictors of which the term holds a curved function."""
-    return {
-        name
+def _below_functions(term: ClosedTerm) -> list[set[str]]:
+    """The latents below each predictor of which the term holds a curved function."""
+    return [
+        set(atom.site.expression.sites())
         for atom in term.atoms
         if isinstance(atom.site, Predictor) and atom.function not in SURROGATES
-        for name in atom.site.expression.sites()
-    }
+    ]
 
 
 def joint_size(sites: Iterable[TracedSite], axes: Mapping[str, Sequence[int]]) -> int:

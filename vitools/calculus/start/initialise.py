@@ -7,6 +7,7 @@ jittered; scales start at their prior mean. Factor models are then turned to pri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -16,6 +17,7 @@ from vitools.calculus.blocks.block import DenseBlock
 from vitools.calculus.blocks.chain import ChainBlock
 from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
+from vitools.calculus.blocks.predictor import SURROGATES, PredictorNode
 from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.start.clusters import seed_clusters
@@ -28,6 +30,8 @@ from vitools.calculus.streams.streamed import StreamedBlock
 JITTER = 0.1
 # Standard deviation at which the latents below a curved function start.
 NARROW = 0.1
+# Variance that a predictor of them has at most.
+WIDEST = 1.0
 # Logit of a case that a start takes for sure: a prior precision of 1e6 in another case counts little.
 SURE = 30.0
 
@@ -56,6 +60,8 @@ def initialise(
         for block in model.blocks:
             if block not in streamed:
                 _start(model, block, generator)
+        for node in model.predictors:
+            _narrow(model, node)
         found = False
         for block in streamed:
             natural = seed_clusters(block, generator) if from_data else None
@@ -181,6 +187,28 @@ def _start_narrow(block: DenseBlock) -> None:
     if natural[1].dim() > natural[0].dim():
         width = width * torch.eye(natural[1].shape[-1], dtype=torch.float64)
     block.restore((natural[0], natural[1] - 0.5 * width))
+
+
+def _narrow(model: ConjugateModel, node: PredictorNode) -> None:
+    """The latents below a predictor so narrow that its own variance is moderate, whatever the data's scale.
+
+    An E exp(η) of a wide η is past all rounding: 1e70 under a log scale of 1 + 100 d.
+    """
+    messages = model.messages(node)
+    mean, square = (
+        torch.as_tensor(messages[key], dtype=torch.float64).expand(node.statistic_shape(key))
+        for key in SURROGATES
+    )
+    if square.dim() > mean.dim():  # the logits of a softmax
+        square = square.diagonal(dim1=-2, dim2=-1)
+    variance = square - mean**2
+    excess = float(variance.max()) / WIDEST if variance.numel() else 1.0
+    if not 1 < excess < math.inf:
+        return
+    for block in model.damped:
+        if node.sites & set(block.names):
+            linear, quadratic = block.natural
+            block.restore((linear * excess, quadratic * excess))
 
 
 def _start_family(
