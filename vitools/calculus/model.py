@@ -239,6 +239,11 @@ class ConjugateModel:
             for block in self.parts
         ]
 
+    def integral_error(self) -> float:
+        """Estimated error of the bound, in nats, by all integrals that are taken numerically."""
+        integrated = (part for part in self.parts if part.integrates)
+        return sum(part.integral_error(self.messages(part)) for part in integrated)
+
     def load(self, state: State) -> None:
         """Go back to a state. What was computed at it is kept where the model is still there."""
         for block, saved in zip(self.parts, state, strict=True):

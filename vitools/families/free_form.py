@@ -19,7 +19,7 @@ from torch.distributions import Distribution, constraints
 from vitools.distributions.free_form import FreeForm
 from vitools.distributions.line import line_of
 from vitools.errors import NotSupportedError, NumericalError
-from vitools.families.adaptive import AdaptiveIntegral
+from vitools.families.adaptive import TOLERANCE, AdaptiveIntegral
 from vitools.families.family import Family, Natural
 from vitools.families.panels import MATTERS, Integrals, Panels
 
@@ -89,6 +89,12 @@ class FreeFormFamily(Family):
         """Where the error estimates met their tolerance (booleans of the batch shape)."""
         stacked, batch = self._stacked(natural)
         return (self._integrals(stacked, batch).excess <= 1).reshape(batch)
+
+    def error(self, natural: Natural) -> Tensor:
+        """Estimated error of the log-normaliser and, relative, of moments; infinite where unknown."""
+        stacked, batch = self._stacked(natural)
+        found = self._integrals(stacked, batch)
+        return (found.excess * found.noise.clamp(min=TOLERANCE)).reshape(batch)
 
     def inner(self, natural: Natural, mean: Natural) -> Tensor:
         """η·μ; a statistic of weight 0 adds nothing even where its moment is infinite."""

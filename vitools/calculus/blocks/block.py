@@ -40,6 +40,9 @@ class Block(ABC):
     runs_together: ClassVar[bool] = True
     """Whether updates look at no value, so that many runs can be mapped over at once."""
 
+    integrates: ClassVar[bool] = False
+    """Whether numerical integrals stand in for closed forms."""
+
     sites: tuple[TracedSite, ...]
     family: Family
     moments: dict[Any, Tensor]
@@ -52,6 +55,10 @@ class Block(ABC):
         self.version = 0
         self.natural: tuple[Tensor, ...] = ()
         self.mask: Tensor | None = None
+
+    def integral_error(self, messages: Mapping[Any, Tensor]) -> float:
+        """Estimated error of the bound, in nats, by its numerical integrals."""
+        return 0.0
 
     @property
     def names(self) -> tuple[str, ...]:

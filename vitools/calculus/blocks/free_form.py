@@ -9,7 +9,7 @@ site are independent of one another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ ROWS_AT_ONCE = 2**22
 class FreeFormBlock(DenseBlock):
     """One scalar site whose statistics are whatever functions of it the terms hold."""
 
+    integrates = True
     runs_together = False  # panels are split where this run's integrals need it
 
     def __init__(self, site: TracedSite):
@@ -102,6 +103,9 @@ class FreeFormBlock(DenseBlock):
 
     def extract(self, key: Any, mean: Tensor) -> Tensor:
         return mean
+
+    def integral_error(self, messages: Mapping[Any, Tensor]) -> float:
+        return float(self.family.error(self.natural).sum())
 
     # ---- the factor ------------------------------------------------------------------------
 

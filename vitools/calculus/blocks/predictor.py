@@ -54,6 +54,7 @@ KNOWN = {
 class PredictorNode(Block):
     """The statistics of one predictor; no factor of q, but in the way of messages like one."""
 
+    integrates = True
     runs_together = False  # nodes are chosen by the variances of this run
 
     def __init__(self, name: Predictor):
@@ -118,9 +119,7 @@ class PredictorNode(Block):
     def update(self, messages: dict[Any, Tensor]) -> None:
         """From E η and E η² to every F_k and the surrogate of them all."""
         zeros = torch.zeros(self.batch_shape, dtype=torch.float64)
-        mean = (zeros + messages[SLOPE]).reshape(-1)
-        square = (zeros + messages[CURVATURE]).reshape(-1)
-        variance = (square - mean**2).clamp(min=0.0)
+        mean, variance = self._normal(messages)
         if not bool(mean.isfinite().all() & variance.isfinite().all()):
             nan = zeros + torch.nan
             self.moments = dict.fromkeys((*self._functions, *SURROGATES), nan)
@@ -140,6 +139,23 @@ class PredictorNode(Block):
         self.moments[CURVATURE] = curvature.reshape(self.batch_shape)
         self.natural = (self.moments[SLOPE], self.moments[CURVATURE])
         self.changed()
+
+    def _normal(self, messages: Mapping[Any, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean and variance of every element of η, in a row."""
+        zeros = torch.zeros(self.batch_shape, dtype=torch.float64)
+        mean = (zeros + messages[SLOPE]).reshape(-1)
+        square = (zeros + messages[CURVATURE]).reshape(-1)
+        return mean, (square - mean**2).clamp(min=0.0)
+
+    def integral_error(self, messages: Mapping[Any, Tensor]) -> float:
+        zeros = torch.zeros(self.batch_shape, dtype=torch.float64)
+        mean, variance = self._normal(messages)
+        total = 0.0
+        for key, function in self._functions.items():
+            found = expected(function, mean, variance)
+            weight = (zeros + messages.get(key, zeros)).reshape(-1)
+            total += float((weight * found.value * found.error).abs().nansum())
+        return total
 
     def restore(self, natural: tuple[Tensor, ...]) -> None:
         raise NotImplementedError("a predictor follows from its latents")
@@ -180,6 +196,9 @@ class SoftmaxNode(PredictorNode):
         self.moments = moments
         self.natural = (moments[SLOPE], moments[CURVATURE])
         self.changed()
+
+    def integral_error(self, messages: Mapping[Any, Tensor]) -> float:
+        return 0.0  # one number is minimised over, none integrated
 
     def update(self, messages: dict[Any, Tensor]) -> None:
         def told(key: str) -> Tensor:
