@@ -45,6 +45,8 @@ class MultivariateNormalFamily(Family):
     def _inverse(quadratic: Tensor) -> tuple[Tensor, Tensor]:
         """Σ = P⁻¹ and ½ log|P|, nan where P is not positive definite."""
         root, info = torch.linalg.cholesky_ex(-2 * quadratic)
+        one = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device)
+        root = torch.where((info == 0)[..., None, None], root, one)  # a singular root would raise
         covariance = torch.cholesky_inverse(root).mT  # symmetric; this view is contiguous
         log_root = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return covariance, torch.where(info == 0, log_root, torch.full_like(log_root, torch.nan))

@@ -14,6 +14,7 @@ from scipy import integrate, special, stats
 from vitools import Problem, cavi, load, save
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.densities.rules.bernoulli import log_complement, log_probability
+from vitools.errors import NumericalError
 
 _generator = torch.Generator().manual_seed(0)
 X = torch.randn(25, 2, generator=_generator, dtype=torch.float64)
@@ -254,3 +255,35 @@ def test_integrals_that_fall_short_are_told_with_the_bound(tmp_path):
     smooth = cavi(Problem(model, torch.nn.functional.softplus), max_sweeps=5)
     assert smooth.elbo().is_exact
     assert "integrals" not in smooth.detail
+
+
+def test_flat_priors_that_the_data_leave_open_are_refused():
+    """a + b is known, a - b is not: its precision is rounding, and Cholesky may pass."""
+
+    def model(y):
+        flat = dist.ImproperUniform(dist.constraints.real, (), ())
+        a, b = sample("a", flat), sample("b", flat)
+        with pyro.plate("n", len(y)):
+            sample("y", dist.Normal(a + b, 1.0), obs=y)
+
+    for y in (Z, 1e3 * Z[:7]):
+        with pytest.raises(NumericalError, match="improper"):
+            cavi(Problem(model, y))
+
+
+def test_flat_priors_of_a_far_covariate_are_taken():
+    """Calendar years: 1 - R² of the slope on the intercept is 2e-6, far above rounding."""
+    years = torch.arange(2000.0, 2010.0, dtype=torch.float64)
+    y = 3 + 0.5 * (years - 2005) + Z[:10]
+
+    def model():
+        flat = dist.ImproperUniform(dist.constraints.real, (), ())
+        a, b = sample("a", flat), sample("b", flat)
+        with pyro.plate("n", 10):
+            sample("y", dist.Normal(a + b * years, 1.0), obs=y)
+
+    fit = cavi(Problem(model))
+    slope, _ = np.polyfit(years.numpy(), y.numpy(), 1)
+    assert float(fit.mean()["b"]) == pytest.approx(slope, rel=1e-6)
+    spread = float((years - years.mean()).square().sum())
+    assert float(fit.sd()["b"]) == pytest.approx(spread**-0.5, rel=1e-6)

@@ -222,6 +222,27 @@ class GaussianBlock(DenseBlock):
                 "the prior may be improper or the elements collinear"
             )
 
+    def check_determined(self) -> None:
+        """Refuse a flat prior's factor whose precision is rounding in some direction.
+
+        A Cholesky factorisation may pass there by luck. Its squared pivots at unit diagonal are 1 - R²
+        of each element on those before it.
+        """
+        flat = [site.name for site in self.sites if site.distribution == "ImproperUniform"]
+        if not flat or self.elementwise:
+            return
+        precision = -2 * self.natural[1]
+        scale = precision.diagonal(dim1=-2, dim2=-1).rsqrt()
+        root, info = torch.linalg.cholesky_ex(precision * scale.unsqueeze(-1) * scale.unsqueeze(-2))
+        pivots = root.diagonal(dim1=-2, dim2=-1).square()
+        rounding = 8 * self.size * torch.finfo(precision.dtype).eps
+        if bool((info > 0).any()) or not bool((pivots > rounding).all()):
+            raise NumericalError(
+                f"flat prior of {', '.join(map(repr, flat))}: the data leave a direction of {self.title!r} undetermined, "
+                "so the posterior is improper. Leave out what is collinear, or "
+                "give a proper prior."
+            )
+
     def turn(self, axes: Tensor) -> None:
         """The factor of Vᵀx, for V [D, D] with orthogonal columns."""
         linear, quadratic = self.natural

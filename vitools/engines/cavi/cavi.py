@@ -153,6 +153,8 @@ def cavi(
             raise KeyboardInterrupt  # not one sweep was finished: there is no fit to keep
         best = max(runs, key=lambda run: run.bound)
         model.load(best.state)
+        for block in model.blocks:
+            block.check_determined()
         factors = factors_of(model)
         apart = [in_words(group) for group in kept_apart(model.blocks, model.joint.terms)]
         error = model.integral_error()
