@@ -21,6 +21,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Atom, Unsupported
 from vitools.calculus.algebra.expression import Expression
@@ -72,14 +73,10 @@ def _split(site: TracedSite, met: set[str]) -> list[TracedSite]:
     mixture = MIXTURES.get(site.distribution)
     if mixture is None or site.base_event_dim:
         return [site]
-    try:
-        arguments = {
-            name: Expression.constant(value)
-            for name, value in site.arguments.items()
-            if value is not None and name != "validate_args"
-        }
-    except (TypeError, ValueError, RuntimeError):  # an argument without closed form
-        return [site]
+    given = {k: v for k, v in site.arguments.items() if v is not None and k != "validate_args"}
+    if not all(isinstance(value, Expression | Tensor | int | float) for value in given.values()):
+        return [site]  # an argument without closed form, or a table of cases
+    arguments = {name: Expression.constant(value) for name, value in given.items()}
     arguments = {"loc": Expression.constant(0.0), "scale": Expression.constant(1.0)} | arguments
     others = [name for name in arguments if name != "loc"]
     is_known = all(arguments[name].is_constant for name in others)
