@@ -1,4 +1,4 @@
-"""What every engine returns: a :class:`Posterior` of one of five kinds; and its file."""
+"""What every engine returns: a :class:`Posterior` of one of six kinds; and its file."""
 
 from vitools.posterior.base import Posterior
 from vitools.posterior.draws import DrawsPosterior
@@ -6,6 +6,7 @@ from vitools.posterior.factorised import Factor, FactorisedPosterior
 from vitools.posterior.gaussian import GaussianPosterior
 from vitools.posterior.grid import GridPosterior
 from vitools.posterior.guided import GuidePosterior
+from vitools.posterior.mixture import MixturePosterior
 from vitools.posterior.results import Estimate, History, Status
 from vitools.posterior.storage import load, save
 
@@ -18,6 +19,7 @@ __all__ = [
     "GridPosterior",
     "GuidePosterior",
     "History",
+    "MixturePosterior",
     "Posterior",
     "Status",
     "load",

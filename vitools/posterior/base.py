@@ -32,6 +32,7 @@ class Saved:
         tensors, meta: what ``_state`` gave.
         common: the arguments of ``Posterior.__init__`` but for the problem.
         guide: the user's own, where one was passed to :func:`~vitools.load`.
+        kinds: the classes of posteriors by name, for a posterior that is made of others.
     """
 
     problem: Problem
@@ -39,6 +40,7 @@ class Saved:
     meta: dict[str, Any]
     common: dict[str, Any]
     guide: Any
+    kinds: Mapping[str, "type[Posterior]"]
 
 
 class Posterior(ABC):

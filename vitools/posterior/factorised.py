@@ -131,6 +131,9 @@ class FactorisedPosterior(Posterior):
         """
         return Estimate(self.bound, self.bound_error)
 
+    def _draw(self, num_samples: int, seed: int) -> dict[str, Tensor]:
+        return self._rounded(num_samples, seed)[0]
+
     def sample_with_log_prob(
         self, num_samples: int, seed: int = 0
     ) -> tuple[dict[str, Tensor], Tensor]:

@@ -12,6 +12,7 @@ from vitools.posterior.factorised import FactorisedPosterior
 from vitools.posterior.gaussian import GaussianPosterior
 from vitools.posterior.grid import GridPosterior
 from vitools.posterior.guided import GuidePosterior
+from vitools.posterior.mixture import MixturePosterior
 from vitools.posterior.results import History, Status
 from vitools.problem import Problem
 
@@ -24,6 +25,7 @@ KINDS: dict[str, type[Posterior]] = {
         GaussianPosterior,
         GridPosterior,
         GuidePosterior,
+        MixturePosterior,
     )
 }
 
@@ -85,5 +87,5 @@ def load(path: str | Path, problem: Problem, guide: Any = None) -> Posterior:
         "history": history,
     }
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
-    saved = Saved(problem, state, header["meta"], common, guide)
+    saved = Saved(problem, state, header["meta"], common, guide, KINDS)
     return KINDS[header["kind"]]._restore(saved)
