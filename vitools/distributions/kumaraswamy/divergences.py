@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Beta
 from torch.distributions.kl import register_kl
 
-from vitools.distributions.kumaraswamy import Kumaraswamy
+from vitools.distributions.kumaraswamy.scalar import Kumaraswamy
 from vitools.distributions.log_space import exp_below_overflow, flip
 
 
