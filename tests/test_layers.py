@@ -33,6 +33,12 @@ ORDER = {
         {"cli"},
         {"__main__"},
     ],
+    "vitools.distributions": [
+        {"gauss_kronrod", "last_draw", "line", "log_space", "mixture", "newton"},
+        {"dirichlet", "free_form", "gaussian", "rounding", "concrete", "kumaraswamy"},
+        {"logistic_normal", "stick_breaking"},
+        {"mv_kumaraswamy", "simplex_map"},
+    ],
     "vitools.graphs": [
         {"loops", "mutation", "noise", "inductor"},
         {"numbers"},
