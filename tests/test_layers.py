@@ -34,7 +34,15 @@ ORDER = {
         {"__main__"},
     ],
     "vitools.distributions": [
-        {"gauss_kronrod", "last_draw", "line", "log_space", "mixture", "newton"},
+        {
+            "gauss_kronrod",
+            "joint_normal",
+            "last_draw",
+            "line",
+            "log_space",
+            "mixture",
+            "newton",
+        },
         {"dirichlet", "free_form", "gaussian", "rounding", "concrete", "kumaraswamy"},
         {"logistic_normal", "stick_breaking"},
         {"mv_kumaraswamy", "simplex_map"},

@@ -17,7 +17,7 @@ from torch import Tensor
 from vitools.calculus.blocks.block import Block, DenseBlock
 from vitools.calculus.blocks.dependence import prior_switches
 from vitools.calculus.blocks.gaussian import GaussianBlock
-from vitools.calculus.blocks.plan import GAUSSIAN, make_blocks
+from vitools.calculus.blocks.plan import make_blocks
 from vitools.calculus.blocks.predictor import PredictorNode, make_predictors
 from vitools.calculus.blocks.schedule import inner_blocks, ordered, with_predictors
 from vitools.calculus.blocks.single import FamilyBlock
@@ -101,7 +101,7 @@ class ConjugateModel:
                 for blocks in self.term_blocks
                 for b in blocks
                 if any(isinstance(other, PredictorNode) for other in blocks)
-                if isinstance(b, GaussianBlock | FamilyBlock) and b.family.name in GAUSSIAN
+                if isinstance(b, GaussianBlock | FamilyBlock) and b.family.is_gaussian
             }
             self.inner = inner_blocks(inner, self.order, self.block_of, stated, self.trace)
             self._owners = self._find_owners()

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from vitools.calculus.start.moments import Moments
 from vitools.errors import OptionError
+from vitools.families.moments import Moments
 from vitools.posterior import FactorisedPosterior, Posterior
 from vitools.problem import Problem
 from vitools.problem.density.discrete import index_in_support

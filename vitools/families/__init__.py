@@ -1,9 +1,13 @@
 """Exponential families under one contract (:mod:`vitools.families.family`)."""
 
+from torch.distributions import Distribution
+
 from vitools.families.beta import BetaFamily
 from vitools.families.categorical import CategoricalFamily
+from vitools.families.chain import ChainFamily
 from vitools.families.dirichlet import DirichletFamily
 from vitools.families.family import Family
+from vitools.families.free_form import FreeFormFamily
 from vitools.families.gamma import GammaFamily
 from vitools.families.inverse_gamma import InverseGammaFamily
 from vitools.families.multivariate_normal import MultivariateNormalFamily
@@ -25,21 +29,27 @@ FAMILIES: dict[str, Family] = {
     )
 }
 
-# The family of the optimal q for a latent with this prior.
-FAMILY_OF_PRIOR: dict[str, str] = {
-    "Bernoulli": "Categorical",
-    "Beta": "Beta",
-    "Categorical": "Categorical",
-    "Chi2": "Gamma",
-    "Dirichlet": "Dirichlet",
-    "Exponential": "Gamma",
-    "Gamma": "Gamma",
-    "InverseGamma": "InverseGamma",
-    "MultivariateNormal": "MultivariateNormal",
-    "Normal": "Normal",
-    "OneHotCategorical": "Categorical",
-    "Uniform": "Beta",
-    "Wishart": "Wishart",
-}
+# Families of which each block of q makes one of its own.
+MADE_FOR_A_BLOCK = (ChainFamily, FreeFormFamily)
 
-__all__ = ["FAMILIES", "FAMILY_OF_PRIOR", "Family"]
+
+def family_of_prior(prior: str) -> Family | None:
+    """The family of the optimal q for a latent with this prior; ``None`` where there is none."""
+    return next((family for family in FAMILIES.values() if prior in family.priors), None)
+
+
+def conjugate_priors() -> list[str]:
+    """The distributions that a latent may have and its factor be in a family."""
+    return sorted(prior for family in FAMILIES.values() for prior in family.priors)
+
+
+def members() -> dict[str, tuple[type[Distribution], tuple[str, ...]]]:
+    """The distributions that factors are handed out as, with the parameters that make them anew."""
+    return {
+        kind.__name__: (kind, parameters)
+        for family in (*FAMILIES.values(), *MADE_FOR_A_BLOCK)
+        for kind, parameters in family.members.items()
+    }
+
+
+__all__ = ["FAMILIES", "Family", "conjugate_priors", "family_of_prior", "members"]

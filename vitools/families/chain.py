@@ -8,7 +8,7 @@ tutorial on hidden Markov models", section III) give both A and ∇A in time lin
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from vitools.families.categorical import drawn_logits
 from vitools.families.family import Family, Natural
 
 
@@ -30,6 +31,8 @@ class ChainFamily(Family):
     statistics = ("indicator",)
     event_dims = (1,)
     support = constraints.nonnegative_integer
+    filler = (0.0,)
+    is_discrete = True
 
     def __init__(self, sizes: Sequence[int]):
         self.sizes = tuple(sizes)
@@ -89,6 +92,12 @@ class ChainFamily(Family):
     def proper(self, natural: Natural) -> Tensor:
         return torch.isfinite(natural[0]).all(-1)
 
+    def start(self, prior: Natural, generator: torch.Generator | None) -> Natural:
+        return (drawn_logits(prior[0], generator),)
+
+    def words(self, total: Callable[..., str]) -> str:
+        return f"chain with potentials {total('indicator')}"
+
 
 class Chain(Distribution):
     """States of a Markov chain, as indices ``[…, T]`` of their values.
@@ -147,3 +156,6 @@ def _at(table: Tensor, index: Tensor) -> Tensor:
 def _drawn(logits: Tensor) -> Tensor:
     rows = logits.softmax(-1).reshape(-1, logits.shape[-1])
     return torch.multinomial(rows, 1).reshape(logits.shape[:-1])
+
+
+ChainFamily.members = {Chain: ("potentials", "sizes")}

@@ -45,6 +45,10 @@ class FreeFormFamily(Family):
     """
 
     name = "FreeForm"
+    title = "free form"
+    members = {  # noqa: RUF012
+        FreeForm: ("edges", "log_density", "lower", "upper", "tail_slopes")
+    }
 
     def __init__(
         self,

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal, constraints
 
-from vitools.families.family import Family, Natural
+from vitools.distributions.joint_normal import JointNormal
+from vitools.families.family import Family, Natural, narrow, noise
+from vitools.families.normal import NormalFamily
 
 
 class MultivariateNormalFamily(Family):
@@ -15,6 +17,13 @@ class MultivariateNormalFamily(Family):
     statistics = (1.0, "outer")
     event_dims = (1, 2)
     support = constraints.real_vector
+    priors = ("MultivariateNormal",)
+    filler = (0.0, -0.5)
+    members = {  # noqa: RUF012
+        MultivariateNormal: ("loc", "scale_tril"),
+        JointNormal: ("loc", "scale_tril", "value_shape", "joint_axes", "kept"),
+    }
+    is_gaussian = True
 
     def log_normaliser(self, natural: Natural) -> Tensor:
         return self.normalised(natural)[0]
@@ -80,3 +89,27 @@ class MultivariateNormalFamily(Family):
         linear, quadratic = natural
         finite = linear.isfinite().all(-1) & quadratic.isfinite().all(-1).all(-1)
         return finite & (torch.linalg.cholesky_ex(-2 * quadratic).info == 0)
+
+    def start(self, prior: Natural, generator: torch.Generator | None) -> Natural:
+        """A standard normal mean, of unit covariance."""
+        eye = torch.eye(prior[0].shape[-1], dtype=torch.float64)
+        return noise(prior[0], generator), (-0.5 * eye).expand(prior[1].shape)
+
+    def with_moments(self, mean: Tensor, variance: Tensor | None) -> Natural:
+        """Without correlations."""
+        variance = narrow(mean) if variance is None else variance
+        return mean / variance, torch.diag_embed(-0.5 / variance)
+
+    def coordinates(self, natural: Natural) -> Natural:
+        root = torch.linalg.cholesky_ex(-2 * natural[1]).L
+        return torch.cholesky_solve(natural[0].unsqueeze(-1), root).squeeze(-1), natural[1]
+
+    def from_coordinates(self, point: Natural) -> Natural:
+        return (-2 * point[1] @ point[0].unsqueeze(-1)).squeeze(-1), point[1]
+
+    def words(self, total: Callable[..., str]) -> str:
+        return self.of_elements.words(total)
+
+    @property
+    def of_elements(self) -> Family:
+        return NormalFamily()

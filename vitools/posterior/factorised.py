@@ -10,37 +10,16 @@ import torch
 from torch import Tensor
 from torch import distributions as td
 
-from vitools.distributions.free_form import FreeForm
 from vitools.distributions.rounding import Beyond, beyond_log_prob, rounded_draws
 from vitools.errors import NotSupportedError
+from vitools.families import members
 from vitools.families.chain import Chain
-from vitools.families.joint_normal import JointNormal
 from vitools.isolation import quiet_draws, seeded
 from vitools.posterior.base import Posterior, Saved, check_count
 from vitools.posterior.masked import MaskedElements, kept_elements
 from vitools.posterior.results import Estimate
 from vitools.problem import Problem
 from vitools.problem.density.discrete import support_size
-
-STORED_PARAMETERS: dict[str, tuple[str, ...]] = {
-    "Bernoulli": ("logits",),
-    "Beta": ("concentration1", "concentration0"),
-    "Categorical": ("logits",),
-    "Chain": ("potentials", "sizes"),
-    "Dirichlet": ("concentration",),
-    "Exponential": ("rate",),
-    "FreeForm": ("edges", "log_density", "lower", "upper", "tail_slopes"),
-    "Gamma": ("concentration", "rate"),
-    "InverseGamma": ("concentration", "rate"),
-    "JointNormal": ("loc", "scale_tril", "value_shape", "joint_axes", "kept"),
-    "MultivariateNormal": ("loc", "scale_tril"),
-    "Normal": ("loc", "scale"),
-    "OneHotCategorical": ("logits",),
-    "Wishart": ("df", "scale_tril"),
-}
-"""The torch distributions a factor may be, with the parameters that rebuild them."""
-
-OWN: dict[str, Any] = {"Chain": Chain, "FreeForm": FreeForm, "JointNormal": JointNormal}
 
 
 @dataclass(frozen=True)
@@ -239,7 +218,7 @@ class FactorisedPosterior(Posterior):
             return super()._moments(name)
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors, described = {}, []
+        tensors, described, known = {}, [], members()
         for i, factor in enumerate(self.factors):
             base, event_dims = factor.distribution, 0
             if isinstance(base, td.Independent):
@@ -248,12 +227,12 @@ class FactorisedPosterior(Posterior):
                 tensors[f"{i}.mask"] = torch.as_tensor(base._mask)
                 base = base.base_dist
             kind = type(base).__name__
-            if kind not in STORED_PARAMETERS:
+            if kind not in known:
                 raise NotSupportedError(
                     f"q({', '.join(factor.sites)}) is a {kind}, which cannot be saved "
-                    f"(can: {', '.join(STORED_PARAMETERS)})."
+                    f"(can: {', '.join(sorted(known))})."
                 )
-            for parameter in STORED_PARAMETERS[kind]:
+            for parameter in known[kind][1]:
                 tensors[f"{i}.{parameter}"] = getattr(base, parameter)
             described.append({"sites": factor.sites, "kind": kind, "event_dims": event_dims})
         bounds = {
@@ -268,9 +247,9 @@ class FactorisedPosterior(Posterior):
         factors: dict[str | tuple[str, ...], Any] = {}
         for i, described in enumerate(saved.meta["factors"]):
             kind, sites = described["kind"], described["sites"]
-            parameters = {p: saved.tensors[f"{i}.{p}"] for p in STORED_PARAMETERS[kind]}
-            distribution: Any = OWN.get(kind) or getattr(td, kind, None) or getattr(dist, kind)
-            made = distribution(**parameters, validate_args=False)
+            distribution, names = members()[kind]
+            parameters: dict[str, Any] = {p: saved.tensors[f"{i}.{p}"] for p in names}
+            made: Any = distribution(**parameters, validate_args=False)
             if f"{i}.mask" in saved.tensors:
                 made = dist.MaskedDistribution(made, saved.tensors[f"{i}.mask"])
             if described["event_dims"]:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch import distributions as td
 
+from vitools.distributions.joint_normal import JointNormal
 from vitools.distributions.rounding import Beyond
-from vitools.families.joint_normal import JointNormal
 from vitools.isolation import seeded
 from vitools.problem import Problem
 from vitools.problem.density.discrete import draw_sites

@@ -14,7 +14,7 @@ import torch
 
 from vitools.calculus import ConjugateModel
 from vitools.calculus.start.initialise import initialise
-from vitools.families import FAMILIES, FAMILY_OF_PRIOR
+from vitools.families import family_of_prior
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -39,7 +39,7 @@ def our_bounds(model, arguments, order, start, **options):
     conjugate = ConjugateModel(model, arguments, order=order, **options)
     initialise(conjugate, 0)
     for name, q in start.items():
-        family = FAMILIES[FAMILY_OF_PRIOR[type(q).__name__]]
+        family = family_of_prior(type(q).__name__)
         conjugate.block_of[name].restore(family.from_distribution(q))
     bounds = []
     for _ in range(SWEEPS):

@@ -14,7 +14,7 @@ from torch.distributions import (
     kl_divergence,
 )
 
-from vitools.families import FAMILIES
+from vitools.families import FAMILIES, members
 
 
 def double(x):
@@ -106,3 +106,76 @@ def test_density_is_the_exponential_form(name):
     statistic = {"log": x.log(), "log1m": (1 - x).log(), 1.0: x, 2.0: x**2, -1.0: 1 / x}
     t = tuple(statistic[s] for s in family.statistics)
     assert torch.allclose(family.inner(natural, t) - family.log_normaliser(natural), p.log_prob(x))
+
+
+# ---- what coordinate ascent asks of a family ----------------------------------------------------
+
+
+def _filled(family, natural):
+    """η where nothing is said, in the shape of these."""
+    parts = []
+    for eta, dims, value in zip(natural, family.event_dims, family.filler, strict=True):
+        one = torch.eye(eta.shape[-1]).double() if dims == 2 else torch.ones(()).double()
+        parts.append((value * one).expand(eta.shape))
+    return tuple(parts)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_element_of_which_nothing_is_said_is_proper(name):
+    family = FAMILIES[name]
+    assert bool(family.proper(_filled(family, family.from_distribution(EXAMPLES[name][0]))).all())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_starts_are_proper_and_seeded(name):
+    family = FAMILIES[name]
+    prior = family.from_distribution(EXAMPLES[name][0])
+    for natural in (prior, _filled(family, prior)):
+        first, again = (family.start(natural, torch.Generator().manual_seed(3)) for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        assert [eta.shape for eta in first] == [eta.shape for eta in natural]
+        assert bool(family.proper(first).all())
+        assert bool(family.proper(family.start(natural, None)).all())
+
+
+@pytest.mark.parametrize("name", [n for n in FAMILIES if n != "Categorical"])
+def test_coordinates_are_unconstrained(name):
+    """There and back; and what lies beyond two members, in their coordinates, is a member."""
+    family, (p, q) = FAMILIES[name], EXAMPLES[name]
+    a, b = family.from_distribution(p), family.from_distribution(q)
+    b = tuple(x.expand_as(y) for x, y in zip(b, a, strict=True))
+    for back, eta in zip(family.from_coordinates(family.coordinates(a)), a, strict=True):
+        torch.testing.assert_close(back, eta)
+    if 2 not in family.event_dims:
+        pairs = zip(family.coordinates(a), family.coordinates(b), strict=True)
+        assert bool(
+            family.proper(family.from_coordinates(tuple(x + 3 * (x - y) for x, y in pairs))).all()
+        )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_moments_are_met(name):
+    family, (p, _) = FAMILIES[name], EXAMPLES[name]
+    if family.is_discrete:
+        probabilities = p.probs
+        made = family.to_distribution(family.with_moments(probabilities, None))
+        torch.testing.assert_close(made.probs, probabilities, rtol=1e-6, atol=1e-8)
+        return
+    mean, variance = p.mean, p.variance
+    made = family.to_distribution(family.with_moments(mean, variance))
+    torch.testing.assert_close(made.mean, mean)
+    if family.event_dims != (0, 2):  # a Wishart distribution has one number for all its variances
+        torch.testing.assert_close(made.variance, variance)
+    value = family.to_distribution(family.with_moments(mean, None))
+    torch.testing.assert_close(value.mean, mean, rtol=1e-4, atol=1e-4)
+    assert bool((value.variance <= 1e-5 * (1 + mean.abs().max() ** 2)).all())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_members_are_made_anew_from_their_parameters(name):
+    family, (p, _) = FAMILIES[name], EXAMPLES[name]
+    made = family.to_distribution(family.from_distribution(p))
+    kind, parameters = members()[type(made).__name__]
+    again = kind(**{name: getattr(made, name) for name in parameters}, validate_args=False)
+    value = torch.zeros(()) if family.is_discrete else made.mean
+    torch.testing.assert_close(again.log_prob(value), made.log_prob(value))

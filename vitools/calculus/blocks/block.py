@@ -22,6 +22,7 @@ from vitools.calculus.algebra.atoms import Atom, Function, Predictor
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.errors import NumericalError
 from vitools.families import Family
+from vitools.families.moments import Moments
 
 _versions = itertools.count(1)
 
@@ -63,6 +64,11 @@ class Block(ABC):
     def integral_error(self, messages: Mapping[Any, Tensor]) -> float:
         """Estimated error of the bound, in nats, by its numerical integrals."""
         return 0.0
+
+    @property
+    def member_family(self) -> Family:
+        """The family of the block's independent members."""
+        return self.family
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -155,15 +161,42 @@ class DenseBlock(Block):
 
     def gathered(self, messages: Mapping[Any, Tensor]) -> tuple[Tensor, ...]:
         """The natural parameters that the coefficients of all statistics add up to."""
+        total = self._sums(messages)
+        return tuple(
+            total[i] if i in total else torch.zeros(self.component_shape(i), dtype=torch.float64)
+            for i in range(len(self.family.statistics))
+        )
+
+    def _sums(self, messages: Mapping[Any, Tensor]) -> dict[int, Tensor]:
+        """The components of η that the messages speak of."""
         total: dict[int, Tensor] = {}
         for key, message in messages.items():
             component = self.component(key)
             part = self.embed(key, message.expand(self.statistic_shape(key)))
             total[component] = total[component] + part if component in total else part
-        return tuple(
-            total[i] if i in total else torch.zeros(self.component_shape(i), dtype=torch.float64)
-            for i in range(len(self.family.statistics))
-        )
+        return total
+
+    # ---- where it begins -----------------------------------------------------------------
+
+    def starting_point(
+        self, prior: Mapping[Any, Tensor], generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
+        """Natural parameters to begin with, from what the prior alone says."""
+        said = self._sums(prior)
+        natural = []
+        for i in range(len(self.family.statistics)):
+            shape = self.component_shape(i)
+            part = said[i] if i in said else filler(self.family, i, shape)
+            natural.append(part.expand(shape))
+        return self.family.start(tuple(natural), generator)
+
+    def start(self, prior: Mapping[Any, Tensor], generator: torch.Generator | None) -> None:
+        """Set the factor to where it begins."""
+        self.restore(self.starting_point(prior, generator))
+
+    @abstractmethod
+    def place(self, given: Mapping[str, Moments]) -> None:
+        """Set the factor so that the sites named have these moments; others stay where they are."""
 
     def update(self, messages: dict[Any, Tensor]) -> None:
         self.restore(self.gathered(messages))
@@ -204,25 +237,25 @@ class DenseBlock(Block):
         return full
 
 
-# Natural parameters of masked elements, where zeros are not those of a density.
-STAND_INS = {"Normal": (0.0, -0.5), "MultivariateNormal": (0.0, -0.5), "Gamma": (0.0, -1.0),
-             "InverseGamma": (-2.0, -1.0), "Wishart": (0.0, -0.5)}  # fmt: skip
-
-
 def stand_in(
     natural: tuple[Tensor, ...], mask: Tensor | None, family: Family
 ) -> tuple[Tensor, ...]:
     """Elements that a mask removes take part in nothing: give them any proper value."""
     if mask is None:
         return natural
-    values = STAND_INS.get(family.name, (0.0, 0.0))
     result = []
-    for eta, dims, value in zip(natural, family.event_dims, values, strict=False):
-        filler = torch.full((), value, dtype=torch.float64)
-        if dims == 2:
-            filler = filler * torch.eye(eta.shape[-1], dtype=torch.float64)
-        result.append(torch.where(mask.reshape(tuple(mask.shape) + (1,) * dims), eta, filler))
+    for i, (eta, dims) in enumerate(zip(natural, family.event_dims, strict=True)):
+        wide = mask.reshape(tuple(mask.shape) + (1,) * dims)
+        result.append(torch.where(wide, eta, filler(family, i, eta.shape)))
     return tuple(result)
+
+
+def filler(family: Family, component: int, shape: Sequence[int]) -> Tensor:
+    """One component of η where nothing is said, to be broadcast to this shape."""
+    value = torch.full((), family.filler[component], dtype=torch.float64)
+    if family.event_dims[component] == 2:
+        value = value * torch.eye(shape[-1], dtype=torch.float64)
+    return value
 
 
 def plate_names(site: TracedSite) -> tuple[str | None, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,10 +12,16 @@ from torch.distributions import Categorical, Distribution
 
 from vitools.calculus.algebra.atoms import Atom, Unsupported
 from vitools.calculus.blocks.block import DenseBlock, Resolved, batch_mask, plate_names, with_event
-from vitools.calculus.blocks.single import discrete_batch, masked_entropy, one_atom_each
+from vitools.calculus.blocks.single import (
+    discrete_batch,
+    logits_with,
+    masked_entropy,
+    one_atom_each,
+)
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.families.chain import Chain, ChainFamily
+from vitools.families.moments import Moments
 
 SHORTEST = 3
 """Sites from which a chain is cheaper than the table of all cases."""
@@ -77,6 +83,9 @@ class ChainBlock(DenseBlock):
 
     def made_of(self, sites: Sequence[TracedSite]) -> DenseBlock:
         return ChainBlock(sites)
+
+    def place(self, given: Mapping[str, Moments]) -> None:
+        self.restore(logits_with(self, given))
 
     def joint_distribution(self) -> Distribution:
         return Chain(self.natural[0], torch.tensor(self.supports))

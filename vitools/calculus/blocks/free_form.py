@@ -22,6 +22,7 @@ from vitools.calculus.blocks.block import DenseBlock, Resolved, describe, plate_
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.errors import NumericalError
 from vitools.families.free_form import FreeFormFamily
+from vitools.families.moments import Moments
 
 ROWS_AT_ONCE = 2**22
 """Numbers (nodes times rows of data) of a function with data that are formed at once."""
@@ -109,11 +110,15 @@ class FreeFormBlock(DenseBlock):
 
     # ---- the factor ------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """All mass at one ordinary value; what is learnt from it replaces the factor at once."""
+    def start(self, prior: Mapping[Any, Tensor], generator: torch.Generator | None) -> None:
         at = _ordinary_value(self.sites[0])
-        if at is None:
-            at = self.family.middle(torch.Size(self.batch_shape))
+        self._put(self.family.middle(torch.Size(self.batch_shape)) if at is None else at)
+
+    def place(self, given: Mapping[str, Moments]) -> None:
+        self._put(given[self.title].mean)
+
+    def _put(self, at: Tensor) -> None:
+        """All mass at one value; what is learnt from it replaces the factor at once."""
         at = at.expand(self.batch_shape)
         self.moments = {key: f(at.unsqueeze(-1)).squeeze(-1) for key, f in self._functions.items()}
         self.natural = tuple(

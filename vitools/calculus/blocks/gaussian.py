@@ -28,9 +28,10 @@ from vitools.calculus.blocks.block import (
     with_event,
 )
 from vitools.calculus.tracing.trace import TracedSite
+from vitools.distributions.joint_normal import JointNormal
 from vitools.errors import NotSupportedError, NumericalError
-from vitools.families import FAMILIES
-from vitools.families.joint_normal import JointNormal
+from vitools.families.family import Family, narrow
+from vitools.families.moments import Moments
 from vitools.families.multivariate_normal import MultivariateNormalFamily
 
 
@@ -178,7 +179,7 @@ class GaussianBlock(DenseBlock):
     def set_factor(self, natural: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """From (h, -P/2); elementwise, from the diagonal of it."""
         if self.elementwise and self.mask is not None:
-            natural = stand_in(natural, self.mask.unsqueeze(-1), FAMILIES["Normal"])
+            natural = stand_in(natural, self.mask.unsqueeze(-1), self.member_family)
         elif self.mask is not None:
             natural = stand_in(natural, self.mask, self.family)
         linear, quadratic = natural if self.kept is None else self._set_aside(natural)
@@ -285,6 +286,29 @@ class GaussianBlock(DenseBlock):
 
     def made_of(self, sites: Sequence[TracedSite]) -> DenseBlock:
         return GaussianBlock(sites, self.joint_axes, self.elementwise)
+
+    @property
+    def member_family(self) -> Family:
+        return self.family.of_elements if self.elementwise else self.family
+
+    def starting_point(
+        self, prior: Mapping[Any, Tensor], generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
+        linear, quadratic = super().starting_point({}, generator)
+        return linear, quadratic.diagonal(dim1=-2, dim2=-1) if self.elementwise else quadratic
+
+    def place(self, given: Mapping[str, Moments]) -> None:
+        mean = self.mean.clone()
+        variance = self.covariance.diagonal(dim1=-2, dim2=-1).expand(mean.shape).clone()
+        for name, (start, stop) in self.offsets.items():
+            if name in given:
+                order = (*self.rest[name], *self.joint_axes[name])
+                spread = given[name].variance
+                spread = narrow(given[name].mean) if spread is None else spread
+                for target, value in ((mean, given[name].mean), (variance, spread)):
+                    flat = value.permute(order).reshape((*self.batch_shape, stop - start))
+                    target[..., start:stop] = flat
+        self.restore(self.member_family.with_moments(mean, variance))
 
     def distribution(self, name: str) -> Distribution:
         site = next(site for site in self.sites if site.name == name)

@@ -14,9 +14,6 @@ from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.errors import NotConjugateError, NotSupportedError, OptionError
-from vitools.families import FAMILIES
-
-GAUSSIAN = ("Normal", "MultivariateNormal")
 
 
 def make_blocks(
@@ -69,10 +66,10 @@ def _block(
 ) -> Block:
     if len(members) == 1 and needs_an_integral(members[0], terms):
         return FreeFormBlock(members[0])
-    families = {site.family for site in members}
-    if families == {"Categorical"}:
+    families = [site.family for site in members]
+    if all(family is not None and family.is_discrete for family in families):
         return ChainBlock(members) if is_chain(members, terms) else DiscreteBlock(members)
-    if families <= set(GAUSSIAN):
+    if all(family is not None and family.is_gaussian for family in families):
         axes = _joint_axes(members, terms, along)
         if len(members) > 1 or any(axes.values()):
             return GaussianBlock(members, axes, elementwise=members[0].name in factorised)
@@ -84,7 +81,8 @@ def _block(
 
 def can_be_joined(site: TracedSite, terms: Sequence[ClosedTerm]) -> bool:
     """Whether a site may share a normal factor."""
-    return site.family in GAUSSIAN and site.mask is None and not needs_an_integral(site, terms)
+    is_gaussian = site.family is not None and site.family.is_gaussian
+    return is_gaussian and site.mask is None and not needs_an_integral(site, terms)
 
 
 def needs_an_integral(site: TracedSite, terms: Sequence[ClosedTerm]) -> bool:
@@ -93,7 +91,7 @@ def needs_an_integral(site: TracedSite, terms: Sequence[ClosedTerm]) -> bool:
         return False
     if site.family is None:
         return True
-    offered = FAMILIES[site.family].statistics
+    offered = site.family.statistics
     return any(
         atom.site == site.name and atom.function not in offered
         for term in terms

@@ -256,7 +256,7 @@ def make_predictors(
             )
     for name, origin in found.items():
         for site in sorted(name.expression.sites()):
-            if block_of[site].family.name not in ("Normal", "MultivariateNormal"):
+            if not block_of[site].family.is_gaussian:
                 of = listed([repr(each) for each in sorted(name.expression.sites())])
                 raise _refused(
                     origin, f"a curved function of {of} together, and {site!r} is not Gaussian"

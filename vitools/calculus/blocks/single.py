@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, OneHotCategorical
+from torch.distributions import Distribution
 
 from vitools.calculus.algebra.atoms import Atom, Unsupported
 from vitools.calculus.blocks.block import (
@@ -24,7 +24,8 @@ from vitools.calculus.blocks.block import (
     with_event,
 )
 from vitools.calculus.tracing.trace import TracedSite
-from vitools.families import FAMILIES
+from vitools.families.categorical import CategoricalFamily
+from vitools.families.moments import Moments
 
 
 class FamilyBlock(DenseBlock):
@@ -32,9 +33,8 @@ class FamilyBlock(DenseBlock):
 
     def __init__(self, site: TracedSite):
         super().__init__([site])
-        self.family = FAMILIES[site.family or site.distribution]
-        if self.family.name == "MultivariateNormal":
-            self.family = FAMILIES["Normal"]
+        assert site.family is not None
+        self.family = site.family.of_elements
         event = max(self.family.event_dims)
         self.batch_shape = site.shape[: len(site.shape) - event]
         self.event_shape = site.shape[len(site.shape) - event :]
@@ -47,14 +47,13 @@ class FamilyBlock(DenseBlock):
             what = " · ".join(describe(atom) for atom in atoms)
             raise Unsupported(f"the product {what} of statistics of {name!r}")
         (atom,) = atoms
-        if atom.function == "log" and self.family.name == "Wishart" and self.event_shape == (1, 1):
-            return Resolved("log_determinant", atom.labels[:-2])
-        if atom.function not in self.family.statistics:
+        key = self.family.statistic_of(atom.function, self.event_shape)
+        if key is None:
             known = ", ".join(describe_function(s, name) for s in self.family.statistics)
             raise Unsupported(
                 f"{describe(atom)}, where a {self.family.name} site offers only {known}"
             )
-        return Resolved(atom.function, atom.labels)
+        return Resolved(key, atom.labels[: len(self.statistic_shape(key))])
 
     def statistics(self) -> Iterable[Any]:
         return self.family.statistics
@@ -77,6 +76,19 @@ class FamilyBlock(DenseBlock):
     def made_of(self, sites: Sequence[TracedSite]) -> DenseBlock:
         return FamilyBlock(sites[0])
 
+    def starting_point(
+        self, prior: Mapping[Any, Tensor], generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
+        if (
+            self.sites[0].reference is not None
+        ):  # where the data lie, rather than where the prior does
+            prior = {key: x for key, x in prior.items() if self.component(key)}
+        return super().starting_point(prior, generator)
+
+    def place(self, given: Mapping[str, Moments]) -> None:
+        moments = given[self.title]
+        self.restore(self.family.with_moments(moments.mean, moments.variance))
+
     def distribution(self, name: str) -> Distribution:
         (site,) = self.sites
         plain = moved(self.family.to_distribution(self.natural), site.reference)
@@ -91,7 +103,7 @@ class DiscreteBlock(DenseBlock):
 
     def __init__(self, sites: Sequence[TracedSite]):
         super().__init__(sites)
-        self.family = FAMILIES["Categorical"]
+        self.family: CategoricalFamily = CategoricalFamily()
         self.batch_shape = discrete_batch(sites)
         self.batch_plates = plate_names(sites[0])[: len(self.batch_shape)]
         self.supports = tuple(site.support_size for site in sites)
@@ -144,6 +156,9 @@ class DiscreteBlock(DenseBlock):
     def made_of(self, sites: Sequence[TracedSite]) -> DenseBlock:
         return DiscreteBlock(sites)
 
+    def place(self, given: Mapping[str, Moments]) -> None:
+        self.restore(logits_with(self, given))
+
     def joint_distribution(self) -> Distribution:
         """A Categorical over the product of supports, the last site fastest."""
         return self.family.to_distribution(self.natural)
@@ -153,15 +168,17 @@ class DiscreteBlock(DenseBlock):
         (logits,) = self.natural
         if len(self.names) > 1:
             logits = self.moments[(name,)].clamp(min=1e-300).log()
-        if site.distribution == "Bernoulli":
-            plain: Distribution = Bernoulli(
-                logits=logits[..., 1] - logits[..., 0], validate_args=False
-            )
-        elif site.distribution == "OneHotCategorical":
-            plain = OneHotCategorical(logits=logits, validate_args=False)
-        else:
-            plain = self.family.to_distribution((logits,))
-        return with_event(plain, site, self.mask)
+        return with_event(self.family.like(site.distribution, (logits,)), site, self.mask)
+
+
+def logits_with(block: DenseBlock, given: Mapping[str, Moments]) -> tuple[Tensor]:
+    """η of a block of discrete sites, independent of each other, with the probabilities given."""
+    total = torch.zeros(block.component_shape(0), dtype=torch.float64)
+    for name in block.names:
+        if name in given:
+            (logits,) = CategoricalFamily().with_moments(given[name].mean, None)
+            total = total + block.embed((name,), logits.expand(block.statistic_shape((name,))))
+    return (total,)
 
 
 def one_atom_each(atoms: Sequence[Atom], names: Sequence[str]) -> Resolved:

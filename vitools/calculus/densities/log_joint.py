@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 from torch.distributions.constraints import Constraint
 
 from vitools.calculus.algebra.atoms import (
@@ -36,9 +36,8 @@ from vitools.calculus.densities.whole import whole_density
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.errors import NotConjugateError
-from vitools.families import FAMILY_OF_PRIOR
-
-VECTOR = "MultivariateNormal"
+from vitools.families import conjugate_priors
+from vitools.supports import from_reals
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +91,7 @@ class ExpectedLogJoint:
 def expected_log_joint(trace: ModelTrace, without: Container[str] = ()) -> ExpectedLogJoint:
     """The closed terms of all sites but those left out."""
     plate_labels = {name: fresh() for name in trace.plates}
-    simplex = frozenset(
-        name for name, site in trace.sites.items() if site.distribution == "Dirichlet"
-    )
+    simplex = on_the_simplex(trace)
     terms: list[ClosedTerm] = []
     for site in trace.sites.values():
         if site.name not in without:
@@ -106,12 +103,23 @@ def expected_log_joint(trace: ModelTrace, without: Container[str] = ()) -> Expec
     return ExpectedLogJoint(terms, 0.0, plate_labels, term_sizes(terms, trace, plate_labels))
 
 
+def on_the_simplex(trace: ModelTrace) -> frozenset[str]:
+    """Sites whose values add up to one."""
+    return frozenset(
+        name for name, site in trace.sites.items() if site.fn.support is constraints.simplex
+    )
+
+
 def _vectors_as_predictors(terms: list[ClosedTerm], trace: ModelTrace) -> list[ClosedTerm]:
     """Functions of the elements of a multivariate normal as those of a predictor, which they are.
 
     (A scalar site takes its optimal factor, which need not be normal.)
     """
-    vectors = {name for name, site in trace.sites.items() if site.distribution == VECTOR}
+    vectors = {
+        name
+        for name, site in trace.sites.items()
+        if site.family is not None and site.family.is_gaussian and site.base_event_dim
+    }
     names: dict[str, Predictor] = {}
 
     def renamed(atom: Atom) -> Atom:
@@ -225,8 +233,8 @@ def advice(site: TracedSite) -> str:
     }
     if site.distribution in suggestions:
         return suggestions[site.distribution]
-    known = FAMILY_OF_PRIOR if site.is_latent else RULES
-    return "closed forms exist for " + ", ".join(sorted(known))
+    known = conjugate_priors() if site.is_latent else sorted(RULES)
+    return "closed forms exist for " + ", ".join(known)
 
 
 def _constant_density(site: TracedSite) -> Expression | None:
@@ -256,9 +264,12 @@ def value_of(site: TracedSite) -> Expression | Discrete:
 
 def _harmless(site: TracedSite, value: Tensor) -> Tensor:
     """A value inside the support, put where the mask hides the data (which may be nan)."""
-    fill = {"Beta": 0.5, "Uniform": 0.5, "Gamma": 1.0, "Exponential": 1.0, "InverseGamma": 1.0,
-            "LogNormal": 1.0, "Chi2": 1.0, "Dirichlet": 0.5}  # fmt: skip
-    return torch.full_like(value, fill.get(site.distribution, 0.0))
+    try:
+        onto = from_reals(site.fn.support)
+    except NotImplementedError:  # whole numbers, where zero is one; or no map is known
+        return torch.zeros_like(value)
+    inside = onto(torch.zeros(onto.inverse_shape(value.shape), dtype=torch.float64))
+    return inside.to(value).expand(value.shape) if not inside.is_meta else torch.zeros_like(value)
 
 
 # ---- plain labels ----------------------------------------------------------------------------

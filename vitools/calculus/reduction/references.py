@@ -62,7 +62,7 @@ def _movable(trace: ModelTrace) -> set[str]:
     found = {
         name
         for name, site in trace.sites.items()
-        if site.is_latent and site.family in ("Normal", "MultivariateNormal")
+        if site.is_latent and site.family is not None and site.family.is_gaussian
     }
     for site in trace.sites.values():
         for name, argument in site.arguments.items():

@@ -14,20 +14,15 @@ import torch
 from torch import Tensor
 
 from vitools.calculus.blocks.block import DenseBlock
-from vitools.calculus.blocks.chain import ChainBlock
-from vitools.calculus.blocks.free_form import FreeFormBlock
-from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.blocks.predictor import SURROGATES, PredictorNode
 from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.start.clusters import seed_clusters
-from vitools.calculus.start.moments import Moments, place
 from vitools.calculus.start.principal_axes import turn_to_principal_axes
 from vitools.calculus.start.scales import settle_scales, unseen_scale
 from vitools.calculus.streams.streamed import StreamedBlock
+from vitools.families.moments import Moments
 
-# Relative spread of the concentrations at the start (a Gamma(100) draw has the same).
-JITTER = 0.1
 # Standard deviation at which the latents below a curved function start.
 NARROW = 0.1
 # Variance that a predictor of them has at most.
@@ -97,14 +92,8 @@ def _place_given(model: ConjugateModel, given: Mapping[str, Moments]) -> None:
     placed = []
     for block in model.blocks:
         if isinstance(block, DenseBlock) and any(name in given for name in block.names):
-            place(
-                block,
-                {
-                    s.name: _of_distinct_rows(model, s.name, given)
-                    for s in block.sites
-                    if s.name in given
-                },
-            )
+            named = [name for name in block.names if name in given]
+            block.place({name: _of_distinct_rows(model, name, given) for name in named})
             placed.append(block)
     for block in model.order:
         if block not in placed:
@@ -125,25 +114,21 @@ def restart_inner(model: ConjugateModel) -> None:
     """Put the inner blocks back to a start without noise, where they have one."""
     for block in model.inner:
         if isinstance(block, FamilyBlock):
-            _start_family(block, model.messages(block, given=()), None)
+            block.start(model.messages(block, given=()), None)
 
 
 def _start(model: ConjugateModel, block: Block, generator: torch.Generator) -> None:
-    prior = model.messages(block, given=())
-    if isinstance(block, DiscreteBlock | ChainBlock):
-        drawn = _uniform(block.component_shape(0), generator)
-        if any(switch.selector in block.names for switch in model.prior_switches):
-            drawn = _sure(drawn, block, generator)
-        block.restore((drawn,))
-    elif isinstance(block, FreeFormBlock):
-        block.start()
-    elif block in model.damped:
+    assert isinstance(block, DenseBlock)
+    if block in model.damped:
         _start_narrow(block)
-    elif isinstance(block, GaussianBlock):
-        _start_gaussian(block, generator)
-    elif isinstance(block, FamilyBlock):
-        alone = unseen_scale(model, block)  # with the shape that data add, but not their rate
-        _start_family(block, prior if alone is None else alone, generator)
+        return
+    alone = unseen_scale(model, block)  # with the shape that data add, but not their rate
+    prior = model.messages(block, given=()) if alone is None else alone
+    if any(switch.selector in block.names for switch in model.prior_switches):
+        (drawn,) = block.starting_point(prior, generator)
+        block.restore((_sure(drawn, block, generator),))
+    else:
+        block.start(prior, generator)
 
 
 def _sure(drawn: Tensor, block: Block, generator: torch.Generator) -> Tensor:
@@ -159,25 +144,8 @@ def _sure(drawn: Tensor, block: Block, generator: torch.Generator) -> Tensor:
     return SURE * scores
 
 
-def _noise(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-    """Standard normal draws; none without a generator."""
-    if generator is None:
-        return torch.zeros(shape, dtype=torch.float64)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.rand(shape, generator=generator, dtype=torch.float64)
-
-
-def _start_gaussian(block: GaussianBlock, generator: torch.Generator) -> None:
-    shape = (*block.batch_shape, block.size)
-    mean = torch.randn(shape, generator=generator, dtype=torch.float64)
-    if block.elementwise:
-        block.restore((mean, torch.full(shape, -0.5, dtype=torch.float64)))
-    else:
-        eye = torch.eye(block.size, dtype=torch.float64)
-        block.restore((mean, (-0.5 * eye).expand(*shape, block.size)))
 
 
 def _start_narrow(block: DenseBlock) -> None:
@@ -209,45 +177,3 @@ def _narrow(model: ConjugateModel, node: PredictorNode) -> None:
         if node.sites & set(block.names):
             linear, quadratic = block.natural
             block.restore((linear * excess, quadratic * excess))
-
-
-def _start_family(
-    block: FamilyBlock, prior: dict[object, Tensor], generator: torch.Generator | None
-) -> None:
-    family = block.family
-
-    def natural(index: int, missing: float) -> Tensor:
-        key = family.statistics[index]
-        value = prior.get(key, torch.tensor(missing, dtype=torch.float64))
-        return value.expand(block.statistic_shape(key))
-
-    if family.name == "Normal":
-        precision = (-2 * natural(1, -0.5)).clamp(min=1.0)
-        mean = natural(0, 0.0) / (-2 * natural(1, -0.5)).clamp(min=1e-300)
-        if block.sites[0].reference is not None:
-            mean = torch.zeros_like(mean)  # where the data lie, rather than where the prior does
-        noise = _noise(block.batch_shape, generator)
-        start = mean + noise * precision.rsqrt()
-        block.restore((precision * start, -0.5 * precision))
-    elif family.name in ("Gamma", "InverseGamma"):
-        sign = 1.0 if family.name == "Gamma" else -1.0
-        shape = sign * natural(0, 0.0) + (1.0 if sign > 0 else -1.0)
-        rate = -natural(1, -1.0)
-        ratio = torch.where((shape > 0) & (rate > 0), shape / rate, torch.ones_like(rate))
-        ratio = ratio.nan_to_num(1.0, 1.0, 1.0)
-        size = shape.clamp(min=1.0)
-        block.restore((sign * size - sign * 1.0 if sign > 0 else -size - 1.0, -size / ratio))
-    elif family.name == "Wishart":
-        dim = block.event_shape[-1]
-        scale = natural(1, -0.5)
-        scale = (scale + scale.mT) / 2
-        degrees = natural(0, 0.0).clamp(min=0.5)
-        if not bool(family.proper((degrees, scale)).all()):
-            scale = (-0.5 * torch.eye(dim, dtype=torch.float64)).expand(scale.shape)
-        block.restore((degrees, scale))
-    else:  # Dirichlet and Beta
-        parts = []
-        for index, key in enumerate(family.statistics):
-            jitter = 1 + JITTER * _noise(block.statistic_shape(key), generator).clamp(-3, 3)
-            parts.append((natural(index, 0.0) + 1).clamp(min=1.0) * jitter - 1)
-        block.restore(tuple(parts))

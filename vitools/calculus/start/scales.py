@@ -18,6 +18,7 @@ from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.blocks.single import FamilyBlock
 from vitools.calculus.model import ConjugateModel
+from vitools.families.family import Natural
 
 VAGUE = 1.0
 """Shape of a Gamma prior below which its density grows without bound towards 0."""
@@ -25,32 +26,33 @@ ROUNDS = 5
 """Sweeps of the latents while the precisions are held."""
 
 
-def _own_prior(block: FamilyBlock) -> tuple[Tensor, Tensor] | None:
-    """Shape and rate of a Gamma site's own prior, where they are numbers."""
+def _own_prior(block: FamilyBlock) -> Natural | None:
+    """The natural parameters of a precision's own prior, where its arguments are numbers."""
     (site,) = block.sites
-    shape, rate = site.arguments.get("concentration"), site.arguments.get("rate")
-    if site.distribution != "Gamma" or not all(
-        isinstance(x, Tensor | float | int) for x in (shape, rate)
+    given = [x for name, x in site.arguments.items() if name != "validate_args" and x is not None]
+    if site.distribution != block.family.name or not all(
+        isinstance(x, Tensor | float | int) for x in given
     ):
         return None
-    shape, rate = (torch.as_tensor(x, dtype=torch.float64) for x in (shape, rate))
-    return shape.expand(block.batch_shape), rate.expand(block.batch_shape)
+    natural = block.family.from_distribution(site.fn)
+    return tuple(eta.double().expand(block.batch_shape) for eta in natural)
 
 
 def unseen_scale(model: ConjugateModel, block: Block) -> dict[object, Tensor] | None:
-    """The own prior of a Gamma factor to whose rate no data speak without other latents.
+    """The own prior of a precision's factor to whose rate no data speak without other latents.
 
     As messages; ``None`` for others, and for a prior that is not vague.
     """
-    if not isinstance(block, FamilyBlock) or block.family.name != "Gamma":
+    if not isinstance(block, FamilyBlock) or not block.family.is_precision:
         return None
     own = _own_prior(block)
-    if own is None or not bool((own[0] < VAGUE).all()):
+    if own is None or not bool((own[0] + 1 < VAGUE).all()):
         return None
-    rate = -model.messages(block, given=()).get(1.0, torch.zeros((), dtype=torch.float64))
-    if not bool(torch.isclose(rate.expand(block.batch_shape), own[1], rtol=1e-6, atol=0).all()):
+    zero = torch.zeros((), dtype=torch.float64)
+    rate = model.messages(block, given=()).get(1.0, zero).expand(block.batch_shape)
+    if not bool(torch.isclose(rate, own[1], rtol=1e-6, atol=0).all()):
         return None
-    return {"log": own[0] - 1, 1.0: -own[1]}
+    return dict(zip(block.family.statistics, own, strict=True))
 
 
 def settle_scales(model: ConjugateModel) -> bool:
@@ -60,7 +62,7 @@ def settle_scales(model: ConjugateModel) -> bool:
     noise = [
         b
         for b in model.blocks
-        if isinstance(b, FamilyBlock) and b.family.name == "Gamma" and b not in scales
+        if isinstance(b, FamilyBlock) and b.family.is_precision and b not in scales
     ]
     placed = [block for block in under if _place_by_data(model, block, noise)]
     if not placed:
@@ -79,9 +81,7 @@ def settle_scales(model: ConjugateModel) -> bool:
 
 
 def _is_gaussian(block: Block) -> bool:
-    return isinstance(block, GaussianBlock) or (
-        isinstance(block, FamilyBlock) and block.family.name == "Normal"
-    )
+    return isinstance(block, GaussianBlock | FamilyBlock) and block.family.is_gaussian
 
 
 def _tied(model: ConjugateModel, block: Block) -> set[Block]:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.errors import NotConjugateError
-from vitools.families import FAMILY_OF_PRIOR
 
 MANY = 2000
 """Unknowns from which NUTS takes long and a covariance of all of them is large."""
@@ -32,7 +31,7 @@ def alternative(trace: ModelTrace) -> str:
             f"svi() with a guide that draws {_named(unlisted)} fits it: a count has no list of values "
             "to sum over, and nuts() would need its derivative"
         )
-    discrete = [site for site in latents if FAMILY_OF_PRIOR.get(site.distribution) == "Categorical"]
+    discrete = [site for site in latents if site.family is not None and site.family.is_discrete]
     size = sum(math.prod(site.shape) for site in latents if site not in discrete)
     summed = f", with {_named(discrete)} summed out exactly" if discrete else ""
     if size > MANY:

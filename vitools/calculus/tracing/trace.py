@@ -26,7 +26,7 @@ from vitools.calculus.tracing.constructors import (
 )
 from vitools.calculus.tracing.symbolic import Refusal, SymbolicTensor
 from vitools.errors import NotConjugateError, NotSupportedError
-from vitools.families import FAMILY_OF_PRIOR
+from vitools.families import Family, family_of_prior
 
 
 @dataclass
@@ -63,14 +63,14 @@ class TracedSite:
         return self.observed is None
 
     @property
-    def family(self) -> str | None:
+    def family(self) -> Family | None:
         """The family of a latent's optimal factor under a conjugate model; None where there is none."""
         if self.distribution == "ImproperUniform":
             base = self.fn.support
             while isinstance(base, constraints.independent):
                 base = base.base_constraint
-            return "Normal" if base is constraints.real else None
-        return FAMILY_OF_PRIOR.get(self.distribution)
+            return family_of_prior("Normal") if base is constraints.real else None
+        return family_of_prior(self.distribution)
 
 
 @dataclass

@@ -21,6 +21,7 @@ from vitools.calculus.densities.log_joint import (
     advice,
     expected_log_joint,
     log_density,
+    on_the_simplex,
 )
 from vitools.calculus.densities.surrogates import predictors
 from vitools.calculus.model import ConjugateModel, is_number
@@ -169,7 +170,7 @@ def _refusal(problem: Problem, error: NotConjugateError) -> str:
 
 def _faults(trace: ModelTrace, error: NotConjugateError) -> tuple[dict[str, str], set[str]]:
     """Why latents have no update, and the sites whose density is no sum of terms."""
-    simplex = frozenset(n for n, s in trace.sites.items() if s.distribution == "Dirichlet")
+    simplex = on_the_simplex(trace)
     faults: dict[str, str] = {}
     unstated: set[str] = set()
     for site in trace.sites.values():

@@ -36,11 +36,9 @@ Message = tuple[float, str]  # a number times words; "" for the number alone
 
 def family(block: Block) -> str:
     """What kind of factor the block is."""
-    if isinstance(block, GaussianBlock):
-        return "Normal, element by element" if block.elementwise else "MultivariateNormal"
-    if isinstance(block, FreeFormBlock):
-        return "free form"
-    return block.family.name
+    if isinstance(block, GaussianBlock) and block.elementwise:
+        return "Normal, element by element"
+    return block.family.title or block.family.name
 
 
 def update(
@@ -77,28 +75,13 @@ def update(
         messages = [(v * scale, words) for key in keys for words, v in sums.get(key, {}).items()]
         return _added(messages, plus, beside)
 
-    name = family(block)
-    if name == "free form":
+    if isinstance(block, FreeFormBlock):
         return (
             f"density ∝ exp({_added(_times_functions(sums), 0.0)}), by a one-dimensional integral"
         )
-    if name == "Beta":
-        return f"Beta({total('log', plus=1)}, {total('log1m', plus=1)})"
-    if name == "Dirichlet":
-        return f"Dirichlet({total('log', plus=1)})"
-    if name == "Gamma":
-        return f"Gamma({total('log', plus=1)}, {total(1.0, scale=-1)})"
-    if name == "InverseGamma":
-        return f"InverseGamma({total('log', scale=-1, plus=-1)}, {total(-1.0, scale=-1)})"
-    if name == "Wishart":
-        degrees = total("log_determinant", scale=2, plus=1)
-        return f"Wishart(ν = D + {degrees}, V⁻¹ = {total(1.0, scale=-2)})"
-    if name == "Categorical":
-        return f"softmax({total('indicator')})"
     if several:
         return _of_several(block.names, sums, total)
-    precision = total(2.0, "outer", scale=-2)
-    return f"Normal with precision P = {precision} and mean P⁻¹({total(1.0)})"
+    return block.family.words(total)
 
 
 def _of_several(names: Sequence[str], sums: Mapping[Any, Any], total: Callable[..., str]) -> str:

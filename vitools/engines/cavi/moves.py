@@ -12,12 +12,6 @@ from torch import Tensor
 from vitools.calculus.model import ConjugateModel, State
 from vitools.calculus.start.initialise import restart_inner
 from vitools.calculus.streams.streamed import StreamedBlock
-from vitools.engines.cavi.coordinates import (
-    coordinates,
-    divergences,
-    extrapolated,
-    natural_parameters,
-)
 from vitools.families.family import Natural
 
 
@@ -32,7 +26,12 @@ class Moves:
     def __init__(self, model: ConjugateModel, *, settled: bool):
         self.model = model
         numbered = list(enumerate(model.blocks))
-        self.moving = [i for i, block in numbered if extrapolated(block)]
+        # discrete factors follow from the others within a sweep: they are not extrapolated
+        self.moving = [
+            i
+            for i, block in numbered
+            if not isinstance(block, StreamedBlock) and not block.family.is_discrete
+        ]
         self.inner = [i for i in self.moving if model.blocks[i] in model.inner]
         free = [i for i in self.moving if not (settled and i in self.inner)]
         self.leaping = free or self.moving
@@ -65,7 +64,9 @@ class Moves:
     def coordinates(self, state: State) -> list[Tensor]:
         """What is extrapolated."""
         return [
-            x for i in self.leaping for x in coordinates(self.model.blocks[i], state[i]["natural"])
+            x
+            for i in self.leaping
+            for x in self.model.blocks[i].member_family.coordinates(state[i]["natural"])
         ]
 
     def moved_to(self, state: State, point: list[Tensor]) -> State:
@@ -74,8 +75,8 @@ class Moves:
         rest = iter(point)
         for i in self.leaping:
             block = self.model.blocks[i]
-            parts = [next(rest) for _ in block.natural]
-            block.restore(natural_parameters(block, parts))
+            parts = tuple(next(rest) for _ in block.natural)
+            block.restore(block.member_family.from_coordinates(parts))
         return self.model.state()
 
     def largest_change(self, state: State, other: State) -> Tensor:
@@ -94,7 +95,8 @@ class Moves:
             return torch.zeros(1, dtype=torch.float64)
         return torch.cat(
             [
-                divergences(self.model.blocks[i], natural(state, i), natural(other, i)).reshape(-1)
+                family.symmetrised_kl(natural(state, i), natural(other, i)).reshape(-1)
                 for i in blocks
+                for family in [self.model.blocks[i].member_family]
             ]
         )

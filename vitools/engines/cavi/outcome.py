@@ -8,7 +8,7 @@ from vitools.calculus.blocks.block import Block, plate_names
 from vitools.calculus.blocks.single import DiscreteBlock
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.streams.streamed import StreamedBlock
-from vitools.families.repeated import Categorical as RepeatedCategorical
+from vitools.engines.cavi.repeated import Categorical as RepeatedCategorical
 
 
 def factors(model: ConjugateModel) -> dict[str | tuple[str, ...], Distribution]:
