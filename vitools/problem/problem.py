@@ -1,10 +1,9 @@
 """A Pyro model bound to its data: what every engine and every diagnostic works from."""
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from typing import Any
 
 import torch
@@ -81,7 +80,6 @@ class Problem(BoundModel):
             distribution is deterministic.
         plates: ``{name: Plate}``.
         params: unconstrained values of the model's ``pyro.param`` statements and modules.
-        dtype: the widest number type among the model's factors: float64 where data or priors are.
         has_given_params: whether they were put in place by :meth:`with_params`, as those of a fit
             are; else they are the values that the model starts from.
         coords: ``{plate or other dim: labels}``, for ArviZ; empty unless set by :meth:`with_coords`.
@@ -104,18 +102,32 @@ class Problem(BoundModel):
 
     def __init__(self, model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(model, *args, **kwargs)
-        self._is_tried = not (self.is_large or self._is_large_enumerated)
-        with nullcontext() if self._is_tried else DryRun():
-            graph = trial(self._structure, self._graph, self._program.title, self._is_tried)
-        bytes_per_draw = sum(f.log_density.nbytes for f in graph.factors)
-        kinds = (factor.log_density.dtype for factor in graph.factors)
-        self.dtype = reduce(torch.promote_types, kinds)
-        self.mapper = DrawMapper(self._program.title, bytes_per_draw)
         # one for each set of given sites: a seed's draws must not depend on earlier calls
-        self._forward_mappers = defaultdict[frozenset[str], DrawMapper](
-            partial(DrawMapper, None, bytes_per_draw)
-        )
+        self._forward_mappers: dict[frozenset[str], DrawMapper] = {}
         self._needs: dict[frozenset[str], Need | None] = {}
+        self._is_tried = False
+        if self.discrete:  # whether enumeration means what the model says is told at once
+            _ = self._size
+
+    @cached_property
+    def _size(self) -> tuple[torch.dtype, int]:
+        """The widest number type of the factors, and the bytes of all at one draw."""
+        is_small = not (self.is_large or self._is_large_enumerated)
+        with nullcontext() if is_small else DryRun():
+            graph = trial(self._structure, self._graph, self._program.title, is_small)
+        self._is_tried = is_small
+        kinds = (factor.log_density.dtype for factor in graph.factors)
+        return reduce(torch.promote_types, kinds), sum(f.log_density.nbytes for f in graph.factors)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest number type among the model's factors: float64 where data or priors are."""
+        return self._size[0]
+
+    @cached_property
+    def mapper(self) -> DrawMapper:
+        """Maps functions of one draw over many."""
+        return DrawMapper(self._program.title, self._size[1])
 
     # ---- densities ---------------------------------------------------------------------
 
@@ -162,11 +174,12 @@ class Problem(BoundModel):
         return cases > 1 and cases * max(site.shape.numel() for site in sites) * WIDEST > LARGE
 
     def try_on_values(self) -> None:
-        """Check that enumeration means what the model says; small problems do when they are built.
+        """Check that enumeration means what the model says.
 
-        Called before the first density of a large problem, and by a guide's preflight: coordinate
-        ascent asks for none.
+        Small problems with discrete latents do when they are built. Called before the first density,
+        and by a guide's preflight: coordinate ascent asks for none.
         """
+        _ = self._size
         if not self._is_tried:
             self._refuse_large_density(frozenset(self.drawn))
             need = self._structure.need
@@ -263,7 +276,7 @@ class Problem(BoundModel):
     ) -> dict[str, Tensor]:
         if not isinstance(count, int) or count < 1:
             raise OptionError(f"expected a positive number of draws, got {count!r}.")
-        mapper = self._forward_mappers[frozenset(given)]
+        mapper = self._forward_mappers.setdefault(frozenset(given), DrawMapper(None, self._size[1]))
         # what a large model makes on the way need not be drawn
         sizes = MemoryLimit(room(), placeholder=True) if self.is_large else None
         call = self.call if sizes is None else sizes.watch()(self.call)

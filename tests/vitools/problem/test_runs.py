@@ -1,0 +1,54 @@
+"""How often a problem runs the user's model when it is built."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from vitools import Problem, cavi
+
+ROWS = torch.arange(6.0)
+RUNS: list[int] = []
+"""How many rows each run of a model was given."""
+
+
+def normal(y):
+    RUNS.append(len(y))
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+
+def minibatches(y):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    with pyro.plate("rows", len(y), subsample_size=2) as rows:
+        RUNS.append(len(rows))
+        pyro.sample("y", dist.Normal(mu, 1.0), obs=y[rows])
+
+
+def mixture(y):
+    RUNS.append(len(y))
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    with pyro.plate("rows", len(y)):
+        z = pyro.sample("z", dist.Bernoulli(0.5)).long()
+        pyro.sample("y", dist.Normal(mu[z], 1.0), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (normal, [6, 6]),
+        (minibatches, [2, 6, 6]),
+        (mixture, [6, 6, 6, 6, 6]),  # with z enumerated, and twice at values of z to compare with
+    ],
+)
+def test_a_model_is_run_as_often_as_it_takes(model, expected):
+    RUNS.clear()
+    Problem(model, ROWS)
+    assert expected == RUNS
+
+
+def test_coordinate_ascent_reads_the_model_once_more():
+    RUNS.clear()
+    cavi(Problem(normal, ROWS), max_sweeps=2)
+    assert RUNS == [6, 6, 6]
