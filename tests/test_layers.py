@@ -35,10 +35,9 @@ ORDER = {
     ],
     "vitools.distributions": [
         {
-            "gauss_kronrod",
             "joint_normal",
             "last_draw",
-            "line",
+            "layers",
             "log_space",
             "mixture",
             "newton",

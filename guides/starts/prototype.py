@@ -17,7 +17,7 @@ from vitools.errors import ModelError
 from vitools.guides.family import LatentSite, interior, is_simplex, is_unit_interval
 from vitools.isolation import seeded
 from vitools.problem.density.improper import float_dtype, is_improper, stand_in
-from vitools.problem.sites import is_delta
+from vitools.problem.sites import is_delta, is_subsample
 from vitools.supports import base_support, bounds, from_reals
 
 _MAX_DRAWN = 1_000_000  # numbers drawn from one site's prior
@@ -28,7 +28,7 @@ def is_left_to_the_elbo(message: dict[str, Any]) -> bool:
     """Whether a site has no place in a guide: observed, fixed by others, summed out."""
     if message["type"] != "sample" or message["is_observed"]:
         return True
-    if poutine.util.site_is_subsample(message) or is_delta(message):
+    if is_subsample(message) or is_delta(message):
         return True
     enumerable = getattr(message["fn"], "has_enumerate_support", False)
     return bool(enumerable or message["infer"].get("enumerate"))
@@ -160,7 +160,7 @@ class _GivenRows(Messenger):
         self.plates: set[str] = set()
 
     def _pyro_sample(self, msg: Any) -> None:
-        given = msg["value"] if poutine.util.site_is_subsample(msg) else None
+        given = msg["value"] if is_subsample(msg) else None
         if given is not None and len(given) < msg["fn"].size:
             self.plates.add(msg["name"])
 

@@ -23,6 +23,7 @@ from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor
 from torch import distributions as td
 
+from vitools.distributions.layers import base_distribution
 from vitools.distributions.log_space import standard_exponential
 
 Beyond = Mapping[str, Tensor]
@@ -40,9 +41,8 @@ def rounded_draws(
     Returns:
         ``[count, *shape]``, and ``None`` where no draw is beyond the numbers of ``dtype``.
     """
-    base, shape = distribution, (count, *distribution.batch_shape, *distribution.event_shape)
-    while isinstance(base, td.Independent | dist.MaskedDistribution | ExpandedDistribution):
-        base = base.base_dist
+    base = base_distribution(distribution)
+    shape = (count, *distribution.batch_shape, *distribution.event_shape)
     if not any(bool((a < SPARSE).any()) for a in _concentrations(base)):
         return inside(base, distribution.sample((count,)).to(dtype)), None
     logs = _draw_logs(base, shape)
@@ -65,9 +65,7 @@ def rounded_draws(
 
 def inside(distribution: Any, value: Tensor) -> Tensor:
     """The nearest numbers inside the support, where draws of the family may round to its edge."""
-    base = distribution
-    while isinstance(base, td.Independent | dist.MaskedDistribution | ExpandedDistribution):
-        base = base.base_dist
+    base = base_distribution(distribution)
     return value.clamp(*_ends(base, value.dtype)) if _concentrations(base) else value
 
 

@@ -17,8 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vitools.distributions.gauss_kronrod import coefficients
-from vitools.distributions.line import Line
+from vitools.distributions.free_form.gauss_kronrod import coefficients
+from vitools.distributions.free_form.line import Line
 from vitools.families.line_ends import EPSILON, Statistics, weighted
 from vitools.families.panels import KEPT, MATTERS, Integrals, Panels
 

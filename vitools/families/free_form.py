@@ -2,7 +2,7 @@
 
 A(η) = log ∫ exp(Σ η t) ds is a one-dimensional integral, and so is every E t_k; nothing else sets it
 apart from a family of the textbooks. Integrals run in the coordinate u of
-:mod:`vitools.distributions.line`; log ds/du belongs to the base measure, so that the entropy is
+:mod:`vitools.distributions.free_form.line`; log ds/du belongs to the base measure, so that the entropy is
 A - Σ η E t as everywhere.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from vitools.distributions.free_form import FreeForm
-from vitools.distributions.line import line_of
+from vitools.distributions.free_form.line import line_of
 from vitools.errors import NotSupportedError, NumericalError
 from vitools.families.adaptive import TOLERANCE, AdaptiveIntegral
 from vitools.families.family import Family, Natural

@@ -1,6 +1,6 @@
 """What functions of a scalar do towards either end of its line, beyond the numbers that hold it.
 
-In the coordinate u of :mod:`vitools.distributions.line` a statistic tends to a straight line (log s,
+In the coordinate u of :mod:`vitools.distributions.free_form.line` a statistic tends to a straight line (log s,
 a constant) or to an exponential (a power of s):
 
     t(u) ≈ α + δ x    or    t(e) exp(p x),    x the distance from the end's edge e outwards,
@@ -22,7 +22,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from vitools.distributions.line import FARTHEST, Line
+from vitools.distributions.free_form.line import FARTHEST, Line
 
 EPSILON = torch.finfo(torch.float64).eps
 COARSE, FINEST = 2.0**-20, 2.0**-46

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vitools.distributions.gauss_kronrod import GAUSS, KRONROD, NODES
-from vitools.distributions.line import FARTHEST, Line
+from vitools.distributions.free_form.gauss_kronrod import GAUSS, KRONROD, NODES
+from vitools.distributions.free_form.line import FARTHEST, Line
 from vitools.families.line_ends import (
     EPSILON,
     LineEnd,

@@ -6,10 +6,11 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
-from pyro.distributions import Delta, Independent, MaskedDistribution, Unit
-from pyro.distributions.torch_distribution import ExpandedDistribution
+from pyro.distributions import Delta, MaskedDistribution, Unit
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
+
+from vitools.distributions.layers import base_distribution
 
 
 @dataclass(frozen=True)
@@ -66,19 +67,6 @@ class Site:
     @property
     def event_shape(self) -> torch.Size:
         return self.shape[len(self.shape) - self.event_dim :]
-
-
-def layers_of(fn: Any) -> list[Any]:
-    """A distribution, and what is under its ``expand``, ``to_event`` and ``mask``, one by one."""
-    layers = [fn]
-    while isinstance(layers[-1], Independent | MaskedDistribution | ExpandedDistribution):
-        layers.append(layers[-1].base_dist)
-    return layers
-
-
-def base_distribution(fn: Any) -> Any:
-    """The distribution under ``expand``, ``to_event`` and ``mask``."""
-    return layers_of(fn)[-1]
 
 
 def support_of(fn: Any) -> Any:

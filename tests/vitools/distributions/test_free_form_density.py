@@ -11,8 +11,8 @@ from torch import distributions as td
 from torch.distributions import constraints
 
 from vitools.distributions.free_form import FreeForm
-from vitools.distributions.gauss_kronrod import GAUSS, KRONROD, NODES, legendre_integral
-from vitools.distributions.line import line_of
+from vitools.distributions.free_form.gauss_kronrod import GAUSS, KRONROD, NODES, legendre_integral
+from vitools.distributions.free_form.line import line_of
 from vitools.families.free_form import FreeFormFamily
 
 

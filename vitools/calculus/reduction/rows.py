@@ -15,7 +15,8 @@ from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Constant
 from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint, Selection, term_sizes
-from vitools.calculus.tracing.trace import ModelTrace, TracedPlate, TracedSite
+from vitools.calculus.tracing.trace import ModelTrace, TracedSite
+from vitools.problem.sites import Plate
 
 PROBE = 4096
 WORTHWHILE = 0.7
@@ -194,9 +195,7 @@ def _collapse_term(term: ClosedTerm, label: int, rows: DistinctRows) -> ClosedTe
     return replace(term, constants=tuple(constants), selections=tuple(selections))
 
 
-def _collapse_site(
-    site: TracedSite, rows: DistinctRows, plates: dict[str, TracedPlate]
-) -> TracedSite:
+def _collapse_site(site: TracedSite, rows: DistinctRows, plates: dict[str, Plate]) -> TracedSite:
     axes = [dim for dim, plate in site.plates.items() if plate.name == rows.plate]
     if not axes or not site.is_latent:
         return site

@@ -13,13 +13,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pyro.distributions import MaskedDistribution
 from pyro.distributions.distribution import COERCIONS
 from torch import Tensor
+from torch.distributions import Independent
 from torch.utils._pytree import tree_leaves, tree_map
 
 from vitools.calculus.tracing.symbolic import SymbolicTensor
+from vitools.distributions.layers import layers_of
 
-WRAPPERS = ("Independent", "MaskedDistribution", "ExpandedDistribution")
 MATRICES = ("covariance_matrix", "precision_matrix", "scale_tril")
 
 
@@ -92,16 +94,15 @@ def both_masks(a: Any, b: Any) -> Any:
     return a & b
 
 
-def unwrapped(fn: Any) -> tuple[Any, Any]:
-    """The base distribution and the mask of its wrappers, aligned with the outer batch shape."""
+def base_and_mask(fn: Any) -> tuple[Any, Any]:
+    """The distribution that was written and the mask around it, aligned with the outer batch shape."""
     mask = None
-    while type(fn).__name__ in WRAPPERS:
-        if type(fn).__name__ == "MaskedDistribution":
-            mask = both_masks(mask, fn._mask)
-        elif type(fn).__name__ == "Independent" and isinstance(mask, Tensor):
-            mask = mask.reshape(tuple(mask.shape) + (1,) * fn.reinterpreted_batch_ndims)
-        fn = fn.base_dist
-    return fn, mask
+    for layer in layers_of(fn):
+        if isinstance(layer, MaskedDistribution):
+            mask = both_masks(mask, layer._mask)
+        elif isinstance(layer, Independent) and isinstance(mask, Tensor):
+            mask = mask.reshape(tuple(mask.shape) + (1,) * layer.reinterpreted_batch_ndims)
+    return layer, mask
 
 
 def written(base: Any) -> tuple[str, dict[str, Any]]:

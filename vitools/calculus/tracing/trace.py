@@ -19,23 +19,16 @@ from torch.distributions import Distribution, constraints
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.tracing.constructors import (
+    base_and_mask,
     both_masks,
     constructors_recorded,
-    unwrapped,
     written,
 )
 from vitools.calculus.tracing.symbolic import Refusal, SymbolicTensor
+from vitools.distributions.layers import base_distribution
 from vitools.errors import NotConjugateError, NotSupportedError
 from vitools.families import Family, family_of_prior
-
-
-@dataclass
-class TracedPlate:
-    """A plate, the label its axis carries in every term, and its size."""
-
-    name: str
-    size: int
-    dim: int
+from vitools.problem.sites import Plate, is_subsample
 
 
 @dataclass
@@ -49,7 +42,7 @@ class TracedSite:
     batch_shape: tuple[int, ...]  # of the log density before any mask; event dims of to_event in it
     base_event_dim: int  # dims of one draw of the base distribution
     to_event: int  # how many of the last batch dims the model declared event dims
-    plates: dict[int, TracedPlate]  # by dim of the batch shape counted from the left
+    plates: dict[int, Plate]  # by dim of the batch shape counted from the left
     observed: Tensor | None
     value: Expression | Discrete | None
     mask: Tensor | None
@@ -77,7 +70,7 @@ class TracedSite:
 class ModelTrace:
     sites: dict[str, TracedSite]
     deterministic: dict[str, Any]
-    plates: dict[str, TracedPlate]
+    plates: dict[str, Plate]
     auxiliary: frozenset[str] = frozenset()
     """Latents of a wider model that the user's does not have."""
 
@@ -114,9 +107,9 @@ class Recorder(Messenger):
         self.trace = ModelTrace({}, {}, {})
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["done"] or msg["is_observed"] or type(msg["fn"]).__name__ == "_Subsample":
+        if msg["done"] or msg["is_observed"] or is_subsample(msg):
             return
-        kind, arguments = written(unwrapped(msg["fn"])[0])
+        kind, arguments = written(base_distribution(msg["fn"]))
         if kind == "Delta" and set(arguments) <= {"v", "event_dim"}:  # a name for a value
             shape = tuple(msg["fn"].batch_shape) + tuple(msg["fn"].event_shape)
             msg["value"] = arguments["v"].expand(shape)
@@ -127,7 +120,7 @@ class Recorder(Messenger):
 
     def _pyro_post_sample(self, msg: Any) -> None:
         fn, name = msg["fn"], msg["name"]
-        if type(fn).__name__ == "_Subsample":
+        if is_subsample(msg):
             return
         if msg["infer"].get("_deterministic"):
             self.trace.deterministic[name] = msg["value"]
@@ -136,7 +129,7 @@ class Recorder(Messenger):
             raise NotSupportedError(
                 f"site {name!r} occurs twice in the model; give each its own name"
             )
-        base, mask = unwrapped(fn)
+        base, mask = base_and_mask(fn)
         kind, arguments = written(base)
         value = msg["value"]
         observed = None
@@ -159,7 +152,7 @@ class Recorder(Messenger):
         rank = len(shape) - event_dim
         batch_shape = shape[:rank]
         outer = len(fn.batch_shape)
-        plates: dict[int, TracedPlate] = {}
+        plates: dict[int, Plate] = {}
         for frame in msg["cond_indep_stack"]:
             full = getattr(frame, "full_size", None) or frame.size
             if full != frame.size:
@@ -167,7 +160,7 @@ class Recorder(Messenger):
                     f"plate {frame.name!r} is subsampled ({frame.size} of {full}); cavi() uses all "
                     "the data: drop subsample_size, or use svi() for minibatches"
                 )
-            plate = TracedPlate(frame.name, frame.size, frame.dim if frame.dim is not None else 0)
+            plate = Plate(frame.name, frame.size, frame.dim or 0, frame.size)
             known = self.trace.plates.setdefault(frame.name, plate)
             if frame.dim is not None and frame.size > 0:
                 plates[len(batch_shape) - (rank - outer) + frame.dim] = known
@@ -210,7 +203,7 @@ def _node(argument: Any) -> Any:
 
 def _sites_within(distribution: Any) -> frozenset[str]:
     """The latents on which a distribution's arguments depend."""
-    base, _ = unwrapped(distribution)
+    base = base_distribution(distribution)
     found: set[str] = set()
     for argument in written(base)[1].values():
         node = _node(argument)
@@ -229,7 +222,7 @@ def _support_size(base: Any, kind: str) -> int:
 
 
 def _symbolic_value(name: str, fn: Any) -> SymbolicTensor:
-    base, _ = unwrapped(fn)
+    base = base_distribution(fn)
     kind, _ = written(base)
     shape = tuple(fn.batch_shape) + tuple(fn.event_shape)
     node: Expression | Discrete | Refusal

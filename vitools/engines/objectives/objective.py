@@ -8,7 +8,9 @@ import torch
 from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
+from torch.distributions import TransformedDistribution
 
+from vitools.distributions.layers import base_distribution
 from vitools.errors import NotSupportedError, OptionError
 from vitools.problem import Problem
 from vitools.problem.sites import is_delta, is_subsample
@@ -112,7 +114,7 @@ def guide_name(guide: Any) -> str:
 
 
 def _is_point(node: Any) -> bool:
-    fn = node["fn"]
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
+    fn = base_distribution(node["fn"])
+    while isinstance(fn, TransformedDistribution):
+        fn = base_distribution(fn.base_dist)
     return type(fn).__name__ == "Delta" and not bool(torch.as_tensor(fn.log_density).any())

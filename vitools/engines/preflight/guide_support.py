@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.transforms import IndependentTransform, Transform
 
+from vitools.distributions.layers import base_distribution
 from vitools.errors import OptionError, VitoolsWarning
-from vitools.problem.sites import Site, base_distribution, support_of
+from vitools.problem.sites import Site, support_of
 from vitools.supports import base_support, bounds
 
 ROUNDING = 1e-4  # of an interval's length: sigmoids in float32 end short of 0 and 1

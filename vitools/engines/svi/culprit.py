@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import TransformedDistribution
 
+from vitools.distributions.layers import base_distribution
 from vitools.isolation import ParamState, isolated
 from vitools.problem import Problem
 from vitools.problem.sites import is_subsample
@@ -74,11 +76,12 @@ def _worst(tensor: Tensor) -> str:
 
 
 def _parameters(fn: Any) -> str:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
+    base = base_distribution(fn)
+    while isinstance(base, TransformedDistribution):
+        base = base_distribution(base.base_dist)
     parts = []
-    for name, constraint in getattr(fn, "arg_constraints", {}).items():
-        value = fn.__dict__.get(name)
+    for name, constraint in getattr(base, "arg_constraints", {}).items():
+        value = base.__dict__.get(name)
         if isinstance(value, Tensor):
             value = value.detach()
             low, high = float(value.min()), float(value.max())

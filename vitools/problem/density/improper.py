@@ -15,8 +15,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from vitools.distributions.layers import base_distribution
 from vitools.errors import NotSupportedError
-from vitools.problem.sites import base_distribution
 from vitools.supports import from_reals
 
 

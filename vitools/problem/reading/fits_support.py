@@ -4,21 +4,19 @@ from typing import Any
 
 from pyro.distributions import MaskedDistribution
 
+from vitools.distributions.layers import base_distribution, layers_of
 from vitools.errors import ModelError
-from vitools.problem.sites import Site, base_distribution
+from vitools.problem.sites import Site
 from vitools.supports import from_reals
 
 
 def refuse_unfit_latent(site: Site, fn: Any) -> None:
     """Raise :class:`ModelError` for a latent without a density, a map from the reals, or an end."""
-    layer = fn
-    while hasattr(layer, "base_dist"):
-        if isinstance(layer, MaskedDistribution):
-            raise ModelError(
-                f"site '{site.name}' is a latent with a mask inside its distribution, which leaves "
-                "the masked entries without a density. Mask the observations that use it instead."
-            )
-        layer = layer.base_dist
+    if any(isinstance(layer, MaskedDistribution) for layer in layers_of(fn)):
+        raise ModelError(
+            f"site '{site.name}' is a latent with a mask inside its distribution, which leaves "
+            "the masked entries without a density. Mask the observations that use it instead."
+        )
     if site.support is None:
         kind = type(base_distribution(fn)).__name__
         raise ModelError(

@@ -14,6 +14,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.nn import Module
 
+from vitools.distributions.layers import base_distribution
 from vitools.errors import DataError, ModelError
 from vitools.isolation import ParamState, snapshot
 from vitools.problem.reading.dry_run import Need
@@ -29,7 +30,6 @@ from vitools.problem.reading.runs import run_for_inspection
 from vitools.problem.sites import (
     Plate,
     Site,
-    base_distribution,
     is_delta,
     is_deterministic,
     is_factor,

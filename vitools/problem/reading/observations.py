@@ -8,9 +8,10 @@ from pyro.distributions import MaskedDistribution
 from pyro.poutine import Trace
 from torch import Tensor
 
+from vitools.distributions.layers import base_distribution, layers_of
 from vitools.errors import DataError
 from vitools.problem.reading.refused_forms import without_masked_values
-from vitools.problem.sites import base_distribution, layers_of, support_of
+from vitools.problem.sites import support_of
 from vitools.supports import base_support, bounds
 
 PART = 2**20  # numbers that are looked at together
@@ -207,8 +208,8 @@ def _unmasked(node: Mapping[str, Any]) -> Tensor:
                 f"site '{node['name']}': expected a mask of shape {tuple(fn.batch_shape)} or one that "
                 f"broadcasts to it, got {tuple(mask.shape)}."
             )
-    layer, event_dims = fn, 0
-    while hasattr(layer, "base_dist"):
+    event_dims = 0
+    for layer in layers_of(fn):
         event_dims += getattr(layer, "reinterpreted_batch_ndims", 0)
         if isinstance(layer, MaskedDistribution):
             mask = torch.as_tensor(layer._mask, device=device)
@@ -216,7 +217,6 @@ def _unmasked(node: Mapping[str, Any]) -> Tensor:
             for _ in range(event_dims):  # an event counts if any of its entries does
                 mask = mask.any(-1)
             seen = seen & mask
-        layer = layer.base_dist
     return seen
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch.distributions import Categorical
 from torch.distributions.utils import probs_to_logits
 
-from vitools.problem.sites import base_distribution
+from vitools.distributions.layers import base_distribution
 
 
 def share_logits(fn: Any) -> None:

@@ -21,13 +21,13 @@ import torch
 from pyro import poutine
 from pyro.distributions import constraints, transforms
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from vitools.distributions.layers import base_distribution
 from vitools.errors import ModelError
 from vitools.isolation import alone
 from vitools.problem.density.improper import StandIns
-from vitools.problem.sites import is_deterministic, support_of
+from vitools.problem.sites import is_deterministic, is_subsample, support_of
 from vitools.reporting.graph.record import DrawnPlate, ModelGraph, Node, Role
 
 __all__ = ["extract"]
@@ -65,7 +65,7 @@ def extract(
     def shown(site: dict) -> bool:
         if site["type"] == "param":
             return hyperparameters
-        if site["type"] != "sample" or site_is_subsample(site):
+        if site["type"] != "sample" or is_subsample(site):
             return False
         return deterministic or not _is_deterministic(site)
 
@@ -247,18 +247,10 @@ def _is_deterministic(site: dict) -> bool:
     return site["type"] == "sample" and is_deterministic({**site, "value": site["computed"]})
 
 
-def _base(distribution: Any) -> Any:
-    """The distribution a modeller named, out of Pyro's wrappers."""
-    wrappers = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
-    while isinstance(distribution, wrappers):
-        distribution = distribution.base_dist
-    return distribution
-
-
 def _node(name: str, site: dict) -> Node:
     if _is_deterministic(site):
         return Node(name, "", "deterministic", not site["value"].is_floating_point())
-    base = _base(site["fn"])
+    base = base_distribution(site["fn"])
     role: Role = "observed" if site["is_observed"] else "latent"
     if isinstance(base, dist.Unit):
         return Node(name, "factor", role)
@@ -268,7 +260,7 @@ def _node(name: str, site: dict) -> Node:
 
 def _arguments(distribution: Any) -> dict[str, Tensor]:
     """The distribution's own arguments, one of each pair that says the same thing twice."""
-    base = _base(distribution)
+    base = base_distribution(distribution)
     found = {}
     for key in getattr(base, "arg_constraints", {}):
         # A lazy property computes the twin of what was given (logits of probs): left alone.
@@ -288,7 +280,7 @@ def _arguments(distribution: Any) -> dict[str, Tensor]:
 
 def _constants(name: str, site: dict, changed: set[str]) -> list[tuple[Node, tuple[str, ...]]]:
     """One node for the fixed arguments that share plates, with the plates along which they vary."""
-    base = _base(site["fn"])
+    base = base_distribution(site["fn"])
     groups: dict[tuple[str, ...], list[tuple[str, Tensor]]] = {}
     for key, value in _arguments(site["fn"]).items():
         if key in changed:

@@ -1,6 +1,6 @@
 """A density of one scalar given by its values on panels.
 
-On each panel of the coordinate u (:mod:`vitools.distributions.line`) log q is the polynomial through
+On each panel of the coordinate u (:mod:`vitools.distributions.free_form.line`) log q is the polynomial through
 its values at 21 nodes; beyond the last panel at either end it goes on as a straight line:
 
     log q(s) = L(u(s)) - log ds/du,    L(u) = L(e) + b |u - e| beyond an edge e
@@ -20,7 +20,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from vitools.distributions.gauss_kronrod import (
+from vitools.distributions.free_form.gauss_kronrod import (
     KRONROD,
     NODES,
     SIZE,
@@ -29,7 +29,7 @@ from vitools.distributions.gauss_kronrod import (
     legendre_derivative,
     legendre_integral,
 )
-from vitools.distributions.line import line_of
+from vitools.distributions.free_form.line import line_of
 
 _FARTHEST_COORDINATE = 1e4
 _ROUNDS = 60
@@ -56,7 +56,7 @@ class FreeForm(TorchDistribution):
     Args:
         edges: [*batch, P + 1], ascending, in the unconstrained coordinate; a panel of width zero
             (at either end only) counts for nothing.
-        log_density: [*batch, P, 21], L at the nodes of :data:`~vitools.distributions.gauss_kronrod.NODES`
+        log_density: [*batch, P, 21], L at the nodes of :data:`~vitools.distributions.free_form.gauss_kronrod.NODES`
             in every panel, up to a constant; with respect to du, log ds/du included.
         lower, upper: bounds of s, [*batch] or fewer dims; infinite where there is none.
         tail_slopes: [*batch, 2], the slope of L outwards beyond the first and the last panel where
