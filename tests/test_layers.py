@@ -21,7 +21,7 @@ FOLDERS = {
 
 ORDER = {
     "vitools": [
-        {"_version", "errors", "distributions"},
+        {"_version", "errors", "distributions", "elimination"},
         {"whole_numbers"},
         {"isolation"},
         {"families", "graphs", "supports", "files", "data"},

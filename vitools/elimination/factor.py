@@ -1,0 +1,165 @@
+"""The factorisation P = U Uᵀ of a precision matrix on a tree, and what follows from it.
+
+A group c with precision block E, coupled with F (its parents and the root) by B [d, f], is
+eliminated by E = L Lᵀ, Y = L⁻¹ B: what is left of the others is P_FF - YᵀY. All groups of a level go at
+once. Backwards, with R = L⁻ᵀ Y,
+
+    Cov(c, F) = -R Σ_FF,        Var(c) = E⁻¹ - Cov(c, F) Rᵀ
+
+are the entries of P⁻¹ at the places where P has entries (Takahashi, Fagan and Chen 1973), each from
+ones that are there already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vitools.elimination.tree import Tree, rows
+
+Key = int | None
+
+
+class Factor:
+    """A factorised precision matrix.
+
+    Args:
+        entries: the precision matrix in the layout of the tree.
+
+    ``is_proper`` tells whether it is positive definite; where not, nothing else here means anything.
+    """
+
+    def __init__(self, tree: Tree, entries: Tensor):
+        self.tree = tree
+        blocks = {key: block.clone() for key, block in tree.split(entries).items()}
+        self._scale = entries[tree.diagonal]
+        self._roots: list[Tensor] = []  # L of each level, then of the root
+        self._beside: list[dict[Key, Tensor]] = []  # Y of each level, by what it is beside
+        proper = torch.ones((), dtype=torch.bool)
+        for i, above in enumerate(tree.parents):
+            root, fine = _cholesky(blocks[i, i])
+            proper = proper & fine
+            beside: dict[Key, Tensor] = {j: _solve(root, blocks[i, j]) for j in (*above, None)}
+            for j, group in above.items():
+                blocks[j, j].index_add_(0, group, beside[j].mT @ beside[j], alpha=-1)
+                for k in above:
+                    if k > j:
+                        blocks[j, k].index_add_(0, group, beside[j].mT @ beside[k], alpha=-1)
+                blocks[j, None].index_add_(0, group, beside[j].mT @ beside[None], alpha=-1)
+            flat = beside[None].flatten(0, 1)
+            blocks[None, None] -= flat.mT @ flat
+            self._roots.append(root)
+            self._beside.append(beside)
+        root, fine = _cholesky(blocks[None, None])
+        self._roots.append(root)
+        self.is_proper = proper & fine
+
+    def log_determinant(self) -> Tensor:
+        """log|P|; nan where P is not positive definite."""
+        halves = [r.diagonal(dim1=-2, dim2=-1).log().sum() for r in self._roots]
+        total = 2 * torch.stack(halves).sum()
+        return torch.where(self.is_proper, total, torch.nan)
+
+    def pivots(self) -> Tensor:
+        """For each element the part of its precision that those eliminated before leave, [size].
+
+        1 - R² in the language of regression: what is near rounding is collinear with the others.
+        """
+        own = [r.diagonal(dim1=-2, dim2=-1).square() for r in self._roots]
+        return self.tree.joined(own) / self._scale
+
+    def solve(self, vector: Tensor) -> Tensor:
+        """P⁻¹ h for h […, size]."""
+        h = self.tree.parts(vector)
+        done = []
+        for i, above in enumerate(self.tree.parents):
+            y = _solve(self._roots[i], h[i].unsqueeze(-1)).squeeze(-1)
+            beside = self._beside[i]
+            for j, group in above.items():
+                h[j] = h[j].index_add(-2, group, rows(beside[j].mT, y), alpha=-1)
+            h[-1] = h[-1] - y.flatten(-2) @ beside[None].flatten(0, 1)
+            done.append(y)
+        done.append(_solve(self._roots[-1], h[-1].unsqueeze(-1)).squeeze(-1))
+        return self.tree.joined(self._backward(done))
+
+    def spread(self, noise: Tensor) -> Tensor:
+        """U⁻ᵀ z for standard normal z […, size]: draws with covariance P⁻¹."""
+        return self.tree.joined(self._backward(self.tree.parts(noise)))
+
+    def _backward(self, y: list[Tensor]) -> list[Tensor]:
+        x = list(y)
+        x[-1] = _solve_transposed(self._roots[-1], y[-1].unsqueeze(-1)).squeeze(-1)
+        for i in reversed(range(len(self.tree.levels))):
+            beside = self._beside[i]
+            known = (x[-1] @ beside[None].flatten(0, 1).mT).reshape(y[i].shape)
+            for j, group in self.tree.parents[i].items():
+                known = known + rows(beside[j], x[j].index_select(-2, group))
+            x[i] = _solve_transposed(self._roots[i], (y[i] - known).unsqueeze(-1)).squeeze(-1)
+        return x
+
+    def inverse_entries(self) -> Tensor:
+        """The entries of P⁻¹ where P has entries, in the layout of the tree."""
+        tree, root = self.tree, self._roots[-1]
+        one = torch.eye(tree.root, dtype=root.dtype)
+        half = torch.linalg.solve_triangular(root, one, upper=False)
+        found: dict[tuple[Key, Key], Tensor] = {(None, None): half.mT @ half}
+        for i in reversed(range(len(tree.levels))):
+            above, beside = tree.parents[i], self._beside[i]
+            back = {j: _solve_transposed(self._roots[i], y) for j, y in beside.items()}
+            shape = back[None].shape
+            to_root = back[None].flatten(0, 1) @ found[None, None]
+            to_root = to_root.reshape(shape)
+            for j, group in above.items():
+                to_root = to_root + back[j] @ found[j, None][group]
+            found[i, None] = -to_root
+            for j in above:
+                found[i, j] = -self._to_parent(j, above, back, found)
+            inverse = _solve(
+                self._roots[i],
+                torch.eye(shape[-2], dtype=root.dtype).expand(len(back[None]), -1, -1),
+            )
+            own = inverse.mT @ inverse
+            for j in (*above, None):
+                own = own - found[i, j] @ back[j].mT
+            found[i, i] = (own + own.mT) / 2
+        return tree.join(found)
+
+    @staticmethod
+    def _to_parent(
+        j: int,
+        above: Mapping[int, Tensor],
+        back: Mapping[Key, Tensor],
+        found: Mapping[tuple[Key, Key], Tensor],
+    ) -> Tensor:
+        """Σ_k R_k Cov(k, j) over what a level is beside, for one of its parents."""
+        total = back[None] @ found[j, None][above[j]].mT
+        for k, group in above.items():
+            between = found[k, j][group] if k <= j else found[j, k][above[j]].mT
+            total = total + back[k] @ between
+        return total
+
+
+def _cholesky(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """L of each block […, d, d], and whether all are positive definite; 1 where one is not."""
+    if blocks.shape[-1] == 1:
+        fine = blocks > 0
+        return torch.where(fine, blocks, 1.0).sqrt(), fine.all()
+    root, info = torch.linalg.cholesky_ex(blocks)
+    one = torch.eye(blocks.shape[-1], dtype=blocks.dtype)
+    return torch.where((info == 0)[..., None, None], root, one), (info == 0).all()
+
+
+def _solve(root: Tensor, right: Tensor) -> Tensor:
+    """L⁻¹ x."""
+    if root.shape[-1] == 1:
+        return right / root
+    return torch.linalg.solve_triangular(root, right, upper=False)
+
+
+def _solve_transposed(root: Tensor, right: Tensor) -> Tensor:
+    """L⁻ᵀ x."""
+    if root.shape[-1] == 1:
+        return right / root
+    return torch.linalg.solve_triangular(root.mT, right, upper=True)

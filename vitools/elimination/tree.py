@@ -1,0 +1,204 @@
+"""The layout of a symmetric matrix over levels of groups and a dense root.
+
+Elements are numbered level by level (group by group within) and end with the root. Stored are, one
+after another in a single vector of *entries*, for each level: the block of each group [G, d, d], its
+block beside its parent in every later level it is coupled with [G, d, d'], and its border to the root
+[G, d, D]; then the root [D, D]. The precision matrix has no other entries, and neither has the part of
+its inverse that is wanted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Level:
+    """``groups`` groups of ``width`` numbers.
+
+    ``parents[j]`` [groups]: the group of level j, a later one, above each group; -1 for none.
+    """
+
+    groups: int
+    width: int
+    parents: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Elements by level (None: the root), group (nothing in the root) and number within."""
+
+    level: int | None
+    group: Tensor
+    within: Tensor
+
+
+class Tree:
+    """Levels in the order in which they are eliminated, and the size of the root.
+
+    Raises:
+        ValueError: a level's parent does not come after it, or two parents of one level are not
+            nested in each other.
+    """
+
+    def __init__(self, levels: Sequence[Level], root: int):
+        self.levels, self.root = tuple(levels), root
+        for i, level in enumerate(self.levels):
+            above = sorted(level.parents)
+            if any(j <= i or j >= len(self.levels) for j in above):
+                raise ValueError(f"the parents of level {i} are not later levels: {above}")
+            for n, j in enumerate(above):
+                lost = [k for k in above[n + 1 :] if k not in self.levels[j].parents]
+                if lost or not all(self._is_nested(level, j, k) for k in above[n + 1 :]):
+                    raise ValueError(f"the parents {above} of level {i} are not nested")
+        self.parents = [
+            {j: level.parents[j].clamp(min=0) for j in sorted(level.parents)}
+            for level in self.levels
+        ]
+        self.offsets: list[int] = []
+        self.size = 0
+        for level in self.levels:
+            self.offsets.append(self.size)
+            self.size += level.groups * level.width
+        self.root_offset = self.size
+        self.size += root
+        self._starts: dict[tuple[int | None, int | None], int] = {}
+        self.count = 0
+        for key, shape in self._blocks():
+            self._starts[key] = self.count
+            self.count += math.prod(shape)
+
+    def _is_nested(self, level: Level, lower: int, upper: int) -> bool:
+        """Whether the upper parent of each group is that of its lower one."""
+        group, above = level.parents[lower], level.parents[upper]
+        through = self.levels[lower].parents[upper][group.clamp(min=0)]
+        return bool(((group < 0) | (above < 0) | (through == above)).all())
+
+    def _blocks(self) -> Iterator[tuple[tuple[int | None, int | None], tuple[int, ...]]]:
+        for i, level in enumerate(self.levels):
+            yield (i, i), (level.groups, level.width, level.width)
+            for j in self.parents[i]:
+                yield (i, j), (level.groups, level.width, self.levels[j].width)
+            yield (i, None), (level.groups, level.width, self.root)
+        yield (None, None), (self.root, self.root)
+
+    def split(self, entries: Tensor) -> dict[tuple[int | None, int | None], Tensor]:
+        """Views of the entries as blocks: (i, i), (i, j) for parents, (i, None), (None, None)."""
+        return {
+            key: entries[self._starts[key] : self._starts[key] + math.prod(shape)].view(shape)
+            for key, shape in self._blocks()
+        }
+
+    def join(self, blocks: Mapping[tuple[int | None, int | None], Tensor]) -> Tensor:
+        return torch.cat([blocks[key].reshape(-1) for key, _ in self._blocks()])
+
+    def parts(self, vector: Tensor) -> list[Tensor]:
+        """[…, size] as [[…, G, d] of each level, […, D] of the root]."""
+        lead = vector.shape[:-1]
+        parts = [
+            vector[..., start : start + level.groups * level.width].reshape(
+                *lead, level.groups, level.width
+            )
+            for start, level in zip(self.offsets, self.levels, strict=True)
+        ]
+        return [*parts, vector[..., self.root_offset :]]
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([*(p.flatten(-2) for p in parts[:-1]), parts[-1]], -1)
+
+    # ---- places --------------------------------------------------------------------------
+
+    def element(self, place: Place) -> Tensor:
+        """The number of each element."""
+        if place.level is None:
+            return self.root_offset + place.within
+        level = self.levels[place.level]
+        return self.offsets[place.level] + place.group * level.width + place.within
+
+    def entry(self, first: Place, second: Place) -> Tensor | None:
+        """Where the entry of each pair of elements is stored; None where some pair has none."""
+        if self._depth(first) > self._depth(second):
+            first, second = second, first
+        start = self._starts.get((first.level, second.level))
+        if start is None:
+            return None
+        if first.level is None:
+            return start + first.within * self.root + second.within
+        level = self.levels[first.level]
+        row = first.group * level.width + first.within
+        if second.level is None:
+            return start + row * self.root + second.within
+        own = first.group
+        if second.level != first.level:
+            own = level.parents[second.level][first.group]
+        if bool((own != second.group).any()):
+            return None
+        return start + row * self.levels[second.level].width + second.within
+
+    def _depth(self, place: Place) -> int:
+        return len(self.levels) if place.level is None else place.level
+
+    @cached_property
+    def diagonal(self) -> Tensor:
+        """The entry of each element beside itself."""
+        found = []
+        for i, level in enumerate(self.levels):
+            group = torch.arange(level.groups).repeat_interleave(level.width)
+            own = Place(i, group, torch.arange(level.width).repeat(level.groups))
+            found.append(self._stored(own))
+        found.append(self._stored(Place(None, torch.zeros(()), torch.arange(self.root))))
+        return torch.cat(found)
+
+    def _stored(self, place: Place) -> Tensor:
+        entry = self.entry(place, place)
+        assert entry is not None
+        return entry
+
+    @cached_property
+    def is_mirrored(self) -> Tensor:
+        """Whether an entry stands for itself and its mirror image, which is not stored."""
+        own = [torch.full((math.prod(shape),), key[0] != key[1]) for key, shape in self._blocks()]
+        return torch.cat(own)
+
+    # ---- products ------------------------------------------------------------------------
+
+    def dense(self, entries: Tensor) -> Tensor:
+        """The whole matrix [size, size], zero where nothing is stored."""
+        return self.times(entries, torch.eye(self.size, dtype=entries.dtype)).mT
+
+    def times(self, entries: Tensor, vector: Tensor) -> Tensor:
+        """The symmetric matrix times a vector […, size]."""
+        blocks, x = self.split(entries), self.parts(vector)
+        out = [torch.zeros_like(part) for part in x]
+        for i, above in enumerate(self.parents):
+            border = blocks[i, None].flatten(0, 1)
+            beside = (x[-1] @ border.mT).reshape(x[i].shape)
+            out[i] = out[i] + rows(blocks[i, i], x[i]) + beside
+            out[-1] = out[-1] + x[i].flatten(-2) @ border
+            for j, group in above.items():
+                out[i] = out[i] + rows(blocks[i, j], x[j].index_select(-2, group))
+                out[j] = out[j].index_add(-2, group, rows(blocks[i, j].mT, x[i]))
+        out[-1] = out[-1] + x[-1] @ blocks[None, None]
+        return self.joined(out)
+
+    @property
+    def operations(self) -> int:
+        """Multiplications of a factorisation and its selected inverse, roughly."""
+        total = self.root**3
+        for i, level in enumerate(self.levels):
+            wide = self.root + sum(self.levels[j].width for j in self.parents[i])
+            total += (
+                2 * level.groups * (level.width**3 + level.width**2 * wide + level.width * wide**2)
+            )
+        return total
+
+
+def rows(blocks: Tensor, x: Tensor) -> Tensor:
+    """Each group's block [G, d, d'] times its part of x […, G, d']."""
+    return torch.einsum("gab,...gb->...ga", blocks, x)
