@@ -7,7 +7,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PIP    := $(BIN)/python $(INSTALL)
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow test-plain lint docs clean
+.PHONY: demo test test-slow test-plain lint browser docs clean
 
 demo: $(VENV)/.installed  ## the main job: compare methods on the two dice, write report/
 	$(BIN)/vitools compare two-dice --report report
@@ -30,7 +30,13 @@ lint: $(VENV)/.installed-dev  ## style, then types against an ordinary install (
 	$(PIP) --no-deps --target .typecheck .
 	cd .typecheck && ../$(BIN)/python -m mypy --config-file ../pyproject.toml --python-executable ../$(BIN)/python vitools
 
-docs: $(VENV)/.installed  ## redraw the graphs of the derivations
+browser:  ## install Debian's chromium and its driver for the tests of pages, where they are missing
+	command -v chromedriver && (command -v chromium || command -v chromium-browser) || \
+	  (SUDO=$$(command -v sudo || true); $$SUDO apt-get update && \
+	   $$SUDO apt-get install --yes --no-install-recommends chromium chromium-driver)
+
+docs: $(VENV)/.installed  ## redraw the map of the house and the graphs of the derivations
+	$(BIN)/python docs/draw_architecture.py
 	$(BIN)/vitools draw two-dice --out docs/derivations/two_dice_graph.svg --force
 	$(BIN)/vitools draw regression --out docs/derivations/bayesian_regression_graph.svg --force
 	$(BIN)/vitools draw vae --out docs/derivations/vae_graph.svg --force

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 import torch
-from headless_browser import CHROMEDRIVER, CHROMIUM, headless_browser
+from headless_browser import headless_browser, needs_browser
 from matplotlib.figure import Figure
 from page_cases import HOSTILE
 
@@ -16,9 +16,7 @@ from vitools.reporting.held_out.held_out import HeldOutComparison, HeldOutFit
 from vitools.reporting.held_out.report import write_held_out_report
 from vitools.reporting.page.page import Origin
 
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and CHROMEDRIVER), reason="needs chromium and chromedriver"
-)
+pytestmark = needs_browser
 
 LAYERS = {"VAE": ("z",), "hierarchical": ("z1", "z2"), "factor analysis": ("z",)}
 

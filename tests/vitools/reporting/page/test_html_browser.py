@@ -4,15 +4,13 @@ import itertools
 import json
 
 import pytest
-from headless_browser import CHROMEDRIVER, CHROMIUM, headless_browser
+from headless_browser import headless_browser, needs_browser
 from page_cases import HOSTILE, hostile_comparison
 
 from vitools.reporting.page.calibration import RankHistogram
 from vitools.reporting.page.page import Origin, write_page
 
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and CHROMEDRIVER), reason="needs chromium and chromedriver"
-)
+pytestmark = needs_browser
 
 TABLE_COLUMN = """
 const rows = [...document.querySelector(".sortable").tBodies[0].rows];
