@@ -7,8 +7,22 @@ mistake the library can explain; anything else that escapes is a bug in vitools.
 import inspect
 
 
+def sentence(message: object) -> str:
+    """The message with a full stop."""
+    text = str(message)
+    return text if not text or text[-1] in ".!?…" else f"{text}."
+
+
+def clause(error: BaseException) -> str:
+    """An error's message as part of a longer sentence."""
+    return str(error).rstrip(".")
+
+
 class VitoolsError(Exception):
     """Something the user can put right; the message names the site or file."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(sentence(message))
 
 
 class ModelError(VitoolsError):
@@ -37,6 +51,9 @@ class FileError(VitoolsError):
 
 class VitoolsWarning(UserWarning):
     """Something slower or weaker than it could be, said once."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(sentence(message))
 
 
 class NotConjugateError(VitoolsError):

@@ -19,7 +19,7 @@ from vitools.guides.family import GuideFamily, LatentSite, Parameter, is_simplex
 from vitools.guides.mean_field.beta_start import beta_start, dirichlet_start
 
 
-class DirichletFamily(GuideFamily):
+class DirichletGuideFamily(GuideFamily):
     """Dirichlet(α); parameters ``logits`` of the shape of the value and ``log_total``, ``[…, 1]``."""
 
     name = "dirichlet"
@@ -49,7 +49,7 @@ class DirichletFamily(GuideFamily):
         return {"logits": _sd_of_log(parameters["log_total"] + log_mean).clamp(max=1.0)}
 
 
-class BetaFamily(GuideFamily):
+class BetaGuideFamily(GuideFamily):
     """Beta(α, β) elementwise; ``mean_logit`` and ``log_total`` of the shape of the value."""
 
     name = "beta"

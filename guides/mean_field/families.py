@@ -1,18 +1,21 @@
 """The table of variational families: one line each."""
 
 from vitools.guides.family import GuideFamily
-from vitools.guides.mean_field.dirichlet import BetaFamily, DirichletFamily
-from vitools.guides.mean_field.kumaraswamy import KumaraswamyFamily, StickKumaraswamyFamily
-from vitools.guides.mean_field.logistic_normal import LogisticNormalFamily
-from vitools.guides.mean_field.mv_kumaraswamy import MVKumaraswamyFamily
-from vitools.guides.mean_field.normal import NormalFamily
+from vitools.guides.mean_field.dirichlet import BetaGuideFamily, DirichletGuideFamily
+from vitools.guides.mean_field.kumaraswamy import (
+    KumaraswamyGuideFamily,
+    StickKumaraswamyGuideFamily,
+)
+from vitools.guides.mean_field.logistic_normal import LogisticNormalGuideFamily
+from vitools.guides.mean_field.mv_kumaraswamy import MVKumaraswamyGuideFamily
+from vitools.guides.mean_field.normal import NormalGuideFamily
 
 FAMILIES: dict[str, type[GuideFamily]] = {
-    "normal": NormalFamily,
-    "kumaraswamy": KumaraswamyFamily,
-    "stick_kumaraswamy": StickKumaraswamyFamily,
-    "mv_kumaraswamy": MVKumaraswamyFamily,
-    "logistic_normal": LogisticNormalFamily,
-    "dirichlet": DirichletFamily,
-    "beta": BetaFamily,
+    "normal": NormalGuideFamily,
+    "kumaraswamy": KumaraswamyGuideFamily,
+    "stick_kumaraswamy": StickKumaraswamyGuideFamily,
+    "mv_kumaraswamy": MVKumaraswamyGuideFamily,
+    "logistic_normal": LogisticNormalGuideFamily,
+    "dirichlet": DirichletGuideFamily,
+    "beta": BetaGuideFamily,
 }

@@ -24,7 +24,7 @@ from vitools.guides.mean_field.beta_start import beta_start, dirichlet_start
 _LARGEST_LOG_B = 30.0  # from there on b (1 - h) is log 2
 
 
-class KumaraswamyFamily(GuideFamily):
+class KumaraswamyGuideFamily(GuideFamily):
     """K(a, b) elementwise; parameters of the shape of the value."""
 
     name = "kumaraswamy"
@@ -45,7 +45,7 @@ class KumaraswamyFamily(GuideFamily):
         return _units(parameters)
 
 
-class StickKumaraswamyFamily(GuideFamily):
+class StickKumaraswamyGuideFamily(GuideFamily):
     """Kumaraswamy sticks; parameters of the shape of the value, its last dim one shorter."""
 
     name = "stick_kumaraswamy"

@@ -10,7 +10,7 @@ from vitools.guides.family import GuideFamily, LatentSite, Parameter, is_simplex
 from vitools.guides.mean_field.beta_start import dirichlet_start
 
 
-class LogisticNormalFamily(GuideFamily):
+class LogisticNormalGuideFamily(GuideFamily):
     """K logits with a diagonal covariance; parameters ``loc`` and ``log_scale``, shape of the value.
 
     K logits rather than K - 1: no entry of the simplex is singled out, and the log-ratios are

@@ -11,7 +11,7 @@ from vitools.guides.mean_field.beta_start import dirichlet_start
 _LARGEST_MEAN = 3.0  # of the α: larger ones take q away from the Dirichlet of the same α
 
 
-class MVKumaraswamyFamily(GuideFamily):
+class MVKumaraswamyGuideFamily(GuideFamily):
     """Parameter ``log_concentration`` of the shape of the value.
 
     The family cannot concentrate: K(α, α) moves towards 1 as α grows, so that the average over

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from vitools.guides.family import GuideFamily
-from vitools.guides.mean_field.dirichlet import BetaFamily, DirichletFamily
-from vitools.guides.mean_field.normal import NormalFamily
+from vitools.guides.mean_field.dirichlet import BetaGuideFamily, DirichletGuideFamily
+from vitools.guides.mean_field.normal import NormalGuideFamily
 
 LEAST = 0.1
 
@@ -92,7 +92,7 @@ def _within(radius: float, rate: float, square: Tensor) -> Tensor:
 
 
 NATURAL_STEPS: dict[type[GuideFamily], Step] = {
-    NormalFamily: normal_step,
-    DirichletFamily: dirichlet_step,
-    BetaFamily: beta_step,
+    NormalGuideFamily: normal_step,
+    DirichletGuideFamily: dirichlet_step,
+    BetaGuideFamily: beta_step,
 }

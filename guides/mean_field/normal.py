@@ -18,7 +18,7 @@ from vitools.supports import base_support
 _DEFAULT_SCALE = 0.1  # of the prior's: priors are wide, and draws from far out swamp the gradient
 
 
-class NormalFamily(GuideFamily):
+class NormalGuideFamily(GuideFamily):
     """Parameters ``loc`` and ``log_scale``, of the unconstrained shape."""
 
     name = "normal"

@@ -36,7 +36,7 @@ from vitools.models.two_dice.cavi import HandDerivedFit, hand_derived_cavi, star
 from vitools.models.two_dice.evidence import exact_log_evidence
 from vitools.models.two_dice.model import Simulation, model, simulate
 from vitools.models.two_dice.prior import Concentrations, prior_concentrations
-from vitools.models.two_dice.rows import DistinctRows, distinct_rows
+from vitools.models.two_dice.rows import CountedRows, distinct_rows
 from vitools.models.two_dice.symmetry import Symmetry, invariants, match, symmetries
 from vitools.models.two_dice.updates import (
     FactorisedResponsibilities,
@@ -54,7 +54,7 @@ from vitools.models.two_dice.updates import (
 
 __all__ = [
     "Concentrations",
-    "DistinctRows",
+    "CountedRows",
     "FactorisedResponsibilities",
     "HandDerivedFit",
     "JointResponsibilities",

@@ -15,7 +15,7 @@ from vitools.models.two_dice.prior import (
     check_count,
     prior_concentrations,
 )
-from vitools.models.two_dice.rows import DistinctRows, RollsLike, distinct_rows
+from vitools.models.two_dice.rows import CountedRows, RollsLike, distinct_rows
 from vitools.models.two_dice.updates import (
     JointResponsibilities,
     Responsibilities,
@@ -81,7 +81,7 @@ class HandDerivedFit:
 
 
 def starting_point(
-    rows: DistinctRows, prior: Concentrations, generator: torch.Generator
+    rows: CountedRows, prior: Concentrations, generator: torch.Generator
 ) -> Concentrations:
     """A random q(π¹, π², ρ): the prior plus as many pseudo-counts as there are data.
 
@@ -178,7 +178,7 @@ def hand_derived_cavi(
 
 
 def _climb(
-    rows: DistinctRows,
+    rows: CountedRows,
     prior: Concentrations,
     q: Concentrations,
     factorisation: str,

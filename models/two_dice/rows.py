@@ -18,7 +18,7 @@ from vitools.models.two_dice.prior import check_count
 RollsLike = Tensor | np.ndarray | Sequence[Sequence[int]]
 
 
-class DistinctRows(NamedTuple):
+class CountedRows(NamedTuple):
     """The distinct count vectors of a data set.
 
     Fields:
@@ -74,7 +74,7 @@ def check_layout(rolls: Tensor) -> None:
 
 def distinct_rows(
     rolls: RollsLike, faces: int = 6, *, dtype: torch.dtype = torch.float64
-) -> DistinctRows:
+) -> CountedRows:
     """Count the faces in each row and collapse rows with equal counts.
 
     Args:
@@ -83,7 +83,7 @@ def distinct_rows(
         dtype: of the counts and multiplicities.
 
     Returns:
-        The :class:`DistinctRows`, in a fixed order that does not depend on the order of the rows.
+        The :class:`CountedRows`, in a fixed order that does not depend on the order of the rows.
 
     Example:
         >>> rows = distinct_rows([[0, 0, 1], [1, 0, 0], [1, 1, 1]], faces=2)
@@ -96,7 +96,7 @@ def distinct_rows(
     counts.scatter_add_(1, values, torch.ones_like(values))
     distinct, row_index = unique_rows(counts)
     multiplicity = torch.bincount(row_index, minlength=len(distinct))
-    return DistinctRows(distinct.to(dtype), multiplicity.to(dtype), row_index)
+    return CountedRows(distinct.to(dtype), multiplicity.to(dtype), row_index)
 
 
 def unique_rows(table: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from vitools.models.two_dice.prior import Concentrations
-from vitools.models.two_dice.rows import DistinctRows
+from vitools.models.two_dice.rows import CountedRows
 
 
 class ExpectedCounts(NamedTuple):
@@ -73,7 +73,7 @@ class FactorisedResponsibilities:
         """q(z¹_n = i, z²_n = k) = φ¹_ni φ²_nk, shape [U, D₁, D₂]."""
         return self.phi1[:, :, None] * self.phi2[:, None, :]
 
-    def expected_counts(self, rows: DistinctRows) -> ExpectedCounts:
+    def expected_counts(self, rows: CountedRows) -> ExpectedCounts:
         """The statistics that the updates of π¹, π² and ρ need."""
         weighted = rows.multiplicity[:, None] * sum_distribution(self.phi1, self.phi2)
         return ExpectedCounts(
@@ -82,7 +82,7 @@ class FactorisedResponsibilities:
             weighted.T @ rows.counts,
         )
 
-    def entropy(self, rows: DistinctRows) -> Tensor:
+    def entropy(self, rows: CountedRows) -> Tensor:
         """Σ_n m_n (H[φ¹_n] + H[φ²_n])."""
         per_row = torch.special.entr(self.phi1).sum(1) + torch.special.entr(self.phi2).sum(1)
         return rows.multiplicity @ per_row
@@ -116,17 +116,17 @@ class JointResponsibilities:
         """The marginal q(z²_n), shape [U, D₂]."""
         return self.table().sum(1)
 
-    def _expected_pairs(self, rows: DistinctRows) -> Tensor:
+    def _expected_pairs(self, rows: CountedRows) -> Tensor:
         """E #{n : z¹_n = i, z²_n = k}, shape [D₁, D₂]."""
         return (rows.multiplicity @ self.sums).unfold(0, self.split.shape[1], 1) * self.split
 
-    def expected_counts(self, rows: DistinctRows) -> ExpectedCounts:
+    def expected_counts(self, rows: CountedRows) -> ExpectedCounts:
         """The statistics that the updates of π¹, π² and ρ need."""
         pairs = self._expected_pairs(rows)
         weighted = rows.multiplicity[:, None] * self.sums
         return ExpectedCounts(pairs.sum(1), pairs.sum(0), weighted.T @ rows.counts)
 
-    def entropy(self, rows: DistinctRows) -> Tensor:
+    def entropy(self, rows: CountedRows) -> Tensor:
         """Σ_n m_n H[q(z¹_n, z²_n)] = Σ_n m_n (H[sum] + H[throws | sum])."""
         of_sums = rows.multiplicity @ torch.special.entr(self.sums).sum(1)
         return of_sums - torch.special.xlogy(self._expected_pairs(rows), self.split).sum()
@@ -140,19 +140,19 @@ def expected_log(concentration: Tensor) -> Tensor:
     return torch.digamma(concentration) - torch.digamma(concentration.sum(-1, keepdim=True))
 
 
-def expected_log_likelihood(rows: DistinctRows, q: Concentrations) -> Tensor:
+def expected_log_likelihood(rows: CountedRows, q: Concentrations) -> Tensor:
     """L_ns = Σ_v C_nv E log ρ_sv, the log likelihood of row n from die s, shape [U, S]."""
     return rows.counts @ expected_log(q.beta).T
 
 
-def update_z1(rows: DistinctRows, q: Concentrations, phi2: Tensor) -> Tensor:
+def update_z1(rows: CountedRows, q: Concentrations, phi2: Tensor) -> Tensor:
     """φ¹_ni ∝ exp(E log π¹_i + Σ_k φ²_nk L_{n,i+k}), shape [U, D₁]."""
     by_pair = expected_log_likelihood(rows, q).unfold(1, phi2.shape[1], 1)
     message = (by_pair * phi2[:, None, :]).sum(2)
     return torch.softmax(expected_log(q.alpha1) + message, 1)
 
 
-def update_z2(rows: DistinctRows, q: Concentrations, phi1: Tensor) -> Tensor:
+def update_z2(rows: CountedRows, q: Concentrations, phi1: Tensor) -> Tensor:
     """φ²_nk ∝ exp(E log π²_k + Σ_i φ¹_ni L_{n,i+k}), shape [U, D₂]."""
     by_pair = expected_log_likelihood(rows, q).unfold(1, phi1.shape[1], 1)
     message = (by_pair * phi1[:, None, :]).sum(2)
@@ -160,14 +160,14 @@ def update_z2(rows: DistinctRows, q: Concentrations, phi1: Tensor) -> Tensor:
 
 
 def update_rows_factorised(
-    rows: DistinctRows, q: Concentrations, phi2: Tensor
+    rows: CountedRows, q: Concentrations, phi2: Tensor
 ) -> FactorisedResponsibilities:
     """φ¹ given φ², then φ² given the new φ¹."""
     phi1 = update_z1(rows, q, phi2)
     return FactorisedResponsibilities(phi1, update_z2(rows, q, phi1))
 
 
-def update_rows_joint(rows: DistinctRows, q: Concentrations) -> JointResponsibilities:
+def update_rows_joint(rows: CountedRows, q: Concentrations) -> JointResponsibilities:
     """r_ns ∝ w_s exp(L_ns) with w the convolution of exp E log π¹ and exp E log π².
 
     In logarithms throughout: exp E log π_i underflows where α̂_i is small.
@@ -181,7 +181,7 @@ def update_rows_joint(rows: DistinctRows, q: Concentrations) -> JointResponsibil
 
 
 def update_globals(
-    rows: DistinctRows, prior: Concentrations, responsibilities: Responsibilities
+    rows: CountedRows, prior: Concentrations, responsibilities: Responsibilities
 ) -> Concentrations:
     """Prior plus expected counts: α̂¹, α̂² and β̂."""
     counts = responsibilities.expected_counts(rows)
@@ -197,7 +197,7 @@ def _log_normaliser(concentration: Tensor) -> Tensor:
 
 
 def elbo(
-    rows: DistinctRows,
+    rows: CountedRows,
     prior: Concentrations,
     q: Concentrations,
     responsibilities: Responsibilities,

@@ -69,7 +69,7 @@ def fit(
     except (NotConjugateError, NotSupportedError) as error:
         others = [name for name in default_methods(target) if find_method(name) is not chosen]
         raise type(error)(
-            f"{str(error).rstrip('.')}. For {model}, try --method with one of: {', '.join(others)}."
+            f"{error} For {model}, try --method with one of: {', '.join(others)}."
         ) from error
     except NumericalError as error:
         if not hasattr(error, "posterior"):

@@ -19,7 +19,7 @@ from vitools.engines.objectives import BetaElbo, Elbo, ImportanceWeighted, Score
 from vitools.engines.preflight.preflight import preflight
 from vitools.engines.svi.optimisers.adam_settings import Adam
 from vitools.engines.svi.optimisers.natural import NaturalGradient
-from vitools.engines.svi.optimisers.schedules import Constant, Cosine, Exponential, Stages
+from vitools.engines.svi.optimisers.schedules import ConstantRate, Cosine, Exponential, Stages
 from vitools.engines.svi.svi import svi
 from vitools.engines.svi.validation import svi_validated
 from vitools.engines.svi.warm_up import warm_up
@@ -27,7 +27,7 @@ from vitools.engines.svi.warm_up import warm_up
 __all__ = [
     "Adam",
     "BetaElbo",
-    "Constant",
+    "ConstantRate",
     "Cosine",
     "Elbo",
     "Exponential",

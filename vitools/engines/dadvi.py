@@ -46,7 +46,7 @@ def dadvi(
     *,
     num_samples: int = 30,
     covariance: str = "mean_field",
-    max_draws: int = 960,
+    max_samples: int = 960,
     max_steps: int = 500,
     seed: int = 0,
     progress: ProgressCallback | None = None,
@@ -61,7 +61,7 @@ def dadvi(
         num_samples: M to begin with, even.
         covariance: of the result: ``"mean_field"``, independent coordinates whose spread is too
             small where the posterior is correlated, or ``"linear_response"``, a full Gaussian.
-        max_draws: M is not doubled beyond this; status STOPPED_AT_LIMIT if it would have to be.
+        max_samples: M is not doubled beyond this; status STOPPED_AT_LIMIT if it would have to be.
         max_steps: of the trust-region Newton method, for each M.
 
     Example:
@@ -74,11 +74,11 @@ def dadvi(
         'converged'
     """
     check_progress(progress)
-    _check(num_samples, covariance, max_draws, max_steps)
+    _check(num_samples, covariance, max_samples, max_steps)
     check_seed(seed)
     began = time.perf_counter()
     run = _Run(problem, num_samples, seed, progress, began)
-    status, words = run.fit(max_draws, max_steps)
+    status, words = run.fit(max_samples, max_steps)
     if not run.rows and status is Status.INTERRUPTED:
         raise KeyboardInterrupt  # not one step was done: there is no fit to keep
     location, log_scale = run.eta.chunk(2)
@@ -101,11 +101,11 @@ def dadvi(
     )
 
 
-def _check(num_samples: int, covariance: str, max_draws: int, max_steps: int) -> None:
+def _check(num_samples: int, covariance: str, max_samples: int, max_steps: int) -> None:
     if covariance not in COVARIANCES:
         raise OptionError(f"covariance: expected one of {COVARIANCES}, got {covariance!r}.")
     check_whole("num_samples", num_samples, 4)
-    check_whole("max_draws", max_draws, num_samples)
+    check_whole("max_samples", max_samples, num_samples)
     check_whole("max_steps", max_steps, 1)
     if num_samples % 2:
         raise OptionError(
@@ -173,7 +173,7 @@ class _Run:
 
     # ---- minimum, response, error --------------------------------------------------------------
 
-    def fit(self, max_draws: int, max_steps: int) -> tuple[Status, str]:
+    def fit(self, max_samples: int, max_steps: int) -> tuple[Status, str]:
         """Minimise and double until the error is small; what came of it in words."""
         while True:
             try:
@@ -182,7 +182,7 @@ class _Run:
                 return Status.INTERRUPTED, f"{len(self.rows)} steps, not at the optimum"
             worst = self._respond()
             draws = len(self.noise)
-            if worst < ERROR_LIMIT or 2 * draws > max_draws:
+            if worst < ERROR_LIMIT or 2 * draws > max_samples:
                 break
             self.noise = torch.cat([self.noise, self._pairs(draws // 2)])
         good = reached and worst < ERROR_LIMIT

@@ -14,12 +14,19 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from vitools.errors import OptionError
-from vitools.families.moments import Moments
+from vitools.families.moments import SiteMoments
 from vitools.posterior import FactorisedPosterior, Posterior
 from vitools.problem import Problem
 from vitools.problem.density.discrete import index_in_support
 from vitools.problem.density.values import latent_site
 from vitools.problem.sites import Site, nearest
+
+STARTS = {
+    "cavi": "a fit, {site: value or distribution}, 'prior' or 'data'",
+    "svi": "a fit, 'search' or 'guide'",
+    "nuts": "a fit or 'prior'",
+}
+"""What each engine's ``start=`` may be; left out, the engine chooses."""
 
 DRAWS = 200
 """Draws of a fit over which conditional probabilities of discrete latents are averaged."""
@@ -27,6 +34,16 @@ DRAWS = 200
 StartValue = Tensor | float | Distribution
 Start = Posterior | Mapping[str, StartValue] | str
 """What an engine's ``start=`` takes, besides ``None`` for its own choice."""
+
+
+def wrong_start(engine: str, start: object) -> OptionError:
+    """What to say of a start that the engine does not have."""
+    others = [f"{other}() takes {words}" for other, words in STARTS.items() if other != engine]
+    got = f"{start!r}" if isinstance(start, str) else f"a {type(start).__name__}"
+    return OptionError(
+        f"start: expected {STARTS[engine]}, got {got}. Leave it out for {engine}()'s own choice "
+        f"({'; '.join(others)})."
+    )
 
 
 @dataclass(frozen=True)
@@ -39,7 +56,7 @@ class StartMoments:
     """
 
     word: str = "automatic"
-    sites: dict[str, Moments] = field(default_factory=dict)
+    sites: dict[str, SiteMoments] = field(default_factory=dict)
 
 
 def read_start(
@@ -78,7 +95,7 @@ def read_start(
 # ---- a fit --------------------------------------------------------------------------------------
 
 
-def _of_fit(problem: Problem, fit: Posterior) -> dict[str, Moments]:
+def _of_fit(problem: Problem, fit: Posterior) -> dict[str, SiteMoments]:
     expected, found = (
         {name: tuple(site.shape) for name, site in made.latents.items()}
         for made in (problem, fit.problem)
@@ -92,7 +109,7 @@ def _of_fit(problem: Problem, fit: Posterior) -> dict[str, Moments]:
     mean, sd = fit.mean(), fit.sd()
     moments = {}
     for name in problem.drawn:
-        moments[name] = Moments(mean[name].detach().double(), sd[name].detach().double())
+        moments[name] = SiteMoments(mean[name].detach().double(), sd[name].detach().double())
     if problem.discrete:
         moments.update(_discrete(problem, fit))
     for name, each in moments.items():
@@ -105,23 +122,23 @@ def _of_fit(problem: Problem, fit: Posterior) -> dict[str, Moments]:
     return moments
 
 
-def _discrete(problem: Problem, fit: Posterior) -> dict[str, Moments]:
+def _discrete(problem: Problem, fit: Posterior) -> dict[str, SiteMoments]:
     if isinstance(fit, FactorisedPosterior):
         marginals = {name: fit.marginal(name) for name in problem.discrete}
         return {
-            name: Moments(_probabilities(problem.latents[name], marginal))
+            name: SiteMoments(_probabilities(problem.latents[name], marginal))
             for name, marginal in marginals.items()
         }
     draws = fit.sample(DRAWS) if problem.drawn else {}
     with torch.no_grad():
         found = fit.problem.discrete_marginals(draws)
-    return {k: Moments((v.mean(0) if draws else v).double()) for k, v in found.items()}
+    return {k: SiteMoments((v.mean(0) if draws else v).double()) for k, v in found.items()}
 
 
 # ---- a value or a distribution -----------------------------------------------------------------
 
 
-def _of_value(site: Site, value: Any) -> Moments:
+def _of_value(site: Site, value: Any) -> SiteMoments:
     if isinstance(value, Distribution):
         return _of_distribution(site, value)
     try:
@@ -141,18 +158,18 @@ def _of_value(site: Site, value: Any) -> Moments:
         index = index_in_support(site, value)
         if bool((index < 0).any()):
             raise _outside(site, "value")
-        return Moments(torch.nn.functional.one_hot(index, len(site.support_values)).double())
+        return SiteMoments(torch.nn.functional.one_hot(index, len(site.support_values)).double())
     if not bool(site.support.check(value).all()):
         raise _outside(site, "value")
-    return Moments(value)
+    return SiteMoments(value)
 
 
-def _of_distribution(site: Site, given: Distribution) -> Moments:
+def _of_distribution(site: Site, given: Distribution) -> SiteMoments:
     shape = (*given.batch_shape, *given.event_shape)
     if shape != tuple(site.shape):
         raise _wrong_shape(site, shape)
     if site.support_values is not None:
-        return Moments(_probabilities(site, given))
+        return SiteMoments(_probabilities(site, given))
     try:
         mean, variance = given.mean.detach().double(), given.variance.detach().double()
     except NotImplementedError:
@@ -165,7 +182,7 @@ def _of_distribution(site: Site, given: Distribution) -> Moments:
     _refuse_nan(site, variance, "distribution's variance")
     if not bool(site.support.check(mean).all()):
         raise _outside(site, "distribution's mean")
-    return Moments(mean, variance.expand(site.shape).sqrt())
+    return SiteMoments(mean, variance.expand(site.shape).sqrt())
 
 
 def _probabilities(site: Site, given: Distribution) -> Tensor:

@@ -4,12 +4,12 @@ from torch.distributions import Distribution
 
 from vitools.families.beta import BetaFamily
 from vitools.families.categorical import CategoricalFamily
-from vitools.families.chain import ChainFamily
 from vitools.families.dirichlet import DirichletFamily
 from vitools.families.family import Family
 from vitools.families.free_form import FreeFormFamily
 from vitools.families.gamma import GammaFamily
 from vitools.families.inverse_gamma import InverseGammaFamily
+from vitools.families.markov_chain import MarkovChainFamily
 from vitools.families.multivariate_normal import MultivariateNormalFamily
 from vitools.families.normal import NormalFamily
 from vitools.families.wishart import WishartFamily
@@ -30,7 +30,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 # Families of which each block of q makes one of its own.
-MADE_FOR_A_BLOCK = (ChainFamily, FreeFormFamily)
+MADE_FOR_A_BLOCK = (MarkovChainFamily, FreeFormFamily)
 
 
 def family_of_prior(prior: str) -> Family | None:

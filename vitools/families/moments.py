@@ -11,7 +11,7 @@ from vitools.families.family import NARROWEST
 
 
 @dataclass(frozen=True)
-class Moments:
+class SiteMoments:
     """Of a continuous site: mean and sd ``[*shape]``, no sd for a value.
 
     Of a discrete one: the probabilities of its cases, ``[*batch_shape, K]``, as ``mean``.
@@ -20,10 +20,10 @@ class Moments:
     mean: Tensor
     sd: Tensor | None = None
 
-    def select(self, dim: int, rows: Tensor) -> Moments:
+    def select(self, dim: int, rows: Tensor) -> SiteMoments:
         """Those of some entries along an axis."""
         sd = None if self.sd is None else self.sd.index_select(dim, rows)
-        return Moments(self.mean.index_select(dim, rows), sd)
+        return SiteMoments(self.mean.index_select(dim, rows), sd)
 
     @property
     def variance(self) -> Tensor | None:

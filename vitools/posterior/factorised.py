@@ -13,13 +13,16 @@ from torch import distributions as td
 from vitools.distributions.rounding import Beyond, beyond_log_prob, rounded_draws
 from vitools.errors import NotSupportedError
 from vitools.families import members
-from vitools.families.chain import Chain
+from vitools.families.markov_chain import MarkovChain
 from vitools.isolation import quiet_draws, seeded
 from vitools.posterior.base import Posterior, Saved, check_count
 from vitools.posterior.masked import MaskedElements, kept_elements
 from vitools.posterior.results import Estimate
 from vitools.problem import Problem
 from vitools.problem.density.discrete import support_size
+
+FORMER_NAMES = {"Chain": "MarkovChain"}
+"""Distributions by the names that they have in older files."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Factor:
     A block of one site: ``distribution`` has the site's own batch and event shape. A
     Gaussian block of several sites: a ``MultivariateNormal`` over their values flattened
     and concatenated. A discrete block: a ``Categorical`` over the product of supports
-    (last site fastest), with the sites' common batch shape; or a ``Chain`` over the sites.
+    (last site fastest), with the sites' common batch shape; or a ``MarkovChain`` over the sites.
     """
 
     sites: tuple[str, ...]
@@ -87,7 +90,7 @@ class FactorisedPosterior(Posterior):
         made = factor.distribution
         found: tuple[int, ...] = (*made.batch_shape, *made.event_shape)
         expected: tuple[int, ...] = tuple(sites[0].shape)
-        if isinstance(made, Chain):
+        if isinstance(made, MarkovChain):
             expected = (*sites[0].batch_shape, len(sites))
         elif sites[0].is_discrete:
             if isinstance(made, td.Categorical):
@@ -200,7 +203,7 @@ class FactorisedPosterior(Posterior):
         return td.MultivariateNormal(mean[flat], covariance[flat][:, flat], validate_args=False)
 
     def _discrete_block_marginal(self, factor: Factor, site: str) -> Tensor:
-        if isinstance(factor.distribution, Chain):
+        if isinstance(factor.distribution, MarkovChain):
             return factor.distribution.marginal(factor.sites.index(site))
         sizes = [support_size(self.problem.latents[k]) for k in factor.sites]
         table = factor.distribution.probs
@@ -246,7 +249,7 @@ class FactorisedPosterior(Posterior):
     def _restore(cls, saved: Saved) -> "FactorisedPosterior":
         factors: dict[str | tuple[str, ...], Any] = {}
         for i, described in enumerate(saved.meta["factors"]):
-            kind, sites = described["kind"], described["sites"]
+            kind, sites = FORMER_NAMES.get(described["kind"], described["kind"]), described["sites"]
             distribution, names = members()[kind]
             parameters: dict[str, Any] = {p: saved.tensors[f"{i}.{p}"] for p in names}
             made: Any = distribution(**parameters, validate_args=False)

@@ -95,7 +95,7 @@ def test_draws_double_until_the_error_is_small():
             pyro.sample("n", dist.Poisson(rate.sum()), obs=counts)
 
     problem = Problem(rates, torch.tensor([2.0, 0.0]))
-    few = dadvi(problem, num_samples=4, max_draws=4, seed=1)
+    few = dadvi(problem, num_samples=4, max_samples=4, seed=1)
     assert few.status is Status.STOPPED_AT_LIMIT
     assert few.detail.startswith("4 draws")
     enough = dadvi(problem, num_samples=4, seed=1)

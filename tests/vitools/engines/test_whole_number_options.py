@@ -32,7 +32,7 @@ COUNTS = {
     "nuts": ("num_samples", "num_warmup", "num_chains"),
     "exact": ("max_evaluations",),
     "laplace": ("max_steps",),
-    "dadvi": ("max_steps", "num_samples", "max_draws"),
+    "dadvi": ("max_steps", "num_samples", "max_samples"),
 }
 
 

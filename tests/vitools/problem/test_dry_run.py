@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 
 from vitools.isolation import seeded
-from vitools.problem.reading.dry_run import SMALL, DryRun, MemoryLimit, TooLarge, room
+from vitools.problem.reading.dry_run import SMALL, DryRun, MemoryLimit, TooLargeError, room
 
 HUGE = 10**12
 
@@ -47,7 +47,7 @@ def test_whatever_makes_a_huge_tensor_gets_its_shape_only(make):
     assert result.numel() == HUGE
     assert sizes.is_placeholder(result)
     assert sizes.need.bytes >= HUGE * result.element_size()
-    with pytest.raises(TooLarge, match="GB"), MemoryLimit(SMALL):
+    with pytest.raises(TooLargeError, match="GB"), MemoryLimit(SMALL):
         make()
 
 
@@ -77,7 +77,7 @@ def test_what_is_computed_from_a_placeholder_is_one_and_what_is_not_stays_real()
 def test_values_that_were_not_computed_cannot_be_read_or_written(use):
     with DryRun():
         huge = torch.zeros(10**6, 10**6)
-        with pytest.raises(TooLarge, match="asks for some"):
+        with pytest.raises(TooLargeError, match="asks for some"):
             use(huge)
 
 

@@ -22,7 +22,7 @@ from vitools.calculus.algebra.atoms import Atom, Function, Predictor
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.errors import NumericalError
 from vitools.families import Family
-from vitools.families.moments import Moments
+from vitools.families.moments import SiteMoments
 
 _versions = itertools.count(1)
 
@@ -195,7 +195,7 @@ class DenseBlock(Block):
         self.restore(self.starting_point(prior, generator))
 
     @abstractmethod
-    def place(self, given: Mapping[str, Moments]) -> None:
+    def place(self, given: Mapping[str, SiteMoments]) -> None:
         """Set the factor so that the sites named have these moments; others stay where they are."""
 
     def update(self, messages: dict[Any, Tensor]) -> None:

@@ -22,7 +22,7 @@ from vitools.calculus.blocks.block import DenseBlock, Resolved, describe, plate_
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.errors import NumericalError
 from vitools.families.free_form import FreeFormFamily
-from vitools.families.moments import Moments
+from vitools.families.moments import SiteMoments
 
 ROWS_AT_ONCE = 2**22
 """Numbers (nodes times rows of data) of a function with data that are formed at once."""
@@ -114,7 +114,7 @@ class FreeFormBlock(DenseBlock):
         at = _ordinary_value(self.sites[0])
         self._put(self.family.middle(torch.Size(self.batch_shape)) if at is None else at)
 
-    def place(self, given: Mapping[str, Moments]) -> None:
+    def place(self, given: Mapping[str, SiteMoments]) -> None:
         self._put(given[self.title].mean)
 
     def _put(self, at: Tensor) -> None:

@@ -31,7 +31,7 @@ from vitools.calculus.tracing.trace import TracedSite
 from vitools.distributions.joint_normal import JointNormal
 from vitools.errors import NotSupportedError, NumericalError
 from vitools.families.family import Family, narrow
-from vitools.families.moments import Moments
+from vitools.families.moments import SiteMoments
 from vitools.families.multivariate_normal import MultivariateNormalFamily
 
 
@@ -297,7 +297,7 @@ class GaussianBlock(DenseBlock):
         linear, quadratic = super().starting_point({}, generator)
         return linear, quadratic.diagonal(dim1=-2, dim2=-1) if self.elementwise else quadratic
 
-    def place(self, given: Mapping[str, Moments]) -> None:
+    def place(self, given: Mapping[str, SiteMoments]) -> None:
         mean = self.mean.clone()
         variance = self.covariance.diagonal(dim1=-2, dim2=-1).expand(mean.shape).clone()
         for name, (start, stop) in self.offsets.items():

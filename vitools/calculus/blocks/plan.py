@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from vitools.calculus.algebra.atoms import Unsupported
-from vitools.calculus.blocks.chain import ChainBlock, is_chain
 from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.blocks.grouping import coupled_groups, joint_size
+from vitools.calculus.blocks.markov_chain import MarkovChainBlock, is_markov_chain
 from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
@@ -68,7 +68,9 @@ def _block(
         return FreeFormBlock(members[0])
     families = [site.family for site in members]
     if all(family is not None and family.is_discrete for family in families):
-        return ChainBlock(members) if is_chain(members, terms) else DiscreteBlock(members)
+        return (
+            MarkovChainBlock(members) if is_markov_chain(members, terms) else DiscreteBlock(members)
+        )
     if all(family is not None and family.is_gaussian for family in families):
         axes = _joint_axes(members, terms, along)
         if len(members) > 1 or any(axes.values()):

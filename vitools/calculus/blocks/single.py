@@ -25,7 +25,7 @@ from vitools.calculus.blocks.block import (
 )
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.families.categorical import CategoricalFamily
-from vitools.families.moments import Moments
+from vitools.families.moments import SiteMoments
 
 
 class FamilyBlock(DenseBlock):
@@ -85,7 +85,7 @@ class FamilyBlock(DenseBlock):
             prior = {key: x for key, x in prior.items() if self.component(key)}
         return super().starting_point(prior, generator)
 
-    def place(self, given: Mapping[str, Moments]) -> None:
+    def place(self, given: Mapping[str, SiteMoments]) -> None:
         moments = given[self.title]
         self.restore(self.family.with_moments(moments.mean, moments.variance))
 
@@ -156,7 +156,7 @@ class DiscreteBlock(DenseBlock):
     def made_of(self, sites: Sequence[TracedSite]) -> DenseBlock:
         return DiscreteBlock(sites)
 
-    def place(self, given: Mapping[str, Moments]) -> None:
+    def place(self, given: Mapping[str, SiteMoments]) -> None:
         self.restore(logits_with(self, given))
 
     def joint_distribution(self) -> Distribution:
@@ -171,7 +171,7 @@ class DiscreteBlock(DenseBlock):
         return with_event(self.family.like(site.distribution, (logits,)), site, self.mask)
 
 
-def logits_with(block: DenseBlock, given: Mapping[str, Moments]) -> tuple[Tensor]:
+def logits_with(block: DenseBlock, given: Mapping[str, SiteMoments]) -> tuple[Tensor]:
     """η of a block of discrete sites, independent of each other, with the probabilities given."""
     total = torch.zeros(block.component_shape(0), dtype=torch.float64)
     for name in block.names:

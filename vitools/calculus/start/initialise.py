@@ -21,7 +21,7 @@ from vitools.calculus.start.clusters import seed_clusters
 from vitools.calculus.start.principal_axes import turn_to_principal_axes
 from vitools.calculus.start.scales import settle_scales, unseen_scale
 from vitools.calculus.streams.streamed import StreamedBlock
-from vitools.families.moments import Moments
+from vitools.families.moments import SiteMoments
 
 # Standard deviation at which the latents below a curved function start.
 NARROW = 0.1
@@ -34,7 +34,7 @@ SURE = 30.0
 def initialise(
     model: ConjugateModel,
     seed: int,
-    given: Mapping[str, Moments] | None = None,
+    given: Mapping[str, SiteMoments] | None = None,
     *,
     from_data: bool = True,
 ) -> bool:
@@ -87,7 +87,7 @@ def _begin_curved(model: ConjugateModel) -> None:
             block.update(model.messages(block))
 
 
-def _place_given(model: ConjugateModel, given: Mapping[str, Moments]) -> None:
+def _place_given(model: ConjugateModel, given: Mapping[str, SiteMoments]) -> None:
     """Blocks of which only sums are kept follow from the others, as those that are not given do."""
     placed = []
     for block in model.blocks:
@@ -100,7 +100,9 @@ def _place_given(model: ConjugateModel, given: Mapping[str, Moments]) -> None:
             model.update(block)
 
 
-def _of_distinct_rows(model: ConjugateModel, name: str, given: Mapping[str, Moments]) -> Moments:
+def _of_distinct_rows(
+    model: ConjugateModel, name: str, given: Mapping[str, SiteMoments]
+) -> SiteMoments:
     """The moments of one row of each kind, where equal rows are one."""
     moments = given[name]
     for dim, plate in model.latents[name].plates.items():

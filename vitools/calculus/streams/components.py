@@ -22,7 +22,7 @@ KEEP_FEATURES = 256 << 20  # bytes of features written out once rather than in e
 
 
 @dataclass
-class Statistic:
+class StreamedStatistic:
     """Σ_n m_n F_nf E t_n for one statistic ``key`` of the row and one feature."""
 
     key: Any
@@ -45,7 +45,7 @@ class Component:
         row: DenseBlock,
         axis: int,
         count: int,
-        statistics: Mapping[int, Statistic],
+        statistics: Mapping[int, StreamedStatistic],
     ):
         self.row, self.axis, self.count = row, axis, count
         self.order = list(statistics)
@@ -53,8 +53,8 @@ class Component:
         self.size = math.prod(self.shape)
         mine = {k: s for k, s in statistics.items() if s.component == number}
         self.elementwise = {k: s for k, s in mine.items() if s.along}
-        self.groups: list[tuple[Feature, dict[int, Statistic]]] = []
-        names: dict[Any, dict[int, Statistic]] = {}
+        self.groups: list[tuple[Feature, dict[int, StreamedStatistic]]] = []
+        names: dict[Any, dict[int, StreamedStatistic]] = {}
         for k, s in mine.items():
             if s.along:
                 continue
@@ -93,13 +93,13 @@ class Component:
     def loaded(self, natural: tuple[Tensor, ...], idle: frozenset[Any]) -> Pass:
         return Pass(self, dict(zip(self.order, natural, strict=True)), idle)
 
-    def embedded(self, statistic: Statistic, eta: Tensor) -> Tensor:
+    def embedded(self, statistic: StreamedStatistic, eta: Tensor) -> Tensor:
         """[outer…, own…] → [outer…, cells]."""
         outer = statistic.outer_shape
         shaped = eta.reshape((*outer, *self.row.statistic_shape(statistic.key)))
         return self.row.embed(statistic.key, shaped).reshape((*outer, self.size))
 
-    def extracted(self, statistic: Statistic, sums: Tensor) -> Tensor:
+    def extracted(self, statistic: StreamedStatistic, sums: Tensor) -> Tensor:
         """[outer…, cells] → [outer…, own…]."""
         shaped = sums.reshape((*sums.shape[:-1], *self.shape))
         return self.row.extract(statistic.key, shaped).squeeze(sums.dim() - 1 + self.axis)
@@ -132,7 +132,7 @@ class Pass:
         ]
         self.products: dict[int, Tensor] = {}
 
-    def _table(self, users: dict[int, Statistic]) -> Tensor:
+    def _table(self, users: dict[int, StreamedStatistic]) -> Tensor:
         parts = [self.component.embedded(s, self.eta[k]) for k, s in users.items()]
         total = parts[0]
         for part in parts[1:]:
@@ -168,7 +168,7 @@ class Pass:
         assert isinstance(total, Tensor)
         return self._shaped(total)
 
-    def _labels(self, statistic: Statistic) -> tuple[list[int], list[int]]:
+    def _labels(self, statistic: StreamedStatistic) -> tuple[list[int], list[int]]:
         """Einsum labels of the feature's outer axes and of the statistic's own; 0 is the plate."""
         outer = len(statistic.outer_shape)
         own = len(self.component.row.statistic_shape(statistic.key)) - 1

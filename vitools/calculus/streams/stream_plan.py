@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from vitools.calculus.blocks.block import Block, DenseBlock
-from vitools.calculus.blocks.chain import ChainBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
+from vitools.calculus.blocks.markov_chain import MarkovChainBlock
 from vitools.calculus.blocks.single import DiscreteBlock
 from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint
 from vitools.calculus.reduction.rows import DistinctRows
@@ -63,7 +63,7 @@ def can_stream(
     size = block.batch_shape[axis]
     if isinstance(block, GaussianBlock) and (block.elementwise or block.kept is not None):
         return False
-    if isinstance(block, ChainBlock):
+    if isinstance(block, MarkovChainBlock):
         return False
     if isinstance(block, DiscreteBlock) and bool(block.masked_entropy.any()):
         return False

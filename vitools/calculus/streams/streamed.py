@@ -31,7 +31,7 @@ from vitools.calculus.blocks.block import Block, DenseBlock, Resolved, stand_in
 from vitools.calculus.blocks.links import separated
 from vitools.calculus.blocks.single import DiscreteBlock
 from vitools.calculus.densities.log_joint import ClosedTerm, Selection
-from vitools.calculus.streams.components import Component, Statistic
+from vitools.calculus.streams.components import Component, StreamedStatistic
 from vitools.calculus.streams.features import Feature, read_feature
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.errors import NumericalError
@@ -56,7 +56,7 @@ class StreamedBlock(Block):
         self.batch_shape = ()
         self.multiplicity = multiplicity
         self.rows_mask = None if dense.mask is None else dense.mask.movedim(self.axis, 0)
-        self.statistics: dict[int, Statistic] = {}
+        self.statistics: dict[int, StreamedStatistic] = {}
         self._numbers: dict[Any, int] = {}
         self._components: list[Component] = []
         self._entropy = torch.zeros((), dtype=torch.float64)
@@ -100,7 +100,9 @@ class StreamedBlock(Block):
         name = (plain.key, reading.name, reading.along)
         number = self._numbers.setdefault(name, len(self._numbers))
         component = self.dense.component(plain.key)
-        found = Statistic(plain.key, component, reading.feature, reading.along, reading.name)
+        found = StreamedStatistic(
+            plain.key, component, reading.feature, reading.along, reading.name
+        )
         self.statistics.setdefault(number, found)
         return Resolved(number, (*reading.outer, *own)), rest, others
 

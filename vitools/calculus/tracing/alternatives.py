@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
-from vitools.errors import NotConjugateError
+from vitools.errors import NotConjugateError, clause
 
 MANY = 2000
 """Unknowns from which NUTS takes long and a covariance of all of them is large."""
@@ -19,7 +19,7 @@ def alternative_named(trace: ModelTrace) -> Iterator[None]:
     try:
         yield
     except NotConjugateError as error:
-        raise NotConjugateError(f"{error}; {alternative(trace)}") from error
+        raise NotConjugateError(f"{clause(error)}; {alternative(trace)}") from error
 
 
 def alternative(trace: ModelTrace) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 
 from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.blocks.block import Block
-from vitools.calculus.blocks.chain import is_chain
 from vitools.calculus.blocks.dependence import kept_apart
 from vitools.calculus.blocks.free_form import FreeFormBlock
+from vitools.calculus.blocks.markov_chain import is_markov_chain
 from vitools.calculus.blocks.plan import make_blocks
 from vitools.calculus.blocks.single import discrete_batch
 from vitools.calculus.densities.log_joint import (
@@ -34,7 +34,7 @@ from vitools.calculus.words.naming import DataNames
 from vitools.calculus.words.predictors import PredictorNames
 from vitools.calculus.words.tables import Row, folded, span, table
 from vitools.calculus.words.wording import family, update
-from vitools.errors import NotConjugateError
+from vitools.errors import NotConjugateError, clause
 from vitools.isolation import full_plates, isolated, seeded
 from vitools.problem import Problem, check_problem
 from vitools.problem.sites import listed
@@ -116,7 +116,7 @@ def _kept_by(sites: list[TracedSite], terms: Sequence[ClosedTerm]) -> str:
     cases = math.prod(site.support_size for site in sites)
     try:
         discrete_batch(sites)
-        shared = is_chain(sites, terms) or cases <= LARGEST_TABLE
+        shared = is_markov_chain(sites, terms) or cases <= LARGEST_TABLE
     except Unsupported:
         shared = False
     if not shared:
@@ -179,12 +179,12 @@ def _faults(trace: ModelTrace, error: NotConjugateError) -> tuple[dict[str, str]
         except (NotConjugateError, Unsupported) as raised:
             unstated.add(site.name)
             for name in {*_sites_in(site), *([site.name] if site.is_latent else [])}:
-                faults.setdefault(name, str(raised))
+                faults.setdefault(name, clause(raised))
         else:
             if site.is_latent and site.family is None and not is_number(site):
                 faults[site.name] = f"{site.distribution} has no conjugate family"
     if not faults:
-        words = str(error.__cause__ or error)
+        words = clause(error.__cause__ or error)
         latents = [n for n, s in trace.sites.items() if s.is_latent]
         faults = {n: words for n in latents if repr(n) in words} or dict.fromkeys(latents, words)
     return faults, unstated

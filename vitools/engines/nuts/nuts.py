@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
@@ -11,6 +12,7 @@ from vitools.engines.loop import Progress, ProgressCallback, check_progress
 from vitools.engines.nuts import nutpie_chains, pyro_chains
 from vitools.engines.nuts.chains import FEWEST_DRAWS, ChainPlan, Chains, LogDensity, WhitenedSpace
 from vitools.engines.preflight.preflight import check_start
+from vitools.engines.start_values import wrong_start
 from vitools.errors import NotSupportedError, OptionError
 from vitools.graphs.compiled import Compile
 from vitools.posterior import DrawsPosterior, History, Posterior, Status
@@ -30,7 +32,7 @@ def nuts(
     num_samples: int = 1000,
     num_warmup: int = 1000,
     num_chains: int = 4,
-    start: Posterior | None = None,
+    start: Posterior | Literal["prior"] | None = None,
     sampler: str = "auto",
     compile: Compile = "auto",
     seed: int = 0,
@@ -45,7 +47,7 @@ def nuts(
     Args:
         start: a fit whose draws the chains start from and whose spread scales the space
             (as Stan does with Pathfinder): no time is lost on the way to the bulk, but
-            modes that the fit does not know stay unknown. Draws from the prior if omitted.
+            modes that the fit does not know stay unknown. ``"prior"`` or left out: draws from the prior.
         sampler: ``"nutpie"`` (Rust, the extra ``vitools[nutpie]``), ``"pyro"``, or ``"auto"``: the
             first where it is installed.
         compile: ``"auto"`` compiles the density where so many transitions repay it (and a C++
@@ -72,12 +74,15 @@ def nuts(
             f"model '{problem.name}' has only discrete latents; NUTS needs continuous ones. "
             "Use exact(problem)."
         )
-    if start is not None:
+    if isinstance(start, Posterior):
         check_start(problem, start)
+    elif start not in (None, "prior"):
+        raise wrong_start("nuts", start)
+    fit = start if isinstance(start, Posterior) else None
     draw_chains = _sampler(sampler)
     held = held_params(problem, "nuts")
     began = time.perf_counter()
-    space = WhitenedSpace(problem, start, seed)
+    space = WhitenedSpace(problem, fit, seed)
     starts = [space.start_of_chain(i, seed * 1000 + i) for i in range(num_chains)]
     total = num_chains * (num_warmup + num_samples)
     plan = ChainPlan(num_samples, num_warmup, seed, _reporter(progress, total, began))
@@ -90,7 +95,7 @@ def nuts(
     judged = _judge(rhat, ess, divergences, vectors)
     status = Status.INTERRUPTED if chains.is_interrupted else judged
     further = f", {divergences} divergences" if divergences else ""
-    further += f", started from {start.engine}" if start is not None else ""
+    further += f", started from {fit.engine}" if fit is not None else ""
     return DrawsPosterior(
         problem,
         values,

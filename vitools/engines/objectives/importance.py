@@ -45,7 +45,7 @@ from vitools.engines.objectives.objective import (
     run_guide,
 )
 from vitools.engines.objectives.particles import Particles
-from vitools.engines.objectives.slices import PlateLayout, Term
+from vitools.engines.objectives.slices import PlateLayout, SiteTerm
 from vitools.errors import NotSupportedError, OptionError
 from vitools.problem import Problem
 from vitools.problem.density.enumeration import FactorGraph
@@ -113,7 +113,7 @@ class _Weights:
         self.minibatch_weight = self.layout.weight(self.common)
         self._refuse_unweighable(terms)
 
-    def _refuse_unweighable(self, terms: list[Term]) -> None:
+    def _refuse_unweighable(self, terms: list[SiteTerm]) -> None:
         for term in terms:
             if not math.isclose(term.scale, 1.0, rel_tol=1e-6):
                 raise NotSupportedError(
@@ -193,7 +193,7 @@ class _Weights:
         terms = self.layout.guide_terms(guide_run)
         return self._summed([t for t in terms if names is None or t.sites[0] in names])
 
-    def _summed(self, terms: list[Term]) -> Tensor:
+    def _summed(self, terms: list[SiteTerm]) -> Tensor:
         parts = [self.layout.summed_to(term, self.common) for term in terms]
         sizes = [1] * self.layout.rank
         for name in self.common:
@@ -209,7 +209,7 @@ class _Weights:
             guide = poutine.replay(guide, trace=minibatch)
         return run_guide(self.problem, guide)
 
-    def _model_terms(self, guide_run: Trace, minibatch: Trace | None) -> list[Term]:
+    def _model_terms(self, guide_run: Trace, minibatch: Trace | None) -> list[SiteTerm]:
         model = poutine.replay(self.problem.call, trace=guide_run)
         if minibatch is not None:
             model = poutine.replay(model, trace=minibatch)

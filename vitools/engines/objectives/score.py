@@ -42,7 +42,7 @@ from vitools.engines.objectives.objective import (
     run_guide,
 )
 from vitools.engines.objectives.particles import Particles
-from vitools.engines.objectives.slices import PlateLayout, Term
+from vitools.engines.objectives.slices import PlateLayout, SiteTerm
 from vitools.errors import NotSupportedError, OptionError
 from vitools.problem import Problem
 from vitools.problem.density.enumeration import FactorGraph
@@ -200,7 +200,7 @@ class _Signals:
             predicted[name] = _prediction(guide_run, name, signal)
         return bound, scores, learning, predicted
 
-    def _signal(self, term: Term, plates: frozenset[str]) -> Tensor:
+    def _signal(self, term: SiteTerm, plates: frozenset[str]) -> Tensor:
         keep = plates if self.selective else NOWHERE
         return term.scale * self.layout.summed_to(term, keep)
 
@@ -208,7 +208,7 @@ class _Signals:
         """From which guide site on ``name`` can matter."""
         return self.drawn.index(name) if self.selective else 0
 
-    def _reaches_model(self, name: str, term: Term) -> bool:
+    def _reaches_model(self, name: str, term: SiteTerm) -> bool:
         """Whether the value of ``name`` can matter to some site of ``term``.
 
         It cannot where the model had run that far without it and all that the model had used by

@@ -14,7 +14,7 @@ from vitools.problem.density.enumeration import FactorGraph, SiteFactor
 
 
 @dataclass(frozen=True)
-class Term:
+class SiteTerm:
     """The joint log density of some sites, one entry for each element of their common plates.
 
     Attributes:
@@ -43,18 +43,18 @@ class PlateLayout:
             weight *= self.plates[name].size / self.plates[name].subsample_size
         return weight
 
-    def summed_to(self, term: Term, keep: frozenset[str]) -> Tensor:
+    def summed_to(self, term: SiteTerm, keep: frozenset[str]) -> Tensor:
         """A term summed over its plates outside ``keep``, minibatches weighted."""
         gone = term.plates - keep
         dims = [self.plates[name].dim for name in gone]
         total = term.log_density.sum(dims, keepdim=True) if dims else term.log_density
         return total * self.weight(gone)
 
-    def guide_terms(self, guide_run: Trace) -> list[Term]:
+    def guide_terms(self, guide_run: Trace) -> list[SiteTerm]:
         """log q site by site, in the order of drawing."""
         return [self._guide_term(name, node) for name, node in drawn_sites(guide_run).items()]
 
-    def _guide_term(self, name: str, node: dict) -> Term:
+    def _guide_term(self, name: str, node: dict) -> SiteTerm:
         log_q = scale_and_mask(node["fn"].log_prob(node["value"]), 1.0, node["mask"])
         frames = node["cond_indep_stack"]
         known = {f.name: f.dim for f in frames if f.vectorized and f.name in self.plates}
@@ -62,13 +62,13 @@ class PlateLayout:
         log_q = log_q.sum(own, keepdim=True) if own else log_q
         scale = _number(node["scale"], [name]) / self.weight(known)
         shape = log_q.shape[-self.rank :] if self.rank else ()
-        return Term((name,), log_q.reshape(self._padded(shape)), frozenset(known), scale)
+        return SiteTerm((name,), log_q.reshape(self._padded(shape)), frozenset(known), scale)
 
-    def model_terms(self, graph: FactorGraph) -> list[Term]:
+    def model_terms(self, graph: FactorGraph) -> list[SiteTerm]:
         """log p by components that share no discrete latent."""
         return [self._model_term(graph, members) for members in graph.components()]
 
-    def _model_term(self, graph: FactorGraph, members: list[SiteFactor]) -> Term:
+    def _model_term(self, graph: FactorGraph, members: list[SiteFactor]) -> SiteTerm:
         names = [factor.name for factor in members]
         scales = {_number(factor.scale, names) for factor in members}
         if len(scales) > 1:
@@ -84,7 +84,7 @@ class PlateLayout:
             shape[dim] = size
         ordered = packed.permute(sorted(range(len(dims)), key=dims.__getitem__))
         plates = frozenset(graph.plate_of(letter) for letter in keep)
-        return Term(tuple(names), ordered.reshape(shape), plates, scales.pop())
+        return SiteTerm(tuple(names), ordered.reshape(shape), plates, scales.pop())
 
     def _padded(self, shape: tuple[int, ...]) -> list[int]:
         return [1] * (self.rank - len(shape)) + list(shape)

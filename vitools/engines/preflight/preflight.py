@@ -134,9 +134,7 @@ def asked(problem: Problem, guide: Any) -> Preflight:
 
 
 def check_start(problem: Problem, start: Posterior) -> None:
-    """Refuse a fit of other sites as the place to begin, and what is no fit."""
-    if not isinstance(start, Posterior):
-        raise OptionError(f"start: expected a fit, such as start=cavi(problem), got {start!r}.")
+    """Refuse a fit of other sites as the place to begin, and one without spread."""
     if start.points:
         raise OptionError(
             f"start is a point estimate of {', '.join(start.points)}, which has no spread to begin "

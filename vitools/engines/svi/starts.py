@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vitools.engines.objectives import negative_elbo
 from vitools.engines.preflight.preflight import check_start
+from vitools.engines.start_values import wrong_start
 from vitools.errors import NumericalError, OptionError
 from vitools.isolation import seeded
 from vitools.posterior import Posterior
@@ -45,7 +46,7 @@ def begin(
         return f"a fit by {start.engine}", True
     as_it_was = "the guide as it was"
     if start not in (None, "search", "guide"):
-        raise OptionError(f"start: expected a fit, 'search' or 'guide', got {start!r}.")
+        raise wrong_start("svi", start)
     if start == "search" and not hasattr(guide, "initialise_near_mode"):
         raise OptionError(
             f"guide {type(guide).__name__} knows no search: it has no initialise_near_mode(problem). "

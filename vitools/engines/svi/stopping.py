@@ -49,7 +49,7 @@ RHAT_LIMIT = 1.2
 PATIENCE = 3
 
 
-class Seen(NamedTuple):
+class StopState(NamedTuple):
     """What a rule has seen of its stage at some moment, which nothing it sees later changes.
 
     The lists only grow, and the first ``looks`` of each count.
@@ -156,10 +156,10 @@ class PlateauRule:
         return value, error, self._next_check - len(self._elbo) + later
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> StopState:
         """What it goes by now."""
         looks = len(self._iterates)
-        return Seen(
+        return StopState(
             self.stage, self._next_check, len(self._elbo), looks, self._iterates, self._metrics
         )
 

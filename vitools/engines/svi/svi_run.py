@@ -25,7 +25,7 @@ from vitools.engines.svi.optimisers.gradient import EagerGradient, recorded_grad
 from vitools.engines.svi.optimisers.natural import NaturalGradient
 from vitools.engines.svi.optimisers.optimizer_ascent import OptimizerAscent, OptimizerFactory
 from vitools.engines.svi.starts import Start, begin, is_new
-from vitools.engines.svi.stopping import PlateauRule, Seen
+from vitools.engines.svi.stopping import PlateauRule, StopState
 from vitools.errors import (
     NotSupportedError,
     NumericalError,
@@ -65,7 +65,7 @@ class Kept(NamedTuple):
 
     done: int
     ascent: tuple[dict[str, Tensor], dict[str, Any]]
-    seen: Seen
+    seen: StopState
     objective: dict[str, Tensor]
     stepped_back: int
     ended: Status | None

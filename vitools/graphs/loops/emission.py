@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vitools.graphs.loops.nests import Call, Nest, Statement, Text
-from vitools.graphs.loops.values import Buffer, Expression, NotInLoops, Value, contiguous
+from vitools.graphs.loops.values import Buffer, Formula, NotInLoops, Value, contiguous
 
 GENERATOR = Buffer("generator", torch.uint8, 0, "generator")
 """Stands for torch's generator: what draws from it keeps its order."""
@@ -64,7 +64,7 @@ class Emitter:
             )
         )
 
-    def stored(self, expression: Expression, *, everywhere: bool = False) -> Value:
+    def stored(self, expression: Formula, *, everywhere: bool = False) -> Value:
         """The expression in memory: once along dimensions in which it is the same."""
         shape = expression.shape
         small = tuple(
@@ -77,14 +77,14 @@ class Emitter:
         self.assign(target, expression)
         return target.broadcast(shape)
 
-    def assign(self, target: Value, expression: Expression) -> None:
+    def assign(self, target: Value, expression: Formula) -> None:
         """``target[…] = expression[…]`` over the target's shape."""
         leaves = tuple(_narrowed(leaf, target.shape) for leaf in expression.leaves)
         narrow = replace(expression, shape=target.shape, leaves=leaves)
         self.statements.append(Nest.of(target, narrow))
 
     def reduced(
-        self, name: str, expression: Expression, dims: set[int], made: tuple[int, ...]
+        self, name: str, expression: Formula, dims: set[int], made: tuple[int, ...]
     ) -> Value:
         """The sum, product, or largest or smallest element, over ``dims``."""
         shape = expression.shape

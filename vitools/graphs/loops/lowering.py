@@ -25,7 +25,7 @@ from vitools.graphs.loops.operations import (
 )
 from vitools.graphs.loops.products import PRODUCTS, is_for_library, product
 from vitools.graphs.loops.special import SPECIAL
-from vitools.graphs.loops.values import Buffer, Expression, NotInLoops, Value, contiguous
+from vitools.graphs.loops.values import Buffer, Formula, NotInLoops, Value, contiguous
 
 aten = torch.ops.aten
 
@@ -139,25 +139,25 @@ class Lowering:
     def value(self, node: Any) -> Value:
         """The node as numbers in memory."""
         found = self.values[node]
-        if isinstance(found, Expression):
+        if isinstance(found, Formula):
             found = self.emitter.stored(found)
             self.values[node] = found
         return found
 
-    def expression(self, argument: Any, shape: Sequence[int], dtype: torch.dtype) -> Expression:
+    def expression(self, argument: Any, shape: Sequence[int], dtype: torch.dtype) -> Formula:
         """An argument of an elementwise operation, broadcast to ``shape`` and cast to ``dtype``."""
         if not isinstance(argument, Node):
             if not isinstance(argument, int | float):
                 raise NotInLoops(f"an argument {type(argument).__name__}")
-            return Expression(dtype, tuple(shape), literal(argument, dtype), ())
+            return Formula(dtype, tuple(shape), literal(argument, dtype), ())
         found = self.values[argument]
-        if isinstance(found, Expression) and not found.leaves:
-            found = Expression(found.dtype, tuple(shape), found.text, ())
+        if isinstance(found, Formula) and not found.leaves:
+            found = Formula(found.dtype, tuple(shape), found.text, ())
         elif isinstance(found, Value) or found.shape != tuple(shape):
             found = self.value(argument).broadcast(shape).expression()
         return found.cast(dtype)
 
-    def _elementwise(self, node: Node, name: str, made: Tensor) -> Expression:
+    def _elementwise(self, node: Node, name: str, made: Tensor) -> Formula:
         args = list(node.args)
         shape, dtype = tuple(made.shape), made.dtype
         inner = dtype
@@ -176,12 +176,12 @@ class Lowering:
             ):
                 if bound is not None:
                     other = self.expression(bound, shape, dtype)
-                    found = Expression.of(f"{function}({{0}}, {{1}})", dtype, shape, [found, other])
+                    found = Formula.of(f"{function}({{0}}, {{1}})", dtype, shape, [found, other])
             return found
         if name == "pow" and isinstance(args[1], int | float) and dtype.is_floating_point:
             base = self.expression(args[0], shape, dtype)
             if args[1] in POWERS:
-                return Expression.of(POWERS[args[1]], dtype, shape, [base])
+                return Formula.of(POWERS[args[1]], dtype, shape, [base])
         if name not in ELEMENTWISE or node.kwargs.get("rounding_mode") or len(args) > 3:
             raise NotInLoops(name or str(node.target))
         kinds = [torch.bool if name == "where" and i == 0 else inner for i in range(len(args))]
@@ -190,8 +190,8 @@ class Lowering:
         if alpha != 1:
             scale = self.expression(alpha, shape, dtype)
             template = _template("mul", dtype)
-            found[1] = Expression.of(template, dtype, shape, [found[1], scale])  # type: ignore[index]
-        return Expression.of(_template(name, dtype), dtype, shape, found)  # type: ignore[arg-type]
+            found[1] = Formula.of(template, dtype, shape, [found[1], scale])  # type: ignore[index]
+        return Formula.of(_template(name, dtype), dtype, shape, found)  # type: ignore[arg-type]
 
     @staticmethod
     def _like(argument: Any) -> Any:
@@ -203,8 +203,8 @@ class Lowering:
         source, *rest = node.args
         made = node.meta["val"]
         known = self.values[source]  # type: ignore[index]
-        if isinstance(known, Expression) and not known.leaves and isinstance(made, Tensor):
-            return Expression(known.dtype, tuple(made.shape), known.text, ())
+        if isinstance(known, Formula) and not known.leaves and isinstance(made, Tensor):
+            return Formula(known.dtype, tuple(made.shape), known.text, ())
         value = self.value(source)
         target: Callable[..., Any] = node.target  # type: ignore[assignment]
         if name_of(target) in ("view", "_unsafe_view"):
@@ -227,7 +227,7 @@ class Lowering:
         found = self.expression(source, shape, made.dtype)
         if name == "mean":
             share = literal(1 / max(1, prod(shape[d] for d in reduced)), made.dtype)
-            found = Expression.of(f"({{0}} * {share})", made.dtype, shape, [found])
+            found = Formula.of(f"({{0}} * {share})", made.dtype, shape, [found])
         if node.kwargs.get("dtype") not in (None, made.dtype):
             raise NotInLoops(name)
         kind = "sum" if name == "mean" else name
@@ -279,5 +279,5 @@ def _filled_with(node: Node, name: str) -> Any:
     return 1 if "ones" in name else 0
 
 
-def _full(number: Any, made: Tensor) -> Expression:
-    return Expression(made.dtype, tuple(made.shape), literal(number, made.dtype), ())
+def _full(number: Any, made: Tensor) -> Formula:
+    return Formula(made.dtype, tuple(made.shape), literal(number, made.dtype), ())

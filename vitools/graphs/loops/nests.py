@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 from vitools.graphs.loops.operations import TYPES, runs_in_vectors
-from vitools.graphs.loops.values import Buffer, Expression, Value
+from vitools.graphs.loops.values import Buffer, Formula, Value
 
 UPDATE = {
     "sum": "{into} += {value};",
@@ -70,14 +70,14 @@ class Nest(Statement):
     """
 
     target: Value
-    expression: Expression
+    expression: Formula
     reduction: str | None = None
     gone: frozenset[int] = frozenset()
 
     @staticmethod
     def of(
         target: Value,
-        expression: Expression,
+        expression: Formula,
         reduction: str | None = None,
         gone: frozenset[int] = frozenset(),
     ) -> "Nest":
@@ -92,11 +92,11 @@ class Nest(Statement):
         leaves = self.expression.leaves
         return self.target, *leaves, *(leaf.lookup[0] for leaf in leaves if leaf.lookup)
 
-    def start(self) -> Expression:
+    def start(self) -> Formula:
         """What a reduction's target holds before the first number."""
         number = f"({TYPES[self.target.dtype]})({START[self.reduction or 'sum']})"
         shape = tuple(1 if d in self.gone else n for d, n in enumerate(self.target.shape))
-        return Expression(self.target.dtype, shape, number, ())
+        return Formula(self.target.dtype, shape, number, ())
 
     def first(self) -> "Nest":
         """The nest that puts it there."""
@@ -137,7 +137,7 @@ class _Loops:
         return body
 
 
-class _Writer:
+class _NestWriter:
     """Writes the elements of the values of nests over the same dimensions as C."""
 
     def __init__(self, nests: Sequence[Nest], rows: int | None) -> None:
@@ -209,7 +209,7 @@ def nest_text(nest: Nest, rows: int | None = None) -> str:
     A reduction along ``rows`` adds to what its target holds.
     """
     kept = [d for d in range(len(nest.target.shape)) if d not in nest.gone]
-    gone, writer = sorted(nest.gone), _Writer([nest], rows)
+    gone, writer = sorted(nest.gone), _NestWriter([nest], rows)
     if nest.reduction is None:
         loops = writer.loops(kept)
         target, value = writer.elements(nest, [loops])
@@ -234,7 +234,7 @@ def in_one_loop(nests: Sequence[Nest], rows: int | None, unread: Collection[Buff
     Args:
         unread: what nothing else reads, which is kept in registers alone.
     """
-    writer = _Writer(nests, rows)
+    writer = _NestWriter(nests, rows)
     loops = writer.loops(range(len(writer.shape)))
     made: dict[Value, str] = {}
     lines = []
@@ -266,7 +266,9 @@ def may_join(nests: Sequence[Nest], nest: Nest) -> bool:
     return all(value == nest.target for value in seen if value.buffer is nest.target.buffer)
 
 
-def _adding_to_memory(nest: Nest, writer: _Writer, gone: Sequence[int], kept: Sequence[int]) -> str:
+def _adding_to_memory(
+    nest: Nest, writer: _NestWriter, gone: Sequence[int], kept: Sequence[int]
+) -> str:
     """Outer loops over what is reduced, several at a time where they are summed."""
     over, inner = writer.loops(gone), writer.loops(kept)
     update = UPDATE[nest.reduction or "sum"]

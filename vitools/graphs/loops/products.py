@@ -9,7 +9,7 @@ from torch.fx import Node
 
 from vitools.graphs.loops.emission import Emitter
 from vitools.graphs.loops.operations import name_of
-from vitools.graphs.loops.values import Expression, Value
+from vitools.graphs.loops.values import Formula, Value
 
 PRODUCTS = {"mv", "mm", "bmm", "dot"}
 LARGE = 32_768  # multiplications; below, a library's call takes longer than the loops
@@ -38,7 +38,7 @@ def product(emitter: Emitter, name: str, left: Value, right: Value, dtype: torch
         a, b = torch.broadcast_tensors(a, b)
     shape = tuple(a.shape)
     factors = [left.seen_as(a).expression(), right.seen_as(b).expression()]
-    products = Expression.of("({0} * {1})", dtype, shape, factors)
+    products = Formula.of("({0} * {1})", dtype, shape, factors)
     summed = len(shape) - 1 if name in ("mv", "dot") else len(shape) - 2
     made = shape[:summed] + shape[summed + 1 :]
     return emitter.reduced("sum", products, {summed}, made)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vitools.graphs.loops.operations import TYPES, literal
-from vitools.graphs.loops.values import Expression, NotInLoops, Value
+from vitools.graphs.loops.values import Formula, NotInLoops, Value
 
 Lowered = Callable[[Any, Any, Tensor], Value]
 
@@ -36,7 +36,7 @@ def _cat(lowering: Any, node: Any, made: Tensor) -> Value:
     if there:
         lowering.emitter.joined(into, there)
     if begin == 0:  # of nothing: memory that nothing else would claim
-        lowering.emitter.assign(into, Expression(made.dtype, into.shape, "0", ()))
+        lowering.emitter.assign(into, Formula(made.dtype, into.shape, "0", ()))
     return into
 
 
@@ -69,7 +69,7 @@ def _constant_pad_nd(lowering: Any, node: Any, made: Tensor) -> Value:
     filling = literal(rest[0] if rest else 0, made.dtype)
     shape = tuple(made.shape)
     into = lowering.emitter.fresh(made.dtype, shape)
-    lowering.emitter.assign(into, Expression(made.dtype, shape, filling, ()))
+    lowering.emitter.assign(into, Formula(made.dtype, shape, filling, ()))
     target, source = into.meta(), lowering.value(base)
     view = source.meta()
     widths: Any = pads
@@ -152,7 +152,7 @@ def _chosen(
     """``source`` at the indices ``where`` of its dimension ``dim``."""
     rank, size = len(where.shape), source.shape[dim]
     text = _checked("{0}", size, from_end=from_end)
-    checked = Expression(torch.int64, where.shape, text, (where,))
+    checked = Formula(torch.int64, where.shape, text, (where,))
     index = lowering.emitter.stored(checked, everywhere=True)
     shape = tuple(made.shape)
     behind = len(shape) - dim - rank

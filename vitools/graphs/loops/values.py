@@ -99,8 +99,8 @@ class Value:
         shape, strides = (tuple(xs[d] for d in order) for xs in (self.shape, self.strides))
         return replace(self, shape=shape, strides=strides, lookup=lookup)
 
-    def expression(self) -> "Expression":
-        return Expression(self.dtype, self.shape, "{0}", (self,))
+    def expression(self) -> "Formula":
+        return Formula(self.dtype, self.shape, "{0}", (self,))
 
     def is_whole(self) -> bool:
         """Whether it is its buffer from the first number to the last."""
@@ -125,7 +125,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Expression:
+class Formula:
     """A C expression of elements of ``leaves``, which all have its shape; ``{0}`` is the first."""
 
     dtype: torch.dtype
@@ -138,17 +138,17 @@ class Expression:
         template: str,
         dtype: torch.dtype,
         shape: tuple[int, ...],
-        arguments: Sequence["Expression"],
-    ) -> "Expression":
+        arguments: Sequence["Formula"],
+    ) -> "Formula":
         leaves: list[Value] = []
         texts = []
         for argument in arguments:
             marks = [f"{{{len(leaves) + i}}}" for i in range(len(argument.leaves))]
             texts.append(argument.text.format(*marks))
             leaves += argument.leaves
-        return Expression(dtype, shape, template.format(*texts), tuple(leaves))
+        return Formula(dtype, shape, template.format(*texts), tuple(leaves))
 
-    def cast(self, dtype: torch.dtype) -> "Expression":
+    def cast(self, dtype: torch.dtype) -> "Formula":
         if dtype is self.dtype:
             return self
-        return Expression(dtype, self.shape, f"({TYPES[dtype]})({self.text})", self.leaves)
+        return Formula(dtype, self.shape, f"({TYPES[dtype]})({self.text})", self.leaves)

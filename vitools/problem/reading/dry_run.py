@@ -37,7 +37,7 @@ ADVICE = (
 )
 
 
-class TooLarge(NotSupportedError):
+class TooLargeError(NotSupportedError):
     """A tensor would take more memory than it may, or values are needed that were not computed."""
 
 
@@ -59,10 +59,10 @@ class Need:
     def exceeds_memory(self) -> bool:
         return self.bytes > SHARE * _memory(self.device)
 
-    def refusal(self, subject: str) -> TooLarge:
+    def refusal(self, subject: str) -> TooLargeError:
         """The error that says whose tensor it is, how large, and what to do instead."""
         whose = f"site '{self.site}' needs" if self.site else "it needs"
-        return TooLarge(
+        return TooLargeError(
             f"{subject}: {whose} a tensor of {_words(self.bytes)} "
             f"({' × '.join(map(str, self.shape))}); one tensor may take a quarter of the "
             f"{_words(_memory(self.device))} of memory here. {ADVICE}"
@@ -78,8 +78,8 @@ def _memory(device: torch.device) -> float:
         return float("inf")
 
 
-def _unknown(func: Any) -> TooLarge:
-    return TooLarge(
+def _unknown(func: Any) -> TooLargeError:
+    return TooLargeError(
         f"the model is too large to be run on values here, but its operation {func} asks for some. "
         f"Give all sites shapes and structure that do not depend on values. {ADVICE}"
     )
@@ -107,7 +107,7 @@ class MemoryLimit(RunMode):
     """Inside the block no operation makes a tensor of more than ``limit`` bytes.
 
     Args:
-        placeholder: whether a placeholder takes its place; if not, :class:`TooLarge` is raised.
+        placeholder: whether a placeholder takes its place; if not, :class:`TooLargeError` is raised.
 
     Attributes:
         need: the largest tensor that was not made, ``None`` if all were.

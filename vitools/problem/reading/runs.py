@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from vitools.errors import DataError, ModelError, VitoolsError, first_words
 from vitools.isolation import ParamState, full_plates, isolated, quiet_draws, seeded, snapshot
 from vitools.problem.density.improper import ExtremeDraws, ModerateDraws, StandIns
-from vitools.problem.reading.dry_run import DryRun, MemoryLimit, Need, TooLarge, room
+from vitools.problem.reading.dry_run import DryRun, MemoryLimit, Need, TooLargeError, room
 from vitools.problem.reading.observations import INDEX_ROWS, UNVALIDATED, refuse_odd_tensor
 from vitools.problem.reading.program import Program
 from vitools.problem.reading.refused_forms import ReadingRules
@@ -78,7 +78,7 @@ def run_for_inspection(program: Program) -> Runs:
     witness = Witness(program)
     try:
         found = _first_runs(program, MemoryLimit(LARGE), witness)
-    except TooLarge:
+    except TooLargeError:
         try:
             sizes = DryRun()
             found = _first_runs(program, sizes, witness)

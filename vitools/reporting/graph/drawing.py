@@ -29,7 +29,7 @@ from vitools.reporting.graph.curves import Box, leaving, part_of, points_on
 from vitools.reporting.graph.geometry import Drawing, Frame, draw_up
 from vitools.reporting.graph.layout import arrange
 from vitools.reporting.graph.names import math_name
-from vitools.reporting.graph.record import ModelGraph, Node
+from vitools.reporting.graph.record import GraphNode, ModelGraph
 from vitools.reporting.graph.sequences import abridged
 
 __all__ = ["PagePlan", "plan", "render", "save"]
@@ -130,7 +130,7 @@ def _extent(text: str, size: float) -> tuple[float, float]:
     return width / 72, height / 72
 
 
-def _box(node: Node) -> Box:
+def _box(node: GraphNode) -> Box:
     caption = _extent(node.distribution, CAPTION_SIZE)[0] if node.distribution else 0.0
     if node.role == "parameter":
         return Box(DOT, DOT, _extent(math_name(node.name), PARAMETER_SIZE)[0], 0.25)
@@ -143,7 +143,7 @@ def _box(node: Node) -> Box:
     return Box(max(RADIUS, name / 2 + 0.09), RADIUS, caption, strip)
 
 
-def _node(axes: Any, node: Node, centre: NDArray, box: Box) -> None:
+def _node(axes: Any, node: GraphNode, centre: NDArray, box: Box) -> None:
     x, y = centre
     if node.role == "elided":
         axes.text(x, y, r"$\cdots$", ha="center", va="center", fontproperties=_font(NAME_SIZE))

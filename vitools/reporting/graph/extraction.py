@@ -28,7 +28,7 @@ from vitools.errors import ModelError
 from vitools.isolation import alone
 from vitools.problem.density.improper import StandIns
 from vitools.problem.sites import is_deterministic, is_subsample, support_of
-from vitools.reporting.graph.record import DrawnPlate, ModelGraph, Node, Role
+from vitools.reporting.graph.record import DrawnPlate, GraphNode, ModelGraph, Role
 
 __all__ = ["extract"]
 
@@ -99,7 +99,7 @@ def extract(
     edges = [(u, d) for u, d in found if u in sites]
     if hyperparameters:
         used = dict.fromkeys(u for u, _ in found if u not in sites)
-        nodes = [Node(name, "", "parameter") for name in used] + nodes
+        nodes = [GraphNode(name, "", "parameter") for name in used] + nodes
         edges = found
         for name, site in sites.items():
             for constant, inside in _constants(name, site, changed[name]):
@@ -247,15 +247,15 @@ def _is_deterministic(site: dict) -> bool:
     return site["type"] == "sample" and is_deterministic({**site, "value": site["computed"]})
 
 
-def _node(name: str, site: dict) -> Node:
+def _node(name: str, site: dict) -> GraphNode:
     if _is_deterministic(site):
-        return Node(name, "", "deterministic", not site["value"].is_floating_point())
+        return GraphNode(name, "", "deterministic", not site["value"].is_floating_point())
     base = base_distribution(site["fn"])
     role: Role = "observed" if site["is_observed"] else "latent"
     if isinstance(base, dist.Unit):
-        return Node(name, "factor", role)
+        return GraphNode(name, "factor", role)
     is_discrete = bool(getattr(support_of(base), "is_discrete", False))
-    return Node(name, type(base).__name__, role, is_discrete)
+    return GraphNode(name, type(base).__name__, role, is_discrete)
 
 
 def _arguments(distribution: Any) -> dict[str, Tensor]:
@@ -278,7 +278,7 @@ def _arguments(distribution: Any) -> dict[str, Tensor]:
     return found
 
 
-def _constants(name: str, site: dict, changed: set[str]) -> list[tuple[Node, tuple[str, ...]]]:
+def _constants(name: str, site: dict, changed: set[str]) -> list[tuple[GraphNode, tuple[str, ...]]]:
     """One node for the fixed arguments that share plates, with the plates along which they vary."""
     base = base_distribution(site["fn"])
     groups: dict[tuple[str, ...], list[tuple[str, Tensor]]] = {}
@@ -298,7 +298,7 @@ def _constants(name: str, site: dict, changed: set[str]) -> list[tuple[Node, tup
     for plates, arguments in groups.items():
         label = f"{name}({', '.join(key for key, _ in arguments)})"
         text = ", ".join(_as_text(key, value) for key, value in arguments)
-        nodes.append((Node(label, text, "constant"), plates))
+        nodes.append((GraphNode(label, text, "constant"), plates))
     return nodes
 
 

@@ -9,13 +9,13 @@ Reference: Bishop (2006), Pattern Recognition and Machine Learning, section 8.1.
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["DrawnPlate", "ModelGraph", "Node"]
+__all__ = ["DrawnPlate", "GraphNode", "ModelGraph"]
 
 Role = Literal["latent", "observed", "deterministic", "parameter", "constant", "elided"]
 
 
 @dataclass(frozen=True)
-class Node:
+class GraphNode:
     """A site: its name, the class of its distribution, its role, whether its values are discrete.
 
     A node of role ``"constant"`` stands for the fixed arguments of one site's distribution and its
@@ -42,11 +42,11 @@ class DrawnPlate:
 class ModelGraph:
     """Nodes in model order, edges (parent, child), and vectorised plates, outermost first."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[GraphNode, ...]
     edges: tuple[tuple[str, str], ...]
     plates: tuple[DrawnPlate, ...]
 
-    def node(self, name: str) -> Node:
+    def node(self, name: str) -> GraphNode:
         """The node of that name."""
         return next(node for node in self.nodes if node.name == name)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from vitools.reporting.graph.names import numbered
-from vitools.reporting.graph.record import ModelGraph, Node
+from vitools.reporting.graph.record import GraphNode, ModelGraph
 
 __all__ = ["abridged", "sequences"]
 
@@ -53,7 +53,7 @@ def abridged(graph: ModelGraph) -> tuple[ModelGraph, list[list[str]]]:
         return stand_in.get(name, name)
 
     nodes = {
-        name: Node(name, "", "elided") if name != node.name else node
+        name: GraphNode(name, "", "elided") if name != node.name else node
         for node in graph.nodes
         for name in [shown(node.name)]
     }

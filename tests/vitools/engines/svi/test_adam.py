@@ -10,7 +10,7 @@ from pyro.infer.autoguide import AutoNormal
 from torch.nn import Parameter
 
 from vitools import Adam, Problem, Status, svi
-from vitools.engines import Constant, Cosine, Exponential, Stages
+from vitools.engines import ConstantRate, Cosine, Exponential, Stages
 from vitools.engines.svi.optimisers.adam import AdamAscent
 from vitools.engines.svi.optimisers.ascent import BLOCK
 from vitools.engines.svi.optimisers.gradient import EagerGradient
@@ -154,7 +154,7 @@ def test_a_plateau_shortens_scheduled_steps_too():
 
 
 SCHEDULES = {
-    Constant(): (1.0, 1.0, 1.0),
+    ConstantRate(): (1.0, 1.0, 1.0),
     Cosine(200): (1.0, 0.5, 0.0),
     Cosine(200, floor=0.5): (1.0, 0.75, 0.5),
     Exponential(100, factor=0.1): (1.0, 0.1, 0.01),
@@ -176,7 +176,7 @@ def test_schedules_have_the_factors_they_state_also_after_a_warm_up(schedule):
     [
         (lambda: Adam(betas=(0.9, 1.0)), r"two betas from 0 to below 1, got \(0.9, 1.0\)"),
         (lambda: Adam(epsilon=-1.0), "epsilon of at least 0, got -1.0"),
-        (lambda: Constant(warm_up=-1), "Constant: expected warm_up of at least 0 steps"),
+        (lambda: ConstantRate(warm_up=-1), "ConstantRate: expected warm_up of at least 0 steps"),
         (lambda: Cosine(0), "Cosine: expected at least 1 step"),
         (lambda: Exponential(10, factor=0.0), "Exponential: .* factor above 0"),
         (lambda: Stages((10, 5), (1.0, 1.0, 1.0)), "Stages: expected rising ends"),

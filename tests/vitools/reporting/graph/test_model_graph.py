@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitools.errors import ModelError
 from vitools.reporting.graph.extraction import extract
-from vitools.reporting.graph.record import DrawnPlate, ModelGraph, Node
+from vitools.reporting.graph.record import DrawnPlate, GraphNode, ModelGraph
 
 Truth = tuple[str, str, str]  # nodes "name:Distribution:role", edges "a>b", plates "p=3:a,b"
 
@@ -223,12 +223,12 @@ MODELS: dict[str, tuple[Callable, Callable[[], tuple], Truth]] = {
 }
 
 
-def _nodes(text: str) -> list[Node]:
+def _nodes(text: str) -> list[GraphNode]:
     nodes = []
     for word in text.split():
         name, distribution, *more = word.split(":")
         role: Any = more[0] if more else "latent"
-        nodes.append(Node(name, distribution, role, "discrete" in more))
+        nodes.append(GraphNode(name, distribution, role, "discrete" in more))
     return nodes
 
 

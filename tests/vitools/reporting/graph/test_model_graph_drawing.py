@@ -23,7 +23,7 @@ from vitools.reporting.graph.draw import draw
 from vitools.reporting.graph.drawing import PagePlan, plan
 from vitools.reporting.graph.extraction import extract
 from vitools.reporting.graph.names import math_name
-from vitools.reporting.graph.record import DrawnPlate, ModelGraph, Node
+from vitools.reporting.graph.record import DrawnPlate, GraphNode, ModelGraph
 from vitools.reporting.graph.sequences import abridged, sequences
 
 _spec = importlib.util.spec_from_file_location(
@@ -142,7 +142,7 @@ def test_random_graphs_with_random_plates_obey_the_geometry(seed: int) -> None:
         inside = sorted(random.choice(size, int(random.integers(1, size)), replace=False))
         plates.append(DrawnPlate(f"plate{p}", 10 * (p + 1), tuple(names[i] for i in inside)))
     plates.sort(key=lambda plate: -len(plate.nodes))
-    nodes = tuple(Node(name, "Normal", "latent") for name in names)
+    nodes = tuple(GraphNode(name, "Normal", "latent") for name in names)
     _check(plan(ModelGraph(nodes, tuple(edges), tuple(plates))))
 
 
@@ -152,14 +152,17 @@ def test_a_plate_that_cannot_be_one_rectangle_is_drawn_as_two() -> None:
     names = "abcde"
     pairs = list(itertools.combinations(names, 2))
     plates = tuple(DrawnPlate("".join(pair), 2, pair) for pair in pairs)
-    page = plan(ModelGraph(tuple(Node(n, "Normal", "latent") for n in names), (), plates))
+    page = plan(ModelGraph(tuple(GraphNode(n, "Normal", "latent") for n in names), (), plates))
     _check(page)
     assert max(_pieces(page).values()) == 2
 
 
 def test_long_sequences_are_shortened_and_their_steps_stand_in_line() -> None:
     steps = range(1, 41)
-    nodes = [Node("tau", "Gamma", "latent"), *(Node(f"z_{t}", "Normal", "latent") for t in steps)]
+    nodes = [
+        GraphNode("tau", "Gamma", "latent"),
+        *(GraphNode(f"z_{t}", "Normal", "latent") for t in steps),
+    ]
     edges = [(f"z_{t}", f"z_{t + 1}") for t in steps[:-1]] + [("tau", f"z_{t}") for t in steps]
     graph = ModelGraph(tuple(nodes), tuple(edges), (DrawnPlate("units", 5, ("z_3", "z_4", "z_5")),))
     short, _ = abridged(graph)
@@ -178,7 +181,7 @@ def test_long_sequences_are_shortened_and_their_steps_stand_in_line() -> None:
 
 
 def test_numbers_that_are_only_names_are_no_sequence() -> None:
-    nodes = tuple(Node(f"x{i}", "Normal", "latent") for i in range(20))
+    nodes = tuple(GraphNode(f"x{i}", "Normal", "latent") for i in range(20))
     assert len(sequences(ModelGraph(nodes, (), ()))) == 1
     jump = ModelGraph(nodes, (("x0", "x5"),), ())
     assert sequences(jump) == []
@@ -186,7 +189,7 @@ def test_numbers_that_are_only_names_are_no_sequence() -> None:
 
 
 def test_graphs_too_large_for_a_page_are_refused() -> None:
-    nodes = tuple(Node(f"a{'b' * i}", "Normal", "latent") for i in range(121))
+    nodes = tuple(GraphNode(f"a{'b' * i}", "Normal", "latent") for i in range(121))
     with pytest.raises(NotSupportedError, match=r"121 nodes to draw.*up to 120"):
         plan(ModelGraph(nodes, (), ()))
 

@@ -3,7 +3,7 @@
 A schedule is a function from the number of steps taken to a factor of the learning rate. The
 standard ones, with w steps of linear warm-up before them and s = t - w:
 
-    Constant       1
+    ConstantRate       1
     Cosine         floor + (1 - floor) (1 + cos(π s / S)) / 2 up to s = S, then the floor
     Exponential    factor ^ (s / S)
     Stages         factors[i] up to step ends[i], then the next
@@ -48,10 +48,10 @@ class WarmUp:
 
 
 @dataclass(frozen=True)
-class Constant(WarmUp):
+class ConstantRate(WarmUp):
     """The learning rate itself, after a warm-up.
 
-    >>> [Constant(warm_up=4)(step) for step in (0, 1, 3, 4, 1000)]
+    >>> [ConstantRate(warm_up=4)(step) for step in (0, 1, 3, 4, 1000)]
     [0.25, 0.5, 1.0, 1.0, 1.0]
     """
 

@@ -20,14 +20,14 @@ from vitools.calculus.blocks.single import (
 )
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.tracing.trace import TracedSite
-from vitools.families.chain import Chain, ChainFamily
-from vitools.families.moments import Moments
+from vitools.families.markov_chain import MarkovChain, MarkovChainFamily
+from vitools.families.moments import SiteMoments
 
 SHORTEST = 3
 """Sites from which a chain is cheaper than the table of all cases."""
 
 
-def is_chain(sites: Sequence[TracedSite], terms: Sequence[ClosedTerm]) -> bool:
+def is_markov_chain(sites: Sequence[TracedSite], terms: Sequence[ClosedTerm]) -> bool:
     """Whether no term holds more of the sites than two neighbours."""
     place = {site.name: i for i, site in enumerate(sites)}
     for term in terms:
@@ -37,7 +37,7 @@ def is_chain(sites: Sequence[TracedSite], terms: Sequence[ClosedTerm]) -> bool:
     return len(sites) >= SHORTEST
 
 
-class ChainBlock(DenseBlock):
+class MarkovChainBlock(DenseBlock):
     """Discrete sites of the same plates, each tied to its neighbours alone."""
 
     def __init__(self, sites: Sequence[TracedSite]):
@@ -45,7 +45,7 @@ class ChainBlock(DenseBlock):
         self.batch_shape = discrete_batch(sites)
         self.batch_plates = plate_names(sites[0])[: len(self.batch_shape)]
         self.supports = tuple(site.support_size for site in sites)
-        self.family: ChainFamily = ChainFamily(self.supports)
+        self.family: MarkovChainFamily = MarkovChainFamily(self.supports)
         keys = [*((name,) for name in self.names), *pairwise(self.names)]
         self._number = {key: i for i, key in enumerate(keys)}
         self.masked_entropy = masked_entropy(sites, self.batch_shape)
@@ -82,13 +82,13 @@ class ChainBlock(DenseBlock):
         return self._entropies - self.masked_entropy
 
     def made_of(self, sites: Sequence[TracedSite]) -> DenseBlock:
-        return ChainBlock(sites)
+        return MarkovChainBlock(sites)
 
-    def place(self, given: Mapping[str, Moments]) -> None:
+    def place(self, given: Mapping[str, SiteMoments]) -> None:
         self.restore(logits_with(self, given))
 
     def joint_distribution(self) -> Distribution:
-        return Chain(self.natural[0], torch.tensor(self.supports))
+        return MarkovChain(self.natural[0], torch.tensor(self.supports))
 
     def distribution(self, name: str) -> Distribution:
         place = self.names.index(name)

@@ -15,12 +15,12 @@ from torch import distributions as td
 from vitools import Problem, cavi, load, save
 from vitools.calculus import ConjugateModel
 from vitools.calculus.blocks import plan
-from vitools.calculus.blocks.chain import ChainBlock
+from vitools.calculus.blocks.markov_chain import MarkovChainBlock
 from vitools.calculus.blocks.single import DiscreteBlock
 from vitools.calculus.start.initialise import initialise
 from vitools.engines.cavi.outcome import distributions
 from vitools.errors import NotSupportedError
-from vitools.families.chain import Chain, ChainFamily
+from vitools.families.markov_chain import MarkovChain, MarkovChainFamily
 
 JUMP = torch.tensor([[0.7, 0.2, 0.1], [0.0, 0.6, 0.4], [3.0, 3.0, 2.0]], dtype=torch.float64)
 LEVEL = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64)
@@ -84,14 +84,14 @@ def learnt(x):
 
 def test_updates_are_optimal_and_the_bound_is_that_of_draws():
     conjugate, bounds = fitted(learnt, (X,), joint=[STATES], collapse=False)
-    assert isinstance(conjugate.block_of["z0"], ChainBlock)
+    assert isinstance(conjugate.block_of["z0"], MarkovChainBlock)
     assert_never_falls(bounds)
     assert_updates_are_optimal(conjugate)
 
 
 def test_a_chain_is_the_table_of_all_its_cases(monkeypatch):
     chain = ConjugateModel(learnt, (X,), joint=[STATES[:4], STATES[4:]])
-    monkeypatch.setattr(plan, "is_chain", lambda sites, terms: False)
+    monkeypatch.setattr(plan, "is_markov_chain", lambda sites, terms: False)
     table = ConjugateModel(learnt, (X,), joint=[STATES[:4], STATES[4:]])
     assert isinstance(table.block_of["z0"], DiscreteBlock)
     for model in (chain, table):
@@ -178,9 +178,9 @@ def every_case():
 
 @pytest.fixture
 def chain():
-    family = ChainFamily(SIZES)
+    family = MarkovChainFamily(SIZES)
     source = torch.Generator().manual_seed(5)
-    return Chain(torch.randn(2, family.width, generator=source).double(), torch.tensor(SIZES))
+    return MarkovChain(torch.randn(2, family.width, generator=source).double(), torch.tensor(SIZES))
 
 
 def test_the_family_is_the_sum_over_all_cases(chain):

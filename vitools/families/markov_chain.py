@@ -20,14 +20,14 @@ from vitools.families.categorical import drawn_logits
 from vitools.families.family import Family, Natural
 
 
-class ChainFamily(Family):
+class MarkovChainFamily(Family):
     """All potentials stand in one vector: u_0, …, u_T, then p_0, …, p_T-1, row by row.
 
     Args:
         sizes: the number of values of each state.
     """
 
-    name = "Chain"
+    name = "MarkovChain"
     statistics = ("indicator",)
     event_dims = (1,)
     support = constraints.nonnegative_integer
@@ -82,11 +82,11 @@ class ChainFamily(Family):
             means.append(log_pair.exp().flatten(-2))
         return total, (torch.cat(means, -1),)
 
-    def to_distribution(self, natural: Natural) -> Chain:
-        return Chain(natural[0], torch.tensor(self.sizes))
+    def to_distribution(self, natural: Natural) -> MarkovChain:
+        return MarkovChain(natural[0], torch.tensor(self.sizes))
 
     def from_distribution(self, distribution: Distribution) -> Natural:
-        assert isinstance(distribution, Chain)
+        assert isinstance(distribution, MarkovChain)
         return (distribution.potentials,)
 
     def proper(self, natural: Natural) -> Tensor:
@@ -99,11 +99,11 @@ class ChainFamily(Family):
         return f"chain with potentials {total('indicator')}"
 
 
-class Chain(Distribution):
+class MarkovChain(Distribution):
     """States of a Markov chain, as indices ``[…, T]`` of their values.
 
     Args:
-        potentials: […, width] in the layout of :class:`ChainFamily`.
+        potentials: […, width] in the layout of :class:`MarkovChainFamily`.
         sizes: the number of values of each state, [T].
     """
 
@@ -112,7 +112,7 @@ class Chain(Distribution):
 
     def __init__(self, potentials: Tensor, sizes: Tensor, validate_args: bool | None = False):
         self.potentials, self.sizes = potentials, sizes
-        self.family = ChainFamily(sizes.tolist())
+        self.family = MarkovChainFamily(sizes.tolist())
         super().__init__(potentials.shape[:-1], sizes.shape, validate_args=False)
 
     def marginal(self, state: int) -> Tensor:
@@ -158,4 +158,4 @@ def _drawn(logits: Tensor) -> Tensor:
     return torch.multinomial(rows, 1).reshape(logits.shape[:-1])
 
 
-ChainFamily.members = {Chain: ("potentials", "sizes")}
+MarkovChainFamily.members = {MarkovChain: ("potentials", "sizes")}
