@@ -69,7 +69,7 @@ ORDER = {
         {"reduction"},
         {"curved"},
         {"blocks"},
-        {"streams"},
+        {"streams", "values"},
         {"messages"},
         {"model"},
         {"start"},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from vitools.calculus.algebra.atoms import Atom, Unsupported
-from vitools.calculus.blocks.block import Block, Resolved
+from torch import Tensor
+
+from vitools.calculus.algebra.atoms import Atom, Unsupported, is_open
+from vitools.calculus.blocks.block import Block, Resolved, next_version
 from vitools.calculus.blocks.links import Link, label_sizes, make_link, separated
 from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint
 from vitools.calculus.reduction.contraction import Contractor, Operand
@@ -23,17 +26,54 @@ class Links:
     term_blocks: list[list[Block]]
 
 
+class OpenConstants:
+    """Constants that follow from values: like the statistics of a block, they change between updates.
+
+    They are known by the numbers of their term and of their place in it.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.moments: dict[Any, Tensor] = {}
+
+    def take(self, terms: Sequence[ClosedTerm]) -> None:
+        """Those of these terms."""
+        self.moments = {
+            (number, place): constant.tensor
+            for number, term in enumerate(terms)
+            for place, constant in enumerate(term.constants)
+            if is_open(constant.tensor)
+        }
+        self.changed()
+
+    def changed(self) -> None:
+        self.version = next_version()
+
+
 def compile_links(
-    joint: ExpectedLogJoint, block_of: Mapping[str, Block], rows: Mapping[str, DistinctRows]
+    joint: ExpectedLogJoint,
+    block_of: Mapping[str, Block],
+    rows: Mapping[str, DistinctRows],
+    moving: OpenConstants,
 ) -> Links:
     """Every message of every term, sharing the contractions they have in common."""
+    moving.take(joint.terms)
     links: dict[Block, list[Link]] = {block: [] for block in block_of.values()}
     term_blocks: list[list[Block]] = []
     contractor = Contractor()
     for number, written in enumerate(joint.terms):
         term, resolved = _resolve(separated(written, block_of), block_of)
         sizes = label_sizes(term, resolved)
-        constants = [Operand(contractor.fixed(c.tensor), c.labels) for c in term.constants]
+        places = {id(c): (number, place) for place, c in enumerate(written.constants)}
+        constants = [
+            Operand(
+                contractor.statistic(moving, places[id(c)])
+                if is_open(c.tensor)
+                else contractor.fixed(c.tensor),
+                c.labels,
+            )
+            for c in term.constants
+        ]
         statistics = {
             block: Operand(contractor.statistic(block, r.key), r.labels)
             for block, r in resolved.items()

@@ -8,7 +8,8 @@ coefficients of its statistics as natural parameters (Winn and Bishop 2005), and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -24,7 +25,7 @@ from vitools.calculus.blocks.single import FamilyBlock
 from vitools.calculus.densities.log_joint import ExpectedLogJoint, advice, expected_log_joint
 from vitools.calculus.densities.masks import with_priors_that_matter
 from vitools.calculus.densities.surrogates import SURROGATES, predictors
-from vitools.calculus.messages import compile_links
+from vitools.calculus.messages import OpenConstants, compile_links
 from vitools.calculus.reduction.folding import fold
 from vitools.calculus.reduction.references import reference_points
 from vitools.calculus.reduction.rows import DistinctRows, distinct_rows
@@ -35,6 +36,7 @@ from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.calculus.tracing.alternatives import alternative_named
 from vitools.calculus.tracing.augmentation import with_mixtures
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
+from vitools.calculus.values.reading import Reading, moves, refilled
 from vitools.errors import ModelError, NotConjugateError
 
 State = list[dict[str, Any]]
@@ -84,29 +86,83 @@ class ConjugateModel:
             is_curved = bool(predictors(a for t in stated.terms for a in t.atoms))
             if collapse and not is_curved:
                 stated, trace, self.rows = _collapsed(stated, trace, joint or ())
-            self.joint: ExpectedLogJoint = fold(stated)
-            self.blocks = make_blocks(trace, self.joint.terms, joint, factorised)
-            if stream and not is_curved:
-                self.blocks = streamed(self.blocks, self.joint, self.rows)
-            self.block_of = {name: block for block in self.blocks for name in block.names}
-            self.prior_switches = prior_switches(self.block_of, stated.terms, trace)
-            self.predictors = make_predictors(self.joint.terms, self.block_of)
-            self.order = ordered(order, self.blocks, self.block_of)
-            nodes = {name: node for node in self.predictors for name in node.names}
-            compiled = compile_links(self.joint, self.block_of | nodes, self.rows)
-            self.links, self.term_blocks = compiled.of, compiled.term_blocks
-            self.order = with_predictors(self.order, self.predictors, self.term_blocks)
-            self.damped = {
-                b
-                for blocks in self.term_blocks
-                for b in blocks
-                if any(isinstance(other, PredictorNode) for other in blocks)
-                if isinstance(b, GaussianBlock | FamilyBlock) and b.family.is_gaussian
-            }
-            self.inner = inner_blocks(inner, self.order, self.block_of, stated, self.trace)
-            self._owners = self._find_owners()
-            self._idle = self._idle_statistics()
-            self._constant = torch.tensor(self.joint.constant, dtype=torch.float64)
+            self._compile(stated, fold(stated), trace, joint, factorised, order, inner, stream)
+
+    @classmethod
+    def of_reading(
+        cls,
+        reading: Reading,
+        *,
+        joint: Sequence[Sequence[str] | str] | None = None,
+        factorised: Sequence[str] | Literal["all"] | None = None,
+        order: Sequence[str] | None = None,
+        inner: Sequence[str] | None = None,
+    ) -> ConjugateModel:
+        """The model of the latents that have no values, at the values of a reading."""
+        model = cls.__new__(cls)
+        model.trace, model.rows = reading.trace, {}
+        model.latents = {n: s for n, s in model.trace.sites.items() if s.is_latent}
+        with torch.no_grad(), alternative_named(model.trace):
+            for site in model.latents.values():
+                check_family(site)
+            model._compile(
+                reading.stated, reading.joint, model.trace, joint, factorised, order, inner, False
+            )
+        return model
+
+    def _compile(
+        self,
+        stated: ExpectedLogJoint,
+        folded: ExpectedLogJoint,
+        trace: ModelTrace,
+        joint: Sequence[Sequence[str] | str] | None,
+        factorised: Sequence[str] | Literal["all"] | None,
+        order: Sequence[str] | None,
+        inner: Sequence[str] | None,
+        stream: bool,
+    ) -> None:
+        """Blocks, messages and the order of updates, from the terms."""
+        self.joint: ExpectedLogJoint = folded
+        self.blocks = make_blocks(trace, folded.terms, joint, factorised)
+        if stream and not predictors(a for t in stated.terms for a in t.atoms):
+            self.blocks = streamed(self.blocks, folded, self.rows)
+        self.block_of = {name: block for block in self.blocks for name in block.names}
+        self.prior_switches = prior_switches(self.block_of, stated.terms, trace)
+        self.predictors = make_predictors(folded.terms, self.block_of)
+        self.order = ordered(order, self.blocks, self.block_of)
+        nodes = {name: node for node in self.predictors for name in node.names}
+        self.moving = OpenConstants()
+        compiled = compile_links(folded, self.block_of | nodes, self.rows, self.moving)
+        self.links, self.term_blocks = compiled.of, compiled.term_blocks
+        self.order = with_predictors(self.order, self.predictors, self.term_blocks)
+        self.damped = {
+            b
+            for blocks in self.term_blocks
+            for b in blocks
+            if any(isinstance(other, PredictorNode) for other in blocks)
+            if isinstance(b, GaussianBlock | FamilyBlock) and b.family.is_gaussian
+        }
+        self.inner = inner_blocks(inner, self.order, self.block_of, stated, trace)
+        self._owners = self._find_owners()
+        self._idle = self._idle_statistics()
+        self._constant = torch.as_tensor(folded.constant, dtype=torch.float64)
+
+    def take(self, reading: Reading) -> bool:
+        """Go on at other values; whether the terms are the same up to their constants.
+
+        Where they are not, or data inside functions moved, nothing is changed: the model has to be
+        made anew.
+        """
+        terms = reading.joint.terms
+        if any(moves(atom) for term in terms for atom in term.atoms):
+            return False
+        fitted = refilled(self.joint.terms, terms)
+        if fitted is None:
+            return False
+        self.joint = replace(reading.joint, terms=fitted)
+        self._constant = torch.as_tensor(reading.joint.constant, dtype=torch.float64)
+        self.moving.take(fitted)
+        return True
 
     # ---- coordinate ascent ---------------------------------------------------------------
 
@@ -193,6 +249,19 @@ class ConjugateModel:
     @torch.no_grad()
     def bound(self) -> Tensor:
         """The ELBO as a tensor without axes."""
+        return self._summed_up()
+
+    @torch.enable_grad()
+    def bound_of_values(self) -> Tensor:
+        """The same with its gradient with respect to what the constants were computed from.
+
+        By the envelope theorem it is the gradient of the bound's maximum over q where q is optimal.
+        """
+        self.moving.changed()  # what was computed before has no gradient
+        found = {part: part.moments_of_values(self.messages(part)) for part in self.parts}
+        return self._summed_up(found)
+
+    def _summed_up(self, found: Mapping[Block, dict[Any, Tensor]] | None = None) -> Tensor:
         total = self._constant
         for block in self.parts:
             owned: dict[Any, Tensor] = {}
@@ -200,8 +269,9 @@ class ConjugateModel:
                 if self._owners[link.term] is block and link.key not in SURROGATES:
                     value = link.value()
                     owned[link.key] = owned[link.key] + value if link.key in owned else value
+            moments = block.moments | (found or {}).get(block, {})
             for key, value in owned.items():
-                total = total + (value * self._weighted(block, block.moments[key])).sum()
+                total = total + (value * self._weighted(block, moments[key])).sum()
             total = total + self._weighted(block, block.entropies()).sum()
         return total
 

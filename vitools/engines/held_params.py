@@ -21,7 +21,7 @@ def held_params(problem: Problem, engine: str) -> list[str]:
         return [f"parameters held at the values given: {names}"]
     warnings.warn(
         f"model '{problem.name}' has parameters of its own, which {engine}() does not fit but holds "
-        f"at their initial values: {names}. svi() trains them, and its fit.problem has the trained "
+        f"at their initial values: {names}. cavi() and svi() train them, and their fit.problem has the trained "
         "values; or make them latents; or hold them on purpose by "
         "problem.with_params(problem.params).",
         VitoolsWarning,

@@ -16,6 +16,14 @@ _counter = itertools.count()
 LOG_ZERO = -1e300
 
 
+def is_open(tensor: Tensor) -> bool:
+    """Whether a constant's numbers may move: it follows from values that a gradient is wanted of.
+
+    What is decided when the model is read must not look at them.
+    """
+    return tensor.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
 def fresh() -> int:
     """A label that no other axis carries."""
     return next(_counter)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from vitools.calculus.algebra.atoms import Atom, Constant, Unsupported, fresh
+from vitools.calculus.algebra.atoms import Atom, Constant, Unsupported, fresh, is_open
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.positions import substitute
 from vitools.calculus.algebra.term import Factor, Out, Term, multiply_terms, simplify
@@ -91,9 +91,10 @@ class Discrete:
         """The function's value as a number."""
         table = self.table
         numbers = table.tensor.double()
-        if not self.atoms and numbers.dim() == 0:
+        movable = is_open(numbers)
+        if not self.atoms and numbers.dim() == 0 and not movable:
             return Expression([Term(float(numbers), (), self.term.out)], self.shape)
-        selects = bool(((numbers == 0) | (numbers == 1)).all())
+        selects = not movable and bool(((numbers == 0) | (numbers == 1)).all())
         constant = Constant(numbers, table.labels, selects, self.words)
         return Expression([Term(1.0, (*self.atoms, constant), self.term.out)], self.shape)
 

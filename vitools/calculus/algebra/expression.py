@@ -33,6 +33,7 @@ from vitools.calculus.algebra.atoms import (
     Predictor,
     Unsupported,
     fresh,
+    is_open,
 )
 from vitools.calculus.algebra.cases import as_table, by_cases, power_of_case
 from vitools.calculus.algebra.elementwise import Change, changed
@@ -79,7 +80,8 @@ class Expression:
         if isinstance(value, int | float):
             return Expression([Term(float(value), (), ())], ())
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
-        tensor = tensor.detach().to(torch.float64)
+        movable = is_open(tensor)
+        tensor = (tensor if movable else tensor.detach()).to(torch.float64)
         shape = tuple(tensor.shape)
         out: list[int | None] = []
         for dim, (size, stride) in enumerate(zip(shape, tensor.stride(), strict=True)):
@@ -92,7 +94,7 @@ class Expression:
         tensor = tensor.reshape(
             [s for s, label in zip(shape, out, strict=True) if label is not None]
         )
-        if tensor.dim() == 0 and not selects:
+        if tensor.dim() == 0 and not selects and not movable:
             return Expression([Term(float(tensor), (), tuple(out))], shape)
         labels = tuple(label for label in out if label is not None)
         return Expression([Term(1.0, (Constant(tensor, labels, selects),), tuple(out))], shape)

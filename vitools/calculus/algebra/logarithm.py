@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from vitools.calculus.algebra.atoms import LOG_ZERO, Atom, Constant, Unsupported
+from vitools.calculus.algebra.atoms import LOG_ZERO, Atom, Constant, Unsupported, is_open
 from vitools.calculus.algebra.cases import as_table, by_cases, cases_cover, without_inner_sums
 from vitools.calculus.algebra.elementwise import changed
 from vitools.calculus.algebra.functions import composed
@@ -43,7 +43,8 @@ def _log_complement(terms: Sequence[Term], shape: Sequence[int]) -> list[Term] |
     """log(1 - Σ_k s_k x_k) = Σ_k s_k log(1 - x_k) for exclusive selectors s_k; else None."""
     constant = [term for term in terms if not term.atoms()]
     rest = [term for term in terms if term.atoms()]
-    if not constant or not bool((constant_value(constant, shape) == 1).all()):
+    known = constant_value(constant, shape)
+    if not constant or is_open(known) or not bool((known == 1).all()):
         return None
     if any(term.coefficient != -1 or len(term.split()[1]) != 1 for term in rest):
         return None

@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vitools.calculus.algebra.atoms import Atom, Constant, Function, Gather, Index, fresh
+from vitools.calculus.algebra.atoms import Atom, Constant, Function, Gather, Index, fresh, is_open
 from vitools.calculus.algebra.term import Factor, Out, Term
 
 
 def varies_along(tensor: Tensor, dim: int) -> bool:
-    return bool((tensor != tensor.narrow(dim, 0, 1)).any())
+    return is_open(tensor) or bool((tensor != tensor.narrow(dim, 0, 1)).any())
 
 
 def without_ones(shape: Sequence[int]) -> list[int]:

@@ -27,6 +27,11 @@ from vitools.families.moments import SiteMoments
 _versions = itertools.count(1)
 
 
+def next_version() -> int:
+    """Later than all before."""
+    return next(_versions)
+
+
 @dataclass(frozen=True)
 class Resolved:
     """A statistic of a block and the label on each of its axes."""
@@ -64,6 +69,14 @@ class Block(ABC):
     def integral_error(self, messages: Mapping[Any, Tensor]) -> float:
         """Estimated error of the bound, in nats, by its numerical integrals."""
         return 0.0
+
+    def moments_of_values(self, messages: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
+        """Statistics in whose functions values stand, with their gradient with respect to these.
+
+        Args:
+            messages: to the block, with theirs.
+        """
+        return {}
 
     @property
     def member_family(self) -> Family:
@@ -119,7 +132,7 @@ class Block(ABC):
         raise NotImplementedError
 
     def changed(self) -> None:
-        self.version = next(_versions)
+        self.version = next_version()
 
 
 class DenseBlock(Block):

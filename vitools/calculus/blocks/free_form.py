@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vitools.calculus.algebra.atoms import Atom, Unsupported
+from vitools.calculus.algebra.atoms import Atom, Unsupported, is_open
 from vitools.calculus.algebra.functions import as_function
 from vitools.calculus.blocks.block import DenseBlock, Resolved, describe, plate_names, with_event
 from vitools.calculus.tracing.trace import TracedSite
@@ -108,6 +108,20 @@ class FreeFormBlock(DenseBlock):
     def integral_error(self, messages: Mapping[Any, Tensor]) -> float:
         return float(self.family.error(self.natural).sum())
 
+    def moments_of_values(self, messages: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
+        """d E f(s; d) = E df: q is held, so the nodes and weights of its quadrature are."""
+        moving = {key: f for key, f in self._functions.items() if f.moves}
+        if not moving:
+            return {}
+        with torch.no_grad():
+            nodes, log_density, weights = self.family.to_distribution(self.natural).quadrature()  # type: ignore[attr-defined]
+            mass = torch.where(weights > 0, weights, 0.0)
+        found = {}
+        for key, function in moving.items():
+            value = (mass * torch.where(mass > 0, function.of_values(nodes), 0.0)).sum(-1)
+            found[key] = self.moments[key] + value - value.detach()
+        return found
+
     # ---- the factor ------------------------------------------------------------------------
 
     def start(self, prior: Mapping[Any, Tensor], generator: torch.Generator | None) -> None:
@@ -169,17 +183,12 @@ class _LaidOut:
         order = [*atom.labels[:rank], None, *extras, *summed]
         self.extra_dims, self.summed_dims = len(extras), len(summed)
         sizes: dict[int, int] = {}
-        self.data: list[Tensor] = []
-        layout = []
+        layout: list[tuple[int, ...]] = []
         for constant in self.function.data:
             sizes.update(zip(constant.labels, constant.tensor.shape, strict=True))
-            places = [order.index(label) for label in constant.labels]
-            layout.append(tuple(places))
-            by_place = sorted(range(len(places)), key=lambda i: places[i])
-            view = [1] * len(order)
-            for i in by_place:
-                view[places[i]] = constant.tensor.shape[i]
-            self.data.append(constant.tensor.double().permute(by_place).reshape(view))
+            layout.append(tuple(order.index(label) for label in constant.labels))
+        self.layout, self.rank = layout, len(order)
+        self.data = self._laid_out()
         self.extra_shape = tuple(sizes[label] for label in extras)
         self.summed_size = 1
         for label in summed:
@@ -187,6 +196,27 @@ class _LaidOut:
         ids = tuple(id(constant.tensor) for constant in self.function.data)
         name = self.function.name
         self.key = (name, ids, tuple(layout)) if self.data else name
+
+    @property
+    def moves(self) -> bool:
+        """Whether values that move stand among the data."""
+        return any(is_open(constant.tensor) for constant in self.function.data)
+
+    def of_values(self, x: Tensor) -> Tensor:
+        """The same with the gradient of the data."""
+        lifted = x.reshape(*x.shape, *[1] * (self.extra_dims + self.summed_dims))
+        value = self.function.evaluate(lifted, *self._laid_out())
+        return value.sum(tuple(range(-self.summed_dims, 0))) if self.summed_dims else value
+
+    def _laid_out(self) -> list[Tensor]:
+        data = []
+        for constant, places in zip(self.function.data, self.layout, strict=True):
+            by_place = sorted(range(len(places)), key=lambda i: places[i])
+            view = [1] * self.rank
+            for i in by_place:
+                view[places[i]] = constant.tensor.shape[i]
+            data.append(constant.tensor.double().permute(by_place).reshape(view))
+        return data
 
     def __call__(self, x: Tensor) -> Tensor:
         """[*batch, nodes] → [*batch, nodes, *extra]."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vitools.calculus.algebra.atoms import Atom, Function, Predictor, Unsupported
+from vitools.calculus.algebra.atoms import Atom, Function, Predictor, Unsupported, is_open
 from vitools.calculus.algebra.functions import as_function
 from vitools.calculus.blocks.block import Block, Resolved, describe
 from vitools.calculus.curved.expectation import expected
@@ -51,6 +51,11 @@ KNOWN = {
 """Functions of which more is known than their value, by the name that the algebra gives them."""
 
 
+NODES = torch.linspace(-8.0, 8.0, 97, dtype=torch.float64)
+WEIGHTS = torch.softmax(-0.5 * NODES**2, 0)
+"""The trapezoid rule of a standard normal, for gradients."""
+
+
 class PredictorNode(Block):
     """The statistics of one predictor; no factor of q, but in the way of messages like one."""
 
@@ -63,6 +68,7 @@ class PredictorNode(Block):
         self.batch_shape = tuple(name.expression.shape)
         self.batch_plates = (None,) * len(self.batch_shape)
         self._functions: dict[Any, CurvedFunction] = {}
+        self._atoms: dict[Any, Atom] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -87,6 +93,7 @@ class PredictorNode(Block):
         function = as_function(atom.function)
         key = (function.name, *(id(d.tensor) for d in function.data))
         self._functions.setdefault(key, self._curved(function, atom))
+        self._atoms.setdefault(key, atom)
         return Resolved(key, atom.labels)
 
     def _curved(self, function: Function, atom: Atom) -> CurvedFunction:
@@ -95,8 +102,12 @@ class PredictorNode(Block):
         rank = len(self.batch_shape)
         if atom.labels[rank:] or function.summed:
             raise Unsupported(f"{describe(atom)} with data of its own axes")
-        data = []
-        for constant in function.data:  # one number an element
+        return CurvedFunction(function.evaluate, data=self._data_of(atom))
+
+    def _data_of(self, atom: Atom) -> tuple[Tensor, ...]:
+        """The data inside an atom's function, one number an element."""
+        rank, data = len(self.batch_shape), []
+        for constant in atom.data:
             places = [atom.labels.index(label) for label in constant.labels]
             order = sorted(range(len(places)), key=places.__getitem__)
             view = [1] * rank
@@ -104,7 +115,7 @@ class PredictorNode(Block):
                 view[places[i]] = constant.tensor.shape[i]
             laid_out = constant.tensor.double().permute(order).reshape(view)
             data.append(laid_out.expand(self.batch_shape).reshape(-1))
-        return CurvedFunction(function.evaluate, data=tuple(data))
+        return tuple(data)
 
     def statistic_shape(self, key: Any) -> tuple[int, ...]:
         return self.batch_shape
@@ -139,6 +150,24 @@ class PredictorNode(Block):
         self.moments[CURVATURE] = curvature.reshape(self.batch_shape)
         self.natural = (self.moments[SLOPE], self.moments[CURVATURE])
         self.changed()
+
+    def moments_of_values(self, messages: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
+        """dF = ∂F/∂m dm + ∂F/∂v dv + E df, with q held."""
+        mean, variance = self._normal(messages)
+        found: dict[Any, Tensor] = {}
+        for key, function in self._functions.items():
+            exact = expected(function, mean, variance)
+            moved = exact.d_mean * (mean - mean.detach())
+            moved = moved + exact.d_variance * (variance - variance.detach())
+            atom = self._atoms[key]
+            if any(is_open(constant.tensor) for constant in atom.data):
+                spread = variance.detach().sqrt().unsqueeze(-1) * NODES
+                eta = mean.detach().unsqueeze(-1) + spread
+                data = [d.unsqueeze(-1) for d in self._data_of(atom)]
+                inside = (as_function(atom.function).evaluate(eta, *data) * WEIGHTS).sum(-1)
+                moved = moved + inside - inside.detach()
+            found[key] = (exact.value + moved).reshape(self.batch_shape)
+        return found
 
     def _normal(self, messages: Mapping[Any, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean and variance of every element of η, in a row."""
@@ -200,7 +229,16 @@ class SoftmaxNode(PredictorNode):
     def integral_error(self, messages: Mapping[Any, Tensor]) -> float:
         return 0.0  # one number is minimised over, none integrated
 
-    def update(self, messages: dict[Any, Tensor]) -> None:
+    def moments_of_values(self, messages: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
+        mean, covariance, _ = self._told(messages)
+        exact = softmax_bound(mean, covariance)
+        moved = (exact.d_mean * (mean - mean.detach())).sum(-1)
+        moved = moved + (exact.d_covariance * (covariance - covariance.detach())).sum((-2, -1))
+        return {VALUE: (exact.value + moved).reshape(self.batch_shape[:-1])}
+
+    def _told(self, messages: Mapping[Any, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and covariance of η, and the coefficient of log Σ exp, in rows."""
+
         def told(key: str) -> Tensor:
             shape = self.statistic_shape(key)
             return torch.as_tensor(messages.get(key, 0.0), dtype=torch.float64).expand(shape)
@@ -209,6 +247,11 @@ class SoftmaxNode(PredictorNode):
         mean = told(SLOPE).reshape(-1, classes)
         second = told(CURVATURE).reshape(-1, classes, classes)
         covariance = (second + second.mT) / 2 - mean.unsqueeze(-1) * mean.unsqueeze(-2)
+        return mean, covariance, told(VALUE).reshape(-1)
+
+    def update(self, messages: dict[Any, Tensor]) -> None:
+        classes = self.batch_shape[-1]
+        mean, covariance, weight = self._told(messages)
         if not bool(mean.isfinite().all() & covariance.isfinite().all()):
             shapes = {k: self.statistic_shape(k) for k in (VALUE, *SURROGATES)}
             self._set({k: torch.full(s, torch.nan).double() for k, s in shapes.items()})
@@ -216,7 +259,6 @@ class SoftmaxNode(PredictorNode):
         diagonal = covariance.diagonal(dim1=-2, dim2=-1)
         diagonal.clamp_(min=0.0)
         found = softmax_bound(mean, covariance)
-        weight = told(VALUE).reshape(-1)
         curvature = weight[:, None, None] * found.d_covariance
         slope = weight[:, None] * found.d_mean - 2 * (curvature @ mean.unsqueeze(-1)).squeeze(-1)
         self._set(

@@ -26,6 +26,7 @@ from vitools.calculus.algebra.atoms import (
     Predictor,
     Unsupported,
     fresh,
+    is_open,
 )
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
@@ -83,13 +84,21 @@ class ExpectedLogJoint:
     """E_q log p = constant + Σ terms; the labels of plates and the size of every label."""
 
     terms: list[ClosedTerm]
-    constant: float
+    constant: float | Tensor
     plate_labels: dict[str, int]
     sizes: dict[int, int]
 
 
 def expected_log_joint(trace: ModelTrace, without: Container[str] = ()) -> ExpectedLogJoint:
     """The closed terms of all sites but those left out."""
+    terms, plate_labels = stated_terms(trace, without)
+    return with_surrogates(terms, plate_labels, trace)
+
+
+def stated_terms(
+    trace: ModelTrace, without: Container[str] = ()
+) -> tuple[list[ClosedTerm], dict[str, int]]:
+    """The terms of the sites' log densities, and the label of each plate."""
     plate_labels = {name: fresh() for name in trace.plates}
     simplex = on_the_simplex(trace)
     terms: list[ClosedTerm] = []
@@ -97,7 +106,14 @@ def expected_log_joint(trace: ModelTrace, without: Container[str] = ()) -> Expec
         if site.name not in without:
             for term in _site_terms(site, simplex, plate_labels):
                 terms.append(_read_by_selection(term, site.name, trace))
-    terms = _vectors_as_predictors(terms, trace)
+    return _vectors_as_predictors(terms, trace), plate_labels
+
+
+def with_surrogates(
+    terms: list[ClosedTerm], plate_labels: dict[str, int], trace: ModelTrace
+) -> ExpectedLogJoint:
+    """All terms: those stated, and those by which curved functions in them speak to the latents."""
+    terms = list(terms)
     for name, labels in predictors(atom for term in terms for atom in term.atoms).items():
         terms += [_read_by_selection(t, name, trace) for t in surrogate_terms(name, labels)]
     return ExpectedLogJoint(terms, 0.0, plate_labels, term_sizes(terms, trace, plate_labels))
@@ -161,7 +177,7 @@ def _site_terms(
 
 def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
     """The site's log density as an expression, or NotConjugateError."""
-    if site.distribution not in RULES:
+    if site.distribution not in RULES or _moves(site):
         constant = _constant_density(site)
         if constant is not None:
             return constant
@@ -243,7 +259,13 @@ def _constant_density(site: TracedSite) -> Expression | None:
         isinstance(a, Expression | Discrete | Refusal) for a in site.arguments.values()
     ):
         return None
-    return Expression.constant(site.fn.log_prob(site.observed))
+    return Expression.constant(site.fn.log_prob(_observed(site)))
+
+
+def _moves(site: TracedSite) -> bool:
+    """Whether values that move stand in the site's density."""
+    constants = (site.observed, *site.arguments.values())
+    return any(isinstance(x, Tensor) and is_open(x) for x in constants)
 
 
 def value_of(site: TracedSite) -> Expression | Discrete:
@@ -251,15 +273,19 @@ def value_of(site: TracedSite) -> Expression | Discrete:
     if site.is_latent:
         assert site.value is not None
         return site.value
-    value = site.observed
-    assert value is not None
-    if site.mask is not None:
-        event = (1,) * site.base_event_dim
-        mask = site.mask.reshape(tuple(site.mask.shape) + event)
-        value = torch.where(mask, value, _harmless(site, value))
+    value = _observed(site)
     if site.distribution in DISCRETE_VALUES:
         return Discrete.data(value)
     return Expression.constant(value)
+
+
+def _observed(site: TracedSite) -> Tensor:
+    value = site.observed
+    assert value is not None
+    if site.mask is None:
+        return value
+    mask = site.mask.reshape(tuple(site.mask.shape) + (1,) * site.base_event_dim)
+    return torch.where(mask, value, _harmless(site, value))
 
 
 def _harmless(site: TracedSite, value: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vitools.calculus.algebra.atoms import Atom, Function, Unsupported, fresh
+from vitools.calculus.algebra.atoms import Atom, Function, Unsupported, fresh, is_open
 from vitools.calculus.algebra.elementwise import one_place
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term, drop_unused_out
@@ -31,11 +31,13 @@ def whole_density(site: TracedSite, arguments: Mapping[str, Any]) -> Expression 
     """log p of a scalar site as one statistic of one latent; None where two latents meet in it."""
     if site.base_event_dim or not isinstance(site.value, Expression | None):
         return None
-    if site.is_latent and not any(_depends(a) for a in arguments.values()):
+    if site.is_latent and not any(_depends(a) or _is_open(a) for a in arguments.values()):
         return _prior(site)
     if any(isinstance(a, Distribution) for a in arguments.values()):
         return None
-    if any(_depends(arguments.get(name)) for name in BOUNDS.get(site.distribution, ())):
+    if any(
+        _depends(a) or _is_open(a) for a in map(arguments.get, BOUNDS.get(site.distribution, ()))
+    ):
         return None  # where the density is zero changes with the latent
     value = Expression.constant(site.observed) if site.value is None else site.value
     parts = {"value": value} | {k: a for k, a in arguments.items() if isinstance(a, Expression)}
@@ -66,6 +68,13 @@ def whole_density(site: TracedSite, arguments: Mapping[str, Any]) -> Expression 
 
 def _depends(argument: Any) -> bool:
     return isinstance(argument, Expression) and not argument.is_constant
+
+
+def _is_open(argument: Any) -> bool:
+    """Whether it is a constant that moves with values."""
+    return isinstance(argument, Expression) and any(
+        is_open(constant.tensor) for term in argument.terms for constant in term.constants()
+    )
 
 
 def _prior(site: TracedSite) -> Expression:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitools.calculus.algebra.atoms import Constant
+from vitools.calculus.algebra.atoms import Constant, is_open
 from vitools.calculus.algebra.functions import as_function, weighted
 from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint, Selection
 
@@ -33,8 +33,8 @@ def fold(joint: ExpectedLogJoint) -> ExpectedLogJoint:
         if term.atoms:
             folded.append(term)
         else:
-            numbers = [float(c.tensor) for c in term.constants]
-            total += term.coefficient * math.prod(numbers)
+            numbers = [c.tensor if is_open(c.tensor) else float(c.tensor) for c in term.constants]
+            total = total + term.coefficient * math.prod(numbers)
     merged = _merge(folded, set(joint.plate_labels.values()))
     return replace(joint, terms=merged, constant=total)
 
@@ -58,7 +58,7 @@ def fold_term(term: ClosedTerm, sizes: dict[int, int]) -> ClosedTerm:
     coefficient = term.coefficient
     remaining: list[Constant] = []
     for constant in _multiplied(constants):
-        if constant.tensor.dim() == 0:
+        if constant.tensor.dim() == 0 and not is_open(constant.tensor):
             coefficient *= float(constant.tensor)
         else:
             remaining.append(constant)

@@ -76,12 +76,22 @@ class ModelTrace:
 
 
 def trace_model(
-    model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    differentiable: bool = False,
 ) -> ModelTrace:
+    """What the model states.
+
+    Args:
+        differentiable: whether constants keep the gradient of what they were computed from.
+    """
     recorder = Recorder()
-    with pyro.validation_enabled(False), constructors_recorded(), recorder, torch.no_grad():
+    with pyro.validation_enabled(False), constructors_recorded(), recorder:
         try:
-            model(*args, **kwargs)
+            with torch.set_grad_enabled(differentiable):
+                model(*args, **kwargs)
         except RuntimeError as error:
             if "meta" not in str(error):
                 raise

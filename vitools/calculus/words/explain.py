@@ -97,7 +97,9 @@ def explain(problem: Problem) -> str:
             f"flat prior on {listed(flat)}: the constant of the bound is arbitrary, so it is no evidence."
         )
     if free:
-        apart.append(f"parameters held at the values they have: {listed(free)}; svi() trains them.")
+        apart.append(
+            f"parameters held at the values they have: {listed(free)}; cavi() and svi() train them."
+        )
     curved = PredictorNames(stated.terms).notes()
     return "\n".join([table(folded(rows)), *names.legend(), *curved, *apart, summary])
 

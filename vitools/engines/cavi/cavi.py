@@ -5,25 +5,31 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
+import pyro
 import torch
 
 from vitools.calculus import ConjugateModel
 from vitools.calculus.blocks.dependence import PriorSwitch, kept_apart
+from vitools.calculus.model import State
 from vitools.calculus.start.initialise import initialise as start_model
 from vitools.calculus.streams.streamed import StreamedBlock
+from vitools.calculus.values.reading import Reader, Reading
 from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
 from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Schedule
 from vitools.engines.cavi.outcome import factors as factors_of
+from vitools.engines.cavi.training import Training
 from vitools.engines.held_params import held_params
 from vitools.engines.loop import ProgressCallback, check_progress
 from vitools.engines.start_values import Start, StartMoments, read_start
 from vitools.errors import NotSupportedError, OptionError, VitoolsWarning, callers_level
-from vitools.isolation import full_plates, isolated
-from vitools.posterior import FactorisedPosterior, Status
+from vitools.isolation import full_plates, isolated, snapshot
+from vitools.posterior import FactorisedPosterior, History, Status
 from vitools.problem import Problem, check_problem
+from vitools.problem.sites import listed
 from vitools.whole_numbers import check_seed, check_whole
 
 WORDS = ("prior", "data")
@@ -111,26 +117,25 @@ def cavi(
     """
     check_progress(progress)
     _check_options(max_sweeps, tol, restarts, inner_sweeps, warmup_sweeps, seed)
-    listed = None if factorised == "all" else factorised
-    _check_lists(joint=joint, factorised=listed, order=order, inner=inner)
+    apart_named = None if factorised == "all" else factorised
+    _check_lists(joint=joint, factorised=apart_named, order=order, inner=inner)
     began = time.perf_counter()
     runs: list[CaviRun] = []
     check_problem(problem, "cavi()")
     problem.refuse_unlisted("cavi()")
     begin = read_start(problem, start, "cavi", WORDS)
-    held = held_params(problem, "cavi")
-    with isolated(problem.params), full_plates(), problem.at_rest(), torch.no_grad():
-        make = partial(
-            ConjugateModel,
-            problem.model,
-            problem.args,
-            problem.kwargs,
-            joint=joint,
-            factorised=factorised,
-            order=order,
-            inner=inner,
-        )
-        model = make(collapse=collapse)
+    trains = bool(problem.free_params) and not problem.has_given_params
+    held = [] if trains else held_params(problem, "cavi")
+    choices: dict[str, Any] = {
+        "joint": joint, "factorised": factorised, "order": order, "inner": inner
+    }  # fmt: skip
+    params = snapshot(problem.params)
+    isolation = isolated(params, problem.model)
+    with isolation, full_plates(), problem.at_rest(), torch.no_grad():
+        make = partial(ConjugateModel, problem.model, problem.args, problem.kwargs, **choices)
+        reader = Reader(problem.model, problem.args, problem.kwargs)
+        of_reading = partial(ConjugateModel.of_reading, **choices)
+        model = of_reading(reader({})) if trains else make(collapse=collapse)
         if _starts_inside_rows(model, begin):
             model = make(collapse=False, stream=False)
         if begin.sites and warmup_sweeps is None:
@@ -153,6 +158,12 @@ def cavi(
             raise KeyboardInterrupt  # not one sweep was finished: there is no fit to keep
         best = max(runs, key=lambda run: run.bound)
         model.load(best.state)
+        if trains:
+            if not interrupted:
+                best, model = _trained(reader, model, of_reading, best, schedule, began, progress)
+            names = listed(problem.free_params)
+            held = [f"parameters of the model trained through the bound: {names}"]
+            problem = problem.with_params(snapshot(pyro.get_param_store().get_state()))
         for block in model.blocks:
             block.check_determined()
         factors = factors_of(model)
@@ -175,6 +186,33 @@ def cavi(
         seconds=time.perf_counter() - began,
         seed=seed,
     )
+
+
+def _trained(
+    reader: Reader,
+    model: ConjugateModel,
+    make: Callable[[Reading], ConjugateModel],
+    best: CaviRun,
+    schedule: Schedule,
+    began: float,
+    progress: ProgressCallback | None,
+) -> tuple[CaviRun, ConjugateModel]:
+    """The model's parameters, and the factors with them, at the maximum of the bound."""
+    following = replace(schedule, warmup_sweeps=0)
+
+    def solve(model: ConjugateModel) -> tuple[State, float]:
+        ascent = CoordinateAscent(model, [0], following, lambda seed: None)
+        status = ascent.run(None, began)
+        if status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
+        (run,) = ascent.runs(status)
+        return run.state, run.bound
+
+    training = Training(reader, model, make, solve, best.history)
+    status = training.run(began, progress)
+    _, state, model, _ = training.best
+    ended = best.status if status is Status.CONVERGED else status
+    return CaviRun(state, ended, History.of_rows(training.rows)), model
 
 
 def _starts_inside_rows(model: ConjugateModel, start: StartMoments) -> bool:

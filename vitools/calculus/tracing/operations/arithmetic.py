@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitools.calculus.algebra.atoms import Unsupported
+from vitools.calculus.algebra.atoms import Unsupported, is_open
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.functions import ELEMENTWISE
@@ -93,7 +93,7 @@ def power(input: object, exponent: object) -> Node:
     if isinstance(input, Discrete) and isinstance(exponent, int | float):
         number = exponent
         return input.apply(lambda table: table**number)
-    if isinstance(exponent, Tensor) and exponent.numel() == 1:
+    if isinstance(exponent, Tensor) and exponent.numel() == 1 and not is_open(exponent):
         exponent = float(exponent)
     if not isinstance(exponent, int | float):
         raise Unsupported("a power with a varying exponent")

@@ -1,0 +1,1 @@
+"""Models of which some sites, or parameters, have values that move: read, and read again."""
