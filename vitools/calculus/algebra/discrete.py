@@ -91,7 +91,7 @@ class Discrete:
         """The function's value as a number."""
         table = self.table
         numbers = table.tensor.double()
-        movable = is_open(numbers)
+        movable = torch.is_grad_enabled() and is_open(numbers)
         if not self.atoms and numbers.dim() == 0 and not movable:
             return Expression([Term(float(numbers), (), self.term.out)], self.shape)
         selects = not movable and bool(((numbers == 0) | (numbers == 1)).all())

@@ -80,7 +80,7 @@ class Expression:
         if isinstance(value, int | float):
             return Expression([Term(float(value), (), ())], ())
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
-        movable = is_open(tensor)
+        movable = torch.is_grad_enabled() and is_open(tensor)
         tensor = (tensor if movable else tensor.detach()).to(torch.float64)
         shape = tuple(tensor.shape)
         out: list[int | None] = []

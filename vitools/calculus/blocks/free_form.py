@@ -114,7 +114,7 @@ class FreeFormBlock(DenseBlock):
         if not moving:
             return {}
         with torch.no_grad():
-            nodes, log_density, weights = self.family.to_distribution(self.natural).quadrature()  # type: ignore[attr-defined]
+            nodes, _, weights = self.family.to_distribution(self.natural).quadrature()  # type: ignore[attr-defined]
             mass = torch.where(weights > 0, weights, 0.0)
         found = {}
         for key, function in moving.items():

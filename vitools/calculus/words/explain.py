@@ -8,6 +8,8 @@ from dataclasses import replace
 from textwrap import wrap
 from typing import Any
 
+import torch
+
 from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.dependence import kept_apart
@@ -45,6 +47,7 @@ LARGEST_TABLE = 10_000
 """Cases of discrete latents whose joint table is small for every row."""
 
 
+@torch.no_grad()
 def explain(problem: Problem) -> str:
     """A table of the latents: family of q, parents, closed-form update (or the reason for none).
 
