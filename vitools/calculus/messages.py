@@ -111,11 +111,8 @@ def _resolve(
     left, selections = list(term.constants), list(term.selections)
     for block, atoms in by_block.items():
         try:
-            if isinstance(block, StreamedBlock):
-                part = replace(term, constants=tuple(left), selections=tuple(selections))
-                resolved[block], left, selections = block.resolve_term(part, atoms)
-            else:
-                resolved[block] = block.resolve(atoms)
+            part = replace(term, constants=tuple(left), selections=tuple(selections))
+            resolved[block], left, selections = block.resolve_term(part, atoms)
         except Unsupported as error:
             raise NotConjugateError(
                 f"site {term.origin!r}: not conjugate to its parent {block.title!r}: the expected "

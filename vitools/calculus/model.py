@@ -17,11 +17,9 @@ from torch import Tensor
 
 from vitools.calculus.blocks.block import Block, DenseBlock
 from vitools.calculus.blocks.dependence import prior_switches
-from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.blocks.plan import make_blocks
 from vitools.calculus.blocks.predictor import PredictorNode, make_predictors
 from vitools.calculus.blocks.schedule import inner_blocks, ordered, with_predictors
-from vitools.calculus.blocks.single import FamilyBlock
 from vitools.calculus.densities.log_joint import ExpectedLogJoint, advice, expected_log_joint
 from vitools.calculus.densities.masks import with_priors_that_matter
 from vitools.calculus.densities.surrogates import SURROGATES, predictors
@@ -140,7 +138,7 @@ class ConjugateModel:
             for blocks in self.term_blocks
             for b in blocks
             if any(isinstance(other, PredictorNode) for other in blocks)
-            if isinstance(b, GaussianBlock | FamilyBlock) and b.family.is_gaussian
+            if isinstance(b, DenseBlock) and b.family.is_gaussian
         }
         self.inner = inner_blocks(inner, self.order, self.block_of, stated, trace)
         self._owners = self._find_owners()

@@ -37,10 +37,10 @@ class Factor:
         self._scale = entries[tree.diagonal]
         self._roots: list[Tensor] = []  # L of each level, then of the root
         self._beside: list[dict[Key, Tensor]] = []  # Y of each level, by what it is beside
-        proper = torch.ones((), dtype=torch.bool)
+        self._failed: list[Tensor] = []  # of each block the number of the pivot that is none, or 0
         for i, above in enumerate(tree.parents):
-            root, fine = _cholesky(blocks[i, i])
-            proper = proper & fine
+            root, failed = _cholesky(blocks[i, i])
+            self._failed.append(failed)
             beside: dict[Key, Tensor] = {j: _solve(root, blocks[i, j]) for j in (*above, None)}
             for j, group in above.items():
                 blocks[j, j].index_add_(0, group, beside[j].mT @ beside[j], alpha=-1)
@@ -52,9 +52,10 @@ class Factor:
             blocks[None, None] -= flat.mT @ flat
             self._roots.append(root)
             self._beside.append(beside)
-        root, fine = _cholesky(blocks[None, None])
+        root, failed = _cholesky(blocks[None, None])
         self._roots.append(root)
-        self.is_proper = proper & fine
+        self._failed.append(failed)
+        self.is_proper = torch.stack([(f == 0).all() for f in self._failed]).all()
 
     def log_determinant(self) -> Tensor:
         """log|P|; nan where P is not positive definite."""
@@ -65,9 +66,14 @@ class Factor:
     def pivots(self) -> Tensor:
         """For each element the part of its precision that those eliminated before leave, [size].
 
-        1 - R² in the language of regression: what is near rounding is collinear with the others.
+        1 - R² in the language of regression: what is near rounding (or 0, where the factorisation
+        stopped) is collinear with the others.
         """
-        own = [r.diagonal(dim1=-2, dim2=-1).square() for r in self._roots]
+        own = []
+        for root, failed in zip(self._roots, self._failed, strict=True):
+            pivot = root.diagonal(dim1=-2, dim2=-1).square()
+            number = torch.arange(1, pivot.shape[-1] + 1)
+            own.append(torch.where(failed.unsqueeze(-1) == number, 0.0, pivot))
         return self.tree.joined(own) / self._scale
 
     def solve(self, vector: Tensor) -> Tensor:
@@ -142,13 +148,13 @@ class Factor:
 
 
 def _cholesky(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """L of each block […, d, d], and whether all are positive definite; 1 where one is not."""
+    """L of each block […, d, d], 1 where it has none, and there the number of the failing pivot, else 0."""
     if blocks.shape[-1] == 1:
         fine = blocks > 0
-        return torch.where(fine, blocks, 1.0).sqrt(), fine.all()
+        return torch.where(fine, blocks, 1.0).sqrt(), (~fine[..., 0, 0]).long()
     root, info = torch.linalg.cholesky_ex(blocks)
     one = torch.eye(blocks.shape[-1], dtype=blocks.dtype)
-    return torch.where((info == 0)[..., None, None], root, one), (info == 0).all()
+    return torch.where((info == 0)[..., None, None], root, one), info
 
 
 def _solve(root: Tensor, right: Tensor) -> Tensor:

@@ -187,6 +187,18 @@ class Tree:
         out[-1] = out[-1] + x[-1] @ blocks[None, None]
         return self.joined(out)
 
+    def outer(self, vector: Tensor) -> Tensor:
+        """The entries of x xᵀ for a vector [size]."""
+        *x, root = self.parts(vector)
+        found: dict[tuple[int | None, int | None], Tensor] = {(None, None): torch.outer(root, root)}
+        for i, above in enumerate(self.parents):
+            own = x[i].unsqueeze(-1)
+            found[i, i] = own * x[i].unsqueeze(-2)
+            found[i, None] = own * root
+            for j, group in above.items():
+                found[i, j] = own * x[j][group].unsqueeze(-2)
+        return self.join(found)
+
     @property
     def operations(self) -> int:
         """Multiplications of a factorisation and its selected inverse, roughly."""

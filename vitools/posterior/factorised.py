@@ -14,6 +14,7 @@ from vitools.distributions.rounding import Beyond, beyond_log_prob, rounded_draw
 from vitools.errors import NotSupportedError
 from vitools.families import members
 from vitools.families.markov_chain import MarkovChain
+from vitools.families.tree_normal import TreeNormal
 from vitools.isolation import quiet_draws, seeded
 from vitools.posterior.base import Posterior, Saved, check_count
 from vitools.posterior.masked import MaskedElements, kept_elements
@@ -23,6 +24,9 @@ from vitools.problem.density.discrete import support_size
 
 FORMER_NAMES = {"Chain": "MarkovChain"}
 """Distributions by the names that they have in older files."""
+
+LARGEST_JOINT_MARGINAL = 1000
+"""Numbers of one site up to which its marginal has their covariance."""
 
 
 @dataclass(frozen=True)
@@ -197,10 +201,22 @@ class FactorisedPosterior(Posterior):
             return td.Categorical(
                 probs=self._discrete_block_marginal(factor, site), validate_args=False
             )
-        mean, covariance = factor.distribution.loc, factor.distribution.covariance_matrix
-        index = self._split(factor, torch.arange(mean.shape[-1]))[site]
-        flat = index.flatten()
+        made = factor.distribution
+        flat = self._split(factor, torch.arange(made.loc.shape[-1]))[site].flatten()
+        if isinstance(made, TreeNormal):
+            return self._tree_marginal(made, flat, site)
+        mean, covariance = made.loc, made.covariance_matrix
         return td.MultivariateNormal(mean[flat], covariance[flat][:, flat], validate_args=False)
+
+    def _tree_marginal(self, made: TreeNormal, index: Tensor, site: str) -> Any:
+        """Up to so many numbers jointly, as of other blocks; else each element's own normal."""
+        if len(index) <= LARGEST_JOINT_MARGINAL:
+            covariance = made.covariance_of(index)
+            return td.MultivariateNormal(made.loc[index], covariance, validate_args=False)
+        shape = self.problem.latents[site].shape
+        loc, sd = made.loc[index].reshape(shape), made.variance[index].sqrt().reshape(shape)
+        events = len(shape) - len(self.problem.latents[site].batch_shape)
+        return td.Independent(td.Normal(loc, sd, validate_args=False), events)
 
     def _discrete_block_marginal(self, factor: Factor, site: str) -> Tensor:
         if isinstance(factor.distribution, MarkovChain):
@@ -214,7 +230,12 @@ class FactorisedPosterior(Posterior):
     def _moments(self, name: str) -> tuple[Tensor, Tensor]:
         if self._masked is not None and name in self._masked.kept:
             return super()._moments(name)
-        marginal, shape = self.marginal(name), self.problem.latents[name].shape
+        shape = self.problem.latents[name].shape
+        factor = next(f for f in self.factors if name in f.sites)
+        if isinstance(factor.distribution, TreeNormal):
+            made = factor.distribution
+            return tuple(self._split(factor, x)[name] for x in (made.mean, made.variance.sqrt()))
+        marginal = self.marginal(name)
         try:
             return marginal.mean.reshape(shape), marginal.variance.sqrt().reshape(shape)
         except (AttributeError, NotImplementedError):

@@ -18,7 +18,8 @@ from pyro.distributions import MaskedDistribution
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from vitools.calculus.algebra.atoms import Atom, Function, Predictor
+from vitools.calculus.algebra.atoms import Atom, Constant, Function, Predictor
+from vitools.calculus.densities.log_joint import ClosedTerm, Selection
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.errors import NumericalError
 from vitools.families import Family
@@ -94,6 +95,12 @@ class Block(ABC):
     @abstractmethod
     def resolve(self, atoms: Sequence[Atom]) -> Resolved:
         """The one statistic that a product of atoms of this block amounts to."""
+
+    def resolve_term(
+        self, term: ClosedTerm, atoms: Sequence[Atom]
+    ) -> tuple[Resolved, list[Constant], list[Selection]]:
+        """The statistic of a term, and the constants and selections that are not part of it."""
+        return self.resolve(atoms), list(term.constants), list(term.selections)
 
     @abstractmethod
     def statistic_shape(self, key: Any) -> tuple[int, ...]:

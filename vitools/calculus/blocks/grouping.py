@@ -23,13 +23,13 @@ LARGEST_DENSE = 1000
 def coupled_groups(
     sites: Mapping[str, TracedSite],
     terms: Sequence[ClosedTerm],
-    size: Callable[[Sequence[str]], int],
+    fits: Callable[[Sequence[str]], bool],
 ) -> list[tuple[str, ...]]:
     """Groups of several Gaussian sites, in the order of the model.
 
     Args:
         sites: the Gaussian sites that may be joined.
-        size: how many numbers a joint factor of some sites has in each of its members.
+        fits: whether a joint factor of some sites is cheap enough.
     """
     friends, foes = _pairs(sites, terms)
     group: dict[str, tuple[str, ...]] = {name: (name,) for name in sites}
@@ -39,7 +39,7 @@ def coupled_groups(
         members = tuple(name for name in sites if name in (*group[a], *group[b]))
         if any(pair in foes for pair in itertools.combinations(members, 2)):
             continue
-        if size(members) <= LARGEST_DENSE:
+        if fits(members):
             group |= dict.fromkeys(members, members)
     return [g for g in dict.fromkeys(group.values()) if len(g) > 1]
 

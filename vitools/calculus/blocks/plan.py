@@ -8,9 +8,11 @@ from typing import Literal
 from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
-from vitools.calculus.blocks.grouping import coupled_groups, joint_size
+from vitools.calculus.blocks.grouping import LARGEST_DENSE, coupled_groups, joint_size
+from vitools.calculus.blocks.levels import tree_of
 from vitools.calculus.blocks.markov_chain import MarkovChainBlock, is_markov_chain
 from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
+from vitools.calculus.blocks.tree import TreeBlock
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.errors import NotConjugateError, NotSupportedError, OptionError
@@ -36,11 +38,12 @@ def make_blocks(
     if joint is None:
         free = {n: s for n, s in latents.items() if n not in factorised and can_be_joined(s, terms)}
 
-        def size(names: Sequence[str]) -> int:
+        def fits(names: Sequence[str]) -> bool:
             members = [latents[n] for n in names]
-            return joint_size(members, _joint_axes(members, terms, {}))
+            numbers = joint_size(members, _joint_axes(members, terms, {}))
+            return numbers <= LARGEST_DENSE or tree_of(members, terms, numbers) is not None
 
-        groups = coupled_groups(free, terms, size)
+        groups = coupled_groups(free, terms, fits)
     group_of = {name: group for group in groups for name in group}
     blocks: list[Block] = []
     for name, _site in latents.items():
@@ -74,7 +77,12 @@ def _block(
     if all(family is not None and family.is_gaussian for family in families):
         axes = _joint_axes(members, terms, along)
         if len(members) > 1 or any(axes.values()):
-            return GaussianBlock(members, axes, elementwise=members[0].name in factorised)
+            elementwise = members[0].name in factorised
+            numbers = joint_size(members, axes)
+            levels = None if elementwise or along else tree_of(members, terms, numbers)
+            if levels is not None:
+                return TreeBlock(members, levels)
+            return GaussianBlock(members, axes, elementwise)
         return FamilyBlock(members[0])
     if len(members) > 1:
         raise Unsupported("joint factors exist for discrete sites and for Gaussian sites only")

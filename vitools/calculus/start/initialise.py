@@ -152,11 +152,8 @@ def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 def _start_narrow(block: DenseBlock) -> None:
     """At zero, and so narrow that curved functions of it are what they are there."""
-    natural = tuple(torch.zeros(block.component_shape(i), dtype=torch.float64) for i in (0, 1))
-    width = torch.full((), NARROW**-2, dtype=torch.float64)
-    if natural[1].dim() > natural[0].dim():
-        width = width * torch.eye(natural[1].shape[-1], dtype=torch.float64)
-    block.restore((natural[0], natural[1] - 0.5 * width))
+    zeros = torch.zeros(block.component_shape(0), dtype=torch.float64)
+    block.restore(block.member_family.with_moments(zeros, torch.full_like(zeros, NARROW**2)))
 
 
 def _narrow(model: ConjugateModel, node: PredictorNode) -> None:

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vitools.calculus.blocks.block import Block
-from vitools.calculus.blocks.gaussian import GaussianBlock
+from vitools.calculus.blocks.block import Block, DenseBlock
 from vitools.calculus.blocks.single import FamilyBlock
 from vitools.calculus.model import ConjugateModel
 from vitools.families.family import Natural
@@ -81,7 +80,7 @@ def settle_scales(model: ConjugateModel) -> bool:
 
 
 def _is_gaussian(block: Block) -> bool:
-    return isinstance(block, GaussianBlock | FamilyBlock) and block.family.is_gaussian
+    return isinstance(block, DenseBlock) and block.family.is_gaussian
 
 
 def _tied(model: ConjugateModel, block: Block) -> set[Block]:
@@ -91,7 +90,7 @@ def _tied(model: ConjugateModel, block: Block) -> set[Block]:
 
 def _place_by_data(model: ConjugateModel, block: Block, noise: Sequence[Block]) -> bool:
     """Set the factor by the terms it shares with data and their noise alone, if that is a density."""
-    assert isinstance(block, GaussianBlock | FamilyBlock)
+    assert isinstance(block, DenseBlock)
     if not _tied(model, block) & set(noise):
         return False
     natural = block.gathered(model.messages(block, given=noise))

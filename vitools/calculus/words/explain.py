@@ -17,6 +17,7 @@ from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.markov_chain import is_markov_chain
 from vitools.calculus.blocks.plan import make_blocks
 from vitools.calculus.blocks.single import discrete_batch
+from vitools.calculus.blocks.tree import TreeBlock
 from vitools.calculus.densities.log_joint import (
     ClosedTerm,
     ExpectedLogJoint,
@@ -34,6 +35,7 @@ from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
 from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
 from vitools.calculus.words.naming import DataNames
 from vitools.calculus.words.predictors import PredictorNames
+from vitools.calculus.words.structure import held
 from vitools.calculus.words.tables import Row, folded, span, table
 from vitools.calculus.words.wording import family, update
 from vitools.errors import NotConjugateError, clause
@@ -103,6 +105,7 @@ def explain(problem: Problem) -> str:
         apart.append(
             f"parameters held at the values they have: {listed(free)}; cavi() and svi() train them."
         )
+    apart += [held(block) for block in conjugate.blocks if isinstance(block, TreeBlock)]
     curved = PredictorNames(stated.terms).notes()
     return "\n".join([table(folded(rows)), *names.legend(), *curved, *apart, summary])
 

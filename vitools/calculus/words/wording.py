@@ -15,6 +15,7 @@ from vitools.calculus.algebra.atoms import Atom, Constant, Predictor
 from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
+from vitools.calculus.blocks.tree import TreeBlock
 from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint, Selection
 from vitools.calculus.reduction.folding import connected, fold_term, operand_labels
 from vitools.calculus.words.functions import in_words
@@ -53,7 +54,7 @@ def update(
     shared = {name: other.names for other in blocks for name in other.names}
     predictors = PredictorNames(joint.terms)
     sums: dict[Any, dict[str, float]] = {}
-    several = len(block.names) > 1 and isinstance(block, GaussianBlock)
+    several = len(block.names) > 1 and isinstance(block, GaussianBlock | TreeBlock)
     for term in joint.terms:
         mine = [atom for atom in term.atoms if atom.site in block.names]
         if mine:
@@ -62,7 +63,7 @@ def update(
             key: Any = "outer" if len(mine) > 1 else mine[0].function
             if isinstance(block, FreeFormBlock):
                 key = in_words(mine[0].function, mine[0].site)
-            if isinstance(block, GaussianBlock) and key == 2.0:
+            if isinstance(block, GaussianBlock | TreeBlock) and key == 2.0:
                 labels = _joint_labels(block, mine)
                 if labels or not several:
                     words = _on_the_diagonal(words, writer.varies_along(labels))
@@ -112,7 +113,7 @@ def _times_functions(sums: dict[Any, dict[str, float]]) -> list[Message]:
     return messages
 
 
-def _joint_labels(block: GaussianBlock, mine: list[Atom]) -> set[int]:
+def _joint_labels(block: GaussianBlock | TreeBlock, mine: list[Atom]) -> set[int]:
     """The labels along which the block has a full covariance."""
     return {atom.labels[axis] for atom in mine for axis in block.joint_axes[atom.site]}
 
