@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
-from pyro.distributions import Delta, MaskedDistribution, Unit
+from pyro.distributions import Delta, Dirichlet, MaskedDistribution, Unit
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
@@ -91,16 +91,22 @@ def is_deterministic(node: Mapping[str, Any]) -> bool:
     """Whether a trace node is a ``pyro.deterministic`` statement (reparameterisers make some too)."""
     if node["infer"].get("_deterministic"):
         return True
-    if not (node["is_observed"] and is_delta(node)):
-        return False
     fn = node["fn"]
+    if not (node["is_observed"] and isinstance(base_distribution(fn), Delta)):
+        return False
     masked = isinstance(fn, MaskedDistribution) and fn._mask is False
     return masked or base_distribution(fn).v is node["value"]  # observed to be what it is
 
 
 def is_delta(node: Mapping[str, Any]) -> bool:
     """Whether a trace node can take one value only."""
-    return isinstance(base_distribution(node["fn"]), Delta)
+    return isinstance(base_distribution(node["fn"]), Delta) or is_one_corner(node["fn"])
+
+
+def is_one_corner(fn: Any) -> bool:
+    """Whether it is a Dirichlet of size one, whose only value is 1."""
+    fn = base_distribution(fn)
+    return isinstance(fn, Dirichlet) and fn.event_shape[-1] == 1
 
 
 def nearest(word: str, known: Any) -> str:

@@ -39,7 +39,10 @@ def mixture(y):
     [
         (normal, [6, 6]),
         (minibatches, [2, 6, 6]),
-        (mixture, [6, 6, 6, 6, 6]),  # with z enumerated, and twice at values of z to compare with
+        (
+            mixture,
+            [6, 6, 6, 6, 6, 6],
+        ),  # with z enumerated, and at three values of z to compare with
     ],
 )
 def test_a_model_is_run_as_often_as_it_takes(model, expected):

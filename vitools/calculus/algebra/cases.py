@@ -54,12 +54,17 @@ def as_table(terms: Sequence[Term]) -> Term | None:
     aligned = _on_common_labels(terms)
     if aligned is None:
         return None
-    known = {*aligned.common, *aligned.supports}
-    if any(label not in known for t in aligned.terms for c in t.constants() for label in c.labels):
+    # Σ_n 1[z_n = k] f_k is no case of z: an element may be read at out dims alone
+    if any(not set(place_labels(place)) <= set(aligned.common) for place in aligned.places):
         return None
     table, out = aligned.total(aligned.terms)
     read = tuple(place for place in aligned.places if place.indices[-1] in table.labels)
     return Term(1.0, (*read, table), out)
+
+
+def place_labels(indicator: Atom) -> tuple[int, ...]:
+    """The labels of the element that an indicator is of."""
+    return Atom(indicator.site, 0.0, indicator.indices[:-1]).labels
 
 
 @dataclass
@@ -117,6 +122,13 @@ def _on_common_labels(terms: Sequence[Term]) -> _Aligned | None:
                 places.append(atom)
         renamed.append(term)
     return _Aligned(renamed, common, places)
+
+
+def mapped(table: Term, function: Callable[[torch.Tensor], torch.Tensor]) -> Term:
+    """A function of what stands in a table of cases (:func:`as_table`)."""
+    (values,) = table.constants()
+    moved = Constant(function(values.tensor), values.labels)
+    return Term(1.0, (*table.atoms(), moved), table.out)
 
 
 def power_of_case(term: Term, exponent: float) -> list[Term]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Atom, Constant, Unsupported, fresh, is_open
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.algebra.positions import substitute
+from vitools.calculus.algebra.positions import is_whole, substitute
 from vitools.calculus.algebra.term import Factor, Out, Term, multiply_terms, simplify
 
 
@@ -164,7 +164,11 @@ def take_discrete(
                 (table,) = data.constants()
                 names = _unify(gap, data.out)
                 labels = tuple(names.get(label_, label_) for label_ in table.labels)
-                term = substitute(term, label, table.tensor.long() % size, labels)
+                positions = table.tensor.long() % size
+                if is_whole(positions, size):
+                    term = term.rename({label: labels[0]})
+                else:
+                    term = substitute(term, label, positions, labels)
         out = (*term.out[:first], *gap, *term.out[last:])
         result = simplify(Term(term.coefficient, term.factors, out))
         if result is not None:

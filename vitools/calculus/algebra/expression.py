@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -35,7 +34,7 @@ from vitools.calculus.algebra.atoms import (
     fresh,
     is_open,
 )
-from vitools.calculus.algebra.cases import as_table, by_cases, power_of_case
+from vitools.calculus.algebra.cases import as_table, by_cases, mapped, power_of_case
 from vitools.calculus.algebra.elementwise import Change, changed
 from vitools.calculus.algebra.functions import ELEMENTWISE, as_function, composed, to_power
 from vitools.calculus.algebra.logarithm import log_terms
@@ -221,6 +220,9 @@ class Expression:
             )
             return Expression(terms, self.shape)
         except Unsupported:
+            table = as_table(self.folded().terms)
+            if table is not None:
+                return Expression([mapped(table, lambda t: t**exponent)], self.shape)
             if exponent == 2:
                 return self.square()
             if exponent in (3, 4):
@@ -238,9 +240,7 @@ class Expression:
                 if not self.is_affine:
                     raise
                 return Expression.latent(self.predictor, self.shape, change(1.0))
-        (values,) = table.constants()
-        moved = replace(values, tensor=as_function(change(1.0)).evaluate(values.tensor))
-        return Expression([Term(1.0, (*table.atoms(), moved), table.out)], self.shape)
+        return Expression([mapped(table, as_function(change(1.0)).evaluate)], self.shape)
 
     def elementwise(self, name: str) -> Expression:
         """One of :data:`~vitools.calculus.algebra.functions.ELEMENTWISE` of each element."""
@@ -315,7 +315,7 @@ class Expression:
         position = torch.as_tensor(index)
         position = torch.where(position < 0, position + size, position)
         shape = (*self.shape[:dim], *position.shape, *self.shape[dim + 1 :])
-        terms = [take_positions(term, dim, position) for term in self.terms]
+        terms = [take_positions(term, dim, position, size) for term in self.terms]
         return Expression(terms, shape)
 
     def reshape(self, shape: Sequence[int]) -> Expression:

@@ -34,6 +34,9 @@ def log_terms(terms: Sequence[Term], shape: Sequence[int]) -> list[Term]:
     try:
         return by_cases(terms, log_of_monomial, "logarithm")
     except Unsupported:
+        table = as_table(terms)
+        if table is not None:
+            return log_of_monomial(table)
         if any(is_selector(f) for term in terms for f in term.factors):
             return _log_by_groups(terms)
         return changed(terms, partial(composed, "log"), "logarithm")

@@ -20,6 +20,11 @@ def without_ones(shape: Sequence[int]) -> list[int]:
     return [size for size in shape if size != 1]
 
 
+def is_whole(index: Tensor, size: int) -> bool:
+    """Whether reading an axis at these positions leaves it as it is: 0, 1, …, size - 1."""
+    return index.shape == (size,) and torch.equal(index.long(), torch.arange(size))
+
+
 def substitute(term: Term, label: int, index: Tensor, labels: tuple[int, ...]) -> Term:
     """Read ``label`` at ``index`` wherever it stands; the axes of index carry ``labels``."""
 
@@ -69,7 +74,10 @@ def substitute(term: Term, label: int, index: Tensor, labels: tuple[int, ...]) -
     return Term(term.coefficient, tuple(factors), term.out)
 
 
-def take_positions(term: Term, dim: int, position: Tensor) -> Term:
+def take_positions(term: Term, dim: int, position: Tensor, size: int) -> Term:
+    """The out dim ``dim``, of ``size``, read at positions whose dims take its place."""
+    if is_whole(position, size):
+        return term
     label = term.out[dim]
     if label is None:
         gap: Out = (None,) * position.dim()

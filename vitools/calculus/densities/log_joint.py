@@ -33,6 +33,7 @@ from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term
 from vitools.calculus.densities.rules import DISCRETE_VALUES, RULES
 from vitools.calculus.densities.surrogates import predictor_shape, predictors, surrogate_terms
+from vitools.calculus.densities.tabled import tabled_density
 from vitools.calculus.densities.whole import whole_density
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
@@ -158,6 +159,8 @@ def _site_terms(
     density = log_density(site, simplex)
     if site.mask is not None:
         density = density * Expression.constant(site.mask.double())
+    if site.switch is not None:
+        density = density * site.switch
     density = density * site.scale
     shape = site.batch_shape
     terms = []
@@ -201,9 +204,10 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
     try:
         return _by_rule(site, arguments, simplex)
     except Unsupported as error:
-        whole = whole_density(site, arguments)
-        if whole is not None:
-            return whole
+        value = None if site.is_latent else _observed(site)
+        one = tabled_density(site, arguments, value) or whole_density(site, arguments)
+        if one is not None:
+            return one
         involved = sorted(
             {s for a in arguments.values() if isinstance(a, Expression) for s in a.sites()}
         )
@@ -280,6 +284,7 @@ def value_of(site: TracedSite) -> Expression | Discrete:
 
 
 def _observed(site: TracedSite) -> Tensor:
+    """The data, harmless where they are masked."""
     value = site.observed
     assert value is not None
     if site.mask is None:

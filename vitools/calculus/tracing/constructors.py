@@ -99,10 +99,18 @@ def base_and_mask(fn: Any) -> tuple[Any, Any]:
     mask = None
     for layer in layers_of(fn):
         if isinstance(layer, MaskedDistribution):
-            mask = both_masks(mask, layer._mask)
+            mask = both_masks(mask, _mask_of(layer))
         elif isinstance(layer, Independent) and isinstance(mask, Tensor):
             mask = mask.reshape(tuple(mask.shape) + (1,) * layer.reinterpreted_batch_ndims)
     return layer, mask
+
+
+def _mask_of(layer: MaskedDistribution) -> Any:
+    """The mask as it was written, where latents decide it; the layer has but its shape."""
+    mask = getattr(layer, "_written", ("", {}))[1].get("mask")
+    return (
+        mask.expand(layer.batch_shape).bool() if isinstance(mask, SymbolicTensor) else layer._mask
+    )
 
 
 def written(base: Any) -> tuple[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map
 from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.tracing.operations.by_value import of_every_value
 from vitools.calculus.tracing.operations.spelling import spelled
 from vitools.calculus.tracing.operations.table import RULES, Node, function_name
 from vitools.errors import NotConjugateError
@@ -91,7 +92,7 @@ class SymbolicTensor(Tensor):
         )
         if not isinstance(shape_only, Tensor) and not tensors:
             return shape_only
-        node = _apply(name, args, kwargs, sites)
+        node = _apply(func, args, kwargs, sites)
         if tensors:
             nodes = node if isinstance(node, list) else [node] * len(shape_only)
             wrapped = [_checked(s, n, name) for s, n in zip(shape_only, nodes, strict=True)]
@@ -107,13 +108,23 @@ def _checked(shape_only: Tensor, node: Any, name: str) -> SymbolicTensor:
     return SymbolicTensor.wrap(shape_only, node)
 
 
-def _apply(name: str, args: Any, kwargs: Any, sites: frozenset[str]) -> Any:
+def _apply(function: Callable[..., Any], args: Any, kwargs: Any, sites: frozenset[str]) -> Any:
+    """The operation's result by its rule; where it has none, value by value if that can be done."""
     refusals = _collect((args, kwargs), Refusal)
     if refusals:
         return Refusal(refusals[0].reason, sites)
+    name = function_name(function)
+    args, kwargs = tree_map(_to_node, (args, kwargs))
+    result = _by_rule(name, args, kwargs, sites)
+    if isinstance(result, Refusal):
+        table = of_every_value(function, args, kwargs)
+        return result if table is None else table
+    return result
+
+
+def _by_rule(name: str, args: Any, kwargs: Any, sites: frozenset[str]) -> Any:
     if name not in RULES:
         return Refusal(f"operation {name!r} has no closed-form rule", sites)
-    args, kwargs = tree_map(_to_node, (args, kwargs))
     try:
         result = RULES[name](*args, **kwargs)
         if isinstance(result, Discrete):

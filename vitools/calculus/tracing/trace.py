@@ -24,11 +24,12 @@ from vitools.calculus.tracing.constructors import (
     constructors_recorded,
     written,
 )
+from vitools.calculus.tracing.operations.rules import expression
 from vitools.calculus.tracing.symbolic import Refusal, SymbolicTensor
 from vitools.distributions.layers import base_distribution
 from vitools.errors import NotConjugateError, NotSupportedError
 from vitools.families import Family, family_of_prior
-from vitools.problem.sites import Plate, is_subsample
+from vitools.problem.sites import Plate, is_delta, is_subsample
 
 
 @dataclass
@@ -46,6 +47,7 @@ class TracedSite:
     observed: Tensor | None
     value: Expression | Discrete | None
     mask: Tensor | None
+    switch: Expression | None  # a mask that latents decide
     scale: float | Tensor  # aligned with the batch shape
     support_size: int = 0
     fn: Any = field(default=None, repr=False)
@@ -124,6 +126,9 @@ class Recorder(Messenger):
             shape = tuple(msg["fn"].batch_shape) + tuple(msg["fn"].event_shape)
             msg["value"] = arguments["v"].expand(shape)
             msg["infer"] = {**msg["infer"], "_deterministic": True}
+        elif is_delta(msg):
+            msg["value"] = torch.ones(tuple(msg["fn"].batch_shape) + tuple(msg["fn"].event_shape))
+            msg["infer"] = {**msg["infer"], "_deterministic": True}
         else:
             msg["value"] = _symbolic_value(msg["name"], msg["fn"])
         msg["done"] = True
@@ -178,6 +183,15 @@ class Recorder(Messenger):
         if isinstance(context, Tensor):
             context = context.reshape(tuple(context.shape) + (1,) * (rank - outer))
         mask = both_masks(mask, context)
+        switch = mask if isinstance(mask, SymbolicTensor) else None
+        if switch is not None:
+            mask = None
+            if isinstance(switch.node, Refusal) or not msg["is_observed"]:
+                raise NotConjugateError(
+                    f"site {name!r}: its mask depends on latents "
+                    f"({', '.join(sorted(_node_sites(switch.node)))}) in a way that has no closed form; "
+                    "write a mixture of two distributions instead"
+                )
         scale = msg["scale"]
         if isinstance(scale, Tensor):
             scale = scale.reshape(tuple(scale.shape) + (1,) * (rank - outer))
@@ -196,6 +210,7 @@ class Recorder(Messenger):
             observed=observed,
             value=node if isinstance(node, Expression | Discrete) else None,
             mask=mask if isinstance(mask, Tensor) else None,
+            switch=None if switch is None else expression(switch.node),
             scale=0.0 if mask is False else scale,
             support_size=_support_size(base, kind) if observed is None else 0,
             fn=base,
@@ -216,12 +231,14 @@ def _sites_within(distribution: Any) -> frozenset[str]:
     base = base_distribution(distribution)
     found: set[str] = set()
     for argument in written(base)[1].values():
-        node = _node(argument)
-        if isinstance(node, Refusal):
-            found |= node.sites
-        elif isinstance(node, Expression | Discrete):
-            found |= node.sites()
+        found |= _node_sites(_node(argument))
     return frozenset(found)
+
+
+def _node_sites(node: Any) -> set[str]:
+    if isinstance(node, Refusal):
+        return set(node.sites)
+    return node.sites() if isinstance(node, Expression | Discrete) else set()
 
 
 def _support_size(base: Any, kind: str) -> int:

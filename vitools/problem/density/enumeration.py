@@ -16,7 +16,7 @@ Pyro's ``TraceEnum_ELBO``.
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ from torch import Tensor
 
 from vitools.distributions.rounding import Beyond, beyond_log_prob
 from vitools.errors import NotSupportedError
+from vitools.problem.density.gathering import gathered
+from vitools.problem.density.plate_reads import PlateReads
 from vitools.problem.sites import is_deterministic, is_subsample
 
 Ordinal = frozenset[str]
@@ -37,6 +39,10 @@ Ordinal = frozenset[str]
 
 class _TraceableEnumeration(EnumMessenger):
     """Pyro's parallel enumeration of every discrete latent, reading shapes only."""
+
+    def __init__(self, first_available_dim: int, reads: PlateReads) -> None:
+        super().__init__(first_available_dim)
+        self.reads = reads
 
     def _pyro_sample(self, msg: Any) -> None:
         fn = msg["fn"]
@@ -50,6 +56,10 @@ class _TraceableEnumeration(EnumMessenger):
             infer = msg.get("infer_of_model", msg["infer"])
             msg["infer"] = {k: v for k, v in infer.items() if k != "enumerate"}
         super()._pyro_sample(msg)
+        dim = msg["infer"].get("_enumerate_dim")
+        if dim is not None and not is_done and fn.event_dim == 0:
+            sizes = {f.dim: f.size for f in msg["cond_indep_stack"] if f.vectorized}
+            self.reads.add(msg["name"], msg["value"], dim, sizes)
         msg["done"] = is_done
 
     def _pyro_post_sample(self, msg: Any) -> None:
@@ -158,8 +168,11 @@ class FactorGraph:
         max_plate_nesting: int,
         beyond: Mapping[str, Beyond] | None = None,
     ) -> None:
-        enumerated = _TraceableEnumeration(first_available_dim=-1 - max_plate_nesting)(run)
-        self.trace: Trace = trace(enumerated, graph_type="flat").get_trace()
+        across = PlateReads(max_plate_nesting)
+        enumerated = _TraceableEnumeration(-1 - max_plate_nesting, across)(run)
+        with across:
+            self.trace: Trace = trace(enumerated, graph_type="flat").get_trace()
+        self.reads = across.reads
         sites = {
             name: node
             for name, node in self.trace.nodes.items()
@@ -176,6 +189,7 @@ class FactorGraph:
             node["log_prob"] = node["log_prob"] + beyond_log_prob(node["fn"], shift)
         self.trace.pack_tensors()
         self.plate_letters: dict[str, str] = dict(self.trace.plate_to_symbol)
+        self.plate_dims = {d: self.trace.symbol_to_dim[d] for d in self.plate_letters.values()}
         self.plate_sizes: dict[str, int] = {}
         self.plate_weights: dict[str, float] = {}
         self.factors = [self._factor(name, node, scales[name]) for name, node in sites.items()]
@@ -201,13 +215,8 @@ class FactorGraph:
     def log_density(self, probes: Mapping[str, Tensor] | None = None) -> Tensor:
         """log Σ_z p(x, θ, z), a scalar. ``probes`` (packed) are added to the factors by name."""
         total: Any = 0.0
-        for members in self.components():
-            extra = [
-                SiteFactor(f.name, probes[f.name], f.plates, None, f.scale)
-                for f in members
-                if probes and f.name in probes
-            ]
-            total = total + self._scaled(members + extra)
+        for members in self.components(probes):
+            total = total + self._scaled(members)
         return total
 
     def _scaled(self, members: list[SiteFactor]) -> Tensor:
@@ -227,30 +236,53 @@ class FactorGraph:
         weights = math.prod(self.plate_weights[d] for d in keep)
         return (term.permute(order) * scale).sum() * weights
 
-    def components(self) -> list[list[SiteFactor]]:
-        """Factors grouped by shared enumerated letters (continuous-only factors stand alone)."""
+    def components(self, probes: Mapping[str, Tensor] | None = None) -> list[list[SiteFactor]]:
+        """Factors grouped by shared enumerated letters (continuous-only factors stand alone).
+
+        Those that read a latent of another plate stand in the plate that they read.
+        """
+        original = {read.letter: self._letter_of(read.site) for read in self.reads}
         groups: list[tuple[set[str], list[SiteFactor]]] = []
         for factor in self.factors:
+            own = [factor]
+            if probes and factor.name in probes:
+                density = probes[factor.name]
+                own.append(SiteFactor(factor.name, density, factor.plates, None, factor.scale))
             letters = self.sum_letters & set(factor.log_density._pyro_dims)
+            letters = {original.get(d, d) for d in letters}
             if factor.enumerated is not None:
                 letters |= {factor.enumerated}
             touching = [g for g in groups if g[0] & letters] if letters else []
             merged = (
                 letters.union(*(g[0] for g in touching)),
-                [f for g in touching for f in g[1]] + [factor],
+                [f for g in touching for f in g[1]] + own,
             )
             groups = [g for g in groups if not any(g is t for t in touching)] + [merged]
-        return [members for _, members in groups]
+        members = [members for _, members in groups]
+        return [gathered(self, each) for each in members] if self.reads else members
+
+    def _letter_of(self, site: str) -> str:
+        """The letter of a latent's values."""
+        return str(next(f.enumerated for f in self.factors if f.name == site))
+
+    def is_observed(self, name: str) -> bool:
+        return bool(self.trace.nodes[name]["is_observed"])
 
     def contract(self, members: list[SiteFactor], keep: Ordinal) -> Any:
         """Sum the enumerated letters of ``members`` out, keeping the plates in ``keep``.
 
         The result has a letter for every plate in ``keep`` that has more than one element.
         """
+        letters = {d for f in members for d in f.log_density._pyro_dims if d in self.sum_letters}
+        return self.contract_packed(members, letters, keep)
+
+    def contract_packed(
+        self, members: Sequence[SiteFactor], letters: set[str], keep: Ordinal
+    ) -> Any:
+        """Like :meth:`contract`, with some of the enumerated letters summed out."""
         tree: OrderedDict[Ordinal, list[Any]] = OrderedDict()
         for factor in members:
             tree.setdefault(factor.plates, []).append(factor.log_density)
-        letters = {d for f in members for d in f.log_density._pyro_dims if d in self.sum_letters}
         wide = frozenset(letter for letter in keep if self.plate_sizes[letter] > 1)
         ring = _TraceableLogRing(self.plate_weights, self.plate_sizes)
         if len(members) == 1 and not letters:

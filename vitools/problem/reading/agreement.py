@@ -1,4 +1,4 @@
-"""Does a model mean the same with its discrete latents enumerated? Asked once, at two points.
+"""Does a model mean the same with its discrete latents enumerated? Asked once, at a few points.
 
 Enumeration lays the values of a discrete latent along a new dim on the left. That goes wrong
 silently where a model reduces or reorders its batch dims, or uses a latent outside its plate:
@@ -6,7 +6,7 @@ the sum then runs over the wrong thing. So every entry that a factor table claim
 values is compared with the density the model gives when it is really run on those values.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ def trial(
 
     try:
         graph = given({})
+        graph.components()
     except VitoolsError:
         raise
     except Exception as error:
@@ -66,12 +67,7 @@ def refuse_disagreement(
         enumerated: the factors with every discrete latent enumerated.
         given: the factors with the discrete latents held at values ``{site: [*shape]}``.
     """
-    for seed in range(2 if discrete else 0):
-        with seeded(seed):
-            chosen = {
-                name: torch.randint(support_size(site), site.batch_shape, device=site.device)
-                for name, site in discrete.items()
-            }
+    for chosen in _points(discrete) if discrete else ():
         values = {
             name: site.support_values[chosen[name]]
             for name, site in discrete.items()
@@ -80,18 +76,41 @@ def refuse_disagreement(
         _compare(enumerated, given(values), chosen, title)
 
 
+def _points(discrete: Mapping[str, Site]) -> Iterator[dict[str, Tensor]]:
+    """Indices in the supports: a draw, and all first and all last values (``any``, ``all`` of a plate)."""
+    with seeded(0):
+        yield {
+            name: torch.randint(support_size(site), site.batch_shape, device=site.device)
+            for name, site in discrete.items()
+        }
+    for is_last in (False, True):
+        yield {
+            name: torch.full(site.batch_shape, (support_size(site) - 1) * is_last).to(site.device)
+            for name, site in discrete.items()
+        }
+
+
 def _compare(
     enumerated: FactorGraph, given: FactorGraph, chosen: Mapping[str, Tensor], title: str
 ) -> None:
     """``chosen``: ``{site: indices of the given values in its support, [*batch_shape]}``."""
     direct = {f.name: f for f in given.factors}
     letter_of = {f.enumerated: f.name for f in enumerated.factors if f.enumerated is not None}
+    copies = {read.letter: read for read in enumerated.reads}
     home = {f.name: f.plates for f in enumerated.factors}
     dim_of = enumerated.trace.symbol_to_dim
     for factor in enumerated.factors:
         table, expected = factor.log_density, direct[factor.name].log_density
         index, suspects, outside = [], [], []
         for d in table._pyro_dims:
+            if d in copies:
+                suspects.append(copies[d].site)
+                at = {enumerated.plate_dims[p]: p for p in factor.plates}
+                read = copies[d].of(chosen[copies[d].site])
+                wide_dims = [i for i in range(-read.dim(), 0) if read.shape[i] > 1]
+                outside += [copies[d].site] if set(wide_dims) - at.keys() else []
+                index.append((read.squeeze(), "".join(at.get(i, "?") for i in wide_dims)))
+                continue
             if d not in letter_of:
                 index.append((torch.arange(enumerated.plate_sizes[d], device=table.device), d))
                 continue
@@ -101,7 +120,8 @@ def _compare(
             outside += [name] if set(wide) - factor.plates else []
             index.append((chosen[name].squeeze(), "".join(sorted(wide, key=dim_of.__getitem__))))
         left = [enumerated.plate_letters[given.plate_of(d)] for d in expected._pyro_dims]
-        if not outside and {d for d in table._pyro_dims if d not in letter_of} == set(left):
+        values = letter_of.keys() | copies.keys()
+        if not outside and {d for d in table._pyro_dims if d not in values} == set(left):
             found = table[_broadcast(index, left)] if index else table
             if torch.allclose(found, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
                 continue

@@ -11,7 +11,7 @@ from torch.distributions import transform_to
 
 from vitools.errors import ModelError
 from vitools.problem.reading.shared_logits import share_logits
-from vitools.problem.sites import is_subsample
+from vitools.problem.sites import is_one_corner, is_subsample
 
 
 class ReadingRules(Messenger):
@@ -52,6 +52,8 @@ class ReadingRules(Messenger):
         msg["infer_of_model"] = msg["infer"]  # a replayed guide puts its own in the place
         if not msg["is_observed"]:
             msg["mask"] = None
+            if is_one_corner(msg["fn"]) and not msg["done"]:
+                msg["value"], msg["done"] = msg["fn"].mean, True  # vmap cannot follow such a draw
         elif self.fill_masked:
             msg["value"] = without_masked_values(msg)
         for dim, plate in self.batch_dims.get(name, {}).items():

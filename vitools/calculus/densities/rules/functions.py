@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Atom, Constant, Unsupported
-from vitools.calculus.algebra.cases import as_table
+from vitools.calculus.algebra.cases import as_table, mapped
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.products import Product, adds_to_one
 from vitools.calculus.algebra.term import Term
@@ -34,6 +37,8 @@ def log_probabilities(
         assert logits is not None
         if logits.is_constant:
             return Expression.constant(torch.log_softmax(logits.value(), -1))
+        if not isinstance(logits, Product) and (known := as_table(logits.folded().terms)):
+            return _normalised_logits(known, logits.shape)
         if logits.is_affine:
             return logits - logits.log_sum_exp().unsqueeze(-1)
         if adds_to_one(logits, simplex_sites):
@@ -63,6 +68,16 @@ def _normalised(term: Term) -> Term:
     values = values / values.sum(table.labels.index(last), keepdim=True)
     normalised = Constant(values, table.labels, table.selects, table.words)
     return Term(term.coefficient, (*term.atoms(), normalised), term.out)
+
+
+def _normalised_logits(term: Term, shape: Sequence[int]) -> Expression:
+    """log softmax over the last dim of indicators times a table of constants."""
+    (table,) = term.constants()
+    last = term.out[-1]
+    if last is None:  # all alike
+        return Expression.constant(-math.log(shape[-1])).expand(shape)
+    axis = table.labels.index(last)
+    return Expression([mapped(term, lambda t: torch.log_softmax(t, axis))], shape)
 
 
 def sums_to_one(probs: Expression, simplex_sites: frozenset[str]) -> bool:

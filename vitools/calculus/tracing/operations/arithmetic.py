@@ -15,7 +15,13 @@ from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.functions import ELEMENTWISE
 from vitools.calculus.algebra.products import Product, product
-from vitools.calculus.tracing.operations.rules import Node, as_discrete, expression, table_only
+from vitools.calculus.tracing.operations.rules import (
+    Node,
+    as_discrete,
+    as_function_of_discrete,
+    expression,
+    table_only,
+)
 
 
 def _binary(
@@ -89,7 +95,34 @@ def integer(input: Node) -> Node:
     raise Unsupported("rounding a continuous latent to an integer")
 
 
+def promoted(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    common = torch.promote_types(a.dtype, b.dtype)
+    return a.to(common), b.to(common)
+
+
+def extreme(name: str) -> Callable[..., Node]:
+    """``max`` and ``min`` of two functions of discrete latents, element by element."""
+    pairwise = _of_tables({"max": "maximum", "min": "minimum"}[name])
+
+    def act(input: Node, other: object = None) -> Node:
+        if isinstance(other, Tensor | Discrete | Expression):
+            return pairwise(input, other)
+        raise Unsupported(f"{name} along a dim")
+
+    return act
+
+
+def clamp(input: Node, min: object = None, max: object = None) -> Node:
+    """Of a function of discrete latents."""
+    result: Node = input
+    if min is not None:
+        result = _of_tables("maximum")(result, min)
+    return result if max is None else _of_tables("minimum")(result, max)
+
+
 def power(input: object, exponent: object) -> Node:
+    if isinstance(exponent, Discrete):
+        return _of_tables("pow")(input, exponent)  # type: ignore[arg-type]
     if isinstance(input, Discrete) and isinstance(exponent, int | float):
         number = exponent
         return input.apply(lambda table: table**number)
@@ -129,10 +162,10 @@ def _of_tables(name: str) -> Callable[[Node, object], Node]:
     function: Callable[..., Tensor] = getattr(torch, name)
 
     def act(input: Node, other: object) -> Node:
-        a, b = as_discrete(input), as_discrete(other)
+        a, b = as_function_of_discrete(input), as_function_of_discrete(other)
         if a is None or b is None:
             raise Unsupported(f"{name} of a continuous latent")
-        return a.combine(b, function)
+        return a.combine(b, lambda x, y: function(*promoted(x, y)))
 
     return act
 
@@ -166,7 +199,7 @@ ON_TWO_TABLES = (
     "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "bitwise_and",
     "bitwise_or", "bitwise_xor", "minimum", "maximum", "remainder", "fmod", "floor_divide",
 )  # fmt: skip
-SPELLINGS = {"and": "logical_and", "or": "logical_or", "mod": "remainder"}
+SPELLINGS = {"and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "mod": "remainder"}
 ON_A_TABLE = ("floor", "ceil", "round", "sign")
 OF_ONE_ELEMENT = [name for name in ELEMENTWISE if name not in ("exp", "log", "log1p")]
 
@@ -203,6 +236,10 @@ RULES: dict[str, Callable[..., Any]] = {
     "int": integer,
     "bool": integer,
     "pow": power,
+    "max": extreme("max"),
+    "min": extreme("min"),
+    "clamp": clamp,
+    "clip": clamp,
     "log": log,
     "log1p": log1p,
     "exp": exp,

@@ -12,17 +12,17 @@ from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.algebra.discrete import Discrete, take_discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.products import Product
-from vitools.calculus.tracing.operations.rules import Node
+from vitools.calculus.tracing.operations.rules import Node, table_only
 
 
 def getitem(input: Any, key: Any) -> Node:
     """NumPy indexing: integers, slices, None, Ellipsis, integer or boolean data, discrete latents."""
+    is_integer = isinstance(input, Tensor) and not input.is_floating_point()
     if not isinstance(input, Expression | Discrete):
         input = Expression.constant(input)
     keys = list(key) if isinstance(key, tuple) else [key]
     keys = [torch.as_tensor(k) if isinstance(k, list) else k for k in keys]
-    if any(isinstance(k, Expression) for k in keys):
-        raise Unsupported("indexing by a continuous latent")
+    keys = [table_only(k, "indexing") if isinstance(k, Expression) else k for k in keys]
     keys = _spell_out(keys, len(input.shape))
     if isinstance(input, Discrete):
         if any(isinstance(k, Discrete) for k in keys):
@@ -30,7 +30,8 @@ def getitem(input: Any, key: Any) -> Node:
         return input.restructured(lambda e: _getitem(e, keys))
     if isinstance(input, Product):
         return input.map_log(lambda log: _getitem(log, keys))
-    return _getitem(input, keys)
+    read = _getitem(input, keys)
+    return table_only(read, "indexing") if is_integer else read
 
 
 def _spell_out(keys: list[Any], rank: int) -> list[Any]:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Unsupported
+from vitools.calculus.algebra.cases import as_table
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.algebra.products import Product
 
 Node = Expression | Discrete
 
@@ -27,10 +29,19 @@ def as_discrete(value: object) -> Discrete | None:
     return Discrete.data(value) if isinstance(value, Tensor) else None
 
 
+def as_function_of_discrete(value: object) -> Discrete | None:
+    """Like :func:`as_discrete`; an expression in which no latents but discrete ones stand is one too."""
+    if not isinstance(value, Expression) or isinstance(value, Product):
+        return as_discrete(value)
+    table = as_table(value.folded().terms)
+    return None if table is None else Discrete(table, value.shape)
+
+
 def table_only(value: Node, name: str) -> Discrete:
     """The value, which must be a function of discrete latents."""
-    if isinstance(value, Discrete):
-        return value
+    table = as_function_of_discrete(value)
+    if table is not None:
+        return table
     raise Unsupported(f"{name} of a continuous latent")
 
 
