@@ -75,7 +75,12 @@ ORDER = {
         {"start"},
         {"words"},
     ],
-    "vitools.calculus.densities": [{"rules"}, {"surrogates", "whole"}, {"log_joint"}, {"masks"}],
+    "vitools.calculus.densities": [
+        {"rules"},
+        {"surrogates", "tabled", "whole"},
+        {"log_joint"},
+        {"masks"},
+    ],
     "vitools.calculus.tracing": [
         {"operations"},
         {"symbolic"},

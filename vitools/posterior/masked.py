@@ -21,7 +21,8 @@ from vitools.distributions.rounding import Beyond
 from vitools.isolation import seeded
 from vitools.problem import Problem
 from vitools.problem.density.discrete import draw_sites
-from vitools.problem.density.enumeration import FactorGraph, SiteFactor
+from vitools.problem.density.enumeration import FactorGraph
+from vitools.problem.density.factors import SiteFactor
 from vitools.problem.sites import Site
 
 Values = dict[str, Tensor]

@@ -10,7 +10,7 @@ from torch import distributions as td
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vitools.problem import Problem
-from vitools.problem.density.enumeration import _TraceableLogRing
+from vitools.problem.density.factors import TraceableLogRing
 
 
 def randn(*shape, seed=0):
@@ -37,7 +37,7 @@ def packed(tensor, letters):
 def test_sumproduct_is_einsum_in_log_space(inputs, summed):
     size = dict(zip("abcd", (2, 3, 4, 5), strict=True))
     terms = [randn(*[size[d] for d in dims], seed=i) for i, dims in enumerate(inputs)]
-    ring = _TraceableLogRing({}, {})
+    ring = TraceableLogRing({}, {})
     result = ring.sumproduct(
         [packed(t, dims) for t, dims in zip(terms, inputs, strict=True)], set(summed)
     )
@@ -51,7 +51,7 @@ def test_sumproduct_of_a_long_chain_never_builds_the_joint_table():
     terms = [
         packed(randn(3, 3, seed=i), a + b) for i, (a, b) in enumerate(itertools.pairwise(letters))
     ]
-    ring = _TraceableLogRing({}, {})
+    ring = TraceableLogRing({}, {})
     result = ring.sumproduct(terms, set(letters))  # a joint table would have 3**60 entries
     message = torch.zeros(3)
     for term in terms:

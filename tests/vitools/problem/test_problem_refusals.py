@@ -152,7 +152,7 @@ ONE = torch.tensor(1.0).double()
         (reduces, r"runs, but not with its discrete latents \(z\) enumerated: .* at site 'y'"),
         (
             reorders,
-            r"the density of site 'y' changes when the discrete latents \(z\) are enumerated",
+            r"runs, but not with its discrete latents \(z\) enumerated",
         ),
         (
             leaves_its_plate,

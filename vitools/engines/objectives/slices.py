@@ -10,7 +10,8 @@ from torch import Tensor
 from vitools.engines.objectives.objective import drawn_sites
 from vitools.errors import NotSupportedError
 from vitools.problem import Problem
-from vitools.problem.density.enumeration import FactorGraph, SiteFactor
+from vitools.problem.density.enumeration import FactorGraph
+from vitools.problem.density.factors import SiteFactor
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,34 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from vitools.errors import NotSupportedError
+from vitools.problem.density.factors import SiteFactor, contracted
 from vitools.problem.density.plate_reads import PlateRead
 
-if TYPE_CHECKING:
-    from vitools.problem.density.enumeration import FactorGraph, SiteFactor
+
+class PlatedFactors(Protocol):
+    """What is asked of a factor graph.
+
+    Attributes:
+        reads: copies of latents that the factors depend on.
+        plate_dims, plate_sizes, plate_weights: of each plate's letter.
+    """
+
+    factors: list[SiteFactor]
+    reads: list[PlateRead]
+    plate_dims: dict[str, int]
+    plate_sizes: dict[str, int]
+    plate_weights: dict[str, float]
+
+    def is_observed(self, name: str) -> bool: ...
 
 
-def gathered(graph: FactorGraph, members: list[SiteFactor]) -> list[SiteFactor]:
+def gathered(graph: PlatedFactors, members: list[SiteFactor]) -> list[SiteFactor]:
     """The members of a component, those that read across plates moved to the plates they read."""
     reads = {read.letter: read for read in graph.reads}
     while True:
@@ -47,7 +62,7 @@ class _Group:
 
 
 def _group(
-    graph: FactorGraph,
+    graph: PlatedFactors,
     reader: SiteFactor,
     members: Sequence[SiteFactor],
     reads: Mapping[str, PlateRead],
@@ -84,7 +99,7 @@ def _group(
 
 
 def _along(
-    graph: FactorGraph, reader: SiteFactor, reads: Mapping[str, PlateRead]
+    graph: PlatedFactors, reader: SiteFactor, reads: Mapping[str, PlateRead]
 ) -> tuple[str, ...]:
     """The plates along which elements of another plate are read, from left to right."""
     dims: set[int] = set()
@@ -98,12 +113,12 @@ def _along(
     return tuple(letter_at[d] for d in sorted(dims))
 
 
-def _moved(graph: FactorGraph, group: _Group, reads: Mapping[str, PlateRead]) -> SiteFactor:
+def _moved(graph: PlatedFactors, group: _Group, reads: Mapping[str, PlateRead]) -> SiteFactor:
     """log f_i = Σ_{n: read at i} log f_n, the local latents of n summed out."""
-    from vitools.problem.density.enumeration import SiteFactor
-
     factors, along = group.factors, group.along
-    term = graph.contract_packed(factors, group.local, frozenset(along))
+    term = contracted(
+        factors, group.local, frozenset(along), graph.plate_sizes, graph.plate_weights
+    )
     first = next(iter(group.reads.values()))
     target = _home(graph, first)
     names = {letter: str(_home(graph, read).enumerated) for letter, read in group.reads.items()}
@@ -142,7 +157,7 @@ def _flat_index(
     return flat.expand(positions[dims[0]].shape).reshape(math.prod(counts))
 
 
-def _home(graph: FactorGraph, read: PlateRead) -> SiteFactor:
+def _home(graph: PlatedFactors, read: PlateRead) -> SiteFactor:
     return next(f for f in graph.factors if f.name == read.site)
 
 

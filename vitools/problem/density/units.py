@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from vitools.problem.density.enumeration import FactorGraph, SiteFactor
+from vitools.problem.density.enumeration import FactorGraph
+from vitools.problem.density.factors import SiteFactor
 from vitools.problem.sites import Plate, Site
 
 Unit = tuple[list[SiteFactor], tuple[str, ...]]
