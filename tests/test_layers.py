@@ -9,7 +9,6 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from runpy import run_path
 
 import pytest
 
@@ -417,9 +416,3 @@ def test_a_planted_circle_is_found():
         "vitools.isolation": "from vitools import errors",
     }
     assert circles(planted(**sources)) == [["vitools.errors", "vitools.isolation"]]
-
-
-def test_the_picture_of_the_house_is_drawn_from_these_imports():
-    """``python docs/draw_architecture.py`` draws it anew."""
-    namespace = run_path(str(ROOT / "docs" / "draw_architecture.py"))
-    assert namespace["svg"]() == namespace["PICTURE"].read_text("utf-8")

@@ -7,13 +7,14 @@ error of the coarser grid.
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vitools.engines.held_params import held_params
-from vitools.engines.loop import ProgressCallback, check_progress
+from vitools.engines.loop import Progress, ProgressCallback, check_progress
 from vitools.errors import NotSupportedError, NumericalError
 from vitools.posterior import Estimate, GridPosterior, Status
 from vitools.problem import Problem, check_problem
@@ -66,7 +67,13 @@ def exact(
             "reference."
         )
     held = held_params(problem, "exact")
-    grid = _quadrature(space, tol, max_evaluations, seed)
+
+    def told(nodes: int, log_evidence: float) -> None:
+        if progress:
+            seconds = time.perf_counter() - start
+            progress(Progress("exact", nodes, max_evaluations, log_evidence, seconds))
+
+    grid = _quadrature(space, tol, max_evaluations, seed, told)
     return GridPosterior(
         problem,
         **grid,
@@ -79,10 +86,15 @@ def exact(
 
 
 def _quadrature(
-    space: UnconstrainedSpace, tol: float, max_evaluations: int, seed: int
+    space: UnconstrainedSpace,
+    tol: float,
+    max_evaluations: int,
+    seed: int,
+    told: Callable[[int, float], None],
 ) -> dict[str, Any]:
     if space.size == 0:
         log_evidence = float(space.problem.log_joint({}).detach())
+        told(1, log_evidence)
         empty = torch.zeros((1, 0), dtype=space.dtype)
         return {
             "nodes": empty,
@@ -101,6 +113,7 @@ def _quadrature(
         values = log_density(nodes)
         log_cell = float(step.log().sum()) + float(scale.diagonal().log().sum())
         log_evidence = float(values.logsumexp(0)) + log_cell
+        told(len(nodes), log_evidence)
         error = abs(log_evidence - previous)
         done = error < tol
         if done or (2 * points - 1) ** space.size > max_evaluations:

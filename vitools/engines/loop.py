@@ -88,7 +88,8 @@ def iterate(
             now = time.perf_counter()
             status = keep(bounds, now - began)
             done += len(bounds)
-            if progress and (now - last_report > 0.2 or status is not None):
+            is_last = status is not None or done >= max_steps
+            if progress and (now - last_report > 0.2 or is_last):
                 report = Progress(engine, done, max_steps, bounds[-1], now - began)
                 progress(report if describe is None else describe(report))
                 last_report = now

@@ -18,6 +18,7 @@ from vitools.engines.svi.svi import svi
 from vitools.errors import OptionError
 from vitools.posterior import GuidePosterior, History, Status
 from vitools.problem import Problem
+from vitools.whole_numbers import check_seed
 
 
 def warm_up(
@@ -52,6 +53,7 @@ def warm_up(
         >>> len(warm.history), svi(problem, warm.guide, max_steps=40).status.label
         (40, 'stopped at limit')
     """
+    check_seed(seed)
     if stages < 1 or steps < stages:
         raise OptionError(f"expected stages ≥ 1 and steps ≥ stages, got {stages} and {steps}.")
     rows: list[tuple[float, float]] = []
@@ -70,5 +72,5 @@ def warm_up(
         rows += [(bound, earlier + seconds) for bound, seconds in found]
         if fit.status is Status.INTERRUPTED:
             break
-    fit.history, fit.seconds = History.of_rows(rows), rows[-1][1]
+    fit.history, fit.seconds, fit.seed = History.of_rows(rows), rows[-1][1], seed
     return fit
