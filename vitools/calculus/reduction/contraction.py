@@ -12,107 +12,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vitools.calculus.densities.log_joint import Selection
-
-
-class Source(Protocol):
-    """Holds the current statistics of a block; ``version`` grows whenever they change."""
-
-    version: int
-    moments: dict[Any, Tensor]
-
-
-class Node:
-    """A tensor that depends on statistics; ``stamp`` is the latest version below it."""
-
-    def stamp(self) -> int:
-        return 0
-
-    def value(self) -> Tensor:
-        raise NotImplementedError
-
-
-class Fixed(Node):
-    def __init__(self, tensor: Tensor):
-        self.tensor = tensor
-
-    def value(self) -> Tensor:
-        return self.tensor
-
-
-class Statistic(Node):
-    def __init__(self, source: Source, key: Any):
-        self.source, self.key = source, key
-
-    def stamp(self) -> int:
-        return self.source.version
-
-    def value(self) -> Tensor:
-        return self.source.moments[self.key]
-
-
-class Step(Node):
-    """A function of other nodes, cached until one of them moves."""
-
-    def __init__(self, parents: Sequence[Node]):
-        self.parents = parents
-        self._computed_at = -1
-        self._value: Tensor | None = None
-
-    def stamp(self) -> int:
-        return max(parent.stamp() for parent in self.parents)
-
-    def value(self) -> Tensor:
-        stamp = self.stamp()
-        if self._value is None or stamp > self._computed_at:
-            self._value = self.compute([parent.value() for parent in self.parents])
-            self._computed_at = stamp
-        return self._value
-
-    def compute(self, values: list[Tensor]) -> Tensor:
-        raise NotImplementedError
-
-
-class Einsum(Step):
-    def __init__(self, parents: Sequence[Node], equation: str):
-        super().__init__(parents)
-        self.equation = equation
-
-    def compute(self, values: list[Tensor]) -> Tensor:
-        return torch.einsum(self.equation, *values)
-
-
-class Read(Step):
-    """Read an axis at data positions: x[…, a, …] → x[index] with the index's axes first."""
-
-    def __init__(self, parent: Node, axis: int, index: Tensor):
-        super().__init__([parent])
-        self.axis, self.shape = axis, tuple(index.shape)
-        self.index = index.reshape(-1)
-
-    def compute(self, values: list[Tensor]) -> Tensor:
-        moved = values[0].movedim(self.axis, 0)
-        picked = moved.index_select(0, self.index)
-        return picked.reshape(*self.shape, *moved.shape[1:])
-
-
-class Add(Step):
-    """Add up by position: x[read…, rest…] → y[kept…, target, rest…]."""
-
-    def __init__(self, parent: Node, cell: Tensor, lead: Sequence[int], rest: Sequence[int]):
-        super().__init__([parent])
-        self.cell, self.lead, self.rest = cell.reshape(-1), tuple(lead), tuple(rest)
-
-    def compute(self, values: list[Tensor]) -> Tensor:
-        width = math.prod(self.rest)
-        flat = values[0].new_zeros(math.prod(self.lead), width)
-        flat.index_add_(0, self.cell, values[0].reshape(-1, width))
-        return flat.reshape(*self.lead, *self.rest)
+from vitools.calculus.reduction.nodes import Add, Einsum, Fixed, Node, Read, Source, Statistic
+from vitools.calculus.reduction.sparse import Either, Pattern, RowByRow, SparseProduct
 
 
 @dataclass(frozen=True)
@@ -130,12 +37,19 @@ class Contractor:
         self._steps: dict[Any, Node] = {}
         self._fixed: dict[int, Fixed] = {}
         self._statistics: dict[Any, Statistic] = {}
+        self._patterns: dict[Any, Pattern] = {}
 
     def fixed(self, tensor: Tensor) -> Node:
         key = id(tensor)
         if key not in self._fixed:
             self._fixed[key] = Fixed(tensor)
         return self._fixed[key]
+
+    def _ones(self, label: int, sizes: dict[int, int]) -> Operand:
+        key = ("ones", sizes[label])
+        if key not in self._steps:
+            self._steps[key] = Fixed(torch.ones(sizes[label], dtype=torch.float64))
+        return Operand(self._steps[key], (label,))
 
     def statistic(self, source: Source, key: Any) -> Node:
         name = (id(source), key)
@@ -152,6 +66,8 @@ class Contractor:
     ) -> Operand:
         """Contract to the output's labels, as far as the operands vary along them."""
         parts = list(operands)
+        if read_together(parts, selections, output):
+            return self._over_rows(parts, selections, output, sizes)
         scatter: list[Selection] = []
         for selection in selections:
             readers = [p for p in parts if selection.target in p.labels]
@@ -169,12 +85,107 @@ class Contractor:
             have = {x for p in parts for x in p.labels}
             for label in needed:
                 if label not in have:
-                    ones = torch.ones(sizes[label], dtype=torch.float64)
-                    parts.append(Operand(self.fixed(ones), (label,)))
+                    parts.append(self._ones(label, sizes))
         result = self._pairwise(parts, wanted, sizes)
         if scatter:
             result = self._add(result, scatter, output, sizes)
         return result
+
+    # ---- rows that read several plates ---------------------------------------------------------
+
+    def _over_rows(
+        self,
+        parts: Sequence[Operand],
+        selections: Sequence[Selection],
+        output: Sequence[int],
+        sizes: dict[int, int],
+    ) -> Operand:
+        """Sums over rows n of which every selection reads another plate, without what is as long as
+        the rows and as wide as a statistic (:mod:`vitools.calculus.reduction.sparse`)."""
+        (row,) = selections[0].labels
+        of_rows = [p for p in parts if row in p.labels]
+        if len(selections) > 2 or row in output or any(len(p.labels) > 1 for p in of_rows):
+            return self._row_by_row(parts, selections, output, sizes)
+        weights = self._pairwise(of_rows or [self._ones(row, sizes)], {row}, sizes).node
+        away = [p for p in parts if row not in p.labels]
+        ways, needs = [], []
+        for i, selection in enumerate(selections):
+            other = selections[1 - i]
+            if other.target in output:
+                continue
+            beyond = [p for p in away if other.target in p.labels]
+            beside = [p for p in away if other.target not in p.labels]
+            asked = {x for p in beside for x in p.labels} | {*output, other.target}
+            x = self._pairwise(beyond, asked, sizes)
+            rest = [label for label in x.labels if label != other.target]
+            x = self._einsum([x], [other.target, *rest])
+            product = self._product(x.node, weights, selection, other)
+            found = [Operand(product, (selection.target, *rest)), *beside]
+            ways.append(self._pairwise(found, set(output), sizes))
+            needs.append(product)
+        if len(ways) == 1:
+            return ways[0]
+        second = self._einsum([ways[1]], ways[0].labels).node
+        return Operand(Either([ways[0].node, second], needs), ways[0].labels)
+
+    def _product(self, x: Node, weights: Node, into: Selection, read: Selection) -> SparseProduct:
+        which = (id(into.index), id(read.index))
+        if which not in self._patterns:
+            self._patterns[which] = Pattern(into.index, into.size, read.index, read.size)
+        key = ("product", id(x), id(weights), *which)
+        if key not in self._steps:
+            self._steps[key] = SparseProduct(x, weights, self._patterns[which])
+        step = self._steps[key]
+        assert isinstance(step, SparseProduct)
+        return step
+
+    def _row_by_row(
+        self,
+        parts: Sequence[Operand],
+        selections: Sequence[Selection],
+        output: Sequence[int],
+        sizes: dict[int, int],
+    ) -> Operand:
+        (row,) = selections[0].labels
+        targets = {s.target: s for s in selections}
+        added = [s for s in selections if s.target in output]
+        rows = torch.arange(sizes[row])
+        kept = dict.fromkeys(
+            x for p in parts for x in p.labels if x in output and x not in targets and x != row
+        )
+        lead = [row] if row in output or added else []
+        nodes, reads, inputs = [], [], []
+        letters: dict[int, str] = {}
+        if lead and not any(row in p.labels or targets.keys() & set(p.labels) for p in parts):
+            parts = [*parts, self._ones(row, sizes)]
+        for part in parts:
+            first = next((x for x in part.labels if x == row or x in targets), None)
+            labels = list(part.labels)
+            index = None
+            if first is not None:
+                labels = [first, *(x for x in part.labels if x != first)]
+                part = self._einsum([part], labels)
+                index = rows if first == row else targets[first].index
+                labels[0] = row
+            for x in labels:
+                letters.setdefault(x, chr(ord("a") + len(letters)))
+            nodes.append(part.node)
+            reads.append(index)
+            inputs.append("".join(letters[x] for x in labels))
+        out = [*lead, *kept]
+        equation = ",".join(inputs) + "->" + "".join(letters[x] for x in out)
+        into = (added[0].index, added[0].size) if added else None
+        key = (
+            "rows",
+            tuple(map(id, nodes)),
+            equation,
+            *(id(s.index) for s in selections),
+            bool(added),
+        )
+        if key not in self._steps:
+            self._steps[key] = RowByRow(nodes, reads, equation, sizes[row], into, not lead)
+        labels = [added[0].target, *kept] if added else out
+        return Operand(self._steps[key], tuple(labels))
 
     def _pairwise(self, parts: list[Operand], wanted: set[int], sizes: dict[int, int]) -> Operand:
         if not parts:
@@ -244,6 +255,24 @@ class Contractor:
         lead = [sizes[x] for x in kept] + [s.size for s in selections]
         step = Add(ordered.node, cell, lead, [sizes[x] for x in rest])
         return Operand(step, (*kept, *(s.target for s in selections), *rest))
+
+
+def read_together(
+    parts: Sequence[Operand], selections: Sequence[Selection], output: Sequence[int]
+) -> bool:
+    """Whether every selection is of the same rows, each part reads one plate of theirs at most, and
+    the output is of one of those plates, of the rows, or of neither."""
+    if len(selections) < 2 or len(selections[0].labels) != 1:
+        return False
+    (row,) = selections[0].labels
+    special = {row, *(s.target for s in selections)}
+    return (
+        all(s.labels == (row,) for s in selections)
+        and len(special) == len(selections) + 1
+        and all(len(special & set(p.labels)) <= 1 for p in parts)
+        and len(special & set(output)) <= 1
+        and all({s.target} & {*output, *(x for p in parts for x in p.labels)} for s in selections)
+    )
 
 
 @lru_cache(maxsize=10_000)
