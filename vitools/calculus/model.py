@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vitools.calculus.blocks.block import Block, DenseBlock
-from vitools.calculus.blocks.dependence import prior_switches
+from vitools.calculus.blocks.dependence import prior_switches, scales_of_few
 from vitools.calculus.blocks.plan import make_blocks
 from vitools.calculus.blocks.predictor import PredictorNode, make_predictors
 from vitools.calculus.blocks.schedule import inner_blocks, ordered, with_predictors
@@ -47,7 +47,8 @@ class ConjugateModel:
 
     ``joint`` names blocks: ("z1", "z2") for one factor over both sites, ("W[rows]",) for a Gaussian
     site with one covariance along a plate. ``factorised`` names Gaussian sites to keep fully
-    factorised where a factor couples their elements. Equal rows of data are one (``collapse``), and
+    factorised where a factor couples their elements, ``cut`` scalars whose factor may be cut off
+    at given values (``None``: the scales of few group effects). Equal rows of data are one (``collapse``), and
     blocks whose plate is otherwise data keep only their sums over it (``stream``).
     """
 
@@ -61,6 +62,7 @@ class ConjugateModel:
         factorised: Sequence[str] | Literal["all"] | None = None,
         order: Sequence[str] | None = None,
         inner: Sequence[str] | None = None,
+        cut: Sequence[str] | None = (),
         collapse: bool = True,
         stream: bool = True,
     ):
@@ -84,7 +86,10 @@ class ConjugateModel:
             is_curved = bool(predictors(a for t in stated.terms for a in t.atoms))
             if collapse and not is_curved:
                 stated, trace, self.rows = _collapsed(stated, trace, joint or ())
-            self._compile(stated, fold(stated), trace, joint, factorised, order, inner, stream)
+            chosen = scales_of_few(trace, but=_named(joint)) if cut is None else cut
+            self._compile(
+                stated, fold(stated), trace, joint, factorised, order, inner, chosen, stream
+            )
 
     @classmethod
     def of_reading(
@@ -95,6 +100,7 @@ class ConjugateModel:
         factorised: Sequence[str] | Literal["all"] | None = None,
         order: Sequence[str] | None = None,
         inner: Sequence[str] | None = None,
+        cut: Sequence[str] | None = (),
     ) -> ConjugateModel:
         """The model of the latents that have no values, at the values of a reading."""
         model = cls.__new__(cls)
@@ -103,8 +109,10 @@ class ConjugateModel:
         with torch.no_grad(), alternative_named(model.trace):
             for site in model.latents.values():
                 check_family(site)
+            chosen = scales_of_few(model.trace, but=_named(joint)) if cut is None else cut
+            terms, folded = reading.stated, reading.joint
             model._compile(
-                reading.stated, reading.joint, model.trace, joint, factorised, order, inner, False
+                terms, folded, model.trace, joint, factorised, order, inner, chosen, False
             )
         return model
 
@@ -117,11 +125,13 @@ class ConjugateModel:
         factorised: Sequence[str] | Literal["all"] | None,
         order: Sequence[str] | None,
         inner: Sequence[str] | None,
+        cut: Sequence[str],
         stream: bool,
     ) -> None:
         """Blocks, messages and the order of updates, from the terms."""
         self.joint: ExpectedLogJoint = folded
-        self.blocks = make_blocks(trace, folded.terms, joint, factorised)
+        self.cut = tuple(cut)
+        self.blocks = make_blocks(trace, folded.terms, joint, factorised, cut)
         if stream and not predictors(a for t in stated.terms for a in t.atoms):
             self.blocks = streamed(self.blocks, folded, self.rows)
         self.block_of = {name: block for block in self.blocks for name in block.names}
@@ -335,6 +345,11 @@ def check_family(site: TracedSite) -> None:
             f"latent site {site.name!r}: {site.distribution} has no conjugate family "
             f"({advice(site)})"
         )
+
+
+def _named(joint: Sequence[Sequence[str] | str] | None) -> set[str]:
+    entries = [[entry] if isinstance(entry, str) else entry for entry in joint or ()]
+    return {name.partition("[")[0] for entry in entries for name in entry}
 
 
 def _collapsed(

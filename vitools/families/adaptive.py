@@ -37,8 +37,14 @@ def _most_panels(panels: Panels) -> int:
 class AdaptiveIntegral:
     """The integrals of a batch of free-form densities, for one set of parameters after another."""
 
-    def __init__(self, line: Line, statistics: Statistics, batch: torch.Size):
-        self.scan = Panels(line, statistics, batch)
+    def __init__(
+        self,
+        line: Line,
+        statistics: Statistics,
+        batch: torch.Size,
+        window: tuple[Tensor, Tensor] | None = None,
+    ):
+        self.scan = Panels(line, statistics, batch, window)
         self.panels: Panels | None = None
 
     def integrals(self, natural: Tensor) -> Integrals:
@@ -66,10 +72,11 @@ class AdaptiveIntegral:
         return found
 
     def _beside(self, panels: Panels) -> Tensor:
-        """Nodes of the scan between whose neighbours there are panels. [B, n]."""
+        """Nodes of the scan between whose neighbours there are panels, or no line. [B, n]."""
         u = self.scan.u.flatten(1)
+        nowhere = (self.scan.left == self.scan.right).unsqueeze(-1).expand(self.scan.u.shape)
         low = torch.cat([u[:, :1], u[:, :-1]], -1)
-        return panels.meet(low, torch.cat([u[:, 1:], u[:, -1:]], -1))
+        return panels.meet(low, torch.cat([u[:, 1:], u[:, -1:]], -1)) | nowhere.flatten(1)
 
     def _watch(self, natural: Tensor, found: Integrals) -> Tensor:
         """log q at the nodes of the scan, below its top. [B, n]."""

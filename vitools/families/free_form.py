@@ -23,6 +23,9 @@ from vitools.families.adaptive import TOLERANCE, AdaptiveIntegral
 from vitools.families.family import Family, Natural
 from vitools.families.panels import MATTERS, Integrals, Panels
 
+OPEN = 1e4
+"""A coordinate beyond all lines: where a density is cut off that is not."""
+
 
 class FreeFormFamily(Family):
     """The exponential family of given functions of one scalar, made for one site.
@@ -32,6 +35,8 @@ class FreeFormFamily(Family):
         functions: t_k, elementwise from s ``[*batch, n]`` to the same shape; parameters of shape
             ``[*batch, 1]`` inside broadcast. A function may be -inf where the density is 0.
         support: real, or with bounds on either side; bounds may have the batch's shape.
+        is_cut: the density is cut off at two further parameters, the coordinates u of a lowest and
+            of a highest value; :data:`OPEN` there where it is not. No statistic belongs to them.
 
     A moment that does not exist is ±inf, or nan where it is +inf at one end and -inf at the other;
     where the density does not exist the log-normaliser is nan. Everything is float64 and without
@@ -55,18 +60,22 @@ class FreeFormFamily(Family):
         statistics: Sequence[Hashable],
         functions: Sequence[Callable[[Tensor], Tensor]],
         support: Any,
+        *,
+        is_cut: bool = False,
     ):
         if len(statistics) != len(functions):
             raise NotSupportedError(
                 f"a free-form family has {len(statistics)} statistics and {len(functions)} "
                 "functions. Expected: one function for each."
             )
-        self.statistics = tuple(statistics)  # type: ignore[misc, arg-type]
+        cuts = ("lowest", "highest") if is_cut else ()
+        self.statistics = (*statistics, *cuts)  # type: ignore[misc, assignment]
         self.event_dims = (0,) * len(self.statistics)  # type: ignore[misc]
         self.support = support  # type: ignore[misc]
         self.functions = tuple(functions)
+        self.is_cut = is_cut
         self._bounds = _bounds(support)
-        self._kept: dict[torch.Size, AdaptiveIntegral] = {}
+        self._kept: dict[torch.Size, tuple[Tensor, AdaptiveIntegral]] = {}
         self._last: tuple[Tensor, torch.Size, Integrals] | None = None
 
     def middle(self, batch: torch.Size) -> Tensor:
@@ -84,10 +93,23 @@ class FreeFormFamily(Family):
         return ~self.log_normaliser(natural).isnan()
 
     def normalised(self, natural: Natural) -> tuple[Tensor, Natural]:
+        log_normaliser, *means = _Integrated.apply(self, *natural)
+        return log_normaliser, tuple(means)
+
+    def integrated(self, natural: Natural) -> tuple[Tensor, ...]:
+        """The log-normaliser and the mean parameters, panels chosen by the values."""
         stacked, batch = self._stacked(natural)
         found = self._integrals(stacked, batch)
-        moments = (moment.reshape(batch) for moment in found.moments)
-        return found.log_normaliser.reshape(batch), tuple(moments)
+        means = (found.log_normaliser, *found.moments)
+        zeros = [torch.zeros(batch, dtype=torch.float64)] * (2 * self.is_cut)
+        return (*(mean.reshape(batch) for mean in means), *zeros)
+
+    def coordinate(self, s: float) -> float:
+        """u of a value, :data:`OPEN` in size where it is infinite."""
+        if math.isinf(s):
+            return math.copysign(OPEN, s)
+        line = line_of(*self._bounds, torch.Size())
+        return float(line.coordinate(torch.tensor([s], dtype=torch.float64)))
 
     def converged(self, natural: Natural) -> Tensor:
         """Where the error estimates met their tolerance (booleans of the batch shape)."""
@@ -108,7 +130,7 @@ class FreeFormFamily(Family):
     def to_distribution(self, natural: Natural) -> Distribution:
         stacked, batch = self._stacked(natural)
         with torch.no_grad():
-            panels, found = self._adaptive(batch).interpolated(stacked)
+            panels, found = self._adaptive(batch, stacked).interpolated(self._weights(stacked))
             if bool(found.log_normaliser.isnan().any()):
                 raise NumericalError(
                     f"q with statistics {self.statistics} is no density for these natural "
@@ -140,10 +162,11 @@ class FreeFormFamily(Family):
             rows / size * scale, density.unsqueeze(-1) * scale, driver="gelsd"
         ).solution
         natural = solved.squeeze(-1) / size.squeeze(-2)
-        return natural[..., :-1].unbind(-1)
+        cuts = [torch.full(natural.shape[:-1], at).double() for at in (-OPEN, OPEN)]
+        return (*natural[..., :-1].unbind(-1), *(cuts if self.is_cut else ()))
 
     def _stacked(self, natural: Natural) -> tuple[Tensor, torch.Size]:
-        """η [K, B] and the batch shape."""
+        """All parameters [K, B] and the batch shape."""
         parameters = torch.broadcast_tensors(*(eta.detach().double() for eta in natural))
         batch = torch.broadcast_shapes(parameters[0].shape, *(b.shape for b in self._bounds))
         return torch.stack([eta.expand(batch).reshape(-1) for eta in parameters]), batch
@@ -157,16 +180,57 @@ class FreeFormFamily(Family):
             if shape == batch and torch.equal(before, natural):
                 return found
         with torch.no_grad():
-            found = self._adaptive(batch).integrals(natural)
+            found = self._adaptive(batch, natural).integrals(self._weights(natural))
         self._last = (natural, batch, found)
         return found
 
-    def _adaptive(self, batch: torch.Size) -> AdaptiveIntegral:
-        if batch not in self._kept:
+    def _weights(self, natural: Tensor) -> Tensor:
+        """η of the statistics."""
+        return natural[: len(self.functions)]
+
+    def _adaptive(self, batch: torch.Size, natural: Tensor) -> AdaptiveIntegral:
+        """The panels of a batch, new ones where the density is cut off elsewhere than before."""
+        cuts = natural[len(self.functions) :]
+        kept = self._kept.get(batch)
+        if kept is None or not torch.equal(kept[0], cuts):
             line = line_of(*self._bounds, batch)
+            window = (cuts[0], cuts[1]) if self.is_cut else None
             with torch.no_grad():
-                self._kept[batch] = AdaptiveIntegral(line, self._evaluate, batch)
-        return self._kept[batch]
+                kept = (cuts, AdaptiveIntegral(line, self._evaluate, batch, window))
+            self._kept[batch] = kept
+        return kept[1]
+
+
+class _Integrated(torch.autograd.Function):
+    """:meth:`FreeFormFamily.integrated` of many runs at once under ``torch.vmap``.
+
+    Panels are chosen by looking at values, which vmap hides; here the runs are one more dimension
+    of the batch instead.
+    """
+
+    @staticmethod
+    def forward(family: FreeFormFamily, *natural: Tensor) -> tuple[Tensor, ...]:
+        return family.integrated(natural)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: Sequence[int | None], family: FreeFormFamily, *natural: Tensor
+    ) -> tuple[tuple[Tensor, ...], int]:
+        pairs = list(zip(natural, in_dims[1:], strict=True))
+        rank = max(eta.dim() - (dim is not None) for eta, dim in pairs)
+        runs = [
+            eta if dim is None else _spread(eta.movedim(dim, 0), rank + 1) for eta, dim in pairs
+        ]
+        return _Integrated.apply(family, *runs), 0
+
+
+def _spread(eta: Tensor, rank: int) -> Tensor:
+    """[R, …] with dims of one put in behind the first."""
+    return eta.reshape(len(eta), *(1,) * (rank - eta.dim()), *eta.shape[1:])
 
 
 def _distribution(panels: Panels, found: Integrals) -> FreeForm:
@@ -185,7 +249,10 @@ def _distribution(panels: Panels, found: Integrals) -> FreeForm:
     log_density = found.log_density - found.log_normaliser[:, None, None]
     panel = place[:, :-1].minimum(last).unsqueeze(-1).expand(-1, -1, log_density.shape[-1])
     log_density = log_density.gather(1, panel)
-    slopes = found.tail.slope.T
+    # not where panels of no weight lie between them and the window's edge
+    outermost = (edges[:, 0] == panels.ends[0].edge, edges[:, -1] == panels.ends[1].edge)
+    cut = torch.stack(outermost, -1) & panels.cut
+    slopes = torch.where(cut, torch.inf, found.tail.slope.T)
     return FreeForm(
         edges.reshape(*batch, -1),
         log_density.reshape(*batch, *log_density.shape[1:]),

@@ -142,6 +142,14 @@ def stacked(ends: tuple[LineEnd, LineEnd]) -> LineEnd:
     return LineEnd(*made)
 
 
+def cut_off(end: LineEnd, at: Tensor) -> tuple[LineEnd, Tensor]:
+    """The end with nothing beyond u = ``at`` where that lies on the line, and where it does. [B]."""
+    inside = at * end.outward < end.trusted * end.outward
+    edge = torch.where(inside, at, end.edge)
+    jacobian = torch.where(inside, -torch.inf, end.jacobian)
+    return dataclasses.replace(end, edge=edge, jacobian=jacobian), inside
+
+
 def line_end(line: Line, statistics: Statistics, batch: torch.Size, outward: float) -> LineEnd:
     """Probe the statistics towards the end on the side ``outward`` (±1)."""
     size = batch.numel()

@@ -27,6 +27,7 @@ from vitools.families.line_ends import (
     LineEnd,
     Statistics,
     Tail,
+    cut_off,
     line_end,
     stacked,
     weighted,
@@ -62,15 +63,25 @@ class Panels:
         line: the coordinate, its bounds [*batch, 1].
         statistics: from s [*batch, n] to t [K, *batch, n].
         batch: the shape of the batch; B is its number of elements.
+        window: u below and above which q is cut off, each ``[B]``; beyond the line where it is not.
     """
 
-    def __init__(self, line: Line, statistics: Statistics, batch: torch.Size):
+    def __init__(
+        self,
+        line: Line,
+        statistics: Statistics,
+        batch: torch.Size,
+        window: tuple[Tensor, Tensor] | None = None,
+    ):
         self.line, self.batch = line, batch
         self._statistics = statistics
-        self.ends: tuple[LineEnd, LineEnd] = (
-            line_end(line, statistics, batch, -1.0),
-            line_end(line, statistics, batch, 1.0),
-        )
+        ends = [line_end(line, statistics, batch, outward) for outward in (-1.0, 1.0)]
+        self.cut = torch.zeros(batch.numel(), 2, dtype=torch.bool)
+        if window is not None:
+            cuts = [cut_off(end, at) for end, at in zip(ends, window, strict=True)]
+            ends = [end for end, _ in cuts]
+            self.cut = torch.stack([inside for _, inside in cuts], -1)
+        self.ends: tuple[LineEnd, LineEnd] = (ends[0], ends[1])
         self._tails = stacked(self.ends)
         scan = torch.tensor(_SCAN, dtype=torch.float64).expand(batch.numel(), -1)
         low, high = (end.edge.unsqueeze(-1) for end in self.ends)

@@ -25,6 +25,7 @@ class MixturePosterior(Posterior):
             disjoint cells of these): then only that component's density is worked out.
         bound: the engine's own bound where it has one; else it is estimated from draws.
         bound_error: by how much ``bound`` may be off.
+        restart_bounds: the bounds that several starts of the engine reached; also an attribute.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class MixturePosterior(Posterior):
         apart: Sequence[str] = (),
         bound: float | None = None,
         bound_error: float = 0.0,
+        restart_bounds: Sequence[float] = (),
         **common: Any,
     ) -> None:
         super().__init__(problem, **common)
@@ -45,6 +47,7 @@ class MixturePosterior(Posterior):
         self.components = list(components)
         self.apart = tuple(apart)
         self.bound, self.bound_error = bound, bound_error
+        self.restart_bounds = list(restart_bounds)
 
     def elbo(self, num_samples: int = 1000, seed: int = 0) -> Estimate:
         """The engine's bound where it has one; else an estimate, discrete latents summed out."""
@@ -97,8 +100,8 @@ class MixturePosterior(Posterior):
         possible = torch.ones(count, dtype=torch.bool)
         for name in self.apart:
             if name in flat:
-                density = component.marginal(name).log_prob(flat[name]).reshape(count, -1)
-                possible &= (density > -math.inf).all(-1)
+                inside = component.marginal(name).support.check(flat[name])
+                possible &= inside.reshape(count, -1).all(-1)
         return possible.nonzero().flatten()
 
     def marginal(self, site: str) -> Any:
@@ -120,7 +123,11 @@ class MixturePosterior(Posterior):
             state, meta = component._state()
             tensors |= {f"{k}.{name}": value for name, value in state.items()}
             described.append({"kind": type(component).__name__, "meta": meta})
-        bounds = {"bound": self.bound, "bound_error": self.bound_error}
+        bounds = {
+            "bound": self.bound,
+            "bound_error": self.bound_error,
+            "restart_bounds": self.restart_bounds,
+        }
         return tensors, {"components": described, "apart": self.apart, **bounds}
 
     @classmethod
@@ -145,6 +152,7 @@ class MixturePosterior(Posterior):
             apart=saved.meta["apart"],
             bound=saved.meta["bound"],
             bound_error=saved.meta["bound_error"],
+            restart_bounds=saved.meta["restart_bounds"],
             **saved.common,
         )
 

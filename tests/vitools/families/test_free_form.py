@@ -401,3 +401,73 @@ def test_what_does_not_fit_is_refused():
     mixed = constraints.interval(double([0.0, -math.inf]), double([1.0, 1.0]))
     with pytest.raises(NotSupportedError, match="in some elements only"):
         family(1.0, support=mixed)
+
+
+# ---- cut off -----------------------------------------------------------------------------------
+
+
+def cut_family(support=constraints.positive):
+    functions = [FUNCTIONS["log"], FUNCTIONS[1.0]]
+    return FreeFormFamily(("log", 1.0), functions, support, is_cut=True)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 0.4), (0.3, 0.31), (0.7, math.inf), (0.0, math.inf)]
+)
+def test_a_cut_density_is_that_of_the_whole_within_the_cut(low, high):
+    family = cut_family()
+    whole = td.Gamma(double(3.0), double(4.0))
+    ends = [family.coordinate(at) if at else family.coordinate(-math.inf) for at in (low, high)]
+    natural = (double(2.0), double(-4.0), *map(double, ends))
+    log_normaliser, (mean_log, mean, *none) = family.normalised(natural)
+
+    def integral(f):
+        return mpmath.quad(lambda s: s**2 * mpmath.exp(-4 * s) * f(s), [low, min(high, 30.0)])
+
+    mass = integral(lambda s: 1)
+    close(log_normaliser, float(mpmath.log(mass)))
+    close(mean, float(integral(lambda s: s) / mass))
+    close(mean_log, float(integral(mpmath.log) / mass))
+    assert [float(x) for x in none] == [0.0, 0.0]
+
+    q = family.to_distribution(natural)
+    at = torch.linspace(0.053, 2.0, 40, dtype=torch.float64)
+    inside = (at > low) & (at < high)
+    expected = torch.where(inside, whole.log_prob(at), -math.inf)
+    share = float(mass) * 32
+    close(q.log_prob(at)[inside], (expected - math.log(share))[inside], 1e-8)
+    assert bool((q.log_prob(at)[~inside] == -math.inf).all())
+    close(q.mean, mean, 1e-9)
+    draws = q.icdf(torch.linspace(0.001, 0.999, 99, dtype=torch.float64))
+    assert bool(((draws > low) & (draws < high)).all())
+    assert bool(q.support.check(draws).all())
+
+
+def test_cuts_at_the_end_of_the_line_cut_nothing():
+    family, whole = (
+        cut_family(),
+        FreeFormFamily(("log", 1.0), [FUNCTIONS["log"], FUNCTIONS[1.0]], constraints.positive),
+    )
+    natural = (double(2.0), double(-4.0))
+    ends = (double(family.coordinate(-math.inf)), double(family.coordinate(math.inf)))
+    found, expected = family.normalised((*natural, *ends)), whole.normalised(natural)
+    assert float(found[0]) == float(expected[0])
+    assert [float(x) for x in found[1][:2]] == [float(x) for x in expected[1]]
+
+
+def test_many_runs_at_once_are_each_what_they_are_alone():
+    family = cut_family()
+    shape, rate = double([[0.5, 2.0], [3.0, 9.0]]), double([[-1.0, -4.0], [-2.0, -30.0]])
+    low = double([family.coordinate(0.3), family.coordinate(-math.inf)])
+    high = double([family.coordinate(0.9), family.coordinate(math.inf)])
+
+    def moved(shape, rate, low, high):
+        log_normaliser, mean = family.normalised((shape, rate, low, high))
+        return log_normaliser, mean[1]
+
+    found = torch.vmap(moved)(shape, rate, low, high)
+    for run in range(2):
+        ends = (low[run].expand(2), high[run].expand(2))
+        log_normaliser, mean = family.normalised((shape[run], rate[run], *ends))
+        close(found[0][run], log_normaliser)
+        close(found[1][run], mean[1])

@@ -12,14 +12,22 @@ coordinate ascent finds the components.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from vitools.calculus.algebra.atoms import Atom
+from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.blocks.block import Block
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.densities.masks import where_read
-from vitools.calculus.tracing.trace import ModelTrace
+from vitools.calculus.tracing.trace import ModelTrace, TracedSite
+
+FEW_GROUPS = 50
+"""Below so many group effects a factor of their scale that knows none of them is far too narrow."""
+MOST_NESTED = 3
+MOST_NUMBERS = 20_000
+"""Numbers of data up to which some dozens of fits are made without being asked for."""
 
 
 def kept_apart(blocks: Sequence[Block], terms: Sequence[ClosedTerm]) -> list[list[str]]:
@@ -65,3 +73,36 @@ def prior_switches(
             found.update(dict.fromkeys(switches))
     order = list(block_of)
     return tuple(sorted(found, key=lambda s: (order.index(s.selected), order.index(s.selector))))
+
+
+def scales_of_few(trace: ModelTrace, but: Collection[str] = ()) -> tuple[str, ...]:
+    """Scalar latents that are alone the scale of a few group effects, those of the fewest first.
+
+    q(τ) q(u) of five groups has a τ whose sd is a third of the posterior's: how far the effects may
+    lie apart is what they tell of τ, and the other way round.
+    """
+    numbers = sum(s.observed.numel() for s in trace.sites.values() if s.observed is not None)
+    if numbers > MOST_NUMBERS:
+        return ()
+    groups: dict[str, int] = {}
+    for site in trace.sites.values():
+        count = _number_of_effects(site)
+        scale = site.arguments.get("scale")
+        if 1 < count < FEW_GROUPS and isinstance(scale, Expression):
+            names = scale.sites()
+            for name in names if len(names) == 1 else ():
+                if _is_one_number(trace.sites[name]) and name not in {*but, *trace.auxiliary}:
+                    groups[name] = min(count, groups.get(name, count))
+    return tuple(sorted(groups, key=lambda name: groups[name])[:MOST_NESTED])
+
+
+def _number_of_effects(site: TracedSite) -> int:
+    """Of a latent in plates alone, else 0."""
+    if not site.is_latent or site.support_size or len(site.plates) < len(site.shape):
+        return 0
+    return math.prod(site.shape)
+
+
+def _is_one_number(site: TracedSite) -> bool:
+    unmasked = site.mask is None and not site.support_size and not site.base_event_dim
+    return unmasked and math.prod(site.shape) == 1

@@ -21,7 +21,7 @@ from vitools.calculus.algebra.functions import as_function
 from vitools.calculus.blocks.block import DenseBlock, Resolved, describe, plate_names, with_event
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.errors import NumericalError
-from vitools.families.free_form import FreeFormFamily
+from vitools.families.free_form import OPEN, FreeFormFamily
 from vitools.families.moments import SiteMoments
 
 ROWS_AT_ONCE = 2**22
@@ -32,9 +32,8 @@ class FreeFormBlock(DenseBlock):
     """One scalar site whose statistics are whatever functions of it the terms hold."""
 
     integrates = True
-    runs_together = False  # panels are split where this run's integrals need it
 
-    def __init__(self, site: TracedSite):
+    def __init__(self, site: TracedSite, *, is_cut: bool = False):
         super().__init__([site])
         if site.mask is not None:
             raise Unsupported(
@@ -43,8 +42,17 @@ class FreeFormBlock(DenseBlock):
             )
         self.batch_shape = tuple(site.shape)
         self.batch_plates = plate_names(site)
+        self.is_cut = is_cut
         self._functions: dict[Any, Any] = {}
         self._family: FreeFormFamily | None = None
+
+    def cut(self, low: float, high: float) -> None:
+        """Cut the factor off at these values from its next update on; infinite for no cut."""
+        ends = (
+            torch.full(self.batch_shape, self.family.coordinate(x)).double() for x in (low, high)
+        )
+        self.natural = (*self.natural[:-2], *ends)
+        self.changed()
 
     # ---- statistics ------------------------------------------------------------------------
 
@@ -79,11 +87,12 @@ class FreeFormBlock(DenseBlock):
     @property
     def family(self) -> FreeFormFamily:  # type: ignore[override]
         """Made once all terms have named their statistics."""
-        if self._family is None or len(self._family.statistics) != len(self._functions):
+        if self._family is None or len(self._family.functions) != len(self._functions):
             self._family = FreeFormFamily(
                 tuple(self._functions),
                 tuple(self._functions.values()),
                 self.sites[0].fn.support,
+                is_cut=self.is_cut,
             )
         return self._family
 
@@ -104,6 +113,10 @@ class FreeFormBlock(DenseBlock):
 
     def extract(self, key: Any, mean: Tensor) -> Tensor:
         return mean
+
+    def gathered(self, messages: Mapping[Any, Tensor]) -> tuple[Tensor, ...]:
+        natural = super().gathered(messages)
+        return (*natural[:-2], *self.natural[-2:]) if self.is_cut else natural
 
     def integral_error(self, messages: Mapping[Any, Tensor]) -> float:
         return float(self.family.error(self.natural).sum())
@@ -135,9 +148,9 @@ class FreeFormBlock(DenseBlock):
         """All mass at one value; what is learnt from it replaces the factor at once."""
         at = at.expand(self.batch_shape)
         self.moments = {key: f(at.unsqueeze(-1)).squeeze(-1) for key, f in self._functions.items()}
-        self.natural = tuple(
-            torch.zeros(self.batch_shape, dtype=torch.float64) for _ in self.moments
-        )
+        zero = torch.zeros(self.batch_shape, dtype=torch.float64)
+        cuts = (zero - OPEN, zero + OPEN) if self.is_cut else ()
+        self.natural = (*(zero for _ in self.moments), *cuts)
         self._entropies = torch.zeros(self.batch_shape, dtype=torch.float64)
         self.changed()
 
@@ -149,7 +162,7 @@ class FreeFormBlock(DenseBlock):
             )
 
     def made_of(self, sites: Sequence[TracedSite]) -> DenseBlock:
-        full = FreeFormBlock(sites[0])
+        full = FreeFormBlock(sites[0], is_cut=self.is_cut)
         full._functions = self._functions
         return full
 

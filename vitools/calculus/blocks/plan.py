@@ -23,11 +23,13 @@ def make_blocks(
     terms: Sequence[ClosedTerm],
     joint: Sequence[Sequence[str] | str] | None,
     factorised: Sequence[str] | Literal["all"] | None,
+    cut: Sequence[str] = (),
 ) -> list[Block]:
     """The factors of q.
 
     ``joint``: the user's groups; with ``None`` also those that terms couple (:mod:`.grouping`).
     ``factorised``: Gaussian sites kept fully factorised, ``"all"`` for all of them.
+    ``cut``: scalar sites that get a factor of any form, which can be cut off at given values.
     """
     latents = {name: site for name, site in trace.sites.items() if site.is_latent}
     factorised = list(latents) if factorised == "all" else factorised or ()
@@ -36,7 +38,8 @@ def make_blocks(
             raise OptionError(f"factorised: no latent site {name!r}; latents are {list(latents)}")
     groups, along = _parse_joint(joint or (), latents)
     if joint is None:
-        free = {n: s for n, s in latents.items() if n not in factorised and can_be_joined(s, terms)}
+        apart = {*factorised, *cut}
+        free = {n: s for n, s in latents.items() if n not in apart and can_be_joined(s, terms)}
 
         def fits(names: Sequence[str]) -> bool:
             members = [latents[n] for n in names]
@@ -52,7 +55,10 @@ def make_blocks(
             continue
         members = [latents[n] for n in group]
         try:
-            blocks.append(_block(members, trace, terms, along, factorised))
+            if name in cut and len(group) == 1:
+                blocks.append(FreeFormBlock(members[0], is_cut=True))
+            else:
+                blocks.append(_block(members, trace, terms, along, factorised))
         except Unsupported as error:
             if len(group) == 1:
                 raise NotConjugateError(f"site {name!r}: {error}") from error

@@ -7,12 +7,13 @@ or of the one latent that the parameters of an observation depend on.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Transform
 
 from vitools.calculus.algebra.atoms import Atom, Function, Unsupported, fresh, is_open
 from vitools.calculus.algebra.elementwise import one_place
@@ -79,7 +80,7 @@ def _is_open(argument: Any) -> bool:
 
 def _prior(site: TracedSite) -> Expression:
     """A latent's log density under known parameters, whatever distribution it is."""
-    fn = site.fn
+    fn = _in_double(site.fn, {})
 
     def evaluate(x: Tensor) -> Tensor:  # [*batch, nodes]; a distribution has its batch last
         return fn.log_prob(x.movedim(-1, 0)).movedim(0, -1)
@@ -90,6 +91,23 @@ def _prior(site: TracedSite) -> Expression:
     (atom,) = term.atoms()
     statistic = Atom(site.name, Function(("prior", site.name), evaluate, words), atom.indices)
     return Expression([Term(1.0, (statistic,), term.out)], site.value.shape)
+
+
+def _in_double(part: Any, made: dict[int, Any]) -> Any:
+    """A copy of a distribution, or a part of one, whose numbers are float64.
+
+    Integrals to ten digits need that: torch's HalfCauchy, say, rounds values to the dtype of its scale.
+    """
+    if isinstance(part, Tensor):
+        return part.double() if part.is_floating_point() else part
+    if isinstance(part, list | tuple) and type(part) in (list, tuple):
+        return type(part)(_in_double(item, made) for item in part)
+    if not isinstance(part, Distribution | Transform):
+        return part
+    if id(part) not in made:
+        made[id(part)] = twin = copy.copy(part)
+        twin.__dict__ = {name: _in_double(value, made) for name, value in vars(part).items()}
+    return made[id(part)]
 
 
 def _on_labels(terms: Sequence[Term], common: Sequence[int | None]) -> list[Term]:

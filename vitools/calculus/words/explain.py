@@ -12,7 +12,7 @@ import torch
 
 from vitools.calculus.algebra.atoms import Unsupported
 from vitools.calculus.blocks.block import Block
-from vitools.calculus.blocks.dependence import kept_apart
+from vitools.calculus.blocks.dependence import kept_apart, scales_of_few
 from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.markov_chain import is_markov_chain
 from vitools.calculus.blocks.plan import make_blocks
@@ -96,6 +96,13 @@ def explain(problem: Problem) -> str:
     switches = conjugate.prior_switches
     if switches:
         apart.append(f"{switches_in_words(switches)}; {switches_remedy(switches)}.")
+    nested = scales_of_few(trace)
+    if nested:
+        names_of = listed([repr(name) for name in nested])
+        apart.append(
+            f"{names_of}: the scale of few effects, so all other factors depend on its value, cell by "
+            "cell; nested=() keeps them apart."
+        )
     if any(site.distribution == "ImproperUniform" for site in trace.sites.values()):
         flat = [repr(s.name) for s in trace.sites.values() if s.distribution == "ImproperUniform"]
         apart.append(

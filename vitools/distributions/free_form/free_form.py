@@ -60,7 +60,8 @@ class FreeForm(TorchDistribution):
             in every panel, up to a constant; with respect to du, log ds/du included.
         lower, upper: bounds of s, [*batch] or fewer dims; infinite where there is none.
         tail_slopes: [*batch, 2], the slope of L outwards beyond the first and the last panel where
-            it is a line there; -inf where L falls faster: then it goes on by the slope at the edge.
+            it is a line there; -inf where L falls faster: then it goes on by the slope at the edge;
+            inf where the density is cut off there.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = dict.fromkeys(
@@ -122,9 +123,10 @@ class FreeForm(TorchDistribution):
         height = (polynomial * legendre(x)).sum(-1)
         own = (polynomial * legendre_derivative(x)).sum(-1) * outward / half
         whole = self._whole.gather(1, place).squeeze(-1)
-        is_open = given.isfinite()
+        is_open, is_cut = given.isfinite(), given == torch.inf
         slope = torch.where(is_open, given, torch.where(whole & (own < 0), own, -torch.inf))
-        height = torch.where(whole, height, -torch.inf)
+        slope = torch.where(is_cut, -torch.inf, slope)
+        height = torch.where(whole & ~is_cut, height, -torch.inf)
         return _End(outward, edge, height, slope, is_open, height.exp() / slope.abs())
 
     @constraints.dependent_property(is_discrete=False, event_dim=0)
@@ -168,7 +170,8 @@ class FreeForm(TorchDistribution):
             beyond = end.height.unsqueeze(-1) + torch.where(
                 past > 0, end.slope.unsqueeze(-1) * past, 0.0
             )
-            inside = torch.where(past >= 0, beyond, inside)
+            is_cut = ((end.height == -torch.inf) & ~end.is_open).unsqueeze(-1)
+            inside = torch.where((past > 0) | ((past == 0) & ~is_cut), beyond, inside)
         outside = (s < self._column(self.lower)) | (s > self._column(self.upper))
         return torch.where(outside, -torch.inf, inside - log_jacobian)
 

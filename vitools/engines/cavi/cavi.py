@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.calculus.values.reading import Reader, Reading
 from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
 from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Schedule
+from vitools.engines.cavi.nested import NestedAscent, check_nested
 from vitools.engines.cavi.outcome import factors as factors_of
 from vitools.engines.cavi.training import Training
 from vitools.engines.held_params import held_params
@@ -27,7 +28,7 @@ from vitools.engines.loop import ProgressCallback, check_progress
 from vitools.engines.start_values import Start, StartMoments, read_start
 from vitools.errors import NotSupportedError, OptionError, VitoolsWarning, callers_level
 from vitools.isolation import full_plates, isolated, snapshot
-from vitools.posterior import FactorisedPosterior, History, Status
+from vitools.posterior import FactorisedPosterior, History, MixturePosterior, Status
 from vitools.problem import Problem, check_problem
 from vitools.problem.sites import listed
 from vitools.whole_numbers import check_seed, check_whole
@@ -41,6 +42,7 @@ def cavi(
     problem: Problem,
     *,
     joint: Sequence[Sequence[str] | str] | None = None,
+    nested: Sequence[str] | None = None,
     factorised: Sequence[str] | Literal["all"] | None = None,
     max_sweeps: int = 1000,
     tol: float = 1e-8,
@@ -54,7 +56,7 @@ def cavi(
     warmup_sweeps: int | None = None,
     collapse: bool = True,
     progress: ProgressCallback | None = None,
-) -> FactorisedPosterior:
+) -> FactorisedPosterior | MixturePosterior:
     """Fit q(θ, z) = ∏ q(block) by coordinate ascent, the updates derived from the model.
 
     They are closed where the model is conditionally conjugate (Winn and Bishop 2005, "Variational
@@ -71,6 +73,11 @@ def cavi(
             factor couples always share one. If omitted, Gaussian sites that a term couples share
             one too (the weights and the intercept of a regression), up to 1000 numbers together;
             ``()`` for no site with another.
+        nested: scalar sites on whose value the factors of all others are to depend,
+            q(tau) q(rest | tau). Their values are cut into cells, as many as it needs, each with
+            factors of its own; the bound rises, and the answer is a mixture of factorised
+            posteriors. If omitted, the scales of fewer than 50 group effects, where independent
+            factors are too narrow by a third and more; ``()`` for none.
         factorised: Gaussian sites to keep fully factorised instead, updated element by element;
             ``"all"`` for all of them.
         max_sweeps: updates of every block, per restart (an accelerated step counts three).
@@ -98,7 +105,8 @@ def cavi(
         progress: called a few times a second with a :class:`~vitools.engines.loop.Progress`.
 
     Returns:
-        A :class:`~vitools.posterior.FactorisedPosterior`.
+        A :class:`~vitools.posterior.FactorisedPosterior`; with ``nested`` sites a
+        :class:`~vitools.posterior.MixturePosterior` of them.
 
     Raises:
         NotConjugateError: a site has no such update; the message names it and says why.
@@ -118,16 +126,18 @@ def cavi(
     check_progress(progress)
     _check_options(max_sweeps, tol, restarts, inner_sweeps, warmup_sweeps, seed)
     apart_named = None if factorised == "all" else factorised
-    _check_lists(joint=joint, factorised=apart_named, order=order, inner=inner)
+    _check_lists(joint=joint, nested=nested, factorised=apart_named, order=order, inner=inner)
     began = time.perf_counter()
     runs: list[CaviRun] = []
     check_problem(problem, "cavi()")
     problem.refuse_unlisted("cavi()")
+    check_nested(problem, nested or ())
     begin = read_start(problem, start, "cavi", WORDS)
     trains = bool(problem.free_params) and not problem.has_given_params
     held = [] if trains else held_params(problem, "cavi")
     choices: dict[str, Any] = {
-        "joint": joint, "factorised": factorised, "order": order, "inner": inner
+        "joint": joint, "factorised": factorised, "order": order, "inner": inner,
+        "cut": () if factorised == "all" else nested,
     }  # fmt: skip
     params = snapshot(problem.params)
     isolation = isolated(params, problem.model)
@@ -166,26 +176,77 @@ def cavi(
             problem = problem.with_params(snapshot(pyro.get_param_store().get_state()))
         for block in model.blocks:
             block.check_determined()
-        factors = factors_of(model)
-        apart = [in_words(group) for group in kept_apart(model.blocks, model.joint.terms)]
-        error = model.integral_error()
-        if error > REPORTED_ERROR:
-            apart.append(f"integrals in the bound accurate to about {error:.1g} nats")
+        remarks = [_detail(best, runs, restarts), *held]
+        remarks += [in_words(group) for group in kept_apart(model.blocks, model.joint.terms)]
         if model.prior_switches:
-            apart.append(switches_in_words(model.prior_switches))
-    return FactorisedPosterior(
-        problem,
-        factors,
-        best.bound,
-        restart_bounds=[run.bound for run in runs],
-        bound_error=error if error > REPORTED_ERROR else 0.0,
-        engine="cavi",
-        status=Status.INTERRUPTED if interrupted else best.status,
-        detail="; ".join([_detail(best, runs, restarts), *held, *apart]),
-        history=best.history,
-        seconds=time.perf_counter() - began,
-        seed=seed,
-    )
+            remarks.append(switches_in_words(model.prior_switches))
+        status, history = best.status, best.history
+        cells: NestedAscent | None = None
+        if model.cut and not interrupted:
+            cells = NestedAscent(model, model.cut, best, schedule)
+            status = cells.run(progress, began)
+            history = cells.history
+            remarks.insert(1, cells.in_words())
+        made = _Made(problem, model, [run.bound for run in runs], seed)
+        fit = made.factorised(best.bound) if cells is None else made.nested(cells)
+        if fit.bound_error:
+            remarks.append(f"integrals in the bound accurate to about {fit.bound_error:.1g} nats")
+    fit.status = Status.INTERRUPTED if interrupted else status
+    fit.detail = "; ".join(remarks)
+    fit.history = history
+    fit.seconds = time.perf_counter() - began
+    return fit
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What the model was brought to, as posteriors."""
+
+    problem: Problem
+    model: ConjugateModel
+    restart_bounds: list[float]
+    seed: int
+
+    def factorised(self, bound: float) -> FactorisedPosterior:
+        return self._factors(bound, self._integral_error())
+
+    def nested(self, found: NestedAscent) -> MixturePosterior:
+        """The mixture of what was found in each cell; integrals are checked in the heaviest."""
+        cells = found.reached.cells
+        found.enter(max(cells, key=lambda cell: cell.bound))
+        error = self._integral_error()
+        parts = []
+        for cell in cells:
+            found.enter(cell)
+            parts.append(self._factors(cell.bound, error))
+        return MixturePosterior(
+            self.problem,
+            found.reached.bounds.softmax(0),
+            parts,
+            apart=found.names,
+            bound=found.reached.bound,
+            bound_error=error,
+            restart_bounds=self.restart_bounds,
+            engine="cavi",
+            status=Status.CONVERGED,
+            seed=self.seed,
+        )
+
+    def _factors(self, bound: float, error: float) -> FactorisedPosterior:
+        return FactorisedPosterior(
+            self.problem,
+            factors_of(self.model),
+            bound,
+            restart_bounds=self.restart_bounds,
+            bound_error=error,
+            engine="cavi",
+            status=Status.CONVERGED,
+            seed=self.seed,
+        )
+
+    def _integral_error(self) -> float:
+        error = self.model.integral_error()
+        return error if error > REPORTED_ERROR else 0.0
 
 
 def _trained(
