@@ -103,7 +103,7 @@ ORDER = {
         {"reference"},
         {"weights"},
         {"evidence", "convergence"},
-        {"calibration", "predictive"},
+        {"calibration", "predictive", "modes"},
         {"verdict"},
     ],
     "vitools.reporting": [

@@ -87,7 +87,7 @@ def fit(
         is_usable = held_out.is_usable
     else:
         print(result)
-        verdict = judge(result, seed=draw_seed(seed, label)).verdict  # draws of compare
+        verdict = judge(result, seed=draw_seed(seed, result)).verdict  # draws of compare
         advice = f" Next: {verdict.advice}" if verdict.advice else ""
         print("\n".join(paragraph(f"verdict: {verdict}: {verdict.reason.rstrip('.')}.{advice}")))
         is_usable = verdict.grade is not Grade.REJECT

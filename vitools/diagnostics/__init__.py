@@ -5,6 +5,8 @@ from vitools.diagnostics.calibration.simulation import with_data
 from vitools.diagnostics.convergence import restarts, split_rhat, trend
 from vitools.diagnostics.evidence.evidence_bounds import Evidence, evidence
 from vitools.diagnostics.evidence.wasserstein_bounds import ErrorBounds, error_bounds
+from vitools.diagnostics.modes.missed import Scan
+from vitools.diagnostics.modes.scan import Mode, find_modes
 from vitools.diagnostics.predictive.loo import PredictiveScore, elpd_difference, loo, waic
 from vitools.diagnostics.predictive.predictive_checks import PredictiveCheck, predictive_checks
 from vitools.diagnostics.reference.accuracy import Accuracy, measure_accuracy
@@ -27,9 +29,11 @@ __all__ = [
     "Evidence",
     "Grade",
     "Judgement",
+    "Mode",
     "Moments",
     "PredictiveCheck",
     "PredictiveScore",
+    "Scan",
     "SiteKhat",
     "SmoothedWeights",
     "Verdict",
@@ -38,6 +42,7 @@ __all__ = [
     "elpd_difference",
     "error_bounds",
     "evidence",
+    "find_modes",
     "importance_weighted_bound",
     "judge",
     "khat_estimate",

@@ -1,4 +1,4 @@
-"""All figures on one fit, from one set of draws, and a second look before it is trusted."""
+"""All figures on one fit, from one set of draws, and further looks until they tell."""
 
 import math
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from torch import Tensor
 from vitools.diagnostics.convergence import Trend, trend
 from vitools.diagnostics.evidence.evidence_bounds import Evidence, evidence_of, exact_log_evidence
 from vitools.diagnostics.evidence.wasserstein_bounds import ErrorBounds, error_bounds
+from vitools.diagnostics.modes.missed import Scan, scan_for
 from vitools.diagnostics.reference.accuracy import Accuracy, measure_accuracy
 from vitools.diagnostics.reference.distance import Distance, measure_distance
 from vitools.diagnostics.reference.moments import Moments, moments, quantities
@@ -20,7 +21,14 @@ from vitools.diagnostics.reference.relabelling import (
     switched_plate,
 )
 from vitools.diagnostics.verdict.remedy import suggest
-from vitools.diagnostics.verdict.verdict import LIGHT_SHARE, RICHER, Grade, Verdict, reach_verdict
+from vitools.diagnostics.verdict.verdict import (
+    RICHER,
+    Grade,
+    Verdict,
+    of_missed_modes,
+    reach_verdict,
+    undecided,
+)
 from vitools.diagnostics.weights.bounds import bound
 from vitools.diagnostics.weights.correction import measure_correction, psis_moments
 from vitools.diagnostics.weights.khat import khat_threshold
@@ -33,8 +41,14 @@ from vitools.problem.sites import listed
 CLEAR_KHAT = 0.4
 """A latent whose own k̂ is below this is not blamed by name."""
 
-SECOND_LOOK = 4
-"""Times as many draws have to say the same before weights alone earn ``trust``."""
+LOOKS = (4, 16)
+"""Times as many draws at the second and the third look."""
+
+EQUAL = 1e-3
+"""Log weights that scatter less are equal, and more of them say no more."""
+
+MOST_NUMBERS = 10_000_000
+"""No further look draws more numbers than this."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +65,13 @@ class Judgement:
         weights: smoothed importance weights of the draws; ``None`` where undefined.
         site_khats: the worst entry of each latent, ``{site: SiteKhat}``; empty where undefined.
         psis_moments: the posterior's moments as the weights have them, where k̂ is below its
-            threshold (or the weights are all but equal); else empty.
+            threshold; else empty.
         correction: the fit's moments against those; ``None`` where there are none.
         error_bounds: guaranteed limits to the errors of means and sds; ``None`` where k̂ ≥ 1/2.
         distance: from the reference's draws; ``None`` where none were given.
         trend: what the end of the fit's record says; of an engine that does not iterate, that there
             is none.
+        scan: the modes looked for before a fit is trusted without a reference; else ``None``.
     """
 
     bound: Estimate | None
@@ -73,6 +88,7 @@ class Judgement:
     error_bounds: ErrorBounds | None = None
     distance: Distance | None = None
     trend: Trend | None = None
+    scan: Scan | None = None
 
 
 def judge(
@@ -86,9 +102,11 @@ def judge(
 ) -> Judgement:
     """Draw from a fit and compute everything the verdict rests on.
 
-    Where the verdict is ``trust`` and rests on weights alone, it is looked at again with
-    :data:`SECOND_LOOK` times as many draws, and is ``use with care`` if those do not bear it out: few
-    draws seldom see the tail that a fit lacks. All other figures are of the first draws.
+    Where a figure lies within two standard errors of its limit, the fit is looked at again with more
+    draws (:data:`LOOKS`), whichever way the first look went; ``trust`` that rests on weights alone is
+    looked at twice in any case, since few draws seldom see the tail that a fit lacks. The last look
+    decides; what it cannot tell is ``use with care``. Before ``trust`` is said without a reference,
+    other modes are looked for (:func:`~vitools.diagnostics.modes.missed.scan_for`). All other figures are of the first draws.
 
     Args:
         reference: moments to compare with, from :func:`~vitools.diagnostics.reference.moments.moments`.
@@ -103,21 +121,62 @@ def judge(
     if not isinstance(posterior, Posterior):
         raise OptionError(f"expected a fit to judge, got {type(posterior).__name__}.")
     found = _look(posterior, reference, num_samples, seed, reference_draws, least_evidence)
-    if found.verdict.grade is not Grade.TRUST or not _rests_on_weights(found):
+    numbers = sum(site.shape.numel() for site in posterior.problem.latents.values())
+    last, count = found, num_samples
+    for times in LOOKS:
+        is_new_trust = count == num_samples and _rests_on_weights(last)
+        if not (_undecided(last, count) or is_new_trust):
+            break
+        if times * num_samples * numbers > MOST_NUMBERS:
+            break
+        count = times * num_samples
+        last = _look(posterior, reference, count, seed, None, least_evidence)
+    verdict = last.verdict
+    doubt = _undecided(last, count) if count > num_samples else ""
+    if verdict.grade is Grade.TRUST and doubt:
+        verdict = Verdict(Grade.CARE, f"undecided: {doubt}", NO_TELLING)
+    if verdict.grade is not found.verdict.grade:
+        verdict = replace(verdict, reason=f"at {count} draws, {verdict.reason}")
+        found = replace(found, verdict=verdict)
+    if found.verdict.grade is not Grade.TRUST or found.accuracy is not None:
         return found
-    count = SECOND_LOOK * num_samples
-    second = _look(posterior, None, count, seed, None, least_evidence).verdict
-    if second.grade is Grade.TRUST:
+    return _with_scan(posterior, found, num_samples, seed)
+
+
+def _with_scan(posterior: Posterior, found: Judgement, num_samples: int, seed: int) -> Judgement:
+    """The judgement after a look for modes that no draw has visited; exact fits need none."""
+    if isinstance(posterior, GridPosterior) or not posterior.problem.continuous:
         return found
-    doubt = Verdict(Grade.CARE, f"at {count} draws, {second.reason}", second.advice)
-    return replace(found, verdict=doubt)
+    if isinstance(posterior, DrawsPosterior):
+        values = posterior.pooled()
+    else:
+        values = posterior.sample(num_samples, seed)
+    scan = scan_for(posterior, values)
+    verdict = of_missed_modes(scan.missed_share, scan.missed_at if scan.missed else "")
+    if verdict is None:
+        praise = f"{found.verdict.reason}, {scan.words}"
+        verdict = replace(found.verdict, reason=praise)
+    return replace(found, verdict=verdict, scan=scan)
+
+
+NO_TELLING = (
+    "a reference decides: nuts(problem); or a richer guide, which is further from its limits"
+)
+
+
+def _undecided(found: Judgement, num_samples: int) -> str:
+    """What more draws of the fit may tell; empty for a fit that has none, or that they cannot save."""
+    if found.weights is None:
+        return ""
+    threshold = khat_threshold(num_samples)
+    return undecided(found.khat, threshold, found.accuracy, found.correction)
 
 
 def _rests_on_weights(found: Judgement) -> bool:
     """Whether nothing but weights that differ speaks for a fit."""
-    if found.accuracy is not None or found.weights is None or found.correction is None:
+    if found.verdict.grade is not Grade.TRUST or found.accuracy is not None:
         return False
-    return found.weights.effective_size < LIGHT_SHARE * len(found.weights.weights)
+    return found.weights is not None and bool(found.weights.log_weights.std() > EQUAL)
 
 
 def _look(
@@ -173,8 +232,7 @@ def _look(
         )
     weights, khats = smooth(log_weights), site_khats(problem, values, log_weights)
     threshold = khat_threshold(num_samples)
-    share = weights.effective_size / num_samples
-    is_usable = weights.khat.value <= threshold or share >= LIGHT_SHARE
+    is_usable = weights.khat.value <= threshold
     correction = measure_correction(draws, weights) if draws and is_usable else None
     remedy = suggest(posterior, values, weights, khats, correction) if values else RICHER
     plate = None if reference is None else exchanged_plate(problem, found, reference)
@@ -186,7 +244,6 @@ def _look(
         threshold=threshold,
         accuracy=accuracy,
         correction=correction,
-        effective_share=share,
         culprit=_culprit(khats),
         missing=_missing(posterior, log_weights, known.exact or least_evidence),
         remedy=remedy if plate is None else advise(plate),

@@ -9,11 +9,15 @@ do not use                       the engine diverged, or chains have not mixed
                                  the evidence seen by the fit is a fraction of what is known
                                  a mean is off by more than 1 sd
                                  an sd is off by more than a factor of 3
-                                 k̂ above the threshold, and no reference to check against
+                                 k̂ clearly above the threshold, and no reference to check against
+                                 a scan finds modes with a tenth of the mass that it does not visit
 use with care                    the engine stopped at its limit or was interrupted
                                  a mean is off by more than 0.2 sd
                                  an sd is off by more than 25 %
                                  k̂ above the threshold, though the reference confirms the moments
+                                 k̂ above the threshold by less than two standard errors
+                                 a figure within two standard errors of its limit at the last look
+                                 a scan finds modes with a fiftieth of the mass that it does not visit
 trust                            otherwise
 ===============================  =================================================
 
@@ -24,17 +28,17 @@ towards the fit: the limits are 0.175 sd and 20 % then, and half of those where 
 unknown moments: ``use with care``). ``do not use`` is said of a deviation
 that clears its limit by two standard errors; ``trust`` only where the estimate itself is within.
 
-Where the weights' effective size is at least 95 % of the draws, a k̂ above the threshold speaks of far
-tails that hardly matter (the estimated χ² divergence is below 0.06, the distance in total variation
-below 0.12): it does not reject then, and the halved limits apply.
-
-``trust`` that rests on weights which differ more than that is said only where four times as many draws
-say it, too (:func:`~vitools.diagnostics.verdict.judgement.judge`): weights are drawn towards the fit the more
-the fewer they are, and most where the fit lacks a tail.
+A figure that lies within two standard errors of its limit, on either side, is looked at again with
+more draws, and *trust* that rests on weights always is
+(:func:`~vitools.diagnostics.verdict.judgement.judge`): weights are drawn towards the fit the more the
+fewer they are, and most where the fit lacks a tail. What the last look cannot tell is *use with care*,
+so that no seed's luck leads from *trust* to *do not use*. No k̂ above the threshold is trusted, however
+equal the weights: a fit that lies inside a far wider tail has nearly equal weights, too.
 
 Weights see the fit's own draws only: a mode that the fit misses altogether leaves no trace in them,
-which is why a reference outranks them, and why a bound of another fit that lies above all that this
-one can account for counts against it.
+which is why a reference outranks them, why a bound of another fit that lies above all that this
+one can account for counts against it, and why no fit is trusted before other modes have been looked for
+(:mod:`~vitools.diagnostics.modes.scan`).
 """
 
 import math
@@ -49,11 +53,11 @@ SD_TOLERANCE = 0.25
 CORRECTION_LIMITS = (0.175, 0.2)
 """Mean error and deviation of the sd ratio from one, as reweighting shows them."""
 DOUBTFUL_KHAT = 0.5
-LIGHT_SHARE = 0.95
-"""Weights whose effective size is this share of the draws all but agree; their tail matters little."""
 SD_FACTOR_LIMIT = 3.0
 LEAST_SHARE = 0.9
 """The share of the known evidence that a fit has to account for."""
+LEAST_MISSED = 0.02
+"""The share of the mass in unvisited modes (by Laplace's approximation) that is worth a word."""
 
 
 class Grade(Enum):
@@ -106,7 +110,6 @@ def reach_verdict(
     threshold: float = 0.7,
     accuracy: Accuracy | None = None,
     correction: Accuracy | None = None,
-    effective_share: float = 0.0,
     culprit: str = "",
     missing: Estimate | None = None,
     remedy: str = RICHER,
@@ -120,7 +123,6 @@ def reach_verdict(
         accuracy: ``None`` where there is no reference.
         correction: what reweighting does to the fit's moments; used where k̂ is below the
             threshold and there is no reference.
-        effective_share: the weights' effective size over the number of draws.
         culprit: the latent that makes the weights heavy, with its k̂.
         missing: log p(x), or a lower bound of it from elsewhere, less what this fit accounts for.
         remedy: the next thing to try where the shape of the fit is at fault.
@@ -136,16 +138,59 @@ def reach_verdict(
     if accuracy is not None:
         limits = (MEAN_LIMIT, SD_TOLERANCE)
         found += _of_moments(accuracy, limits, ("the reference", "the reference's"), remedy)
-    is_light = effective_share >= LIGHT_SHARE
-    if khat is not None and khat.value > threshold and not is_light:
+    if khat is not None and khat.value > threshold:
         found.append(_of_khat(khat, threshold, is_checked, culprit, remedy))
     elif khat is not None and not is_checked:
         found += _of_weights(khat, correction, remedy)
     complaints = [complaint for complaint in found if complaint is not None]
     if complaints:
         return max(complaints, key=lambda c: (c.verdict.grade.rank, c.excess)).verdict
-    words = _praise(detail, khat, threshold, effective_share, accuracy, correction)
+    words = _praise(detail, khat, threshold, accuracy, correction)
     return Verdict(Grade.TRUST, words)
+
+
+def of_missed_modes(share: float, at: str) -> Verdict | None:
+    """What is to be said of a fit whose draws do not visit modes with ``share`` of the mass."""
+    if not share > LEAST_MISSED:
+        return None
+    return Verdict(
+        Grade.REJECT if share > 1 - LEAST_SHARE else Grade.CARE,
+        f"its draws do not visit a mode near {at}; about {share:.2g} of the mass is missed",
+        "start from several seeds and mix the fits, or use nuts() with starts in all modes",
+    )
+
+
+def undecided(
+    khat: Estimate | None,
+    threshold: float,
+    accuracy: Accuracy | None,
+    correction: Accuracy | None,
+) -> str:
+    """The figure that lies within two standard errors of a limit, in words; empty where none does.
+
+    More draws of the fit may move it to the other side.
+    """
+    found, (mean, sd) = accuracy, (MEAN_LIMIT, SD_TOLERANCE)
+    if accuracy is None:
+        if khat is None:
+            return ""
+        if _near(khat.value, khat.standard_error, threshold):
+            return f"k̂ {khat.value:.2f} ± {khat.standard_error:.2f} of at most {threshold:.2f}"
+        half = 2.0 if khat.value > DOUBTFUL_KHAT else 1.0
+        found, (mean, sd) = correction, (limit / half for limit in CORRECTION_LIMITS)
+    if found is None:
+        return ""
+    error, ratio = found.mean_error, found.sd_ratio
+    if any(_near(error.value, error.standard_error, limit) for limit in (mean, FATAL_MEAN_ERROR)):
+        return f"the mean of {found.mean_error_at} is {error} sd off, of at most {mean:.2g}"
+    limits = (1 - sd, 1 + sd, 1 / SD_FACTOR_LIMIT, SD_FACTOR_LIMIT)
+    if any(_near(ratio.value, ratio.standard_error, limit) for limit in limits):
+        return f"the sd of {found.sd_ratio_at} is {ratio} times the right one, of {1 - sd:.2g} to {1 + sd:.2g}"
+    return ""
+
+
+def _near(value: float, standard_error: float, limit: float) -> bool:
+    return math.isfinite(value) and abs(value - limit) < SURE * standard_error
 
 
 def _of_status(status: Status, detail: str, advice: str) -> _Complaint | None:
@@ -252,6 +297,9 @@ def _of_khat(
         said += ", so the joint density is off, though means and sds agree with the reference"
         advice = "use it for the moments of single entries; else " + remedy
         return _Complaint(Verdict(Grade.CARE, said, advice), 0.0)
+    if _near(khat.value, khat.standard_error, threshold):
+        said += f", give or take {khat.standard_error:.2f}"
+        return _Complaint(Verdict(Grade.CARE, said, remedy), 0.0)
     return _Complaint(Verdict(Grade.REJECT, said, remedy), 0.0)
 
 
@@ -259,14 +307,11 @@ def _praise(
     detail: str,
     khat: Estimate | None,
     threshold: float,
-    effective_share: float,
     accuracy: Accuracy | None,
     correction: Accuracy | None,
 ) -> str:
     parts = []
-    if khat is not None and khat.value > threshold:
-        parts.append(f"weights all but equal (effective size {100 * effective_share:.0f} %)")
-    elif khat is not None:
+    if khat is not None:
         parts.append(f"k̂ {khat.value:.2f} of at most {threshold:.2f}")
     elif detail:
         parts.append(detail)

@@ -36,7 +36,8 @@ def compare(
     Args:
         fits: ``{name: posterior}``, all of the same model and data.
         reference: the fit whose moments count as true. If omitted: the first exact one, else
-            the first sampler whose chains have mixed, else none (and no errors are reported).
+            the first sampler whose chains have mixed and which is itself trusted, else none (and no
+            errors are reported).
         num_samples: draws from each fit with a density, taken once and used for everything; a
             sampler's own draws are all used.
         seed: of those draws. Each fit draws independently of the others, as the standard errors
@@ -67,7 +68,10 @@ def compare(
     _check(fits, reference, num_samples)
     judging = Judging(fits, num_samples, seed)
     try:
-        judging.run(default_references(fits) if reference is None else [reference])
+        if reference is None:
+            judging.run(default_references(fits))
+        else:
+            judging.run([reference], is_named=True)
     except KeyboardInterrupt as interrupt:
         interrupt.comparison = _comparison(judging, "interrupted before it was judged")  # type: ignore[attr-defined]
         raise

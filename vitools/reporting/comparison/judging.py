@@ -29,11 +29,11 @@ class Judging:
         self.reference: str | None = None
         self.looked_twice: set[str] = set()
 
-    def run(self, references: Sequence[str]) -> None:
-        """Judge all, by the moments of the first of ``references`` that can itself be judged."""
+    def run(self, references: Sequence[str], *, is_named: bool = False) -> None:
+        """Judge all, by the moments of the first of ``references`` that is itself trusted, or named."""
         for name in references:
             self._look(name)
-            if name in self.judgements:
+            if name in self.judgements and (is_named or self._is_sound(name)):
                 self.reference = name
                 break
         for name in self.fits:
@@ -42,6 +42,10 @@ class Judging:
         for name in self._behind():
             self._look(name, least_evidence=self._least_evidence())
             self.looked_twice.add(name)
+
+    def _is_sound(self, name: str) -> bool:
+        """Whether a fit that nobody named can serve as the reference."""
+        return self.judgements[name].verdict.grade is Grade.TRUST
 
     @property
     def settled(self) -> dict[str, Judgement]:
@@ -58,8 +62,8 @@ class Judging:
         if self.reference is not None and name != self.reference:
             true = self.judgements[self.reference]
             known |= {"reference": true.moments, "reference_draws": true.draws}
-        seed = draw_seed(self.seed, name)
         try:
+            seed = draw_seed(self.seed, self.fits[name])
             found = judge(self.fits[name], num_samples=self.num_samples, seed=seed, **known)
         except Exception as error:  # a model's or a guide's own errors share no type
             self.errors[name] = error
@@ -86,9 +90,9 @@ class Judging:
         return max(known, key=lambda bound: bound.value, default=None)
 
 
-def draw_seed(seed: int, name: str) -> int:
-    """The seed of one fit's draws in a comparison."""
-    return seed + zlib.crc32(name.encode())
+def draw_seed(seed: int, fit: Posterior) -> int:
+    """The seed of one fit's draws in a comparison: another for each fit, whatever its name."""
+    return seed + zlib.crc32(fit.fingerprint.encode())
 
 
 def default_references(fits: Mapping[str, Posterior]) -> list[str]:

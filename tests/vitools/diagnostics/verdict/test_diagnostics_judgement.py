@@ -1,6 +1,7 @@
 """The judge on fits whose errors are known, without a reference to help."""
 
 import math
+import re
 
 import pyro
 import pyro.distributions as dist
@@ -106,9 +107,11 @@ def two_modes(x):
 
 def test_evidence_from_elsewhere_betrays_a_missed_mode():
     problem = Problem(two_modes, torch.tensor(9.0))
-    q = td.Normal(torch.tensor(2.985), 0.17)
+    q = td.StudentT(torch.tensor(12.0), 2.99, 0.157)
     fit = FactorisedPosterior(problem, {"mu": q}, 0.0, engine="svi", status=Status.CONVERGED)
-    assert judge(fit).verdict.grade is Grade.TRUST  # its own draws know of no other mode
+    alone = judge(fit)
+    assert alone.correction.mean_error.value < 0.05  # its own draws know of no other mode
+    assert "near mu = -3; about 0.5 of the mass" in alone.verdict.reason  # the scan does
     grid = torch.linspace(-5, 5, 20_001)
     log_joint = problem.log_joint({"mu": grid})
     evidence = float(log_joint.logsumexp(0) + math.log(10 / 20_000))
@@ -154,7 +157,7 @@ def test_trust_by_weights_alone_takes_a_second_look(seed):
     fit = without_its_tail(0.9)
     found = judge(fit, seed=seed)
     assert found.verdict.grade is Grade.CARE
-    assert found.verdict.reason.startswith("at 4000 draws, ")
+    assert re.match(r"at (4|16)000 draws, ", found.verdict.reason)
     assert found.verdict.advice
     assert len(found.draws["tau"]) == 1000  # all else is of the first draws
     assert abs(found.correction.sd_ratio.value - 1) <= 0.2

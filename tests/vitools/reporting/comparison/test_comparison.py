@@ -72,7 +72,7 @@ def test_figures_of_the_posterior_itself_are_the_best_there_are(comparison):
 
 def test_figures_of_a_wrong_fit_by_hand(comparison):
     row, fit = comparison.table.loc["elsewhere"], comparison.fits["elsewhere"]
-    values, log_q = fit.sample_with_log_prob(800, draw_seed(3, "elsewhere"))
+    values, log_q = fit.sample_with_log_prob(800, draw_seed(3, fit))
     log_weights = COIN.log_joint(values) - log_q
     assert row["bound"] == pytest.approx(float(log_weights.mean()))
     assert row["bound_se"] == pytest.approx(float(log_weights.std()) / math.sqrt(800))

@@ -1,0 +1,127 @@
+"""The scan for modes, on densities whose modes and shares are known."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch.distributions import constraints
+
+from vitools import Problem
+from vitools.diagnostics import Grade, find_modes, judge
+from vitools.errors import NotSupportedError, OptionError
+from vitools.posterior import GaussianPosterior, Status
+
+FLAT = dist.ImproperUniform(constraints.real, torch.Size(), torch.Size())
+
+
+def mixture_of(*parts):
+    def model():
+        t = pyro.sample("t", FLAT)
+        terms = [math.log(w / sd) - ((t - mean) / sd) ** 2 / 2 for w, mean, sd in parts]
+        pyro.factor("target", torch.logsumexp(torch.stack(terms), 0))
+
+    return Problem(model)
+
+
+def gaussian(problem, mean, sd):
+    at = torch.tensor([mean]).double()
+    return GaussianPosterior(
+        problem,
+        location=at,
+        scale_tril=torch.tensor([[sd]]).double(),
+        location_error=torch.zeros_like(at),
+        engine="by hand",
+        status=Status.CONVERGED,
+    )
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [(1.0, 3.0, 0.5)],
+        [(0.9, 0.0, 1.0), (0.1, 9.0, 1.0)],
+        [(0.7, -2.0, 0.2), (0.3, 15.0, 3.0)],
+        [(0.5, 0.0, 1.0), (0.3, 10.0, 0.5), (0.2, -10.0, 2.0)],
+    ],
+)
+def test_every_mode_is_found_with_its_share(parts):
+    found = find_modes(mixture_of(*parts))
+    assert [round(mode.share, 2) for mode in found] == [w for w, _, _ in parts]
+    for mode, (_, mean, sd) in zip(found, parts, strict=True):
+        assert float(mode.values["t"]) == pytest.approx(mean, abs=1e-3)
+        assert float(mode.precision) == pytest.approx(1 / sd**2, rel=1e-2)
+        assert mode.log_mass == pytest.approx(
+            math.log(mode.share * math.sqrt(2 * math.pi)), abs=1e-2
+        )
+
+
+def test_constrained_sites_come_back_in_their_support():
+    def model(y):
+        scale = pyro.sample("scale", dist.Gamma(torch.tensor(3.0).double(), 1.0))
+        pyro.sample("y", dist.Normal(torch.zeros_like(scale), scale), obs=y)
+
+    (mode,) = find_modes(Problem(model, torch.tensor(2.0).double()))
+    s = float(mode.values["scale"])  # of the density of log scale: 2 + 1 - s - 1 + y² / s² = 0
+    assert 3 - s - 1 + 4 / s**2 == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_seed_repeats_itself():
+    problem = mixture_of((0.5, -3.0, 1.0), (0.5, 3.0, 1.0))
+    first, second = (find_modes(problem, seed=3) for _ in range(2))
+    assert [float(m.point) for m in first] == [float(m.point) for m in second]
+
+
+@pytest.mark.parametrize(
+    ("share", "grade"), [(0.5, Grade.REJECT), (0.15, Grade.REJECT), (0.05, Grade.CARE)]
+)
+def test_a_fit_that_misses_a_mode_is_told_so(share, grade):
+    problem = mixture_of((1 - share, 0.0, 1.0), (share, 12.0, 1.0))
+    found = judge(gaussian(problem, 0.0, 1.01))
+    assert found.verdict.grade is grade
+    assert "t = 12" in found.verdict.reason
+    assert found.scan.missed_share == pytest.approx(share, abs=1e-3)
+
+
+def test_a_fit_of_the_only_mode_is_trusted():
+    found = judge(gaussian(mixture_of((1.0, 2.0, 1.0)), 2.0, 1.01))
+    assert found.verdict.grade is Grade.TRUST
+    assert found.verdict.reason.endswith("a scan found 1 mode")
+
+
+def test_a_narrow_fit_in_a_wide_tail_is_not_trusted():
+    """All but equal weights: .8 N(0, .1) + .2 N(0, 5), fitted by its narrow part."""
+    problem = mixture_of((0.8, 0.0, 0.1), (0.2, 0.0, 5.0))
+    grades = [judge(gaussian(problem, 0.0, 0.1), seed=seed).verdict.grade for seed in range(5)]
+    assert Grade.TRUST not in grades
+
+
+def only_discrete(y):
+    z = pyro.sample("z", dist.Bernoulli(torch.tensor(0.5)))
+    pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+
+def large(y):
+    with pyro.plate("rows", 1001):
+        theta = pyro.sample("theta", dist.Normal(torch.zeros(()), 1.0))
+        pyro.sample("y", dist.Normal(theta, 1.0), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: find_modes(only_discrete), OptionError, "Problem"),
+        (lambda: find_modes(mixture_of((1.0, 0.0, 1.0)), num_starts=0), OptionError, "num_starts"),
+        (lambda: find_modes(mixture_of((1.0, 0.0, 1.0)), seed=-1), OptionError, "seed"),
+        (
+            lambda: find_modes(Problem(only_discrete, torch.tensor(1.0))),
+            NotSupportedError,
+            "discrete",
+        ),
+        (lambda: find_modes(Problem(large, torch.zeros(1001))), NotSupportedError, "1001"),
+    ],
+)
+def test_what_it_cannot_do_is_said(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
