@@ -54,6 +54,7 @@ ORDER = {
         {"over_draws"},
     ],
     "vitools.problem": [
+        {"ends"},
         {"sites"},
         {"density", "dims"},
         {"reading"},

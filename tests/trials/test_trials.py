@@ -1,13 +1,17 @@
 """Every model of the collection goes through every stage: the answer, or a message of ours."""
 
+import inspect
 import math
 import warnings
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import discrete  # noqa: F401  (each fills the collection)
+import groups  # noqa: F401
 import pytest
 import regressions  # noqa: F401
+import sequences  # noqa: F401
 import structured  # noqa: F401
 import torch
 from trial import COLLECTION, feature_table
@@ -60,13 +64,27 @@ def trial(request):
 
 
 def test_no_two_trials_have_the_same_features():
-    assert len(COLLECTION) >= 30
+    assert len(COLLECTION) >= 60
     for one in COLLECTION:
         for other in COLLECTION:
             assert one is other or one.features != other.features, (one.name, other.name)
-    table = feature_table()
-    assert table.splitlines()[0].startswith("feature")
-    assert all(t.name in table for t in COLLECTION)
+
+
+def test_many_trials_are_as_long_as_examples_are():
+    lines = {t.name: len(inspect.getsource(t.make).splitlines()) for t in COLLECTION}
+    assert sum(count > 40 for count in lines.values()) >= 20, lines
+
+
+def test_many_trials_have_what_only_pyro_has():
+    words = ("PyroModule", "reparam", "pyro.markov", "enumerat")
+    have = [t.name for t in COLLECTION if any(w in inspect.getsource(t.make) for w in words)]
+    assert len(have) >= 15, have
+
+
+def test_the_table_of_the_collection_is_this_collection():
+    """``python tests/trials/table.py`` writes it."""
+    page = Path(__file__).with_name("README.md").read_text()
+    assert feature_table() in page
 
 
 @pytest.mark.parametrize("trial", ALL)
@@ -104,10 +122,10 @@ def _check_fit(trial, problem, fit):
     assert math.isfinite(fit.history.elbo[-1])
     _check_draws(trial, fit.sample(3), 3, problem.drawn)
     assert str(fit)
-    groups = _asked(trial, "arviz", lambda: to_arviz(fit, num_samples=4))
-    if groups is not None and problem.latents:
+    exported = _asked(trial, "arviz", lambda: to_arviz(fit, num_samples=4))
+    if exported is not None and problem.latents:
         for name in problem.latents:
-            assert groups["posterior"][name.replace("/", ".")].shape[:2] == (1, 4)
+            assert exported["posterior"][name.replace("/", ".")].shape[:2] == (1, 4)
 
 
 def test_its_own_guide_is_fitted(trial):

@@ -62,11 +62,7 @@ def trial(
 
 
 def feature_table(trials: Sequence[Trial] = ()) -> str:
-    """Features down, models across: ``x`` where a model has it.
-
-    >>> print(feature_table()[:8])  # doctest: +SKIP
-    feature
-    """
+    """Features down, models across: ``x`` where a model has it."""
     trials = trials or COLLECTION
     features = sorted(set().union(*(t.features for t in trials)))
     width = max(map(len, features))

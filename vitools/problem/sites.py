@@ -9,8 +9,11 @@ import torch
 from pyro.distributions import Delta, Dirichlet, MaskedDistribution, Unit
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
+from torch.distributions import constraints
 
 from vitools.distributions.layers import base_distribution
+from vitools.problem.ends import image_of
+from vitools.supports import base_support
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,18 @@ class Site:
 def support_of(fn: Any) -> Any:
     """A distribution's support; ``None`` where its class does not say one."""
     try:
-        return fn.support
+        support = fn.support
     except (NotImplementedError, AttributeError):
         return None
+    base = base_distribution(fn)
+    if (
+        type(base).__name__ == "TransformedDistribution"
+        and base_support(support) is constraints.real
+    ):
+        image = image_of(base)
+        if image is not None:
+            return constraints.independent(image, fn.event_dim) if fn.event_dim else image
+    return support
 
 
 def is_subsample(node: Mapping[str, Any]) -> bool:

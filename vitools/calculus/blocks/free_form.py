@@ -23,6 +23,7 @@ from vitools.calculus.tracing.trace import TracedSite
 from vitools.errors import NumericalError
 from vitools.families.free_form import OPEN, FreeFormFamily
 from vitools.families.moments import SiteMoments
+from vitools.problem.sites import support_of
 
 ROWS_AT_ONCE = 2**22
 """Numbers (nodes times rows of data) of a function with data that are formed at once."""
@@ -73,7 +74,7 @@ class FreeFormBlock(DenseBlock):
     def _check_defined(self, atom: Atom, function: _LaidOut) -> None:
         """Refuse log s, √s, … where s may be negative: the model has no density there."""
         probes = torch.tensor([-2.0, -0.5, 0.5, 2.0], dtype=torch.float64)
-        onto = torch.distributions.transform_to(self.sites[0].fn.support)
+        onto = torch.distributions.transform_to(support_of(self.sites[0].fn))
         values = onto(probes.reshape(-1, *(1,) * len(self.batch_shape)))
         values = values.expand(-1, *self.batch_shape).movedim(0, -1)
         missing = function(values).isnan()
@@ -91,7 +92,7 @@ class FreeFormBlock(DenseBlock):
             self._family = FreeFormFamily(
                 tuple(self._functions),
                 tuple(self._functions.values()),
-                self.sites[0].fn.support,
+                support_of(self.sites[0].fn),
                 is_cut=self.is_cut,
             )
         return self._family

@@ -12,10 +12,10 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
-from torch.distributions.constraints import Constraint
+from torch.distributions import constraints
 
 from vitools.calculus.algebra.atoms import (
     Atom,
@@ -197,10 +197,10 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
             )
         if isinstance(argument, Discrete):
             arguments[name] = argument.expression()
-        elif isinstance(argument, Constraint | torch.Size | tuple | Distribution):
-            arguments[name] = argument
-        else:
+        elif isinstance(argument, Expression | Tensor | int | float | np.ndarray):
             arguments[name] = Expression.constant(argument)
+        else:  # distributions, constraints, shapes, transforms
+            arguments[name] = argument
     try:
         return _by_rule(site, arguments, simplex)
     except Unsupported as error:

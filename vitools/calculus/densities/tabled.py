@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vitools.calculus.algebra.atoms import LOG_ZERO, Atom, Constant, Unsupported, fresh
+from vitools.calculus.algebra.atoms import LOG_ZERO, Atom, Constant, fresh
 from vitools.calculus.algebra.cases import as_table, place_labels
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term, drop_unused_out
@@ -50,10 +50,12 @@ def tabled_density(
     cases = [sizes[x] for x in supports]  # type: ignore[index]
     entries = torch.Size([*cases, *site.shape]).numel()
     if entries > MOST_ENTRIES:
-        raise Unsupported(f"a table of {entries} numbers, one for each case of its parameters")
+        return None
     values = {name: table.laid_out([*supports, *common]) for name, table in tables.items()}
     others = {k: v for k, v in arguments.items() if k not in values}
     density = _log_prob(site, {**others, **values}, value)
+    if bool(density.isnan().any()):
+        return None
     density = density.expand([*cases, *site.batch_shape])
     labels = [*supports, *common]
     kept = [i for i, x in enumerate(labels) if x is not None]
@@ -125,7 +127,5 @@ def _event_dim(site: TracedSite, name: str) -> int:
 def _log_prob(site: TracedSite, parameters: Mapping[str, Any], value: Tensor) -> Tensor:
     distribution = type(site.fn)(**parameters, validate_args=False)
     density = distribution.log_prob(value)
-    if bool(density.isnan().any()):
-        raise Unsupported(f"a density that is NaN for some values of {site.name}'s parents")
     inside = distribution.support.check(value)
     return torch.where(inside, density.double(), -torch.inf)

@@ -142,8 +142,12 @@ def _density_of(site: TracedSite, inside: Mapping[str, Part]) -> Function:
                     found[name] = found[name] * tensor
         value = found.pop("value")
         density = made(**found, validate_args=False).log_prob(value)
-        # ∞ - ∞ of parameters at the end of the numbers, where nothing is left of the density
-        return density.nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        # ∞ - ∞ of parameters at the end of the numbers, where nothing is left of the density; any other
+        # NaN is the model's, and is told of
+        at_the_end = torch.zeros((), dtype=torch.bool)
+        for parameter in found.values():
+            at_the_end = at_the_end | parameter.isinf()
+        return torch.where(density.isnan() & at_the_end, -torch.inf, density)
 
     every = tuple(constant for constants in data.values() for constant in constants)
     words = f"log {site.distribution}({site.name} | {{}})"

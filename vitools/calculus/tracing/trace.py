@@ -14,7 +14,7 @@ import pyro
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, Transform, constraints
 
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
@@ -223,7 +223,21 @@ def _node(argument: Any) -> Any:
     if isinstance(argument, Distribution):
         sites = _sites_within(argument)
         return Refusal("it is a distribution of its own", sites) if sites else argument
+    if isinstance(argument, list | tuple | Transform):
+        sites = _sites_of_transforms(argument)
+        return Refusal("it transforms by them", sites) if sites else argument
     return argument
+
+
+def _sites_of_transforms(argument: Any, seen: frozenset[int] = frozenset()) -> frozenset[str]:
+    """The latents that transforms are made of."""
+    if isinstance(argument, SymbolicTensor):
+        return frozenset(_node_sites(argument.node))
+    if id(argument) in seen or not isinstance(argument, list | tuple | Transform):
+        return frozenset()
+    inside = vars(argument).values() if isinstance(argument, Transform) else argument
+    seen = seen | {id(argument)}
+    return frozenset().union(*(_sites_of_transforms(part, seen) for part in inside))
 
 
 def _sites_within(distribution: Any) -> frozenset[str]:

@@ -4,16 +4,14 @@ Outside the support the model's density is zero and the bound minus infinity. A 
 that the guide never draws is missing from the fit, and no diagnostic that uses its draws can tell.
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
-from torch.distributions.transforms import IndependentTransform, Transform
 
 from vitools.distributions.layers import base_distribution
 from vitools.errors import OptionError, VitoolsWarning
+from vitools.problem.ends import Ends, ends_of, ends_of_support
 from vitools.problem.sites import Site, support_of
 from vitools.supports import base_support, bounds
 
@@ -21,8 +19,6 @@ ROUNDING = 1e-4  # of an interval's length: sigmoids in float32 end short of 0 a
 
 MOST_OUTSIDE = 0.1
 """The mass outside a prior's support from which a guide is of another support, not a little wider."""
-
-Ends = tuple[Tensor, Tensor]
 
 
 def refuse_other_support(title: str, site: Site, node: Any) -> str | None:
@@ -43,8 +39,8 @@ def refuse_other_support(title: str, site: Site, node: Any) -> str | None:
             f"{words[fn.support.is_discrete]}, the model's {site.distribution} is "
             f"{words[site.is_discrete]}."
         )
-    theirs = _ends_of_support(site.support)
-    ours = _ends(fn)
+    theirs = ends_of_support(site.support)
+    ours = ends_of(fn)
     if ours is None or theirs is None or not _fit(*ours, *theirs):
         _compare_kinds(title, site, node, kind)
         return None
@@ -77,7 +73,7 @@ def mass_outside(site: Site, fn: Any) -> float | None:
     ``None`` where the support has no ends, or the distribution does not know its cumulative
     probabilities, or has another element count than the site.
     """
-    ends = _ends_of_support(site.support)
+    ends = ends_of_support(site.support)
     if ends is None:
         return None
     base = base_distribution(fn)
@@ -93,7 +89,7 @@ def mass_outside(site: Site, fn: Any) -> float | None:
 
 def outside_in_words(site: Site, fn: Any) -> str:
     """How much of a guide that is wider than its site's prior lies beyond it."""
-    ends = _ends_of_support(site.support)
+    ends = ends_of_support(site.support)
     mass = mass_outside(site, fn)
     share = "unknown" if mass is None else f"{mass:.2g}"
     return f"mass of '{site.name}' outside {'' if ends is None else _interval(ends)}: {share}"
@@ -112,7 +108,7 @@ def _any(*conditions: Tensor) -> bool:
 
 def _compare_kinds(title: str, site: Site, node: Any, kind: str) -> None:
     """Simplexes, matrices and the like: by what they are, else by the draw."""
-    whole = _ends_of_support(site.support)
+    whole = ends_of_support(site.support)
     if whole is not None and not _fit(node["value"], *whole):
         return
     if not bool(base_support(site.support).check(node["value"]).all()):
@@ -121,7 +117,7 @@ def _compare_kinds(title: str, site: Site, node: Any, kind: str) -> None:
             f"got a {kind} that leaves it. Choose a distribution over that support, or transform "
             "the draws."
         )
-    if support_of(node["fn"]) is not None and whole is not None and _ends(node["fn"]) is None:
+    if support_of(node["fn"]) is not None and whole is not None and ends_of(node["fn"]) is None:
         raise _narrower(title, site, f"{kind} gives values in {node['fn'].support}")
 
 
@@ -130,43 +126,6 @@ def _narrower(title: str, site: Site, words: str) -> VitoolsWarning:
         f"{title} draws '{site.name}' from a part of its support only ({words}). What lies outside "
         "that is missing from the fit, and its own draws cannot tell how much that is."
     )
-
-
-def _ends(fn: Any) -> Ends | None:
-    """The least and largest value a distribution draws; ``None`` where it has no such thing."""
-    base = base_distribution(fn)
-    named = type(base).__name__ != "TransformedDistribution"  # these know their support
-    transforms = [] if named else [_elementwise(t) for t in base.transforms]
-    if transforms and all(t is not None for t in transforms):
-        ends = _ends(base.base_dist)
-        for transform in transforms:
-            if ends is None or transform is None:
-                return None
-            first, second = (transform(end) for end in ends)
-            ends = torch.minimum(first, second), torch.maximum(first, second)
-        return None if ends is None or any(bool(end.isnan().any()) for end in ends) else ends
-    return _ends_of_support(base.support)
-
-
-def _elementwise(transform: Transform) -> Transform | None:
-    """A transform that is monotone entry by entry, without the ``to_event`` around it."""
-    while isinstance(transform, IndependentTransform):
-        transform = transform.base_transform
-    is_scalar = transform.domain.event_dim == 0 and transform.codomain.event_dim == 0
-    return transform if is_scalar and transform.bijective else None
-
-
-def _ends_of_support(support: Any) -> Ends | None:
-    base = base_support(support)
-    least, most = bounds(support)
-    if base is constraints.boolean:
-        least, most = 0.0, 1.0
-    elif (least, most) == (None, None) and base is not constraints.real:
-        return None
-    least = torch.as_tensor(-math.inf if least is None else least)
-    most = torch.as_tensor(math.inf if most is None else most)
-    dtype = torch.promote_types(torch.get_default_dtype(), torch.result_type(least, most))
-    return least.to(dtype), most.to(dtype)
 
 
 def _fit(*ends: Tensor) -> bool:
