@@ -85,7 +85,9 @@ class ConjugateModel:
             self.rows: dict[str, DistinctRows] = {}
             is_curved = bool(predictors(a for t in stated.terms for a in t.atoms))
             if collapse and not is_curved:
-                stated, trace, self.rows = _collapsed(stated, trace, joint or ())
+                few, short, rows = _collapsed(stated, trace, joint or ())
+                if rows and not _ties_rows(short, fold(few), rows, joint, factorised):
+                    stated, trace, self.rows = few, short, rows
             chosen = scales_of_few(trace, but=_named(joint)) if cut is None else cut
             self._compile(
                 stated, fold(stated), trace, joint, factorised, order, inner, chosen, stream
@@ -365,3 +367,19 @@ def _collapsed(
             joint, trace = collapse_rows(joint, trace, rows)
             return joint, trace, {name: rows}
     return joint, trace, {}
+
+
+def _ties_rows(
+    trace: ModelTrace,
+    joint: ExpectedLogJoint,
+    rows: Mapping[str, DistinctRows],
+    together: Sequence[Sequence[str] | str] | None,
+    factorised: Sequence[str] | Literal["all"] | None,
+) -> bool:
+    """Whether a factor ties rows that are to count as one: given what they share, they are not equal."""
+    return any(
+        plate.name in rows and plate.name not in block.batch_plates
+        for block in make_blocks(trace, joint.terms, together, factorised)
+        for site in block.sites
+        for plate in site.plates.values()
+    )

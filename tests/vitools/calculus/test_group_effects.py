@@ -213,3 +213,22 @@ def test_thousands_of_groups_share_a_factor_with_the_coefficients():
     precision = 2000 / 1.5 + 1 / 25
     assert float(fit.sd()["level"]) == pytest.approx(precision**-0.5, rel=1e-9)
     assert fit.marginal("u").mean.shape == (2000,)
+
+
+@pytest.mark.parametrize("groups", [60, 300])
+def test_groups_with_equal_data_are_not_one_where_they_share_a_factor(groups):
+    """Given the level they are independent and alike; together they are not one group counted often."""
+    y = (torch.arange(groups) % 3).double()
+
+    def model(y):
+        level = pyro.sample("level", dist.Normal(0.0, 5.0))
+        with pyro.plate("groups", groups):
+            u = pyro.sample("u", dist.Normal(level, 1.0))
+            pyro.sample("y", dist.Normal(u, 1.0), obs=y)
+
+    fit = cavi(Problem(model, y))
+    assert float(fit.sd()["level"]) == pytest.approx((groups / 2 + 1 / 25) ** -0.5, rel=1e-9)
+    marginal = dist.MultivariateNormal(
+        torch.zeros(groups), 2 * torch.eye(groups) + 25.0 * torch.ones(groups, groups)
+    )
+    assert fit.bound == pytest.approx(float(marginal.log_prob(y)), rel=1e-9)
