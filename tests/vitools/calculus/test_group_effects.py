@@ -32,13 +32,13 @@ def eliminated(monkeypatch):
     monkeypatch.setattr(levels, "SMALLEST", 0)
 
 
-def fits(problem, monkeypatch, **options):
+def fits(problem, monkeypatch, nested=(), **options):
     """The fit by elimination and that by the dense factor."""
     monkeypatch.setattr(levels, "SMALLEST", 0)
-    tree = cavi(problem, **options)
+    tree = cavi(problem, nested=nested, **options)
     assert any(type(f.distribution).__name__ == "TreeNormal" for f in tree.factors)
     monkeypatch.setattr(levels, "SMALLEST", DENSE)
-    dense = cavi(problem, **options)
+    dense = cavi(problem, nested=nested, **options)
     assert not any(type(f.distribution).__name__ == "TreeNormal" for f in dense.factors)
     return tree, dense
 
