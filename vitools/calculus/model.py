@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vitools.calculus.blocks.allocation import make_allocations, with_allocations
 from vitools.calculus.blocks.block import Block, DenseBlock
 from vitools.calculus.blocks.dependence import prior_switches, scales_of_few
 from vitools.calculus.blocks.plan import make_blocks
@@ -140,11 +141,13 @@ class ConjugateModel:
         self.prior_switches = prior_switches(self.block_of, stated.terms, trace)
         self.predictors = make_predictors(folded.terms, self.block_of)
         self.order = ordered(order, self.blocks, self.block_of)
-        nodes = {name: node for node in self.predictors for name in node.names}
+        self.allocations = make_allocations(folded.terms, trace)
+        nodes = {n: node for node in (*self.predictors, *self.allocations) for n in node.names}
         self.moving = OpenConstants()
         compiled = compile_links(folded, self.block_of | nodes, self.rows, self.moving)
         self.links, self.term_blocks = compiled.of, compiled.term_blocks
         self.order = with_predictors(self.order, self.predictors, self.term_blocks)
+        self.order = with_allocations(self.order, self.allocations)
         self.damped = {
             b
             for blocks in self.term_blocks
@@ -249,8 +252,8 @@ class ConjugateModel:
 
     @property
     def parts(self) -> list[Block]:
-        """The factors of q, and the predictors between them."""
-        return [*self.blocks, *self.predictors]
+        """The factors of q, and the predictors and sums between them."""
+        return [*self.blocks, *self.predictors, *self.allocations]
 
     def elbo(self) -> float:
         """E_q log p - E_q log q, exactly."""

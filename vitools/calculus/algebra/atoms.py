@@ -114,11 +114,18 @@ class Predictor(str):
     shown: str
     is_vector: bool
     """Whether what is wanted of it is log Σ exp over its last axis."""
+    is_sum: bool
+    """Whether it is a sum of positive products, of which the logarithm is wanted."""
+    is_factor: bool
+    """Whether it is the logarithm of a factor of such a product."""
 
     @staticmethod
-    def of(expression: Any, *, is_vector: bool = False) -> Predictor:
+    def of(
+        expression: Any, *, is_vector: bool = False, is_sum: bool = False, is_factor: bool = False
+    ) -> Predictor:
         made = Predictor(f"predictor {fresh()}")
         made.expression, made.is_vector = expression, is_vector
+        made.is_sum, made.is_factor = is_sum, is_factor
         made.shown = " + ".join(sorted(expression.sites()))
         return made
 

@@ -37,7 +37,7 @@ from vitools.calculus.algebra.atoms import (
 from vitools.calculus.algebra.cases import as_table, by_cases, mapped, power_of_case
 from vitools.calculus.algebra.elementwise import Change, changed
 from vitools.calculus.algebra.functions import ELEMENTWISE, as_function, composed, to_power
-from vitools.calculus.algebra.logarithm import log_terms
+from vitools.calculus.algebra.logarithm import LOG_SUM, is_sum_of_monomials, log_terms
 from vitools.calculus.algebra.positions import read_together, take_positions, without_ones
 from vitools.calculus.algebra.term import (
     Out,
@@ -251,7 +251,12 @@ class Expression:
     def log(self) -> Expression:
         if self.is_constant:
             return Expression.constant(self.value().log().clamp(min=LOG_ZERO))
-        return Expression(log_terms(self.folded().terms, self.shape), self.shape)
+        try:
+            return Expression(log_terms(self.folded().terms, self.shape), self.shape)
+        except Unsupported:
+            if not is_sum_of_monomials(self.folded().terms):
+                raise
+            return LogOfSum(self.folded())
 
     def log_sum_exp(self) -> Expression:
         """log Σ exp over the last dim, of a predictor: a statistic of all its elements."""
@@ -339,3 +344,44 @@ class Expression:
     def take_together(self, positions: Sequence[Tensor], shape: Sequence[int]) -> Expression:
         """Read every dim at once: result[m] = self[positions[0][m], positions[1][m], …]."""
         return Expression([read_together(t, positions, shape) for t in self.terms], shape)
+
+
+class LogOfSum(Expression):
+    """log of a sum of positive products, of which the terms hold one statistic.
+
+    Of the elements only those are computed that are read in the end, so shapes change inside it.
+    """
+
+    def __init__(self, inside: Expression):
+        self.inside, self.shape = inside, inside.shape
+        self._predictor = None
+
+    @property
+    def terms(self) -> list[Term]:  # type: ignore[override]
+        if self._predictor is None:
+            self._predictor = Predictor.of(self.inside, is_sum=True)
+        return Expression.latent(self._predictor, self.shape, LOG_SUM).terms
+
+    def folded(self) -> Expression:
+        return self
+
+    def sites(self) -> set[str]:
+        return self.inside.sites()
+
+    def unsqueeze(self, dim: int) -> Expression:
+        return LogOfSum(self.inside.unsqueeze(dim))
+
+    def squeeze(self, dim: int) -> Expression:
+        return LogOfSum(self.inside.squeeze(dim))
+
+    def permute(self, order: Sequence[int]) -> Expression:
+        return LogOfSum(self.inside.permute(order))
+
+    def expand(self, shape: Sequence[int]) -> Expression:
+        return self if tuple(shape) == self.shape else LogOfSum(self.inside.expand(shape))
+
+    def take(self, index: int | Tensor, dim: int) -> Expression:
+        return LogOfSum(self.inside.take(index, dim))
+
+    def reshape(self, shape: Sequence[int]) -> Expression:
+        return LogOfSum(self.inside.reshape(shape))

@@ -1,6 +1,7 @@
 """The logarithm of a sum of terms, where it has one: monomials, one minus a latent, cases of them.
 
-Exactly one case of a sum holds, so log Σ_k 1[z=k] f_k = Σ_k 1[z=k] log f_k.
+Exactly one case of a sum holds, so log Σ_k 1[z=k] f_k = Σ_k 1[z=k] log f_k. Of other sums of positive
+products the logarithm is a statistic of its own (:mod:`vitools.calculus.blocks.allocation`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from vitools.calculus.algebra.atoms import LOG_ZERO, Atom, Constant, Unsupported, is_open
+from vitools.calculus.algebra.atoms import LOG_ZERO, Atom, Constant, Predictor, Unsupported, is_open
 from vitools.calculus.algebra.cases import as_table, by_cases, cases_cover, without_inner_sums
 from vitools.calculus.algebra.elementwise import changed
 from vitools.calculus.algebra.functions import composed
@@ -21,6 +22,9 @@ from vitools.calculus.algebra.term import (
     is_selector,
     multiply_terms,
 )
+
+LOG_SUM = "log_sum"
+"""The statistic that the logarithm of a sum is."""
 
 
 def log_terms(terms: Sequence[Term], shape: Sequence[int]) -> list[Term]:
@@ -40,6 +44,18 @@ def log_terms(terms: Sequence[Term], shape: Sequence[int]) -> list[Term]:
         if any(is_selector(f) for term in terms for f in term.factors):
             return _log_by_groups(terms)
         return changed(terms, partial(composed, "log"), "logarithm")
+
+
+def is_sum_of_monomials(terms: Sequence[Term]) -> bool:
+    """Whether every term is a positive number times powers of latents, one at a place at most."""
+    return any(term.atoms() for term in terms) and all(
+        term.coefficient > 0
+        and all(isinstance(atom.function, float) for atom in term.atoms())
+        and len({atom.site for atom in term.atoms()}) == len(term.atoms())
+        and not any(isinstance(atom.site, Predictor) for atom in term.atoms())
+        and not any(bool((constant.tensor < 0).any()) for constant in term.constants())
+        for term in terms
+    )
 
 
 def _log_complement(terms: Sequence[Term], shape: Sequence[int]) -> list[Term] | None:

@@ -123,7 +123,7 @@ class PredictorNode(Block):
     def start(self) -> None:
         """No opinion yet: the latents start without what this predictor would say."""
         zeros = torch.zeros(self.batch_shape, dtype=torch.float64)
-        self.moments = dict.fromkeys((*self._functions, *SURROGATES), zeros)
+        self.moments = dict.fromkeys((*self._functions, SLOPE, CURVATURE), zeros)
         self.natural = (zeros, zeros)
         self.changed()
 
@@ -133,7 +133,7 @@ class PredictorNode(Block):
         mean, variance = self._normal(messages)
         if not bool(mean.isfinite().all() & variance.isfinite().all()):
             nan = zeros + torch.nan
-            self.moments = dict.fromkeys((*self._functions, *SURROGATES), nan)
+            self.moments = dict.fromkeys((*self._functions, SLOPE, CURVATURE), nan)
             self.natural = (nan, nan)
             self.changed()
             return
@@ -219,7 +219,9 @@ class SoftmaxNode(PredictorNode):
         return (*self.batch_shape, self.batch_shape[-1]) if key == CURVATURE else self.batch_shape
 
     def start(self) -> None:
-        self._set({k: torch.zeros(self.statistic_shape(k)).double() for k in (VALUE, *SURROGATES)})
+        self._set(
+            {k: torch.zeros(self.statistic_shape(k)).double() for k in (VALUE, SLOPE, CURVATURE)}
+        )
 
     def _set(self, moments: dict[Any, Tensor]) -> None:
         self.moments = moments
@@ -253,7 +255,7 @@ class SoftmaxNode(PredictorNode):
         classes = self.batch_shape[-1]
         mean, covariance, weight = self._told(messages)
         if not bool(mean.isfinite().all() & covariance.isfinite().all()):
-            shapes = {k: self.statistic_shape(k) for k in (VALUE, *SURROGATES)}
+            shapes = {k: self.statistic_shape(k) for k in (VALUE, SLOPE, CURVATURE)}
             self._set({k: torch.full(s, torch.nan).double() for k, s in shapes.items()})
             return
         diagonal = covariance.diagonal(dim1=-2, dim2=-1)
@@ -277,7 +279,9 @@ def make_predictors(
     found: dict[Predictor, str] = {}
     for term in terms:
         functions = [
-            a for a in term.atoms if isinstance(a.site, Predictor) and a.function not in SURROGATES
+            a
+            for a in term.atoms
+            if isinstance(a.site, Predictor) and not a.site.is_sum and a.function not in SURROGATES
         ]
         below: list[Block] = []
         for atom in functions:

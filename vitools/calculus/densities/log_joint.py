@@ -32,7 +32,12 @@ from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term
 from vitools.calculus.densities.rules import DISCRETE_VALUES, RULES
-from vitools.calculus.densities.surrogates import predictor_shape, predictors, surrogate_terms
+from vitools.calculus.densities.surrogates import (
+    allocation_terms,
+    predictor_shape,
+    predictors,
+    surrogate_terms,
+)
 from vitools.calculus.densities.tabled import tabled_density
 from vitools.calculus.densities.whole import whole_density
 from vitools.calculus.tracing.symbolic import Refusal
@@ -116,7 +121,11 @@ def with_surrogates(
     """All terms: those stated, and those by which curved functions in them speak to the latents."""
     terms = list(terms)
     for name, labels in predictors(atom for term in terms for atom in term.atoms).items():
-        terms += [_read_by_selection(t, name, trace) for t in surrogate_terms(name, labels)]
+        if name.is_sum:
+            made = allocation_terms(name, labels, trace)
+        else:
+            made = surrogate_terms(name, labels)
+        terms += [_read_by_selection(t, name, trace) for t in made]
     return ExpectedLogJoint(terms, 0.0, plate_labels, term_sizes(terms, trace, plate_labels))
 
 

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from vitools.calculus.blocks.allocation import LogOfSumNode
 from vitools.calculus.blocks.block import DenseBlock
-from vitools.calculus.blocks.predictor import SURROGATES, PredictorNode
+from vitools.calculus.blocks.predictor import CURVATURE, SLOPE, PredictorNode
 from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.start.clusters import seed_clusters
@@ -52,6 +53,8 @@ def initialise(
     with torch.no_grad():
         for node in model.predictors:
             node.start()
+        for node in model.allocations:
+            node.start(generator)
         for block in model.blocks:
             if block not in streamed:
                 _start(model, block, generator)
@@ -75,7 +78,20 @@ def initialise(
             _place_given(model, given)
         if model.predictors:
             _begin_curved(model)
+        if model.allocations:
+            _begin_sums(model, generator)
     return found
+
+
+def _begin_sums(model: ConjugateModel, generator: torch.Generator) -> None:
+    """A sweep from shares that are drawn: parts of a sum with equal priors are told apart."""
+    for node in model.allocations:
+        node.start(generator)
+    for block in dict.fromkeys(model.order):
+        if isinstance(block, LogOfSumNode):
+            block.update(model.messages(block))
+    for block in model.order:
+        block.update(model.messages(block))
 
 
 def _begin_curved(model: ConjugateModel) -> None:
@@ -164,7 +180,7 @@ def _narrow(model: ConjugateModel, node: PredictorNode) -> None:
     messages = model.messages(node)
     mean, square = (
         torch.as_tensor(messages[key], dtype=torch.float64).expand(node.statistic_shape(key))
-        for key in SURROGATES
+        for key in (SLOPE, CURVATURE)
     )
     if square.dim() > mean.dim():  # the logits of a softmax
         square = square.diagonal(dim1=-2, dim2=-1)

@@ -29,7 +29,9 @@ class PredictorNames:
 
     def __init__(self, terms: Sequence[ClosedTerm]) -> None:
         self.terms = terms
-        self.found = list(predictors(atom for term in terms for atom in term.atoms))
+        every = list(predictors(atom for term in terms for atom in term.atoms))
+        self.sums = [name for name in every if name.is_sum]
+        self.found = [name for name in every if not (name.is_sum or name.is_factor)]
 
     def ending(self, name: Predictor) -> str:
         if len(self.found) == 1:
@@ -40,6 +42,10 @@ class PredictorNames:
         """A surrogate's statistic as a number times words; None for what is none."""
         if not isinstance(atom.site, Predictor):
             return None
+        if atom.site.is_factor:
+            return 1.0, f"allotted[{atom.site.shown}]"
+        if atom.site.is_sum:
+            return 1.0, f"log Σ exp E[log ({atom.site.shown})]"
         end = self.ending(atom.site)
         if atom.function == SLOPE:
             return 1.0, f"W{end} z{end}"
@@ -47,7 +53,21 @@ class PredictorNames:
 
     def notes(self) -> list[str]:
         """What each predictor is, and how its functions are expected."""
-        return [self._note(name) for name in self.found]
+        return [*map(self._note, self.found), *map(self._note_of_sum, self.sums)]
+
+    def _note_of_sum(self, name: Predictor) -> str:
+        """What stands in place of the logarithm of a sum."""
+        own = [t for t in self.terms if any(a.site == name for a in t.atoms) and t.origin != name]
+        origins = listed(dict.fromkeys(repr(term.origin) for term in own))
+        below = sorted(name.expression.sites())
+        return (
+            f"log Σ a of {origins}, a sum of products of {listed(below)}: E[log Σ a] is at least "
+            "log Σ exp E[log a], a further bound (by\n"
+            "    Jensen's inequality; Cemgil 2009). allotted[x]: the weights of these logarithms, shared "
+            "out among the parts\n"
+            "    with x by φ ∝ exp E[log a] and added up; shares are computed where they are needed and "
+            "not kept."
+        )
 
     def _note(self, name: Predictor) -> str:
         end = self.ending(name)
