@@ -84,10 +84,15 @@ def test_runs_in_plain_svi_with_enumeration(
     svi = SVI(enumerated, guide, pyro.optim.Adam({"lr": 0.01}), elbo)
     losses = [svi.step(DATA, subsample_size) for _ in range(5)]
     assert all(torch.isfinite(torch.tensor(loss)) for loss in losses)
+    elbo.loss_and_grads(
+        enumerated, guide, DATA, subsample_size
+    )  # a step of SVI zeroes them at its end
     for name, parameter in guide.named_parameters():
         assert parameter.dtype == torch.float64, name
         assert parameter.isfinite().all(), name
-        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
     assert "z" not in guide.site_families()
     assert guide.marginal("local").batch_shape == (5,)
 

@@ -146,20 +146,20 @@ class FactorisedPosterior(Posterior):
             dtypes = {value.dtype for value in values.values()}
             return values, log_weights.float() if torch.float32 in dtypes else log_weights
 
-    def _rounded(self, n: int, seed: int) -> tuple[dict[str, Tensor], dict[str, Beyond]]:
+    def _rounded(self, num_samples: int, seed: int) -> tuple[dict[str, Tensor], dict[str, Beyond]]:
         """Values of ``num_samples`` draws, and by how much some of the draws lie beyond them."""
-        check_count(n)
+        check_count(num_samples)
         latents, values, beyond = self.problem.latents, {}, {}
         with seeded(seed), quiet_draws(), torch.no_grad():
             for factor in self.factors:
                 site = latents[factor.sites[0]]
                 if not site.is_discrete:
-                    drawn, shift = rounded_draws(factor.distribution, n, site.dtype)
+                    drawn, shift = rounded_draws(factor.distribution, num_samples, site.dtype)
                     values.update(self._split(factor, drawn))
                     if shift is not None:
                         beyond[site.name] = shift
         if self._masked is not None:
-            values.update(self._masked.drawn(values, n, seed + 1))
+            values.update(self._masked.drawn(values, num_samples, seed + 1))
             beyond = {name: self._masked.without(name, shift) for name, shift in beyond.items()}
         return {k: v.to(latents[k].dtype) for k, v in values.items()}, beyond
 

@@ -1,7 +1,5 @@
 """Every mistake between guide and model that preflight is there for, and nothing on sound ones."""
 
-import time
-
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -308,11 +306,18 @@ def test_what_becomes_of_discrete_latents_is_said():
     )
 
 
-def test_it_takes_milliseconds():
-    problem = Problem(level, DATA)
-    guide = draws()
-    preflight(problem, guide)
-    began = time.process_time()
-    for _ in range(5):
-        preflight(problem, guide)
-    assert (time.process_time() - began) / 5 < 0.1
+def test_it_takes_two_runs_of_each():
+    runs = {"model": 0, "guide": 0}
+
+    def counted(name, function):
+        def run(data):
+            runs[name] += 1
+            return function(data)
+
+        return run
+
+    problem = Problem(counted("model", level), DATA)
+    problem.try_on_values()
+    runs["model"] = 0
+    preflight(problem, counted("guide", draws()))
+    assert runs == {"model": 2, "guide": 2}
