@@ -10,6 +10,7 @@ from vitools._version import __version__
 
 if TYPE_CHECKING:
     from vitools.calculus import explain
+    from vitools.diagnostics import find_modes, judge
     from vitools.engines import (
         Adam,
         BetaElbo,
@@ -50,6 +51,8 @@ _HOME = {
     "dadvi": "vitools.engines",
     "exact": "vitools.engines",
     "explain": "vitools.calculus",
+    "find_modes": "vitools.diagnostics",
+    "judge": "vitools.diagnostics",
     "laplace": "vitools.engines",
     "load": "vitools.posterior",
     "nuts": "vitools.engines",
@@ -84,6 +87,8 @@ __all__ = [
     "draw",
     "exact",
     "explain",
+    "find_modes",
+    "judge",
     "laplace",
     "load",
     "nuts",

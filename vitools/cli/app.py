@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from vitools._version import __version__
-from vitools.cli import calibrating, comparing, fitting
+from vitools.cli import calibrating, comparing, fitting, judging
 from vitools.cli.methods import METHODS
 from vitools.cli.options import (
     INTERRUPTED,
@@ -191,6 +191,12 @@ app.command(
         "vitools compare vae --report vae_report",
     )
 )(comparing.compare)
+app.command(
+    epilog=examples(
+        "vitools judge regression --draws posterior.nc",
+        "vitools judge mymodel.py:model --data my.csv --draws from_pymc.nc",
+    )
+)(judging.judge)
 app.command(
     epilog=examples(
         "vitools calibrate coin --method kumaraswamy",

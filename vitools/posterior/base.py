@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from inspect import isfunction
 from textwrap import wrap
 from typing import Any, Self, SupportsIndex
@@ -19,6 +20,7 @@ from vitools.problem import Problem
 from vitools.problem.reading.program import fingerprint
 from vitools.problem.sites import nearest
 
+ELSEWHERE = "vitools.posterior.elsewhere"  # knows the kinds of posterior, which know this one
 DRAWS_FOR_MOMENTS = 4000
 WIDTH, MAX_ROWS = 80, 20
 """What fits on a screen when a posterior is printed."""
@@ -111,6 +113,25 @@ class Posterior(ABC):
     def fingerprint(self) -> str:
         """A digest of the numbers this fit consists of."""
         return fingerprint((), self._state()[0])
+
+    # ---- fits made elsewhere -----------------------------------------------------------------
+
+    @staticmethod
+    def from_guide(problem: Problem, guide: Any, *, name: str = "guide") -> "Posterior":
+        """:func:`~vitools.posterior.elsewhere.from_guide`: a Pyro guide trained by other means."""
+        return import_module(ELSEWHERE).from_guide(problem, guide, name=name)
+
+    @staticmethod
+    def from_draws(problem: Problem, draws: Any, *, name: str = "draws") -> "Posterior":
+        """:func:`~vitools.posterior.elsewhere.from_draws`: draws from another program, or a file."""
+        return import_module(ELSEWHERE).from_draws(problem, draws, name=name)
+
+    @staticmethod
+    def from_gaussian(
+        problem: Problem, mean: Any, covariance: Any, *, name: str = "gaussian"
+    ) -> "Posterior":
+        """:func:`~vitools.posterior.elsewhere.from_gaussian`: N(mean, covariance) on the reals."""
+        return import_module(ELSEWHERE).from_gaussian(problem, mean, covariance, name=name)
 
     # ---- copies -----------------------------------------------------------------------------
 

@@ -213,6 +213,7 @@ def _look(
             bound=lower,
             khat=khat,
             accuracy=accuracy,
+            divergences=getattr(posterior, "divergences", 0),
             advice=_of_chains(posterior),
         )
         if posterior.points:

@@ -12,6 +12,7 @@ do not use                       the engine diverged, or chains have not mixed
                                  k̂ clearly above the threshold, and no reference to check against
                                  a scan finds modes with a tenth of the mass that it does not visit
 use with care                    the engine stopped at its limit or was interrupted
+                                 some transitions of a sampler diverged
                                  a mean is off by more than 0.2 sd
                                  an sd is off by more than 25 %
                                  k̂ above the threshold, though the reference confirms the moments
@@ -112,6 +113,7 @@ def reach_verdict(
     correction: Accuracy | None = None,
     culprit: str = "",
     missing: Estimate | None = None,
+    divergences: int = 0,
     remedy: str = RICHER,
     advice: str = "",
 ) -> Verdict:
@@ -125,6 +127,7 @@ def reach_verdict(
             threshold and there is no reference.
         culprit: the latent that makes the weights heavy, with its k̂.
         missing: log p(x), or a lower bound of it from elsewhere, less what this fit accounts for.
+        divergences: transitions of a sampler that could not follow the density.
         remedy: the next thing to try where the shape of the fit is at fault.
         advice: the same where the engine's status is, if there is better than the status's own.
 
@@ -133,7 +136,12 @@ def reach_verdict(
         >>> print(verdict, "|", verdict.reason)
         do not use | k̂ 0.82 is above its threshold 0.70, on account of tau
     """
-    found = [_of_status(status, detail, advice), _of_density(bound), _of_missing(missing)]
+    found = [
+        _of_status(status, detail, advice),
+        _of_density(bound),
+        _of_missing(missing),
+        _of_divergences(divergences),
+    ]
     is_checked = accuracy is not None
     if accuracy is not None:
         limits = (MEAN_LIMIT, SD_TOLERANCE)
@@ -199,6 +207,17 @@ def _of_status(status: Status, detail: str, advice: str) -> _Complaint | None:
     grade = Grade.REJECT if status in (Status.DIVERGED, Status.NOT_MIXED) else Grade.CARE
     said = status.label + (f" ({detail})" if detail else "")
     return _Complaint(Verdict(grade, said, advice or status.advice))
+
+
+def _of_divergences(count: int) -> _Complaint | None:
+    if not count:
+        return None
+    said = (
+        f"{count} transition{'s' * (count > 1)} diverged: where the density bends too sharply for the "
+        "sampler, its draws are missing"
+    )
+    advice = "reparameterise (LocScaleReparam for a funnel), or warm up longer"
+    return _Complaint(Verdict(Grade.CARE, said, advice), 0.0)
 
 
 def _of_density(bound: Estimate | None) -> _Complaint | None:

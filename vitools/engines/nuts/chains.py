@@ -8,11 +8,10 @@ from torch import Tensor
 
 from vitools.graphs.compiled import Compile, compiled
 from vitools.posterior import Posterior
+from vitools.posterior.mixing import FEWEST_DRAWS
 from vitools.problem import Problem
 from vitools.problem.coordinates.density import value_and_gradient
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
-
-FEWEST_DRAWS = 4  # split R-hat needs two draws in each half
 
 LogDensity = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From a point ``[P]`` to the log density there and its gradient ``[P]``."""

@@ -4,24 +4,22 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 from torch import Tensor
 
 from vitools.engines.held_params import held_params
 from vitools.engines.loop import Progress, ProgressCallback, check_progress
 from vitools.engines.nuts import nutpie_chains, pyro_chains
-from vitools.engines.nuts.chains import FEWEST_DRAWS, ChainPlan, Chains, LogDensity, WhitenedSpace
+from vitools.engines.nuts.chains import ChainPlan, Chains, LogDensity, WhitenedSpace
 from vitools.engines.preflight.preflight import check_start
 from vitools.engines.start_values import wrong_start
 from vitools.errors import NotSupportedError, OptionError
 from vitools.graphs.compiled import Compile
 from vitools.posterior import DrawsPosterior, History, Posterior, Status
+from vitools.posterior.mixing import FEWEST_DRAWS, measure_mixing
 from vitools.problem import Problem, check_problem
 from vitools.problem.sites import nearest
 from vitools.whole_numbers import check_seed, check_whole
 
-RHAT_LIMIT = 1.05
-ESS_PER_CHAIN = 50
 EVALUATIONS = 10  # of the density in a transition, as trees of depth 3 to 4 take
 SAMPLERS = ("auto", "nutpie", "pyro")
 
@@ -40,8 +38,8 @@ def nuts(
 ) -> DrawsPosterior:
     """Draw from p(θ | x), discrete latents summed out, by Hamiltonian dynamics in ℝ^P.
 
-    The status is SAMPLED when split R-hat is below 1.05 and the effective sample size above
-    50 per chain for every coordinate (of the model's invariants where it carries some) and
+    The status is SAMPLED when rank-normalised split R-hat is below 1.05 and the effective sample
+    sizes of bulk and tails above 50 per chain for every coordinate (of the model's invariants where it carries some) and
     at most 1 in 100 transitions diverged; NOT_MIXED otherwise.
 
     Args:
@@ -90,21 +88,18 @@ def nuts(
     chains = draw_chains(density, starts, plan)
     vectors = space.centre + space.scale * chains.draws
     values = space.to_values(vectors)
-    rhat, ess = _mixing(problem, values)
-    divergences = chains.divergences
-    judged = _judge(rhat, ess, divergences, vectors)
-    status = Status.INTERRUPTED if chains.is_interrupted else judged
-    further = f", {divergences} divergences" if divergences else ""
-    further += f", started from {fit.engine}" if fit is not None else ""
+    mixing = measure_mixing(problem, values, chains.divergences)
+    status = Status.INTERRUPTED if chains.is_interrupted else mixing.status
+    further = f", started from {fit.engine}" if fit is not None else ""
     return DrawsPosterior(
         problem,
         values,
-        rhat=rhat,
-        ess=ess,
-        divergences=divergences,
+        rhat=mixing.rhat,
+        ess=mixing.ess,
+        divergences=mixing.divergences,
         engine="nuts",
         status=status,
-        detail="; ".join([_mixing_words(rhat, ess) + further, *held]),
+        detail="; ".join([f"{mixing}{further}", *held]),
         history=History(),
         seconds=time.perf_counter() - began,
         seed=seed,
@@ -134,40 +129,3 @@ def _reporter(progress: ProgressCallback | None, total: int, began: float) -> Ca
             progress(Progress("nuts", done, total, float("nan"), seconds))
 
     return report
-
-
-def _mixing(
-    problem: Problem, values: dict[str, Tensor]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Worst split R-hat and effective sample size per site (or invariant) over its entries."""
-    judged = problem.invariants(values) if problem.invariants else values
-    rhat, ess = {}, {}
-    for name, draws in judged.items():
-        flat = draws.flatten(2) if draws.dim() > 2 else draws.unsqueeze(-1)
-        varying = flat.flatten(0, 1).std(0) != 0  # NaN varies: it must not pass for a constant
-        if not bool(varying.any()):  # an entry fixed by definition, e.g. a total of one
-            continue
-        flat = flat[..., varying].double()
-        rhat[name] = float(split_gelman_rubin(flat, 0, 1).max())
-        # chains that do not move are one draw, of which the estimate may be nan
-        ess[name] = max(1.0, float(effective_sample_size(flat, 0, 1).min()))
-    return rhat, ess
-
-
-def _mixing_words(rhat: dict[str, float], ess: dict[str, float]) -> str:
-    if not rhat:
-        return "no chain moved"
-    return f"R-hat {max(rhat.values()):.2f}, ESS {min(ess.values()):.0f}"
-
-
-def _judge(
-    rhat: dict[str, float], ess: dict[str, float], divergences: int, vectors: Tensor
-) -> Status:
-    chains, draws = vectors.shape[:2]
-    good = (
-        bool(rhat)
-        and all(value < RHAT_LIMIT for value in rhat.values())
-        and all(value > ESS_PER_CHAIN * chains for value in ess.values())
-        and divergences <= chains * draws / 100
-    )
-    return Status.SAMPLED if good else Status.NOT_MIXED

@@ -157,6 +157,18 @@ def test_undefined_density_is_rejected():
         assert "density" in verdict.reason
 
 
+@pytest.mark.parametrize(
+    ("count", "grade", "said"),
+    [(0, TRUST, "R-hat"), (1, CARE, "1 transition"), (9, CARE, "9 trans")],
+)
+def test_divergences_are_named_and_weigh(count, grade, said):
+    verdict = reach_verdict(Status.SAMPLED, detail="R-hat 1.00, ESS 900", divergences=count)
+    assert verdict.grade is grade
+    assert verdict.reason.startswith(said)
+    worse = reach_verdict(Status.SAMPLED, accuracy=accuracy(2.0), divergences=count)
+    assert "mean of" in worse.reason
+
+
 def test_samplers_are_praised_in_their_own_words():
     verdict = reach_verdict(Status.SAMPLED, detail="R-hat 1.00, ESS 3100")
     assert verdict.reason == "R-hat 1.00, ESS 3100, no reference to check against"
