@@ -136,7 +136,7 @@ def by_hpfrec(row, column, y, users, items, sweeps):
     table = pd.DataFrame({"UserId": row, "ItemId": column, "Count": y.astype(float)})
     made = hpfrec.HPF(
         k=FACTORS, a=SHAPE, a_prime=SHAPE, b_prime=SHAPE / SCALE, c=SHAPE, c_prime=SHAPE,
-        d_prime=SHAPE / SCALE, ncores=1, maxiter=sweeps, stop_crit="maxiter", check_every=sweeps + 1,
+        d_prime=SHAPE / SCALE, ncores=1, maxiter=sweeps, stop_crit="maxiter", check_every=sweeps,
         reindex=False, random_seed=1, use_float=False, verbose=False, keep_all_objs=True,
         full_llk=False, allow_inconsistent_math=False, save_folder=None, keep_data=False,
     )  # fmt: skip
