@@ -21,7 +21,7 @@ FOLDERS = {
 
 ORDER = {
     "vitools": [
-        {"_version", "errors", "distributions", "elimination"},
+        {"_version", "errors", "distributions", "elimination", "missing"},
         {"whole_numbers"},
         {"isolation"},
         {"families", "graphs", "supports", "files", "data"},
@@ -89,6 +89,7 @@ ORDER = {
         {"alternatives", "augmentation"},
     ],
     "vitools.engines": [
+        {"progress"},
         {"loop", "smooth", "objectives", "held_params", "start_values"},
         {"preflight"},
         {"cavi", "svi", "nuts", "dadvi", "laplace", "exact", "hand_derived"},

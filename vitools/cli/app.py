@@ -10,15 +10,13 @@ import typer
 from typer.core import TyperGroup
 
 from vitools._version import __version__
-from vitools.cli import calibrating, comparing, fitting, judging
+from vitools.cli import INTERRUPTED, calibrating, comparing, fitting, judging
 from vitools.cli.methods import METHODS
 from vitools.cli.options import (
-    INTERRUPTED,
     Columns,
     Data,
     Force,
     Missing,
-    MissingValues,
     Model,
     Seed,
 )
@@ -137,7 +135,7 @@ def explain(
     model: Model,
     data: Data = None,
     columns: Columns = None,
-    missing: Missing = MissingValues.refuse,
+    missing: Missing = "refuse",
     seed: Seed = 0,
 ) -> None:
     """Print every site's update in mathematical words, or why it has none."""
@@ -160,7 +158,7 @@ def draw(
     out: Annotated[Path, typer.Option(help="Where to; .svg, .png or .pdf.")] = Path("graph.svg"),
     data: Data = None,
     columns: Columns = None,
-    missing: Missing = MissingValues.refuse,
+    missing: Missing = "refuse",
     force: Force = False,
     seed: Seed = 0,
 ) -> None:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from vitools.data import Table, column_names, read_table
-from vitools.data.table import Missing
 from vitools.errors import (
     DataError,
     ModelError,
@@ -21,8 +20,9 @@ from vitools.errors import (
     VitoolsWarning,
     callers_level,
 )
+from vitools.missing import MissingPolicy
 from vitools.problem import Problem
-from vitools.problem.sites import listed, nearest
+from vitools.problem.sites import listed, nearest, nearest_name
 
 ALIKE = 0.85
 """Share of letters in common from which a column's name is taken for that of an argument."""
@@ -39,15 +39,15 @@ class DataFile:
 
     path: Path | None = None
     columns: Chosen = field(default_factory=dict)
-    missing: Missing = "refuse"
+    missing: MissingPolicy = "refuse"
 
     @classmethod
-    def of(cls, path: Path | None, columns: list[str] | None, missing: str) -> "DataFile":
+    def of(cls, path: Path | None, columns: list[str] | None, missing: MissingPolicy) -> "DataFile":
         """As the options say."""
         named = parsed_columns(columns)
         if path is None and named:
             raise OptionError(f"--columns {columns[0]}: of which file? Add --data FILE.")  # type: ignore[index]
-        return cls(path, named, missing)  # type: ignore[arg-type]
+        return cls(path, named, missing)
 
     def refuse_choices(self, subject: str) -> None:
         """Raise where columns are chosen of what has none."""
@@ -95,7 +95,7 @@ def bind(function: Callable[..., Any], data: DataFile, model: str) -> Problem:
     masks -= chosen.keys()
     if data.missing == "mask":
         _refuse_unmasked(table, masks, data.path, model)
-    _say_codes(table, data.path)
+    _say_changes(table, data.path)
     arguments = table.tensors | _masks(table, masks)
     problem = _built(function, arguments, data.path, set(table.labels) | masks)
     return problem.with_coords(**_coords(problem, table.labels))
@@ -198,12 +198,11 @@ def _chosen(function: Callable[..., Any], data: DataFile, model: str, masks: set
     if missing == required[:1] == required and len(rest) > 1 and data.path.suffix != ".npz":
         return {required[0]: tuple(rest)} | given
     if missing:
-        close = nearest(missing[0], columns)
-        column = close.split("'")[1] if close else (rest or ["COLUMN"])[0]
+        column = nearest_name(missing[0], columns) or (rest or ["COLUMN"])[0]
         option = f"{missing[0]}={column}"
         raise DataError(
             f"'{data.path}' has no column '{missing[0]}', which {model} needs (columns: "
-            f"{', '.join(columns)}; arguments: {', '.join(names)}).{close} Rename the column, or say "
+            f"{', '.join(columns)}; arguments: {', '.join(names)}).{nearest(missing[0], columns)} Rename the column, or say "
             f"which it is: --columns {repr(option) if ' ' in option else option}."
         )
     return given
@@ -282,8 +281,8 @@ def _masks(table: Table, masks: set[str]) -> dict[str, Tensor]:
 # ---- labels ------------------------------------------------------------------------------
 
 
-def _say_codes(table: Table, path: Path) -> None:
-    """Words as numbers are right for a factor, and for little else."""
+def _say_changes(table: Table, path: Path) -> None:
+    """Words that became codes, which are right for a factor and little else, and what is missing."""
     for argument, labels in table.labels.items():
         codes = [f"{label} = {code}" for code, label in enumerate(labels)]
         warnings.warn(
@@ -291,12 +290,20 @@ def _say_codes(table: Table, path: Path) -> None:
             VitoolsWarning,
             stacklevel=callers_level(),
         )
+    said = ""
     if table.dropped:
-        warnings.warn(
-            f"'{path}': {table.dropped} rows that lack a value are left out.",
-            VitoolsWarning,
-            stacklevel=callers_level(),
+        is_one = table.dropped == 1
+        said = (
+            "1 row that lacks a value is"
+            if is_one
+            else f"{table.dropped} rows that lack a value are"
         )
+        said += " left out"
+    elif table.masks and table.missing:
+        counts = ", ".join(f"{argument} {count}" for argument, count in table.missing.items())
+        said = f"values that are missing are masked: {counts}"
+    if said:
+        warnings.warn(f"'{path}': {said}.", VitoolsWarning, stacklevel=callers_level())
 
 
 def _coords(problem: Problem, labels: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

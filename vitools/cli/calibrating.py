@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
+from vitools.cli import INTERRUPTED
 from vitools.cli.fitting import refuse_idle_guide
 from vitools.cli.methods import OWN_GUIDE, default_methods, find_method
 from vitools.cli.options import (
-    INTERRUPTED,
     Columns,
     Data,
     Force,
     Guide,
     Missing,
-    MissingValues,
     Model,
     Quiet,
     Seed,
@@ -33,7 +32,7 @@ def calibrate(
     ] = "",
     data: Data = None,
     columns: Columns = None,
-    missing: Missing = MissingValues.refuse,
+    missing: Missing = "refuse",
     guide: Guide = "",
     data_sets: Annotated[
         int, typer.Option(min=2, max=100_000, help="How many to simulate and fit.")

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitools.cli import INTERRUPTED
 from vitools.cli.fitting import print_written, refuse_idle_guide
 from vitools.cli.methods import METHODS, Method, default_methods, find_method
 from vitools.cli.options import (
-    INTERRUPTED,
     Columns,
     Data,
     Draws,
     Force,
     Guide,
     Missing,
-    MissingValues,
     Model,
     Quiet,
     Seed,
@@ -34,27 +33,13 @@ from vitools.errors import (
 )
 from vitools.files.atomic import check_folder
 from vitools.files.folders import whole_folder
+from vitools.files.names import OTHER_FITS, PAGE, REPORT_FILES
 from vitools.files.ownership import is_own
 
 if TYPE_CHECKING:
     from vitools.cli.arguments import DataFile
     from vitools.cli.target import Target
     from vitools.posterior import Posterior
-
-
-REPORT_FILES = (
-    "index.html",
-    "comparison.csv",
-    "comparison.json",
-    "posterior.nc",
-    "bound.png",
-    "marginals.png",
-    "moments.png",
-    "graph.png",
-    "reconstructions.png",
-    "prior_samples.png",
-)
-"""What a report may hold, known before anything is imported that could tell."""
 
 
 def compare(
@@ -69,7 +54,7 @@ def compare(
     ] = None,
     data: Data = None,
     columns: Columns = None,
-    missing: Missing = MissingValues.refuse,
+    missing: Missing = "refuse",
     guide: Guide = "",
     report: Annotated[
         Path,
@@ -132,11 +117,19 @@ def compare(
         failures=reasons,
     )
     unjudged = made.unjudged(comparison)
-    is_repeated = is_own(report / "index.html")
-    replaces = None if comparison is None else "posterior_*.nc"
-    with whole_folder(report, force=force, replaces=replaces) as aside:
-        written = _write(comparison, target, aside, origin, seed, stored, draws)
-        written += _save(unjudged, aside)
+    is_repeated = is_own(report / PAGE)
+    replaces = None if comparison is None else OTHER_FITS
+    try:
+        with whole_folder(report, force=force, replaces=replaces) as aside:
+            written = _write(comparison, target, aside, origin, seed, stored, draws)
+            written += _save(unjudged, aside)
+    except KeyboardInterrupt:
+        kept = made.unjudged(None)
+        with whole_folder(report, force=force) as aside:
+            written = _save(kept, aside)
+        print_written([report / path.name for path in written])
+        print(f"vitools: interrupted; no report; fits kept: {', '.join(kept)}.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
     if written:
         if is_repeated and comparison is not None:
             print(f"{report}: the report of an earlier run is replaced")

@@ -2,20 +2,19 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vitools.cli import INTERRUPTED
 from vitools.cli.methods import OWN_GUIDE, default_methods, find_method
 from vitools.cli.options import (
-    INTERRUPTED,
     Columns,
     Data,
     Draws,
     Force,
     Guide,
     Missing,
-    MissingValues,
     Model,
     Quiet,
     Seed,
@@ -25,6 +24,10 @@ from vitools.errors import NotConjugateError, NotSupportedError, NumericalError,
 from vitools.files.atomic import check_folder
 from vitools.files.folders import whole_folder
 
+if TYPE_CHECKING:
+    from vitools.cli.target import Target
+    from vitools.posterior import Posterior
+
 
 def fit(
     model: Model,
@@ -33,7 +36,7 @@ def fit(
     ] = "",
     data: Data = None,
     columns: Columns = None,
-    missing: Missing = MissingValues.refuse,
+    missing: Missing = "refuse",
     guide: Guide = "",
     out: Annotated[
         Path | None, typer.Option(help="Folder for fit.safetensors, posterior.nc and pictures.")
@@ -45,13 +48,9 @@ def fit(
 ) -> None:
     """Fit a model by one method, print the posterior and say whether to trust it."""
     from vitools.cli.arguments import DataFile
-    from vitools.cli.deep_methods import has_encoder
     from vitools.cli.progress import progress_line
     from vitools.cli.target import open_target
-    from vitools.diagnostics import Grade, judge
     from vitools.posterior import Status, save
-    from vitools.reporting.comparison.judging import draw_seed
-    from vitools.reporting.terminal import paragraph
 
     if out is not None:
         check_folder(out, "fit.safetensors", "posterior.nc", force=force)
@@ -76,6 +75,32 @@ def fit(
             raise
         print(f"vitools: {error}", file=sys.stderr)
         result = error.posterior
+    try:
+        is_usable = _judge(result, target, label, seed)
+        if out is not None:
+            written = _write(result, target, out, force, seed, draws)
+            print_written(written)
+    except KeyboardInterrupt:
+        if out is None:
+            raise
+        with whole_folder(out, force=force) as aside:
+            save(result, aside / "fit.safetensors")
+        print_written([out / "fit.safetensors"])
+        print("vitools: interrupted; the fit alone is kept.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    if result.status is Status.INTERRUPTED:
+        raise typer.Exit(INTERRUPTED)
+    if not (result.status.is_good and is_usable):
+        raise typer.Exit(1)
+
+
+def _judge(result: "Posterior", target: "Target", label: str, seed: int) -> bool:
+    """Print the fit and what is thought of it; whether it may be used."""
+    from vitools.cli.deep_methods import has_encoder
+    from vitools.diagnostics import Grade, judge
+    from vitools.reporting.comparison.judging import draw_seed
+    from vitools.reporting.terminal import paragraph
+
     if target.held_out and has_encoder(result):
         # the weights of thousands of data together say nothing of any of them
         from vitools.cli.held_out import compare_held_out
@@ -84,31 +109,31 @@ def fit(
         print("\n".join(paragraph(f"{result.engine} fit in {result.seconds:.0f} s: {status}")))
         held_out = compare_held_out({label: result}, target.held_out, seed, {})
         print(f"\n{held_out}")
-        is_usable = held_out.is_usable
-    else:
-        print(result)
-        verdict = judge(result, seed=draw_seed(seed, result)).verdict  # draws of compare
-        advice = f" Next: {verdict.advice}" if verdict.advice else ""
-        print("\n".join(paragraph(f"verdict: {verdict}: {verdict.reason.rstrip('.')}.{advice}")))
-        is_usable = verdict.grade is not Grade.REJECT
-    if out is not None:
-        from vitools.posterior import save
-        from vitools.reporting.report import save_figure, save_posterior
+        return held_out.is_usable
+    print(result)
+    verdict = judge(result, seed=draw_seed(seed, result)).verdict  # draws of compare
+    advice = f" Next: {verdict.advice}" if verdict.advice else ""
+    print("\n".join(paragraph(f"verdict: {verdict}: {verdict.reason.rstrip('.')}.{advice}")))
+    return verdict.grade is not Grade.REJECT
 
-        with whole_folder(out, force=force) as aside:
-            written = [aside / "fit.safetensors"]
-            save(result, written[0])
-            if draws is not None or not target.held_out:  # an encoder's are one set for each datum
-                written.append(aside / "posterior.nc")
-                save_posterior(result, written[-1], seed=seed, num_samples=draws)
-            for stem, figure in (target.pictures() if target.pictures else {}).items():
-                written.append(aside / f"{stem}.png")
-                save_figure(figure, written[-1])
-        print_written([out / path.name for path in written])
-    if result.status is Status.INTERRUPTED:
-        raise typer.Exit(INTERRUPTED)
-    if not (result.status.is_good and is_usable):
-        raise typer.Exit(1)
+
+def _write(
+    result: "Posterior", target: "Target", out: Path, force: bool, seed: int, draws: int | None
+) -> list[Path]:
+    """The fit, its draws for ArviZ and the model's pictures, all of them or none."""
+    from vitools.posterior import save
+    from vitools.reporting.report import save_figure, save_posterior
+
+    with whole_folder(out, force=force) as aside:
+        written = [aside / "fit.safetensors"]
+        save(result, written[0])
+        if draws is not None or not target.held_out:  # an encoder's are one set for each datum
+            written.append(aside / "posterior.nc")
+            save_posterior(result, written[-1], seed=seed, num_samples=draws)
+        for stem, figure in (target.pictures() if target.pictures else {}).items():
+            written.append(aside / f"{stem}.png")
+            save_figure(figure, written[-1])
+    return [out / path.name for path in written]
 
 
 def refuse_idle_guide(guide: str, methods: list[str], option: str) -> None:

@@ -12,6 +12,7 @@ from vitools.cli.deep_methods import has_encoder
 from vitools.diagnostics.weights.encoder_khat import encoder_khats
 from vitools.diagnostics.weights.khat import khat_threshold
 from vitools.errors import NotSupportedError, OptionError
+from vitools.files.names import PRIOR_SAMPLES, RECONSTRUCTIONS
 from vitools.models.vae import average, elbo_terms, latent_information
 from vitools.models.vae.evaluation.evaluation import Average, log_weights_by_chunk
 from vitools.models.vae.evaluation.latent_use import ACTIVE, unit_variances
@@ -88,8 +89,8 @@ def write(
         rows = {name: network.reconstruct(images) for name, network in networks.items()}
         samples = {name: sample_means(network, SHOWN, seed) for name, network in networks.items()}
         figures = {
-            "reconstructions": plot_rows({"image": images} | rows),
-            "prior_samples": plot_rows(samples),
+            RECONSTRUCTIONS: plot_rows({"image": images} | rows),
+            PRIOR_SAMPLES: plot_rows(samples),
         }
     if target.pictures and target.guide.__self__ in networks.values():
         own = [name for name, network in networks.items() if network is target.guide.__self__]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vitools.cli.options import Columns, Data, Missing, MissingValues, Model, Seed
+from vitools.cli.options import Columns, Data, Missing, Model, Seed
 
 
 def judge(
@@ -18,7 +18,7 @@ def judge(
     ],
     data: Data = None,
     columns: Columns = None,
-    missing: Missing = MissingValues.refuse,
+    missing: Missing = "refuse",
     seed: Seed = 0,
 ) -> None:
     """Say whether to trust draws of a model's latents that another program made."""

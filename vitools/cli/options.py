@@ -1,17 +1,14 @@
 """The options that several commands share, and what the shell completes them with."""
 
 from collections.abc import Iterable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vitools.cli.methods import METHODS
+from vitools.missing import MissingPolicy
 from vitools.models import SHIPPED
-
-INTERRUPTED = 130
-"""Exit code, the one that shells give a process which Ctrl-C ended."""
 
 Completions = list[tuple[str, str]]
 
@@ -61,18 +58,8 @@ Columns = Annotated[
         show_default=False,
     ),
 ]
-
-
-class MissingValues(StrEnum):
-    """What becomes of rows that lack a value."""
-
-    refuse = "refuse"
-    drop = "drop"
-    mask = "mask"
-
-
 Missing = Annotated[
-    MissingValues,
+    MissingPolicy,
     typer.Option(
         help="Rows that lack a value: an error, left out, or told to the model's argument 'mask'."
     ),

@@ -36,7 +36,11 @@ _DATE = re.compile(
     r"|\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?",
     re.ASCII,
 )
-_ODD = re.compile(rf"[+-]?[$€£]?\s?\d{_MARKS}\s?[%$€£]?|[+-]?\d{_MARKS}e[+-]?\d+", re.IGNORECASE)
+_SIGN = "[+\\-\N{MINUS SIGN}\N{EN DASH}]?"  # what typesetters and spreadsheets make of a hyphen
+_ODD = re.compile(
+    rf"{_SIGN}[$€£]?\s?\d{_MARKS}\s?[%$€£]?|{_SIGN}\d{_MARKS}e{_SIGN}\d+|.*\0.*",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class Form(Enum):
@@ -48,7 +52,7 @@ class Form(Enum):
     COMMA = auto()  # a decimal comma
     THOUSANDS = auto()  # 1,234: the comma may be either
     INFINITE = auto()
-    ODD = auto()  # a number to the eye only: 1_000, 5 %, 1.234,5
+    ODD = auto()  # a number to the eye only (1_000, 5 %, 1.234,5), or no text at all
     DATE = auto()
     WORD = auto()
 
@@ -133,7 +137,7 @@ class Seen:
         if Form.ODD in self.first:
             raise refusal(
                 Form.ODD,
-                "expected a number, got {cell}; write it with digits and a decimal point alone",
+                "expected a number, got {cell}; write it with digits, a plain minus sign and a decimal point alone",
             )
         for other in (Form.WORD, Form.BOOLEAN):
             if other in self.first and numbers:

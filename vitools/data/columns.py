@@ -17,6 +17,16 @@ from vitools.errors import DataError
 DELIMITED = (".csv", ".tsv")
 ENDINGS = (*DELIMITED, ".npz", ".parquet")
 
+ADVICE = {
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods"), ". Save the sheet as csv"),
+    **dict.fromkeys(
+        (".txt", ".dat"), ". Rename it to .csv if commas, semicolons or tabs divide it"
+    ),
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zip"), ". Unpack it first"),
+    **dict.fromkeys((".feather", ".arrow", ".json", ".h5", ".dta"), ". Save it as parquet or csv"),
+}
+"""What to do with a table of another kind."""
+
 
 class Source(Protocol):
     """An open file: its columns' names, as they stand there, and the contents of some."""
@@ -33,8 +43,10 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     if not suffix:
         existing_file(path)
     if suffix not in ENDINGS:
+        advice = ADVICE.get(suffix, "")
         raise DataError(
             f"{path}: cannot tell a table from the ending {suffix!r}; one of {', '.join(ENDINGS)}"
+            f"{advice}"
         )
     path = existing_file(path)
     if suffix == ".npz":

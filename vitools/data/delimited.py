@@ -15,6 +15,9 @@ from vitools.errors import DataError
 
 DELIMITERS = ",;\t"
 
+BINARY = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b", b"PAR1", b"SQLite", b"%PDF")
+"""How workbooks (.xlsx, .ods, .xls), archives and other files begin that are no text."""
+
 
 class Delimited:
     """A csv or tsv file. UTF-8, with or without a byte-order mark; cells may be quoted."""
@@ -23,6 +26,12 @@ class Delimited:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        with path.open("rb") as stream:
+            if stream.read(8).startswith(BINARY):
+                raise DataError(
+                    f"{path} is not text, whatever its name: a workbook, an archive or another binary "
+                    "file; open it in its own program and save the table as csv"
+                )
         with self._rows() as rows:
             self.names: Sequence[str] = self._header(next(rows, []))
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -11,12 +11,10 @@ from vitools.data.cells import codes_of
 from vitools.data.column import Column
 from vitools.data.columns import column_names, read_columns
 from vitools.errors import DataError, OptionError
+from vitools.missing import MissingPolicy
 
 if TYPE_CHECKING:  # the files themselves are read without torch
     from torch import Tensor
-
-Missing = Literal["refuse", "drop", "mask"]
-POLICIES = get_args(Missing)
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def read_table(
     path: str | os.PathLike[str],
     columns: Mapping[str, str | Sequence[str]] | None = None,
     *,
-    missing: Missing = "refuse",
+    missing: MissingPolicy = "refuse",
 ) -> Table:
     """Read a csv, tsv, npz or parquet file into named tensors.
 
@@ -74,8 +72,9 @@ def read_table(
     >>> table.tensors["y"], table.labels, table.dropped
     (tensor([21.5000, 18.0000], dtype=torch.float64), {'kind': ('oak',)}, 1)
     """
-    if missing not in POLICIES:
-        raise OptionError(f"missing: expected one of {', '.join(POLICIES)}, got {missing!r}.")
+    if missing not in get_args(MissingPolicy):
+        expected = ", ".join(get_args(MissingPolicy))
+        raise OptionError(f"missing: expected one of {expected}, got {missing!r}.")
     chosen = _chosen(path, columns)
     found = read_columns(path, [name for names in chosen.values() for name in names])
     gaps = {name: int(column.missing.sum()) for name, column in found.items()}

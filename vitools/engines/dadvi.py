@@ -27,7 +27,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from vitools.engines.held_params import held_params
-from vitools.engines.loop import Progress, ProgressCallback, check_progress
+from vitools.engines.progress import Listener, Progress, ProgressCallback, listener
 from vitools.engines.smooth import dense_hessian, smooth_space
 from vitools.errors import NumericalError, OptionError
 from vitools.posterior.gaussian import GaussianPosterior
@@ -73,7 +73,7 @@ def dadvi(
         >>> fit.status.label
         'converged'
     """
-    check_progress(progress)
+    progress = listener(progress)
     _check(num_samples, covariance, max_samples, max_steps)
     check_seed(seed)
     began = time.perf_counter()
@@ -121,7 +121,7 @@ class _Run:
         problem: Problem,
         num_samples: int,
         seed: int,
-        progress: ProgressCallback | None,
+        progress: Listener | None,
         began: float,
     ) -> None:
         self.space = space = smooth_space(problem, "dadvi")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vitools.engines.held_params import held_params
-from vitools.engines.loop import Progress, ProgressCallback, check_progress
+from vitools.engines.progress import Progress, ProgressCallback, listener
 from vitools.errors import NotSupportedError, NumericalError
 from vitools.posterior import Estimate, GridPosterior, Status
 from vitools.problem import Problem, check_problem
@@ -53,7 +53,7 @@ def exact(
         True
     """
     start = time.perf_counter()
-    check_progress(progress)
+    progress = listener(progress)
     check_seed(seed)
     check_whole("max_evaluations", max_evaluations, 1)
     check_problem(problem, "exact()")

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from vitools.engines.held_params import held_params
-from vitools.engines.loop import Progress, ProgressCallback, check_progress
+from vitools.engines.progress import Listener, Progress, ProgressCallback, listener
 from vitools.engines.smooth import dense_hessian, smooth_space
 from vitools.errors import NumericalError
 from vitools.posterior.gaussian import GaussianPosterior
@@ -62,7 +62,7 @@ def laplace(
         >>> laplace(Problem(coin.model, torch.tensor([1.0, 1.0, 0.0]))).detail
         "3 Newton steps; log evidence -2.54 by Laplace's formula"
     """
-    check_progress(progress)
+    progress = listener(progress)
     check_whole("max_steps", max_steps, 1)
     check_seed(seed)
     began = time.perf_counter()
@@ -101,7 +101,11 @@ class _Surface:
     """-f(u), its derivatives, and the best point so far."""
 
     def __init__(
-        self, space: UnconstrainedSpace, seed: int, progress: ProgressCallback | None, began: float
+        self,
+        space: UnconstrainedSpace,
+        seed: int,
+        progress: Listener | None,
+        began: float,
     ) -> None:
         self.space, self.progress, self.began = space, progress, began
         self.point, self.steps = space.initial_point(seed), 0

@@ -5,13 +5,11 @@ after each round of steps keeps, by one assignment, a record that no later step 
 interrupted run returns, and what it goes on from, is read from that record alone.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-from vitools.errors import OptionError
+from vitools.engines.progress import Listener, Progress
 from vitools.posterior import Status
 
 
@@ -19,39 +17,6 @@ class Keep(Protocol):
     """Keeps what a round of steps gave, its bounds and the seconds so far; ``None`` means go on."""
 
     def __call__(self, bounds: Sequence[float], seconds: float) -> Status | None: ...
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a progress callback is told, a few times a second.
-
-    Attributes:
-        elbo: the bound, a mean over recent steps where it is noisy.
-        standard_error: of that mean; NaN where the engine gives none.
-        steps_left: what the stopping rule expects; None where it cannot tell.
-        note: how the engine is running, in a word or two.
-    """
-
-    engine: str
-    step: int
-    max_steps: int
-    elbo: float
-    seconds: float
-    standard_error: float = math.nan
-    steps_left: int | None = None
-    note: str = ""
-
-
-ProgressCallback = Callable[[Progress], None] | Literal[False]
-"""Told how a run goes; ``False``, like ``None``, for a run that tells nobody."""
-
-
-def check_progress(progress: object) -> None:
-    """Refuse what is neither a function nor False or None."""
-    if progress is not None and progress is not False and not callable(progress):
-        raise OptionError(
-            f"progress: expected a function of one report, or False for none, got {progress!r}."
-        )
 
 
 def iterate(
@@ -62,7 +27,7 @@ def iterate(
     engine: str,
     done: int = 0,
     began: float,
-    progress: ProgressCallback | None = None,
+    progress: Listener | None = None,
     after: Callable[[int], None] | None = None,
     describe: Callable[[Progress], Progress] | None = None,
 ) -> Status:

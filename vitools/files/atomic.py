@@ -50,7 +50,7 @@ def _onto_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def check_folder(folder: str | Path, *names: str, force: bool = True) -> None:
+def check_folder(folder: str | Path, *names: str, force: bool = False) -> None:
     """Refuse, before any work is done, a folder that could not be written to.
 
     It is tried out, and left as it was: no rule of thumb knows of links that lead nowhere, names

@@ -123,9 +123,15 @@ def is_one_corner(fn: Any) -> bool:
 
 def nearest(word: str, known: Any) -> str:
     """A hint for a mistyped name: ``" Did you mean 'rho'?"`` or nothing."""
+    found = nearest_name(word, known)
+    return f" Did you mean '{found}'?" if found else ""
+
+
+def nearest_name(word: str, known: Any) -> str | None:
+    """The known name that a mistyped one was probably meant to be."""
     names = {str(name).casefold(): str(name) for name in known}
     match = get_close_matches(str(word).casefold(), names, n=1, cutoff=0.5)
-    return f" Did you mean '{names[match[0]]}'?" if match else ""
+    return names[match[0]] if match else None
 
 
 def listed(names: Collection[str], most: int = 6) -> str:

@@ -11,6 +11,7 @@ from vitools._version import __version__
 from vitools.errors import NotSupportedError, OptionError, VitoolsWarning
 from vitools.files.atomic import as_path, atomic_path, check_folder
 from vitools.files.folders import whole_folder
+from vitools.files.names import FIT, OTHER_FITS, PAGE, PICTURES, RECORD, TABLE
 from vitools.files.ownership import PICTURE_KEYS
 from vitools.posterior import Posterior
 from vitools.problem.sites import nearest
@@ -23,11 +24,6 @@ from vitools.reporting.page.page import Origin, write_page
 from vitools.reporting.plots.plots import plot_bound, plot_marginals, plot_moments
 
 DOTS_PER_INCH = 150
-
-FIRST_FILES = ("index.html", "comparison.csv", "comparison.json")
-OTHER_FITS = "posterior_*.nc"
-PICTURES = ("bound.png", "marginals.png", "moments.png", "graph.png")
-"""Of every report; between the first and the last stand the fits for ArviZ."""
 
 
 def write_report(
@@ -70,9 +66,9 @@ def write_report(
         )
     folder = as_path(folder)
     stored = stored_fits(comparison, fit)
-    check_folder(folder, *FIRST_FILES, *stored, *PICTURES, force=force)
+    check_folder(folder, PAGE, TABLE, RECORD, *stored, *PICTURES, force=force)
     with whole_folder(folder, force=force, replaces=OTHER_FITS) as aside:
-        page, table, record = (aside / name for name in FIRST_FILES)
+        page, table, record = (aside / name for name in (PAGE, TABLE, RECORD))
         comparison.to_csv(table)
         comparison.to_json(record)
         write_page(comparison, page, origin or Origin())
@@ -91,7 +87,7 @@ def write_report(
                 save_posterior(comparison.fits[name], aside / file, **options)
                 written.append(aside / file)
             except NotSupportedError as error:
-                if name == stored["posterior.nc"]:
+                if name == stored[FIT]:
                     raise
                 warnings.warn(f"no {file}: {error}", VitoolsWarning, stacklevel=2)
         for maker in (plot_bound, plot_marginals, plot_moments):
@@ -99,7 +95,7 @@ def write_report(
             save_figure(maker(comparison), written[-1])
         graph = aside / PICTURES[-1]
         try:
-            draw(comparison.fits[stored["posterior.nc"]].problem, graph)
+            draw(comparison.fits[stored[FIT]].problem, graph)
             written.append(graph)
         except NotSupportedError as error:
             warnings.warn(f"no {graph.name}: {error}", VitoolsWarning, stacklevel=2)
@@ -114,7 +110,7 @@ def stored_fits(comparison: Comparison, fit: str | None) -> dict[str, str]:
     first = comparison.best if fit is None else fit
     others = [comparison.reference] if fit is not None else list(comparison.fits)
     names = [name for name in others if name is not None and name != first]
-    return {"posterior.nc": first} | {f"posterior_{file_stem(name)}.nc": name for name in names}
+    return {FIT: first} | {f"posterior_{file_stem(name)}.nc": name for name in names}
 
 
 def file_stem(name: str) -> str:

@@ -15,8 +15,7 @@ def guide(name):
 
 
 # name: (arguments, contents of d.csv or of {file: contents}, words of the message)
-CASES = {
-    # ---- files and formats
+FILES = {
     "data file absent": (["fit", "m.py:line", "--data", "no.csv"], ROWS, ["no.csv does not exist"]),
     "data file mistyped": (["fit", "m.py:line", "--data", "dd.csv"], ROWS, ["did you mean d.csv?"]),
     "data folder absent": (["fit", "m.py:line", "--data", "a/d.csv"], ROWS, ["no folder a"]),
@@ -49,8 +48,15 @@ CASES = {
     "unknown ending": (
         ["fit", "m.py:line", "--data", "d.xlsx"],
         {"d.xlsx": ROWS},
-        ["'.xlsx'", ".csv"],
+        ["'.xlsx'", ".csv", "Save the sheet as csv"],
     ),
+    "workbook called csv": (fit("line"), b"PK\x03\x04\x14\x00\x06\x00", ["not text", "workbook"]),
+    "packed file": (
+        ["fit", "m.py:line", "--data", "d.csv.gz"],
+        {"d.csv.gz": b"\x1f\x8b\x08"},
+        ["'.gz'", "Unpack it first"],
+    ),
+    "packed file called csv": (fit("line"), b"\x1f\x8b\x08\x00", ["not text", "archive"]),
     "text called npz": (
         ["fit", "m.py:line", "--data", "d.npz"],
         {"d.npz": ROWS},
@@ -66,13 +72,17 @@ CASES = {
         {"d.npz": b"PK\x03\x04cut"},
         ["d.npz"],
     ),
-    # ---- columns and arguments
+}
+
+COLUMNS = {
     "column missing": (fit("line"), "x,z\n1,2\n", ["no column 'y'", "columns: x, z"]),
     "column mistyped": (fit("line"), "x,Y\n1,2\n", ["no column 'y'", "Did you mean 'Y'?"]),
     "no data given": (["fit", "m.py:line"], ROWS, ["needs data for 'x', 'y'", "--data FILE"]),
     "too many columns for one argument": (fit("coin"), "a,b\n1,0\n0,1\n", ["(2, 2)", "d.csv"]),
     "shipped model, wrong columns": (["fit", "regression", *DATA], "age,bmi\n1,2\n", ["d.csv"]),
-    # ---- values the model cannot take
+}
+
+VALUES = {
     "outside the support of Bernoulli": (
         fit("coin"),
         "heads\n1\n2\n",
@@ -88,7 +98,9 @@ CASES = {
     "NaN in the model's own data": (fit("lost"), Y, ["'obs'", "nan"]),
     "lengths that differ from the plate": (fit("wrong_length"), Y, ["2", "3"]),
     "missing plate": (fit("missing_plate"), Y, ["obs"]),
-    # ---- models
+}
+
+PROGRAMS = {
     "model file absent": (["fit", "n.py:coin", *DATA], FLIPS, ["no file 'n.py'", "'m.py'"]),
     "function mistyped": (fit("coyn"), FLIPS, ["no function 'coyn'", "Did you mean 'coin'?"]),
     "function forgotten": (["fit", "m.py", *DATA], FLIPS, ["m.py:model"]),
@@ -120,7 +132,9 @@ CASES = {
         {"d.csv": Y, "s.py": "import nowhere_to_be_found\n"},
         ["nowhere_to_be_found"],
     ),
-    # ---- guides
+}
+
+GUIDES = {
     "guide of another site": (guide("guide_of_another"), FLIPS, ["'q'", "latents: p"]),
     "guide of nothing": (guide("guide_of_nothing"), FLIPS, ["does not draw p"]),
     "guide of too much": (guide("guide_of_too_much"), FLIPS, ["'extra'"]),
@@ -132,7 +146,9 @@ CASES = {
     "guide mistyped": (guide("guide_of_nothin"), FLIPS, ["Did you mean 'guide_of_nothing'?"]),
     "guide file absent": (fit("coin", "--guide", "g.py:guide"), FLIPS, ["no file 'g.py'", "guide"]),
     "guide without a name": (fit("coin", "--guide", "m.py"), FLIPS, ["--guide 'm.py'"]),
-    # ---- options
+}
+
+METHODS = {
     "guide that the method ignores": (
         fit("coin", "--guide", "m.py:guide_of_nothing", "--method", "cavi"),
         FLIPS,
@@ -175,9 +191,22 @@ CASES = {
         "",
         ["'.gif'", ".svg, .png or .pdf"],
     ),
-    # ---- folders
+}
+
+FOLDERS = {
     "report below a file": (["compare", "coin", "--report", "m.py/r"], "", ["not a folder"]),
     "fits below a file": (["fit", "coin", "--out", "m.py"], "", ["not a folder"]),
     "picture below a file": (["draw", "coin", "--out", "m.py/g.svg"], "", ["not a folder"]),
     "picture where a folder is": (["draw", "coin", "--out", "g.svg"], {"g.svg/": ""}, ["g.svg"]),
+}
+
+# what they are called where they are counted
+CLASSES = {
+    "files and formats": FILES,
+    "columns and arguments": COLUMNS,
+    "values the model cannot take": VALUES,
+    "models": PROGRAMS,
+    "guides": GUIDES,
+    "methods and options": METHODS,
+    "folders": FOLDERS,
 }

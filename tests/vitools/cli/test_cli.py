@@ -483,7 +483,7 @@ def test_ctrl_c_in_the_second_judgement_reports_the_first(vitools, replace_fit, 
     monkeypatch.setattr(Unjudgeable, "ailment", KeyboardInterrupt)
     replace_fit("normal", unjudgeable)
     label = find_method("normal").label
-    result = vitools("compare", "coin", "--methods", "exact,normal,kumaraswamy")
+    result = vitools("compare", "coin", "--methods", "exact,normal,kumaraswamy", "--quiet")
     assert result.exit_code == 130
     last = find_method("kumaraswamy").label
     assert result.stderr == (
@@ -516,9 +516,7 @@ def test_ctrl_c_before_the_first_fit_writes_nothing(refused, folder, replace_fit
     assert os.listdir(folder) == []
 
 
-def test_ctrl_c_while_a_picture_is_written_leaves_the_folder_as_it_was(
-    refused, folder, monkeypatch
-):
+def test_ctrl_c_while_a_picture_is_written_keeps_the_fits_alone(vitools, folder, monkeypatch):
     whole_figure = Figure.savefig
 
     def half(figure, path, **options):
@@ -528,9 +526,21 @@ def test_ctrl_c_while_a_picture_is_written_leaves_the_folder_as_it_was(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Figure, "savefig", half)
-    message = refused("compare", "coin", "--methods", "exact", code=130)
-    assert message == "interrupted; no file is left half-written."
-    assert os.listdir(folder) == []
+    result = vitools("compare", "coin", "--methods", "exact")
+    assert result.exit_code == 130
+    assert result.stderr == "vitools: interrupted; no report; fits kept: exact.\n"
+    assert os.listdir("report") == ["exact.safetensors"]
+
+
+@pytest.mark.parametrize("moment", ["diagnostics.judge", "reporting.report.save_posterior"])
+def test_ctrl_c_after_a_fit_keeps_it(vitools, folder, monkeypatch, moment):
+    monkeypatch.setattr(f"vitools.{moment}", press_ctrl_c)
+    result = vitools("fit", "coin", "--method", "cavi", "--out", "out")
+    assert result.exit_code == 130
+    assert result.stderr == "vitools: interrupted; the fit alone is kept.\n"
+    assert os.listdir("out") == ["fit.safetensors"]
+    assert load("out/fit.safetensors", Problem(coin.model, FLIPS)).status is Status.CONVERGED
+    assert vitools("fit", "coin", "--method", "cavi").exit_code == 130
 
 
 def test_ctrl_c_in_an_engine_keeps_the_state_it_reached(vitools, folder, monkeypatch):

@@ -1,14 +1,18 @@
 """What is said of a run that takes long, where no terminal is there to update a line."""
 
 import logging
+import re
 import subprocess
 import sys
 
 import pytest
 
+from vitools import Problem, svi
 from vitools.cli import progress
 from vitools.cli.progress import progress_line, status_line
-from vitools.engines.loop import Progress
+from vitools.engines.progress import Progress
+from vitools.guides import AutoMeanField
+from vitools.models import coin
 
 
 @pytest.fixture
@@ -53,6 +57,27 @@ def test_the_logger_is_told_where_it_is_on(clock, capsys, caplog):
     assert {(r.name, r.levelname) for r in caplog.records} == {("vitools", "INFO")}
     assert caplog.messages[-1] == "CAVI: 3 of 9 data sets done"
     assert capsys.readouterr().err == ""
+
+
+def test_an_engine_called_from_python_tells_the_logger_a_line_a_minute(clock, caplog, monkeypatch):
+    """Nobody is told without a logger, nor where ``progress=False``; a function of one's own, alone."""
+    times = iter(range(0, 10**6, 7))
+    problem = Problem(coin.model, coin.simulate(20))
+    options = {"max_steps": 200, "compile": False}
+    svi(problem, AutoMeanField, **options)
+    assert not caplog.records
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
+    with caplog.at_level(logging.INFO, logger="vitools"):
+        svi(problem, AutoMeanField, **options, progress=False)
+        told = []
+        svi(problem, AutoMeanField, **options, progress=told.append)
+        assert told
+        assert not caplog.records
+        svi(problem, AutoMeanField, **options)
+    assert caplog.messages
+    assert all(re.match(r"svi  step \d+  bound -\d", line) for line in caplog.messages)
+    assert len(caplog.messages) < len(told)
 
 
 def test_the_last_line_is_said_where_an_error_ends_the_run(clock, capsys):

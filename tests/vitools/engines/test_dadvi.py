@@ -12,7 +12,7 @@ import torch
 
 from vitools import Problem, Status, load, save
 from vitools.engines.dadvi import dadvi
-from vitools.engines.loop import Progress
+from vitools.engines.progress import Progress
 from vitools.errors import NotSupportedError, OptionError
 from vitools.models import coin
 

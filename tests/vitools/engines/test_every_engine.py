@@ -29,7 +29,7 @@ from vitools import (
     warm_up,
 )
 from vitools.engines import hand_derived
-from vitools.engines.loop import Progress
+from vitools.engines.progress import Progress
 from vitools.errors import OptionError
 from vitools.guides import AutoMeanField
 from vitools.models import SHIPPED

@@ -180,11 +180,11 @@ def _start_worker() -> None:
 
 def _resume(path: Path, header: str) -> dict[int, CalibrationRun]:
     """Runs already in a file; a line cut short is removed, a file of another run refused."""
-    if not path.exists():
+    whole = path.read_text("utf-8") if path.exists() else ""
+    if header.startswith(whole):  # not there yet, or ended before its first line was whole
         path.parent.mkdir(parents=True, exist_ok=True)
-        _append(path, header)
+        _append(path, header[len(whole) :])
         return {}
-    whole = path.read_text("utf-8")
     kept = whole[: whole.rfind("\n") + 1]
     lines = kept.splitlines()
     if not lines or lines[0] != header:

@@ -24,7 +24,7 @@ from vitools.engines.cavi.nested import NestedAscent, check_nested
 from vitools.engines.cavi.outcome import factors as factors_of
 from vitools.engines.cavi.training import Training
 from vitools.engines.held_params import held_params
-from vitools.engines.loop import ProgressCallback, check_progress
+from vitools.engines.progress import ProgressCallback, listener
 from vitools.engines.start_values import Start, StartMoments, read_start
 from vitools.errors import NotSupportedError, OptionError, VitoolsWarning, callers_level
 from vitools.isolation import full_plates, isolated, snapshot
@@ -102,7 +102,8 @@ def cavi(
             early globals do not tie them down; the bound may fall until they are over. By default
             as many as raise the bound by a thousandth; 0 for none.
         collapse: treat rows of equal data as one row with a multiplicity (exact).
-        progress: called a few times a second with a :class:`~vitools.engines.loop.Progress`.
+        progress: called a few times a second with a :class:`~vitools.engines.progress.Progress`; if omitted,
+            the logger ``vitools`` gets a line a minute where it is on for INFO.
 
     Returns:
         A :class:`~vitools.posterior.FactorisedPosterior`; with ``nested`` sites a
@@ -123,7 +124,7 @@ def cavi(
         >>> round(float(fit.mean()["p"]), 4), str(fit.elbo())
         (0.6, '-2.48 (exact)')
     """
-    check_progress(progress)
+    progress = listener(progress)
     _check_options(max_sweeps, tol, restarts, inner_sweeps, warmup_sweeps, seed)
     apart_named = None if factorised == "all" else factorised
     _check_lists(joint=joint, nested=nested, factorised=apart_named, order=order, inner=inner)

@@ -20,7 +20,8 @@ from vitools.calculus.start.initialise import initialise as start_model
 from vitools.engines.cavi.batch import each, one, room, select, some, together
 from vitools.engines.cavi.moves import Moves
 from vitools.engines.cavi.squarem import extrapolate
-from vitools.engines.loop import ProgressCallback, iterate
+from vitools.engines.loop import iterate
+from vitools.engines.progress import Listener
 from vitools.errors import NumericalError
 from vitools.posterior import History, Status
 
@@ -118,7 +119,7 @@ class CoordinateAscent:
             return self.model.bound().reshape(1)
         return torch.full((self.count,), -torch.inf, dtype=torch.float64)
 
-    def run(self, progress: ProgressCallback | None, began: float) -> Status:
+    def run(self, progress: Listener | None, began: float) -> Status:
         self._began = began
         return iterate(
             self._advance,

@@ -30,7 +30,8 @@ from vitools.calculus import ConjugateModel
 from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.model import State
 from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Schedule
-from vitools.engines.loop import ProgressCallback, iterate
+from vitools.engines.loop import iterate
+from vitools.engines.progress import Listener
 from vitools.errors import NotSupportedError, OptionError
 from vitools.posterior import History, Status
 from vitools.problem import Problem
@@ -121,7 +122,7 @@ class NestedAscent:
         rows = zip(whole.history.elbo, whole.history.seconds, strict=True)
         self.reached = Cells((first,), tuple(rows))
 
-    def run(self, progress: ProgressCallback | None, began: float) -> Status:
+    def run(self, progress: Listener | None, began: float) -> Status:
         def keep(bounds: Sequence[float], seconds: float) -> Status | None:
             if self.reached.remaining() <= PROMISE:
                 return Status.CONVERGED

@@ -20,7 +20,7 @@ from torch import Tensor
 from vitools.calculus import ConjugateModel
 from vitools.calculus.model import State
 from vitools.calculus.values.reading import Reader, Reading
-from vitools.engines.loop import Progress, ProgressCallback
+from vitools.engines.progress import Listener, Progress
 from vitools.errors import NumericalError
 from vitools.isolation import ParamState, snapshot
 from vitools.posterior import History, Status
@@ -76,7 +76,7 @@ class Training:
         self.rows = list(zip(history.elbo, history.seconds, strict=True))
         self.best = (history.elbo[-1], model.state(), model, self._held())
 
-    def run(self, began: float, progress: ProgressCallback | None) -> Status:
+    def run(self, began: float, progress: Listener | None) -> Status:
         """Climb; the best found is in :attr:`best`, and in the store."""
 
         def follow(intermediate_result: object) -> None:

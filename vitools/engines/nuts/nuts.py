@@ -7,10 +7,10 @@ from typing import Literal
 from torch import Tensor
 
 from vitools.engines.held_params import held_params
-from vitools.engines.loop import Progress, ProgressCallback, check_progress
 from vitools.engines.nuts import nutpie_chains, pyro_chains
 from vitools.engines.nuts.chains import ChainPlan, Chains, LogDensity, WhitenedSpace
 from vitools.engines.preflight.preflight import check_start
+from vitools.engines.progress import Listener, Progress, ProgressCallback, listener
 from vitools.engines.start_values import wrong_start
 from vitools.errors import NotSupportedError, OptionError
 from vitools.graphs.compiled import Compile
@@ -60,7 +60,7 @@ def nuts(
         >>> fit.status.label
         'sampled'
     """
-    check_progress(progress)
+    progress = listener(progress)
     check_whole("num_samples", num_samples, FEWEST_DRAWS)
     check_whole("num_warmup", num_warmup, 1)
     check_whole("num_chains", num_chains, 1)
@@ -122,7 +122,7 @@ def _sampler(name: str) -> Callable[[LogDensity, list[Tensor], ChainPlan], Chain
     return nutpie_chains.sample
 
 
-def _reporter(progress: ProgressCallback | None, total: int, began: float) -> Callable[[int], None]:
+def _reporter(progress: Listener | None, total: int, began: float) -> Callable[[int], None]:
     def report(done: int) -> None:
         if progress:
             seconds = time.perf_counter() - began

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from pyro.optim import PyroOptim
 
-from vitools.engines.loop import Progress, ProgressCallback, check_progress, iterate
+from vitools.engines.loop import iterate
 from vitools.engines.objectives import Objective
+from vitools.engines.progress import Listener, Progress, ProgressCallback, listener
 from vitools.engines.svi.checkpoint import Checkpoint
 from vitools.engines.svi.optimisers.adam_settings import Adam
 from vitools.engines.svi.optimisers.natural import NaturalGradient
@@ -95,7 +96,8 @@ def svi(
         checkpoint: file to keep the state of the run in, renewed about every second.
         resume: go on from ``checkpoint`` if the file exists. A run that was killed gives the
             same numbers as one that was not; only ``max_steps`` may be changed.
-        progress: called a few times a second with :class:`~vitools.engines.loop.Progress`.
+        progress: called a few times a second with :class:`~vitools.engines.progress.Progress`; if omitted,
+            the logger ``vitools`` gets a line a minute where it is on for INFO.
         callback: called after every few steps with their number so far and the latest bound;
             a ``KeyboardInterrupt`` raised there ends the run and keeps what it reached, as Ctrl-C
             does (:mod:`vitools.engines`).
@@ -114,7 +116,7 @@ def svi(
         >>> fit.status.label
         'converged'
     """
-    check_progress(progress)
+    progress = listener(progress)
     check_whole("num_particles", num_particles, 1)
     check_whole("max_steps", max_steps, 1)
     check_whole("step_backs", step_backs, 0)
@@ -191,7 +193,7 @@ def _ascend(
     run: SviRun,
     checkpoint: str | Path | None,
     resume: bool,
-    progress: ProgressCallback | None,
+    progress: Listener | None,
     callback: Callback | None,
     began: float,
 ) -> Status:

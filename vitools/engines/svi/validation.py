@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from vitools.engines.loop import Progress, ProgressCallback, check_progress
 from vitools.engines.objectives import Objective
+from vitools.engines.progress import Progress, ProgressCallback, listener
 from vitools.engines.svi.optimisers.ascent import BLOCK
 from vitools.engines.svi.svi import svi
 from vitools.errors import FileError, OptionError
@@ -115,7 +115,7 @@ def svi_validated(
         >>> list(fit.validation), fit.status.label
         ([20, 40], 'stopped at limit')
     """
-    check_progress(progress)
+    progress = listener(progress)
     if every < 1 or every % BLOCK or patience < 1:
         raise OptionError(
             f"every: expected a multiple of {BLOCK}, and patience of at least 1; got {every} "

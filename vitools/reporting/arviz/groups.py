@@ -95,14 +95,17 @@ def save_netcdf(tree: Any, path: str | Path) -> None:
         temporary.write_bytes(_netcdf(tree, path))
 
 
-def _netcdf(tree: Any, path: str | Path) -> memoryview:
-    """The file in memory first: HDF5 brings the process down where a disk fills up under it."""
+def _netcdf(tree: Any, path: str | Path) -> bytes:
+    """The file in memory first: HDF5 brings the process down where a disk fills up under it.
+
+    A copy: so does the view of xarray's own buffer, on Python 3.12, where writing it fails.
+    """
     if not isinstance(tree, xarray.DataTree):
         groups = {f"/{name}": tree[name] for name in tree.groups()}
         root = xarray.Dataset(attrs=tree.attrs)
         tree = xarray.DataTree.from_dict({"/": root} | groups)
     try:
-        return tree.to_netcdf(None, engine="h5netcdf")
+        return bytes(tree.to_netcdf(None, engine="h5netcdf"))
     except (TypeError, ValueError) as error:
         raise FileError(
             f"cannot write '{path}' as netCDF: {error}. Labels of a plate must be all numbers "

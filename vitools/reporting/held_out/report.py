@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from vitools._version import __version__
 from vitools.files.atomic import atomic_path
 from vitools.files.folders import whole_folder
+from vitools.files.names import PAGE, RECORD, TABLE
 from vitools.posterior import Estimate
 from vitools.reporting.held_out.held_out import HeldOutComparison, HeldOutFit, layers
 from vitools.reporting.page.page import Origin
 from vitools.reporting.page.template import asset, fill, part
-from vitools.reporting.report import FIRST_FILES, save_figure
+from vitools.reporting.report import save_figure
 from vitools.reporting.terminal import estimate_words, seconds_words
 
 HEADS = (
@@ -53,7 +54,7 @@ def write_held_out_report(
     """
     folder = Path(folder)
     with whole_folder(folder, force=force) as aside:
-        page, table, record = (aside / name for name in FIRST_FILES)
+        page, table, record = (aside / name for name in (PAGE, TABLE, RECORD))
         comparison.to_csv(table)
         comparison.to_json(record)
         pictures = [aside / f"{stem}.png" for stem in figures]

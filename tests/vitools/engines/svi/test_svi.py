@@ -9,7 +9,7 @@ import torch
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 
 from vitools import Problem, Status, VitoolsError, exact, preflight, svi
-from vitools.engines.loop import Progress
+from vitools.engines.progress import Progress
 from vitools.errors import NumericalError, OptionError, VitoolsWarning
 from vitools.guides import AutoKumaraswamy
 from vitools.models import coin

@@ -12,7 +12,7 @@ from vitools import Problem, Status, cavi, exact, nuts, svi
 from vitools.cli.progress import words
 from vitools.engines.dadvi import dadvi
 from vitools.engines.laplace import laplace
-from vitools.engines.loop import Progress
+from vitools.engines.progress import Progress
 from vitools.engines.svi.stopping import PlateauRule
 from vitools.errors import NumericalError, OptionError, VitoolsWarning
 from vitools.guides import AutoMeanField
