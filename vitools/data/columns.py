@@ -46,7 +46,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
         advice = ADVICE.get(suffix, "")
         raise DataError(
             f"{path}: cannot tell a table from the ending {suffix!r}; one of {', '.join(ENDINGS)}"
-            f"{advice}"
+            f"{advice}."
         )
     path = existing_file(path)
     if suffix == ".npz":

@@ -30,7 +30,7 @@ class Delimited:
             if stream.read(8).startswith(BINARY):
                 raise DataError(
                     f"{path} is not text, whatever its name: a workbook, an archive or another binary "
-                    "file; open it in its own program and save the table as csv"
+                    "file; open it in its own program and save the table as csv."
                 )
         with self._rows() as rows:
             self.names: Sequence[str] = self._header(next(rows, []))
