@@ -24,7 +24,7 @@ from vitools.engines.cavi.nested import NestedAscent, check_nested
 from vitools.engines.cavi.outcome import factors as factors_of
 from vitools.engines.cavi.training import Training
 from vitools.engines.held_params import held_params
-from vitools.engines.progress import ProgressCallback, listener
+from vitools.engines.progress import Listener, ProgressCallback, listener
 from vitools.engines.start_values import Start, StartMoments, read_start
 from vitools.errors import NotSupportedError, OptionError, VitoolsWarning, callers_level
 from vitools.isolation import full_plates, isolated, snapshot
@@ -257,7 +257,7 @@ def _trained(
     best: CaviRun,
     schedule: Schedule,
     began: float,
-    progress: ProgressCallback | None,
+    progress: Listener | None,
 ) -> tuple[CaviRun, ConjugateModel]:
     """The model's parameters, and the factors with them, at the maximum of the bound."""
     following = replace(schedule, warmup_sweeps=0)
