@@ -69,7 +69,7 @@ class FreeFormFamily(Family):
                 "functions. Expected: one function for each."
             )
         cuts = ("lowest", "highest") if is_cut else ()
-        self.statistics = (*statistics, *cuts)  # type: ignore[misc, assignment]
+        self.statistics = (*statistics, *cuts)  # type: ignore[misc, arg-type]
         self.event_dims = (0,) * len(self.statistics)  # type: ignore[misc]
         self.support = support  # type: ignore[misc]
         self.functions = tuple(functions)

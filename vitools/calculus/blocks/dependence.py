@@ -25,8 +25,7 @@ from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 
 FEW_GROUPS = 50
 """Below so many group effects a factor of their scale that knows none of them is far too narrow."""
-MOST_NESTED = 3
-MOST_NUMBERS = 20_000
+MOST_NUMBERS = 2000
 """Numbers of data up to which some dozens of fits are made without being asked for."""
 
 
@@ -76,7 +75,7 @@ def prior_switches(
 
 
 def scales_of_few(trace: ModelTrace, but: Collection[str] = ()) -> tuple[str, ...]:
-    """Scalar latents that are alone the scale of a few group effects, those of the fewest first.
+    """The scalar latent that is alone the scale of the fewest group effects, if these are few.
 
     q(τ) q(u) of five groups has a τ whose sd is a third of the posterior's: how far the effects may
     lie apart is what they tell of τ, and the other way round.
@@ -93,7 +92,7 @@ def scales_of_few(trace: ModelTrace, but: Collection[str] = ()) -> tuple[str, ..
             for name in names if len(names) == 1 else ():
                 if _is_one_number(trace.sites[name]) and name not in {*but, *trace.auxiliary}:
                     groups[name] = min(count, groups.get(name, count))
-    return tuple(sorted(groups, key=lambda name: groups[name])[:MOST_NESTED])
+    return tuple(sorted(groups, key=lambda name: groups[name])[:1])
 
 
 def _number_of_effects(site: TracedSite) -> int:

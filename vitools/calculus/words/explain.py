@@ -98,9 +98,8 @@ def explain(problem: Problem) -> str:
         apart.append(f"{switches_in_words(switches)}; {switches_remedy(switches)}.")
     nested = scales_of_few(trace)
     if nested:
-        names_of = listed([repr(name) for name in nested])
         apart.append(
-            f"{names_of}: the scale of few effects, so all other factors depend on its value, cell by "
+            f"{nested[0]!r}: the scale of few effects, so all other factors depend on its value, cell by "
             "cell; nested=() keeps them apart."
         )
     if any(site.distribution == "ImproperUniform" for site in trace.sites.values()):

@@ -76,8 +76,9 @@ def cavi(
         nested: scalar sites on whose value the factors of all others are to depend,
             q(tau) q(rest | tau). Their values are cut into cells, as many as it needs, each with
             factors of its own; the bound rises, and the answer is a mixture of factorised
-            posteriors. If omitted, the scales of fewer than 50 group effects, where independent
-            factors are too narrow by a third and more; ``()`` for none.
+            posteriors. If omitted, the scale of fewer than 50 group effects (the fewest) in up to
+            2000 numbers of data, where independent factors are too narrow by a third and more;
+            ``()`` for none.
         factorised: Gaussian sites to keep fully factorised instead, updated element by element;
             ``"all"`` for all of them.
         max_sweeps: updates of every block, per restart (an accelerated step counts three).
