@@ -109,6 +109,8 @@ class ConjugateModel:
         model = cls.__new__(cls)
         model.trace, model.rows = reading.trace, {}
         model.latents = {n: s for n, s in model.trace.sites.items() if s.is_latent}
+        if not model.latents:
+            raise NotConjugateError("no site is left for coordinate ascent")
         with torch.no_grad(), alternative_named(model.trace):
             for site in model.latents.values():
                 check_family(site)
@@ -204,15 +206,17 @@ class ConjugateModel:
         block.check()
 
     @torch.no_grad()
-    def sweep(self, step: float = 1.0) -> None:
+    def sweep(self, step: float = 1.0, *, every: bool = False) -> None:
         """Update every block once. What is not a density makes the bound nan.
 
         With a ``step`` below 1 the Gaussian factors under curved functions go but a part of their
-        way, in natural parameters.
+        way, in natural parameters; with ``every`` all factors but discrete ones, which is a step of
+        a stochastic natural gradient where the terms are those of random draws (Hoffman et al. 2013).
         """
         for block in self.order:
             messages = self.messages(block)
-            if step < 1 and block in self.damped:
+            partial = block in self.damped or (every and _is_continuous(block))
+            if step < 1 and partial:
                 assert isinstance(block, DenseBlock)
                 target = block.gathered(messages)
                 pairs = zip(block.natural, target, strict=True)
@@ -333,6 +337,10 @@ class ConjugateModel:
             if block.natural is not saved["natural"]:
                 vars(block).update(saved)
                 block.changed()
+
+
+def _is_continuous(block: Block) -> bool:
+    return isinstance(block, DenseBlock) and not block.family.is_discrete
 
 
 def is_number(site: TracedSite) -> bool:

@@ -1,4 +1,4 @@
-"""What every engine returns: a :class:`Posterior` of one of six kinds; and its file."""
+"""What every engine returns: a :class:`Posterior` of one of seven kinds; and its file."""
 
 from vitools.posterior.base import Posterior
 from vitools.posterior.draws import DrawsPosterior
@@ -7,6 +7,7 @@ from vitools.posterior.gaussian import GaussianPosterior
 from vitools.posterior.grid import GridPosterior
 from vitools.posterior.guided import GuidePosterior
 from vitools.posterior.mixture import MixturePosterior
+from vitools.posterior.product import ProductPosterior
 from vitools.posterior.results import Estimate, History, Status
 from vitools.posterior.storage import load, save
 
@@ -21,6 +22,7 @@ __all__ = [
     "History",
     "MixturePosterior",
     "Posterior",
+    "ProductPosterior",
     "Status",
     "load",
     "save",

@@ -35,7 +35,7 @@ def guide_log_density(run: Trace, without: Collection[str] = ()) -> Tensor:
         without: sites whose terms are left out.
     """
     run.compute_log_prob()
-    terms = [node["log_prob_sum"] for name, node in _drawn(run).items() if name not in without]
+    terms = [node["log_prob_sum"] for name, node in drawn_sites(run).items() if name not in without]
     return torch.stack(terms).sum() if terms else torch.zeros(())
 
 
@@ -48,7 +48,7 @@ def point_sites(problem: Problem, guide: Any) -> tuple[str, ...]:
 
     with torch.enable_grad():
         first = run({})
-        nodes = {k: n for k, n in _drawn(first).items() if k in problem.drawn and is_delta(n)}
+        nodes = {k: n for k, n in drawn_sites(first).items() if k in problem.drawn and is_delta(n)}
         if not nodes:
             return ()
         rows = {
@@ -57,7 +57,7 @@ def point_sites(problem: Problem, guide: Any) -> tuple[str, ...]:
             if n["type"] == "sample" and is_subsample(n)
         }
         again = run(rows).nodes
-        noise = [n["value"] for n in _drawn(first).values() if not is_delta(n)]
+        noise = [n["value"] for n in drawn_sites(first).values() if not is_delta(n)]
         noise = [value for value in noise if value.requires_grad]
         return tuple(
             name
@@ -161,7 +161,7 @@ class GuidePosterior(Posterior):
             return self._sampling(once, torch.zeros(num_samples), randomness="different")
 
     def _refuse_unusable(self, run: Trace) -> None:
-        drawn = _drawn(run)
+        drawn = drawn_sites(run)
         missing = [k for k in self.problem.drawn if k not in drawn]
         if missing:
             raise NotSupportedError(
@@ -214,7 +214,7 @@ class GuidePosterior(Posterior):
                 support = self.problem.latents[name].support
                 held[helper] = from_reals(support).inv(value)
                 used.add(helper)
-        drawn = _drawn(run)
+        drawn = drawn_sites(run)
         unknown = set(drawn) - set(values) - used - set(self.problem.discrete)
         unknown |= {k for k in values if k not in held and f"{k}_unconstrained" not in held}
         if unknown:
@@ -288,7 +288,7 @@ class _Inside(Messenger):
             msg["value"] = inside(msg["fn"], msg["value"])
 
 
-def _drawn(run: Trace) -> dict[str, Any]:
+def drawn_sites(run: Trace) -> dict[str, Any]:
     """The sample statements of a guide's trace, minibatch choices aside."""
     return {
         name: node

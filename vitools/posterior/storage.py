@@ -13,6 +13,7 @@ from vitools.posterior.gaussian import GaussianPosterior
 from vitools.posterior.grid import GridPosterior
 from vitools.posterior.guided import GuidePosterior
 from vitools.posterior.mixture import MixturePosterior
+from vitools.posterior.product import ProductPosterior
 from vitools.posterior.results import History, Status
 from vitools.problem import Problem
 
@@ -26,6 +27,7 @@ KINDS: dict[str, type[Posterior]] = {
         GridPosterior,
         GuidePosterior,
         MixturePosterior,
+        ProductPosterior,
     )
 }
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
+from pyro import poutine
 from torch import Tensor
 
 from vitools.errors import ModelError, NotSupportedError, OptionError, VitoolsError, first_words
@@ -144,6 +145,13 @@ class BoundModel:
         other = copy.copy(self)
         other.params = params
         other.has_given_params = True
+        return other
+
+    def given(self, values: Mapping[str, Tensor]) -> Self:
+        """The problem of the other latents, these held at values as if they were data."""
+        other = copy.copy(self)
+        other.model = poutine.condition(self.model, data=dict(values))
+        other.latents = {name: s for name, s in self.latents.items() if name not in values}
         return other
 
     @property

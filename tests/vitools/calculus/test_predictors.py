@@ -12,6 +12,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from torch.nn.functional import softplus
 
 from vitools import Problem, cavi
+from vitools.calculus import ConjugateModel
 from vitools.errors import NotConjugateError
 
 X = torch.randn(60, 2, generator=torch.Generator().manual_seed(1)).double()
@@ -180,7 +181,7 @@ def test_what_is_no_affine_predictor_is_refused(predictor, words):
         pyro.sample("y", dist.Bernoulli(logits=predictor(a, b)), obs=y)
 
     with pytest.raises(NotConjugateError, match=words):
-        cavi(Problem(model, torch.tensor(1.0)))
+        ConjugateModel(model, (torch.tensor(1.0),))
 
 
 def test_a_latent_that_is_not_gaussian_in_a_predictor_is_refused():
@@ -190,7 +191,7 @@ def test_a_latent_that_is_not_gaussian_in_a_predictor_is_refused():
         pyro.sample("y", dist.Bernoulli(logits=a + b), obs=y)
 
     with pytest.raises(NotConjugateError, match="'a' is not Gaussian"):
-        cavi(Problem(model, torch.tensor(1.0)))
+        ConjugateModel(model, (torch.tensor(1.0),))
 
 
 CLASSES = dist.Categorical(logits=X @ torch.tensor([[1.0, 0.0, -1.0], [0.0, 0.8, -0.5]]).double())

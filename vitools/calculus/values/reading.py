@@ -60,6 +60,10 @@ class Reader:
         self._trace: ModelTrace | None = None
         self._unmasked: frozenset[str] = frozenset()
 
+    def anew(self) -> Reader:
+        """A reader of the same model that has read nothing."""
+        return Reader(self._model, self._args, self._kwargs)
+
     @torch.enable_grad()
     def __call__(self, values: Mapping[str, Tensor]) -> Reading:
         """Terms at draws ``{site: [M, *shape]}``; without any, of the model itself."""
@@ -107,8 +111,9 @@ def moves(atom: Atom) -> bool:
     return any(is_open(c.tensor) for c in (*atom.data, *(c for t in below for c in t.constants())))
 
 
+@torch.enable_grad()
 def refilled(terms: Sequence[ClosedTerm], others: Sequence[ClosedTerm]) -> list[ClosedTerm] | None:
-    """The terms with the constants of others, which are the same but for these; None if they are not."""
+    """The terms with the constants of others, gradient and all; None where they are not the same terms."""
     if len(terms) != len(others):
         return None
     found = [_refilled(*pair) for pair in zip(terms, others, strict=True)]

@@ -23,12 +23,26 @@ from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Sc
 from vitools.engines.cavi.nested import NestedAscent, check_nested
 from vitools.engines.cavi.outcome import factors as factors_of
 from vitools.engines.cavi.training import Training
+from vitools.engines.cavi.value_guides import Guides, chosen_guides, read_guides, warn_of_values
+from vitools.engines.cavi.values import fit_on_values
 from vitools.engines.held_params import held_params
 from vitools.engines.progress import Listener, ProgressCallback, listener
 from vitools.engines.start_values import Start, StartMoments, read_start
-from vitools.errors import NotSupportedError, OptionError, VitoolsWarning, callers_level
+from vitools.errors import (
+    NotConjugateError,
+    NotSupportedError,
+    OptionError,
+    VitoolsWarning,
+    callers_level,
+)
 from vitools.isolation import full_plates, isolated, snapshot
-from vitools.posterior import FactorisedPosterior, History, MixturePosterior, Status
+from vitools.posterior import (
+    FactorisedPosterior,
+    History,
+    MixturePosterior,
+    ProductPosterior,
+    Status,
+)
 from vitools.problem import Problem, check_problem
 from vitools.problem.sites import listed
 from vitools.whole_numbers import check_seed, check_whole
@@ -44,6 +58,7 @@ def cavi(
     joint: Sequence[Sequence[str] | str] | None = None,
     nested: Sequence[str] | None = None,
     factorised: Sequence[str] | Literal["all"] | None = None,
+    guides: Guides | None = None,
     max_sweeps: int = 1000,
     tol: float = 1e-8,
     accelerate: bool = True,
@@ -56,7 +71,7 @@ def cavi(
     warmup_sweeps: int | None = None,
     collapse: bool = True,
     progress: ProgressCallback | None = None,
-) -> FactorisedPosterior | MixturePosterior:
+) -> FactorisedPosterior | MixturePosterior | ProductPosterior:
     """Fit q(θ, z) = ∏ q(block) by coordinate ascent, the updates derived from the model.
 
     They are closed where the model is conditionally conjugate (Winn and Bishop 2005, "Variational
@@ -81,6 +96,10 @@ def cavi(
             ``()`` for none.
         factorised: Gaussian sites to keep fully factorised instead, updated element by element;
             ``"all"`` for all of them.
+        guides: sites that no rule takes, by the guide that gives them values:
+            ``{"w": AutoNormal, ("a", "b"): AutoMultivariateNormal}``, classes or instances of guides
+            over these sites, or names (``"normal"``, ``"multivariate"``, …). The bound is then that of
+            fresh draws, with a standard error.
         max_sweeps: updates of every block, per restart (an accelerated step counts three).
         tol: stop when the bound's relative change is at most ``tol`` **and** no factor moved by more
             than ``tol ** 0.75`` (root of the symmetrised KL divergence); the bound alone can be flat
@@ -135,6 +154,8 @@ def cavi(
     problem.refuse_unlisted("cavi()")
     check_nested(problem, nested or ())
     begin = read_start(problem, start, "cavi", WORDS)
+    on_values = {} if guides is None else read_guides(problem, guides)
+    model: ConjugateModel | None = None
     trains = bool(problem.free_params) and not problem.has_given_params
     held = [] if trains else held_params(problem, "cavi")
     choices: dict[str, Any] = {
@@ -147,7 +168,30 @@ def cavi(
         make = partial(ConjugateModel, problem.model, problem.args, problem.kwargs, **choices)
         reader = Reader(problem.model, problem.args, problem.kwargs)
         of_reading = partial(ConjugateModel.of_reading, **choices)
-        model = of_reading(reader({})) if trains else make(collapse=collapse)
+        of_values = partial(ConjugateModel.of_reading, **choices | {"cut": ()})
+        if not on_values:
+            try:
+                model = of_reading(reader({})) if trains else make(collapse=collapse)
+            except NotConjugateError as error:
+                on_values = {} if guides is not None else chosen_guides(problem, reader, of_values)
+                if not on_values:
+                    raise
+                warn_of_values(problem, on_values, error)
+        if model is None:
+            return fit_on_values(
+                problem,
+                on_values,
+                list(range(seed, seed + restarts)),
+                of_values,
+                lambda model, seed: start_model(
+                    model, seed, begin.sites, from_data=begin.word != "prior"
+                ),
+                Schedule(tol, max_sweeps, accelerate, inner_sweeps, 0),
+                began,
+                progress,
+                held,
+                trains,
+            )
         if _starts_inside_rows(model, begin):
             model = make(collapse=False, stream=False)
         if begin.sites and warmup_sweeps is None:

@@ -166,6 +166,30 @@ def test_modules_are_trained_and_come_back_from_a_file(tmp_path):
     assert torch.equal(back.mean()["theta"], fit.mean()["theta"])
 
 
+def test_a_length_scale_inside_a_kernel_maximises_the_marginal_likelihood():
+    """y = f + noise, f ~ N(0, K(ℓ)): the gradient of log N(y; 0, K(ℓ) + I) is zero, the bound is its value."""
+    t = torch.linspace(0.0, 1.0, 12, dtype=torch.float64)
+    y = 2 * torch.sin(6 * t) + 0.3 * drawn(dist.Normal(number(0.0), 1.0), 12, seed=4)
+
+    def kernel(length):
+        return (
+            4 * torch.exp(-0.5 * ((t[:, None] - t) / length) ** 2) + 1e-3 * torch.eye(12).double()
+        )
+
+    def model(y):
+        length = pyro.param("length", number(0.1), constraint=constraints.positive)
+        f = pyro.sample("f", dist.MultivariateNormal(torch.zeros(12).double(), kernel(length)))
+        with pyro.plate("rows", 12):
+            pyro.sample("y", dist.Normal(f, 1.0), obs=y)
+
+    fit = cavi(Problem(model, y))
+    free = trained(fit)["length"].clone().requires_grad_()
+    whole = kernel(free.exp()) + torch.eye(12).double()
+    evidence = dist.MultivariateNormal(torch.zeros(12).double(), whole).log_prob(y)
+    assert abs(fit.bound - float(evidence.detach())) < 1e-6
+    assert abs(float(torch.autograd.grad(evidence, free)[0])) < 1e-3
+
+
 def test_parameters_that_were_given_are_held():
     problem = Problem(normal_means, NORMAL)
     fit = cavi(problem.with_params(problem.params))
