@@ -365,7 +365,6 @@ PLANTED = [
     ("vitools.problem.sites", "from vitools.problem.reading.runs import run"),
     ("vitools.problem.sites", "from vitools.problem import Problem"),
     ("vitools.engines.cavi.cavi", "from vitools.engines.svi.svi import svi"),
-    ("vitools.engines.exact", "from vitools.guides.family import x"),
     ("vitools.calculus.algebra.term", "from vitools.calculus.blocks.block import Block"),
     ("vitools.models.coin", "from vitools.engines.exact import exact"),
     ("vitools.models.coin", "import vitools"),

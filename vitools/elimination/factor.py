@@ -127,8 +127,9 @@ class Factor:
                 torch.eye(shape[-2], dtype=root.dtype).expand(len(back[None]), -1, -1),
             )
             own = inverse.mT @ inverse
-            for j in (*above, None):
-                own = own - found[i, j] @ back[j].mT
+            parents: tuple[Key, ...] = (*above, None)
+            for parent in parents:
+                own = own - found[i, parent] @ back[parent].mT
             found[i, i] = (own + own.mT) / 2
         return tree.join(found)
 

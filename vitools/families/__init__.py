@@ -31,7 +31,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 # Families of which each block of q makes one of its own.
-MADE_FOR_A_BLOCK = (FreeFormFamily, MarkovChainFamily, TreeNormalFamily)
+MADE_FOR_A_BLOCK: tuple[type[Family], ...] = (FreeFormFamily, MarkovChainFamily, TreeNormalFamily)
 
 
 def family_of_prior(prior: str) -> Family | None:

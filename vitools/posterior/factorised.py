@@ -234,7 +234,8 @@ class FactorisedPosterior(Posterior):
         factor = next(f for f in self.factors if name in f.sites)
         if isinstance(factor.distribution, TreeNormal):
             made = factor.distribution
-            return tuple(self._split(factor, x)[name] for x in (made.mean, made.variance.sqrt()))
+            mean, sd = (self._split(factor, x)[name] for x in (made.mean, made.variance.sqrt()))
+            return mean, sd
         marginal = self.marginal(name)
         try:
             return marginal.mean.reshape(shape), marginal.variance.sqrt().reshape(shape)

@@ -57,7 +57,9 @@ class Levels:
         """The tree's number of each element of a site, of its shape."""
         shape = self.shapes[name]
         labels = tuple(range(len(shape)))
-        axes = {x: (torch.arange(n), (x,)) for x, n in enumerate(shape)}
+        axes: dict[int, tuple[Tensor, tuple[int, ...]]] = {
+            x: (torch.arange(n), (x,)) for x, n in enumerate(shape)
+        }
         every = Cells(list(labels), dict(enumerate(shape)), [], [], axes)
         place = self.place(Atom(name, 1.0, labels), every)
         return self.tree.element(place).expand(shape)

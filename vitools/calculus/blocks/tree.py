@@ -88,7 +88,8 @@ class TreeBlock(DenseBlock):
             made = Statistic(1, cells.shape, _where(where))
         else:
             first, second = places[0], places[-1]
-            entry, back = self.tree.entry(first, second), None
+            entry = self.tree.entry(first, second)
+            back: Any = None
             if entry is None:
                 both = " · ".join(describe(atom) for atom in atoms)
                 raise Unsupported(f"{both} of groups that are kept apart")

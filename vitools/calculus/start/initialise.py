@@ -53,8 +53,8 @@ def initialise(
     with torch.no_grad():
         for node in model.predictors:
             node.start()
-        for node in model.allocations:
-            node.start(generator)
+        for allocation in model.allocations:
+            allocation.start(generator)
         for block in model.blocks:
             if block not in streamed:
                 _start(model, block, generator)

@@ -107,7 +107,8 @@ def base_and_mask(fn: Any) -> tuple[Any, Any]:
 
 def _mask_of(layer: MaskedDistribution) -> Any:
     """The mask as it was written, where latents decide it; the layer has but its shape."""
-    mask = getattr(layer, "_written", ("", {}))[1].get("mask")
+    _, arguments = getattr(layer, "_written", ("", dict[str, Any]()))
+    mask = arguments.get("mask")
     return (
         mask.expand(layer.batch_shape).bool() if isinstance(mask, SymbolicTensor) else layer._mask
     )

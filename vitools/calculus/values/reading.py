@@ -138,20 +138,20 @@ def _refilled(term: ClosedTerm, other: ClosedTerm) -> ClosedTerm | None:
             if names.setdefault(label, name) != name:
                 return None
     constants = []
-    for mine, theirs in zip(term.constants, other.constants, strict=True):
-        labels = tuple(names.get(label, label) for label in theirs.labels)
-        inner = [label for label in mine.labels if label not in labels]
-        for label in theirs.labels:
+    for held, given in zip(term.constants, other.constants, strict=True):
+        labels = tuple(names.get(label, label) for label in given.labels)
+        inner = [label for label in held.labels if label not in labels]
+        for label in given.labels:
             if label not in names and inner:
                 names[label] = inner.pop(0)  # it stands on constants only
-        labels = tuple(names.get(label, label) for label in theirs.labels)
-        if sorted(labels) != sorted(mine.labels) or len(set(labels)) < len(labels):
+        labels = tuple(names.get(label, label) for label in given.labels)
+        if sorted(labels) != sorted(held.labels) or len(set(labels)) < len(labels):
             return None
-        order = [labels.index(label) for label in mine.labels]
-        tensor = theirs.tensor.permute(order) if len(order) > 1 else theirs.tensor
-        if tensor.shape != mine.tensor.shape or is_open(tensor) != is_open(mine.tensor):
+        order = [labels.index(label) for label in held.labels]
+        tensor = given.tensor.permute(order) if len(order) > 1 else given.tensor
+        if tensor.shape != held.tensor.shape or is_open(tensor) != is_open(held.tensor):
             return None
-        constants.append(replace(mine, tensor=tensor if is_open(tensor) else mine.tensor))
+        constants.append(replace(held, tensor=tensor if is_open(tensor) else held.tensor))
     return replace(term, constants=tuple(constants))
 
 
@@ -213,7 +213,7 @@ def _averaged(terms: Sequence[ClosedTerm], stacked: Mapping[int, Tensor]) -> lis
     for term in terms:
         atoms = tuple(map(of_draws, term.atoms))
         constants = tuple(moved(constant, axis) for constant in term.constants)
-        varies = any(axis in factor.labels for factor in (*atoms, *constants))
+        varies = any(axis in x.labels for x in atoms) or any(axis in x.labels for x in constants)
         weight = term.coefficient / draws if varies else term.coefficient
         made.append(replace(term, coefficient=weight, constants=constants, atoms=atoms))
     return made

@@ -106,7 +106,8 @@ def unvisited(
     """
     points = UnconstrainedSpace(problem).from_values(values).detach().cpu().double()
     reach = _reach(points.shape[1])
-    missed, seen = [], []
+    missed: list[Mode] = []
+    seen: list[Mode] = []
     for mode in modes:
         near = int((mode.squared_distance(points) < reach).sum())
         (seen if near > LEAST_VISITS * mode.share * len(points) else missed).append(mode)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -67,17 +67,21 @@ def read_guides(problem: Problem, guides: Guides) -> dict[tuple[str, ...], Any]:
     return found
 
 
+def _quoted(names: Iterable[str]) -> str:
+    return listed([repr(name) for name in names])
+
+
 def _named(guide: Any, sites: tuple[str, ...]) -> Any:
     if isinstance(guide, str):
         if guide not in NAMES:
             raise OptionError(
-                f"guides: no guide {guide!r} for {listed(map(repr, sites))} (names: "
+                f"guides: no guide {guide!r} for {_quoted(sites)} (names: "
                 f"{', '.join(NAMES)}).{nearest(guide, NAMES)}"
             )
         return NAMES[guide]
     if not callable(guide):
         raise OptionError(
-            f"guides: expected a guide for {listed(map(repr, sites))}, a class such as AutoNormal of "
+            f"guides: expected a guide for {_quoted(sites)}, a class such as AutoNormal of "
             f"vitools.guides, an instance or one of {', '.join(map(repr, NAMES))}, got {guide!r}."
         )
     return guide
@@ -100,8 +104,8 @@ class ValueGuide:
         drawn = {name for name in drawn_sites(run) if name in problem.latents}
         if drawn != set(sites):
             raise OptionError(
-                f"guides: the guide for {listed(map(repr, sites))} draws "
-                f"{listed(map(repr, sorted(drawn))) or 'no latent'}. Give it a guide over "
+                f"guides: the guide for {_quoted(sites)} draws "
+                f"{_quoted(sorted(drawn)) or 'no latent'}. Give it a guide over "
                 "exactly these sites, such as AutoNormal of vitools.guides."
             )
         self.params = snapshot(params)
@@ -113,7 +117,7 @@ class ValueGuide:
     def title(self) -> str:
         """Sites and guide in words."""
         kind = getattr(self.guide, "__name__", type(self.guide).__name__)
-        return f"{listed(map(repr, self.sites))} by {kind}"
+        return f"{_quoted(self.sites)} by {kind}"
 
     @property
     def rate(self) -> float:

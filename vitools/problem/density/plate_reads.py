@@ -129,7 +129,8 @@ class PlateReads(TorchFunctionMode):
         own = value.reshape(left + value.shape[value.dim() - depth :])
         if own.shape[len(left) :].numel() > 1:
             where = [p if own.shape[d] > 1 else torch.zeros_like(p) for d, p in positions.items()]
-            own = own[(..., *where)]
+            picked: tuple[Any, ...] = (..., *where)
+            own = own[picked]
             own = own.reshape(left + (1,) * (self.rank - len(shape)) + shape)
         else:
             own = own.reshape(left + (1,) * self.rank)
