@@ -46,9 +46,10 @@ def conjugate_priors() -> list[str]:
 
 def members() -> dict[str, tuple[type[Distribution], tuple[str, ...]]]:
     """The distributions that factors are handed out as, with the parameters that make them anew."""
+    families: list[type[Family]] = [*map(type, FAMILIES.values()), *MADE_FOR_A_BLOCK]
     return {
         kind.__name__: (kind, parameters)
-        for family in (*FAMILIES.values(), *MADE_FOR_A_BLOCK)
+        for family in families
         for kind, parameters in family.members.items()
     }
 

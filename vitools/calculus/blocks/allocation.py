@@ -18,6 +18,7 @@ before it, and so again after it).
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -62,6 +63,10 @@ class AllocationNode(Block):
     @property
     def title(self) -> str:
         return self.name.shown
+
+    @abstractmethod
+    def start(self, generator: torch.Generator | None = None) -> None:
+        """Any moments to begin with."""
 
     def resolve(self, atoms: Sequence[Atom]) -> Resolved:
         if len(atoms) > 1 or atoms[0].function not in self.offered:

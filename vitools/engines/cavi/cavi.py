@@ -167,8 +167,12 @@ def cavi(
     with isolation, full_plates(), problem.at_rest(), torch.no_grad():
         make = partial(ConjugateModel, problem.model, problem.args, problem.kwargs, **choices)
         reader = Reader(problem.model, problem.args, problem.kwargs)
-        of_reading = partial(ConjugateModel.of_reading, **choices)
-        of_values = partial(ConjugateModel.of_reading, **choices | {"cut": ()})
+        of_reading: Callable[[Reading], ConjugateModel] = partial(
+            ConjugateModel.of_reading, **choices
+        )
+        of_values: Callable[[Reading], ConjugateModel] = partial(
+            ConjugateModel.of_reading, **choices | {"cut": ()}
+        )
         if not on_values:
             try:
                 model = of_reading(reader({})) if trains else make(collapse=collapse)

@@ -11,12 +11,20 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-import vitools.guides
 from vitools.calculus import ConjugateModel
 from vitools.calculus.values.choice import sites_for_values
 from vitools.calculus.values.reading import Reader, Reading
 from vitools.errors import NotConjugateError, OptionError, VitoolsWarning, callers_level
-from vitools.guides import AutoMeanField, AutoMultivariate
+from vitools.guides import (
+    AutoDirichlet,
+    AutoFlow,
+    AutoKumaraswamy,
+    AutoLogisticNormal,
+    AutoMeanField,
+    AutoMultivariate,
+    AutoMultivariateNormal,
+    AutoNormal,
+)
 from vitools.isolation import ParamState, full_plates, isolated, seeded, snapshot
 from vitools.posterior.guided import GuidePosterior, build_guide, drawn_sites, guide_log_density
 from vitools.posterior.product import part_of
@@ -28,10 +36,15 @@ from vitools.problem.sites import listed, nearest
 
 Guides = Mapping[str | tuple[str, ...], Any]
 """``{site or (site, …): guide}``: a class, a Pyro guide over these sites, or a name."""
-NAMES = {
-    name.removeprefix("Auto").lower(): getattr(vitools.guides, name)
-    for name in vitools.guides.__all__
-    if name != "Amortized"
+NAMES: dict[str, Any] = {
+    "dirichlet": AutoDirichlet,
+    "flow": AutoFlow,
+    "kumaraswamy": AutoKumaraswamy,
+    "logisticnormal": AutoLogisticNormal,
+    "meanfield": AutoMeanField,
+    "multivariate": AutoMultivariate,
+    "multivariatenormal": AutoMultivariateNormal,
+    "normal": AutoNormal,
 }
 MOST_CORRELATED = 30  # numbers on values that get a joint guide unasked
 RATE = 0.05  # of Adam, where a guide says nothing
@@ -186,7 +199,7 @@ def warn_of_values(
     problem: Problem, guides: Mapping[tuple[str, ...], Any], error: NotConjugateError
 ) -> None:
     ((names, kind),) = guides.items()
-    quoted = listed([repr(name) for name in names])
+    quoted = _quoted(names)
     warnings.warn(
         f"model '{problem.name}': no rule of coordinate ascent takes all sites as they are ({error}). "
         f"So {quoted} get{'s' * (len(names) == 1)} values from {kind.__name__}, and the bound is an "

@@ -30,7 +30,8 @@ from vitools.engines.cavi.coordinate_ascent import CoordinateAscent, Schedule
 from vitools.engines.cavi.outcome import factors as factors_of
 from vitools.engines.cavi.training import at_reading, free_parameters
 from vitools.engines.cavi.value_guides import ValueGuide, joint_draws
-from vitools.engines.loop import ProgressCallback, iterate
+from vitools.engines.loop import iterate
+from vitools.engines.progress import Listener
 from vitools.errors import NumericalError
 from vitools.isolation import seeded, snapshot
 from vitools.posterior import Estimate, FactorisedPosterior, History, ProductPosterior, Status
@@ -128,7 +129,7 @@ class ValuesAscent:
 
     # ---- steps -----------------------------------------------------------------------------------
 
-    def run(self, began: float, progress: ProgressCallback | None) -> Status:
+    def run(self, began: float, progress: Listener | None) -> Status:
         self._began = began
         return iterate(
             self._advance,
@@ -227,6 +228,12 @@ class ValuesAscent:
         return History.of_rows(self.rows)
 
 
+def _begun(
+    initialise: Callable[[ConjugateModel, int], object], seed: int, model: ConjugateModel
+) -> None:
+    initialise(model, seed)
+
+
 def fit_on_values(
     problem: Problem,
     guides: Mapping[tuple[str, ...], Any],
@@ -235,7 +242,7 @@ def fit_on_values(
     initialise: Callable[[ConjugateModel, int], object],
     schedule: Schedule,
     began: float,
-    progress: ProgressCallback | None,
+    progress: Listener | None,
     held: Sequence[str],
     trains: bool,
 ) -> ProductPosterior:
@@ -249,9 +256,8 @@ def fit_on_values(
         with seeded(seed):
             made = [ValueGuide(problem, sites, guide, seed) for sites, guide in guides.items()]
             reader = Reader(problem.model, problem.args, problem.kwargs)
-            ascent = ValuesAscent(
-                reader, made, make, partial(initialise, seed=seed), schedule, trains=trains
-            )
+            begin = partial(_begun, initialise, seed)
+            ascent = ValuesAscent(reader, made, make, begin, schedule, trains=trains)
             status = ascent.run(began, progress)
             if not ascent.rows:
                 if fits:
