@@ -10,7 +10,7 @@ import torch
 
 from vitools.cli.arguments import DataFile
 from vitools.cli.target import open_target
-from vitools.errors import DataError
+from vitools.errors import DataError, VitoolsWarning
 
 MODELS = """
 from __future__ import annotations
@@ -238,7 +238,8 @@ def test_an_argument_may_have_a_mask_of_its_own(models):
         "        pyro.sample('obs', dist.Normal(mu + x, 1.0), obs=y)\n"
     )
     (models / "data.csv").write_text("y,x\n1.5,2\n,2\n2.5,\n")
-    kwargs = opened("own", models / "data.csv", missing="mask").kwargs
+    with pytest.warns(VitoolsWarning, match="missing are masked: y 1, x 1"):
+        kwargs = opened("own", models / "data.csv", missing="mask").kwargs
     assert kwargs["y_mask"].tolist() == [True, False, True]
     assert kwargs["mask"].tolist() == [True, True, False]
     assert kwargs["y"].tolist() == [1.5, 1.5, 2.5]  # a value that the model can take

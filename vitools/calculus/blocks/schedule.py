@@ -92,18 +92,18 @@ def _groups(joint: ExpectedLogJoint, trace: ModelTrace) -> set[str] | None:
     label = joint.plate_labels[rows]
     coarser: set[str] = set()
     for term in joint.terms:
-        for selection in term.selections:
-            if label not in selection.labels:
+        # a plate that rows read in order stands on their own label
+        reads = {label, *(s.target for s in term.selections if label in s.labels)}
+        for atom in term.atoms:
+            if atom.site not in trace.sites:
                 continue
-            for atom in term.atoms:
-                if atom.site not in trace.sites:
-                    continue
-                plates = trace.sites[atom.site].plates
-                coarser |= {
-                    plates[axis].name
-                    for axis, x in enumerate(atom.labels)
-                    if x == selection.target and axis in plates
-                }
+            plates = trace.sites[atom.site].plates
+            coarser |= {
+                plates[axis].name
+                for axis, x in enumerate(atom.labels)
+                if x in reads and axis in plates
+            }
+    coarser.discard(rows)
     return {rows, *coarser} if len(coarser) == 1 else {rows}
 
 

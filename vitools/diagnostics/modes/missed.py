@@ -11,7 +11,7 @@ from torch import Tensor
 from vitools.diagnostics.modes.scan import Mode, find_modes
 from vitools.diagnostics.reference.accuracy import entry_name
 from vitools.errors import NotSupportedError, NumericalError
-from vitools.posterior import Posterior
+from vitools.posterior import DrawsPosterior, Posterior
 from vitools.problem import Problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 
@@ -22,7 +22,8 @@ MAX_BYTES = 1_000_000
 WORK = 400_000
 """Bytes of the densities of all starts, which are as many as that allows, from 4 to 16."""
 
-LEAST_VISITS = 0.1
+LEAST_VISITS = 0.02
+TOO_LOW = 3.0  # nats by which q may fall short of the posterior at a mode that it knows
 """The share of the draws due to a mode that makes it a visited one."""
 
 
@@ -77,8 +78,29 @@ def scan_for(posterior: Posterior, values: Mapping[str, Tensor]) -> Scan:
         found = _scan(problem)
         if not problem.free_params:  # with those, another fit's density is another
             _kept[problem.mapper] = found
-    missed = unvisited(problem, found.modes, values) if found.modes else ()
+    missed = unvisited(problem, found.modes, values) if found.modes else []
+    if missed and not isinstance(posterior, DrawsPosterior):
+        missed = _unknown(posterior, missed, values)
     return Scan(found.words, found.modes, tuple(missed))
+
+
+def _unknown(posterior: Posterior, modes: list[Mode], values: Mapping[str, Tensor]) -> list[Mode]:
+    """Modes whose density under q is far too low: the others are no peaks to draws, but known.
+
+    Near the vertices of a simplex, say, a mode of the unconstrained density holds few draws of the
+    very posterior.
+    """
+    problem = posterior.problem
+    with torch.no_grad():
+        level = (problem.log_joint(values) - posterior.log_prob(values)).double().logsumexp(0)
+        level = level - math.log(len(next(iter(values.values()))))
+        unknown = []
+        for mode in modes:
+            at = {name: value.unsqueeze(0) for name, value in mode.values.items()}
+            excess = problem.log_joint(at) - posterior.log_prob(at) - level
+            if not float(excess) <= TOO_LOW:
+                unknown.append(mode)
+    return unknown
 
 
 def _scan(problem: Problem) -> Scan:

@@ -134,7 +134,7 @@ def reach_verdict(
     Example:
         >>> verdict = reach_verdict(Status.CONVERGED, khat=Estimate(0.82, 0.1), culprit="tau")
         >>> print(verdict, "|", verdict.reason)
-        do not use | k̂ 0.82 is above its threshold 0.70, on account of tau
+        use with care | k̂ 0.82 is above its threshold 0.70, on account of tau, give or take 0.10
     """
     found = [
         _of_status(status, detail, advice),

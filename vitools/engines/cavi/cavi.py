@@ -23,13 +23,12 @@ from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Sc
 from vitools.engines.cavi.nested import NestedAscent, check_nested
 from vitools.engines.cavi.outcome import factors as factors_of
 from vitools.engines.cavi.training import Training
-from vitools.engines.cavi.value_guides import Guides, chosen_guides, read_guides, warn_of_values
+from vitools.engines.cavi.value_guides import Guides, read_guides
 from vitools.engines.cavi.values import fit_on_values
 from vitools.engines.held_params import held_params
 from vitools.engines.progress import Listener, ProgressCallback, listener
 from vitools.engines.start_values import Start, StartMoments, read_start
 from vitools.errors import (
-    NotConjugateError,
     NotSupportedError,
     OptionError,
     VitoolsWarning,
@@ -174,13 +173,7 @@ def cavi(
             ConjugateModel.of_reading, **choices | {"cut": ()}
         )
         if not on_values:
-            try:
-                model = of_reading(reader({})) if trains else make(collapse=collapse)
-            except NotConjugateError as error:
-                on_values = {} if guides is not None else chosen_guides(problem, reader, of_values)
-                if not on_values:
-                    raise
-                warn_of_values(problem, on_values, error)
+            model = of_reading(reader({})) if trains else make(collapse=collapse)
         if model is None:
             return fit_on_values(
                 problem,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,10 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from vitools.calculus import ConjugateModel
-from vitools.calculus.values.choice import sites_for_values
-from vitools.calculus.values.reading import Reader, Reading
-from vitools.errors import NotConjugateError, OptionError, VitoolsWarning, callers_level
+from vitools.errors import OptionError
 from vitools.guides import (
     AutoDirichlet,
     AutoFlow,
@@ -46,7 +42,6 @@ NAMES: dict[str, Any] = {
     "multivariatenormal": AutoMultivariateNormal,
     "normal": AutoNormal,
 }
-MOST_CORRELATED = 30  # numbers on values that get a joint guide unasked
 RATE = 0.05  # of Adam, where a guide says nothing
 
 
@@ -180,30 +175,3 @@ def joint_draws(guides: Sequence[ValueGuide], count: int) -> tuple[dict[str, Ten
         drawn, log_q = guide.draws(count)
         values, total = values | drawn, total + log_q.double()
     return values, total
-
-
-def chosen_guides(
-    problem: Problem, reader: Reader, make: Callable[[Reading], ConjugateModel]
-) -> dict[tuple[str, ...], Any]:
-    """Guides for the sites that no rule takes; nothing where they are no help."""
-    drawn = problem.starting_draws(2)
-    names = sites_for_values(reader, {k: drawn[k] for k in problem.continuous}, make)
-    if len(names) == len(problem.latents):
-        return {}
-    size = sum(problem.latents[name].shape.numel() for name in names)
-    kind = AutoMultivariate if 1 < size <= MOST_CORRELATED else AutoMeanField
-    return {names: kind} if names else {}
-
-
-def warn_of_values(
-    problem: Problem, guides: Mapping[tuple[str, ...], Any], error: NotConjugateError
-) -> None:
-    ((names, kind),) = guides.items()
-    quoted = _quoted(names)
-    warnings.warn(
-        f"model '{problem.name}': no rule of coordinate ascent takes all sites as they are ({error}). "
-        f"So {quoted} get{'s' * (len(names) == 1)} values from {kind.__name__}, and the bound is an "
-        "estimate; guides={site: guide} says so on purpose, or chooses others.",
-        VitoolsWarning,
-        stacklevel=callers_level(),
-    )

@@ -288,9 +288,9 @@ def test_streamed_rows(far):
             theta = sample("theta", dist.Normal(mu, spread.rsqrt()))
             sample("y", dist.Normal(theta, SD), obs=y)
 
-    blocks = ConjugateModel(model, (y, double(far))).blocks
+    blocks = ConjugateModel(model, (y, double(far)), joint=()).blocks
     assert any(isinstance(block, StreamedBlock) for block in blocks)
-    options = {"tol": 1e-12, "max_sweeps": 400}
+    options = {"tol": 1e-12, "max_sweeps": 400, "joint": ()}
     fit = cavi(Problem(model, y, double(far)), **options)
     plain = cavi(Problem(model, y - far, double(0.0)), **options)
     assert_moved(fit, plain, double(far), ["mu", "theta"])

@@ -8,9 +8,8 @@ import torch
 from vitools import Problem, cavi, load, save
 from vitools.calculus import ConjugateModel
 from vitools.calculus.start.initialise import initialise
-from vitools.calculus.values.choice import sites_for_values
 from vitools.calculus.values.reading import Reader
-from vitools.errors import OptionError, VitoolsWarning
+from vitools.errors import OptionError
 from vitools.guides import AutoMultivariateNormal, AutoNormal
 from vitools.posterior import Posterior
 
@@ -129,28 +128,6 @@ def test_terms_at_draws_are_the_average_of_models_at_each():
         assert model.take(read({"inner": (at + 0.1).requires_grad_()}))
     assert abs(average(at + 0.1) - model.elbo()) < 1e-9
     assert all(tensor.grad_fn is not None for tensor in model.moving.moments.values())
-
-
-@pytest.mark.parametrize(
-    ("model", "arguments", "expected"),
-    [
-        (network, (X, Y), ("inner",)),
-        (kernel_and_scale, (X[:8], Y[:8]), ("length",)),
-    ],
-)
-def test_as_few_sites_as_possible_get_values_by_themselves(model, arguments, expected):
-    problem = Problem(model, *arguments)
-    draws = {k: v.double() for k, v in problem.starting_draws(2).items()}
-    reader = Reader(model, arguments, {})
-    assert sites_for_values(reader, draws, ConjugateModel.of_reading) == expected
-
-
-def test_that_is_said():
-    words = r"no rule of coordinate ascent takes all.*'length' gets values from AutoMeanField"
-    with pytest.warns(VitoolsWarning, match=words) as said:
-        fit = cavi(Problem(kernel_and_scale, X[:8], Y[:8]), max_sweeps=3)
-    assert said[0].filename == __file__
-    assert "values of 'length' by AutoMeanField" in fit.detail
 
 
 @pytest.mark.parametrize(

@@ -265,7 +265,7 @@ def coin_fits(*names):
     [
         (
             ("exact", "near", "good", "narrow"),
-            "3 approximations judged against exact (…). Agreeing with it: good, near (best bound first).",
+            "3 approximations judged against exact (…). Agreeing with it: near, good (best bound first).",
         ),
         (
             ("exact", "wide"),
