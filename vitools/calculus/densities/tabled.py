@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vitools.calculus.algebra.atoms import LOG_ZERO, Atom, Constant, fresh
+from vitools.calculus.algebra.atoms import LOG_ZERO, Atom, Constant, Unsupported, fresh
 from vitools.calculus.algebra.cases import as_table, place_labels
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term, drop_unused_out
@@ -93,7 +93,11 @@ def _on_labels(
         terms = Expression.constant(argument.value()).terms
         table: Term | None = terms[0] if terms else Term(0.0, (), (None,) * argument.dim)
     else:
-        table = as_table(argument.terms)
+        try:
+            terms = argument.terms
+        except Unsupported:  # no sum of terms, hence no table
+            return None
+        table = as_table(terms)
     if table is None:
         return None
     term = table.freshen().pad(len(common) + event_dim)

@@ -23,8 +23,10 @@ WORK = 400_000
 """Bytes of the densities of all starts, which are as many as that allows, from 4 to 16."""
 
 LEAST_VISITS = 0.02
-TOO_LOW = 3.0  # nats by which q may fall short of the posterior at a mode that it knows
 """The share of the draws due to a mode that makes it a visited one."""
+
+TOO_LOW = 3.0
+"""Nats by which q may fall short of the posterior at a mode that it knows."""
 
 
 @dataclass(frozen=True)
