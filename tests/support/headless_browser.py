@@ -1,6 +1,6 @@
 """A headless Chromium driven through ChromeDriver's HTTP interface (W3C WebDriver).
 
-Tests that need it skip where there is none, but for ``BROWSER=required``, as CI has it: there they fail.
+Tests that need it skip where there is none, but for ``BROWSER=required``: there they fail.
 """
 
 import json

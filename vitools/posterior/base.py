@@ -5,7 +5,7 @@ import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from inspect import isfunction
 from textwrap import wrap
@@ -43,6 +43,17 @@ class Saved:
     common: dict[str, Any]
     guide: Any
     kinds: Mapping[str, "type[Posterior]"]
+
+    def part(self, number: int, described: Mapping[str, Any], problem: Problem) -> "Posterior":
+        """One of the posteriors that this one is made of, from its kind and meta and its tensors."""
+        prefix = f"{number}."
+        tensors = {
+            name.removeprefix(prefix): value
+            for name, value in self.tensors.items()
+            if name.startswith(prefix)
+        }
+        saved = replace(self, problem=problem, tensors=tensors, meta=described["meta"])
+        return self.kinds[described["kind"]]._restore(saved)
 
 
 class Posterior(ABC):

@@ -132,19 +132,8 @@ class MixturePosterior(Posterior):
 
     @classmethod
     def _restore(cls, saved: Saved) -> "MixturePosterior":
-        components = []
-        for k, described in enumerate(saved.meta["components"]):
-            prefix = f"{k}."
-            tensors = {
-                name.removeprefix(prefix): value
-                for name, value in saved.tensors.items()
-                if name.startswith(prefix)
-            }
-            kind = saved.kinds[described["kind"]]
-            part = Saved(
-                saved.problem, tensors, described["meta"], saved.common, saved.guide, saved.kinds
-            )
-            components.append(kind._restore(part))
+        described = enumerate(saved.meta["components"])
+        components = [saved.part(k, each, saved.problem) for k, each in described]
         return cls(
             saved.problem,
             saved.tensors["weights"],

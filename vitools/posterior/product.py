@@ -110,22 +110,9 @@ class ProductPosterior(Posterior):
 
     @classmethod
     def _restore(cls, saved: Saved) -> "ProductPosterior":
-        parts = []
-        for k, described in enumerate(saved.meta["parts"]):
-            prefix = f"{k}."
-            tensors = {
-                name.removeprefix(prefix): value
-                for name, value in saved.tensors.items()
-                if name.startswith(prefix)
-            }
-            part = Saved(
-                part_of(saved.problem, described["sites"]),
-                tensors,
-                described["meta"],
-                saved.common,
-                saved.guide,
-                saved.kinds,
-            )
-            parts.append(saved.kinds[described["kind"]]._restore(part))
+        parts = [
+            saved.part(k, described, part_of(saved.problem, described["sites"]))
+            for k, described in enumerate(saved.meta["parts"])
+        ]
         bounds = (saved.meta["bound"], saved.meta["bound_error"])
         return cls(saved.problem, parts, *bounds, **saved.common)

@@ -164,7 +164,7 @@ def of_missed_modes(share: float, at: str) -> Verdict | None:
     return Verdict(
         Grade.REJECT if share > 1 - LEAST_SHARE else Grade.CARE,
         f"its draws do not visit a mode near {at}; about {share:.2g} of the mass is missed",
-        "start from several seeds and mix the fits, or use nuts() with starts in all modes",
+        "start from several seeds, or use nuts() with starts in all modes",
     )
 
 

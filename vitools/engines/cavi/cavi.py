@@ -154,6 +154,8 @@ def cavi(
     check_nested(problem, nested or ())
     begin = read_start(problem, start, "cavi", WORDS)
     on_values = {} if guides is None else read_guides(problem, guides)
+    if on_values and nested:
+        raise OptionError("nested: not beside guides=, whose sites have no cells. Leave one out.")
     model: ConjugateModel | None = None
     trains = bool(problem.free_params) and not problem.has_given_params
     held = [] if trains else held_params(problem, "cavi")

@@ -130,6 +130,11 @@ def test_terms_at_draws_are_the_average_of_models_at_each():
     assert all(tensor.grad_fn is not None for tensor in model.moving.moments.values())
 
 
+def test_nested_sites_beside_values_are_refused():
+    with pytest.raises(OptionError, match="nested: not beside guides="):
+        cavi(Problem(levels, Y), guides={"level": AutoNormal}, nested=["precision"])
+
+
 @pytest.mark.parametrize(
     ("guides", "words"),
     [
