@@ -21,8 +21,8 @@ FOLDERS = {
 
 ORDER = {
     "vitools": [
-        {"_version", "errors", "distributions", "elimination", "missing"},
-        {"whole_numbers"},
+        {"_version", "errors", "elimination", "missing"},
+        {"distributions", "whole_numbers"},
         {"isolation"},
         {"families", "graphs", "supports", "files", "data"},
         {"problem", "models"},
@@ -39,6 +39,7 @@ ORDER = {
             "last_draw",
             "layers",
             "log_space",
+            "markov_chains",
             "mixture",
             "newton",
         },

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from vitools.elimination.chain import cholesky, solve, solve_transposed
 from vitools.elimination.tree import Tree, rows
 
 Key = int | None
@@ -39,9 +40,9 @@ class Factor:
         self._beside: list[dict[Key, Tensor]] = []  # Y of each level, by what it is beside
         self._failed: list[Tensor] = []  # of each block the number of the pivot that is none, or 0
         for i, above in enumerate(tree.parents):
-            root, failed = _cholesky(blocks[i, i])
+            root, failed = cholesky(blocks[i, i])
             self._failed.append(failed)
-            beside: dict[Key, Tensor] = {j: _solve(root, blocks[i, j]) for j in (*above, None)}
+            beside: dict[Key, Tensor] = {j: solve(root, blocks[i, j]) for j in (*above, None)}
             for j, group in above.items():
                 blocks[j, j].index_add_(0, group, beside[j].mT @ beside[j], alpha=-1)
                 for k in above:
@@ -52,7 +53,7 @@ class Factor:
             blocks[None, None] -= flat.mT @ flat
             self._roots.append(root)
             self._beside.append(beside)
-        root, failed = _cholesky(blocks[None, None])
+        root, failed = cholesky(blocks[None, None])
         self._roots.append(root)
         self._failed.append(failed)
         self.is_proper = torch.stack([(f == 0).all() for f in self._failed]).all()
@@ -81,13 +82,13 @@ class Factor:
         h = self.tree.parts(vector)
         done = []
         for i, above in enumerate(self.tree.parents):
-            y = _solve(self._roots[i], h[i].unsqueeze(-1)).squeeze(-1)
+            y = solve(self._roots[i], h[i].unsqueeze(-1)).squeeze(-1)
             beside = self._beside[i]
             for j, group in above.items():
                 h[j] = h[j].index_add(-2, group, rows(beside[j].mT, y), alpha=-1)
             h[-1] = h[-1] - y.flatten(-2) @ beside[None].flatten(0, 1)
             done.append(y)
-        done.append(_solve(self._roots[-1], h[-1].unsqueeze(-1)).squeeze(-1))
+        done.append(solve(self._roots[-1], h[-1].unsqueeze(-1)).squeeze(-1))
         return self.tree.joined(self._backward(done))
 
     def spread(self, noise: Tensor) -> Tensor:
@@ -96,13 +97,13 @@ class Factor:
 
     def _backward(self, y: list[Tensor]) -> list[Tensor]:
         x = list(y)
-        x[-1] = _solve_transposed(self._roots[-1], y[-1].unsqueeze(-1)).squeeze(-1)
+        x[-1] = solve_transposed(self._roots[-1], y[-1].unsqueeze(-1)).squeeze(-1)
         for i in reversed(range(len(self.tree.levels))):
             beside = self._beside[i]
             known = (x[-1] @ beside[None].flatten(0, 1).mT).reshape(y[i].shape)
             for j, group in self.tree.parents[i].items():
                 known = known + rows(beside[j], x[j].index_select(-2, group))
-            x[i] = _solve_transposed(self._roots[i], (y[i] - known).unsqueeze(-1)).squeeze(-1)
+            x[i] = solve_transposed(self._roots[i], (y[i] - known).unsqueeze(-1)).squeeze(-1)
         return x
 
     def inverse_entries(self) -> Tensor:
@@ -113,7 +114,7 @@ class Factor:
         found: dict[tuple[Key, Key], Tensor] = {(None, None): half.mT @ half}
         for i in reversed(range(len(tree.levels))):
             above, beside = tree.parents[i], self._beside[i]
-            back = {j: _solve_transposed(self._roots[i], y) for j, y in beside.items()}
+            back = {j: solve_transposed(self._roots[i], y) for j, y in beside.items()}
             shape = back[None].shape
             to_root = back[None].flatten(0, 1) @ found[None, None]
             to_root = to_root.reshape(shape)
@@ -122,7 +123,7 @@ class Factor:
             found[i, None] = -to_root
             for j in above:
                 found[i, j] = -self._to_parent(j, above, back, found)
-            inverse = _solve(
+            inverse = solve(
                 self._roots[i],
                 torch.eye(shape[-2], dtype=root.dtype).expand(len(back[None]), -1, -1),
             )
@@ -146,27 +147,3 @@ class Factor:
             between = found[k, j][group] if k <= j else found[j, k][above[j]].mT
             total = total + back[k] @ between
         return total
-
-
-def _cholesky(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """L of each block […, d, d], 1 where it has none, and there the number of the failing pivot, else 0."""
-    if blocks.shape[-1] == 1:
-        fine = blocks > 0
-        return torch.where(fine, blocks, 1.0).sqrt(), (~fine[..., 0, 0]).long()
-    root, info = torch.linalg.cholesky_ex(blocks)
-    one = torch.eye(blocks.shape[-1], dtype=blocks.dtype)
-    return torch.where((info == 0)[..., None, None], root, one), info
-
-
-def _solve(root: Tensor, right: Tensor) -> Tensor:
-    """L⁻¹ x."""
-    if root.shape[-1] == 1:
-        return right / root
-    return torch.linalg.solve_triangular(root, right, upper=False)
-
-
-def _solve_transposed(root: Tensor, right: Tensor) -> Tensor:
-    """L⁻ᵀ x."""
-    if root.shape[-1] == 1:
-        return right / root
-    return torch.linalg.solve_triangular(root.mT, right, upper=True)
