@@ -149,8 +149,10 @@ class GaussianMarkovChain(TorchDistribution):
             whitened, log_scale = error / scale, scale.log().sum(-1)
         else:
             root = getattr(self, f"{kind}_tril")
-            root = root.expand(*error.shape[:-1], *root.shape[-2:])
-            solved = torch.linalg.solve_triangular(root, error.unsqueeze(-1), upper=False)
+            lead = torch.broadcast_shapes(error.shape[:-1], root.shape[:-2])
+            error = error.expand(*lead, error.shape[-1]).unsqueeze(-1)
+            root = root.expand(*lead, *root.shape[-2:])
+            solved = torch.linalg.solve_triangular(root, error, upper=False)
             whitened = solved.squeeze(-1)
             log_scale = root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         constant = 0.5 * self.event_shape[1] * math.log(2 * math.pi)
@@ -182,7 +184,8 @@ class GaussianMarkovChain(TorchDistribution):
     @property
     def mean(self) -> Tensor:
         zero = torch.zeros_like(self.initial_loc).unsqueeze(-2)
-        offset = self._shifted(zero.expand(*self.batch_shape, self.num_steps - 1, -1))
+        steps, size = self.event_shape
+        offset = self._shifted(zero.expand(*self.batch_shape, steps - 1, size))
         return affine_states(self.initial_loc, self._matrix(), offset)
 
     @property

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from vitools.distributions import CategoricalMarkovChain
 from vitools.errors import OptionError
 
-
 pytestmark = pytest.mark.uses_global_generator
 
 
