@@ -30,7 +30,15 @@ class ModelError(VitoolsError):
 
 
 class DataError(VitoolsError):
-    """The data do not fit the model or cannot be read: NaN, outside the support, a bad column."""
+    """The data do not fit the model or cannot be read: NaN, outside the support, a bad column.
+
+    Args:
+        row: the entry at fault along the first dim of a tensor of data, where the message speaks of one.
+    """
+
+    def __init__(self, message: object = "", *, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 class OptionError(VitoolsError):

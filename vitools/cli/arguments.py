@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitools.data import Table, column_names, read_table
+from vitools.cli.progress import status_line
+from vitools.data import MappedTable, Table, column_names, open_table, read_table
+from vitools.data.open_table import files_of, is_pattern
 from vitools.errors import (
     DataError,
     ModelError,
@@ -30,24 +32,42 @@ ALIKE = 0.85
 MOST_WHOLE = 8
 """Columns of whole numbers among which the one that a model needs as such is looked for."""
 
+LARGE = 2**28
+"""Bytes of a file from which it is mapped rather than read into memory."""
+
+PART = 2**16
+"""Rows that are looked at together."""
+
 Chosen = dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """``--data``, ``--columns`` and ``--missing``: a file, or none, and how it is to be read."""
+    """``--data``, ``--columns`` and ``--missing``: files, or none, and how they are to be read.
+
+    Attributes:
+        path: a file, or a pattern of the names of several.
+        quiet: whether nobody is told how far the reading is.
+    """
 
     path: Path | None = None
     columns: Chosen = field(default_factory=dict)
     missing: MissingPolicy = "refuse"
+    quiet: bool = False
 
     @classmethod
-    def of(cls, path: Path | None, columns: list[str] | None, missing: MissingPolicy) -> "DataFile":
+    def of(
+        cls,
+        path: Path | None,
+        columns: list[str] | None,
+        missing: MissingPolicy,
+        quiet: bool = False,
+    ) -> "DataFile":
         """As the options say."""
         named = parsed_columns(columns)
         if path is None and named:
             raise OptionError(f"--columns {columns[0]}: of which file? Add --data FILE.")  # type: ignore[index]
-        return cls(path, named, missing)
+        return cls(path, named, missing, quiet)
 
     def refuse_choices(self, subject: str) -> None:
         """Raise where columns are chosen of what has none."""
@@ -91,14 +111,32 @@ def bind(function: Callable[..., Any], data: DataFile, model: str) -> Problem:
         return Problem(function)
     masks = _mask_arguments(function) if data.missing == "mask" else set()
     chosen = _chosen(function, data, model, masks)
-    table = read_table(data.path, chosen, missing=data.missing)
+    table = _table(data, chosen)
     masks -= chosen.keys()
     if data.missing == "mask":
         _refuse_unmasked(table, masks, data.path, model)
     _say_changes(table, data.path)
     arguments = table.tensors | _masks(table, masks)
-    problem = _built(function, arguments, data.path, set(table.labels) | masks)
+    try:
+        problem = _built(function, arguments, data.path, set(table.labels) | masks)
+    except DataError as error:
+        if error.row is None or not isinstance(table, MappedTable):
+            raise
+        raise DataError(f"{error} It stands in {table.place(error.row)}.") from error
     return problem.with_coords(**_coords(problem, table.labels))
+
+
+def _table(data: DataFile, chosen: Chosen) -> Table:
+    """In memory, or mapped where there are many files or one that is large."""
+    assert data.path is not None
+    if not is_pattern(data.path) and data.path.stat().st_size < LARGE:
+        return read_table(data.path, chosen, missing=data.missing)
+    with status_line("opening", data.quiet) as say:
+        return open_table(data.path, chosen, missing=data.missing, progress=say or _nobody)
+
+
+def _nobody(text: str) -> None:
+    pass
 
 
 # ---- number types ------------------------------------------------------------------------
@@ -121,7 +159,10 @@ def _built(
         f"{name} ({str(value.dtype).removeprefix('torch.')} {list(value.shape)})"
         for name, value in typed.items()
     )
-    raise type(reason)(f"{reason} From '{path}' the model was given {given}.") from reason
+    words = f"{reason} From '{path}' the model was given {given}."
+    if isinstance(reason, DataError):
+        raise DataError(words, row=reason.row) from reason
+    raise type(reason)(words) from reason
 
 
 def _types(arguments: dict[str, Tensor], settled: set[str]) -> Iterator[dict[str, Tensor]]:
@@ -129,40 +170,31 @@ def _types(arguments: dict[str, Tensor], settled: set[str]) -> Iterator[dict[str
 
     ``settled``: labels' codes and masks, which become floats last of all.
     """
+    given = {name: value.dtype for name, value in arguments.items()}
     whole = [k for k, v in arguments.items() if not v.is_floating_point() and k not in settled]
     exact = [k for k, v in arguments.items() if v.is_floating_point() and _is_whole(v)]
-    doubles = _cast(arguments, whole, torch.float64)
-    one_kept_whole = [
-        _cast(arguments, [k for k in whole if k != kept], torch.float64) for kept in whole
-    ]
+    few = whole if len(whole) <= MOST_WHOLE else []
     choices = [
-        arguments,
-        doubles,
-        *(one_kept_whole if len(whole) <= MOST_WHOLE else ()),
-        _cast(arguments, exact, torch.int64),
-        _cast(arguments, list(arguments), torch.float64),
+        given,
+        given | dict.fromkeys(whole, torch.float64),
+        *(given | dict.fromkeys([k for k in whole if k != kept], torch.float64) for kept in few),
+        given | dict.fromkeys(exact, torch.int64),
+        dict.fromkeys(given, torch.float64),
     ]
     default = torch.get_default_dtype()
     choices += [
-        _cast(typed, [k for k, v in typed.items() if v.is_floating_point()], default)
-        for typed in choices
+        {name: default if kind.is_floating_point else kind for name, kind in choice.items()}
+        for choice in choices
     ]
     tried: set[tuple[torch.dtype, ...]] = set()
-    for typed in choices:
-        types = tuple(value.dtype for value in typed.values())
-        if types not in tried:
-            tried.add(types)
-            yield typed
-
-
-def _cast(
-    arguments: dict[str, Tensor], names: Iterable[str], dtype: torch.dtype
-) -> dict[str, Tensor]:
-    return arguments | {name: arguments[name].to(dtype) for name in names}
+    for choice in choices:
+        if tuple(choice.values()) not in tried:
+            tried.add(tuple(choice.values()))
+            yield {name: arguments[name].to(kind) for name, kind in choice.items()}
 
 
 def _is_whole(value: Tensor) -> bool:
-    return bool((value == value.round()).all())
+    return all(bool((part == part.round()).all()) for part in value.split(PART))
 
 
 # ---- which column for which argument -----------------------------------------------------
@@ -175,7 +207,7 @@ def _chosen(function: Callable[..., Any], data: DataFile, model: str, masks: set
     is named after gets the columns that are not arguments as a table, where they are more than one.
     """
     assert data.path is not None
-    columns = column_names(data.path)
+    columns = column_names(files_of(data.path)[0])
     parameters = _parameters(function).values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)

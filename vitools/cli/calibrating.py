@@ -58,7 +58,7 @@ def calibrate(
         check_folder(out)
     named = find_method(method) if method else None
     refuse_idle_guide(guide, [method] if method else [], "--method")
-    file = DataFile.of(data, columns, missing)
+    file = DataFile.of(data, columns, missing, quiet)
     target = open_target(model, file, seed, guide)
     if target.is_amortised:
         raise OptionError(

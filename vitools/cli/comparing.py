@@ -87,7 +87,7 @@ def compare(
     if stored is not None:
         _refuse_unfitted(find_method(stored), stored, named)
     refuse_idle_guide(guide, names, "--methods")
-    file = DataFile.of(data, columns, missing)
+    file = DataFile.of(data, columns, missing, quiet)
     target = open_target(model, file, seed, guide)
     chosen = named or [find_method(name) for name in default_methods(target)]
     made = Made([entry.named_for(target) for entry in chosen])

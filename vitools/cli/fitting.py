@@ -56,7 +56,7 @@ def fit(
         check_folder(out, "fit.safetensors", "posterior.nc", force=force)
     named = find_method(method) if method else None
     refuse_idle_guide(guide, [method] if method else [], "--method")
-    file = DataFile.of(data, columns, missing)
+    file = DataFile.of(data, columns, missing, quiet)
     target = open_target(model, file, seed, guide)
     if out is not None and target.pictures:
         check_folder(out, *(path.name for path in out.glob("*.png")), force=force)

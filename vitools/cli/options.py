@@ -45,8 +45,9 @@ Data = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="csv, tsv, npz or parquet; columns become arguments of their name. For vae, also a "
-        "folder of images: MNIST's files, or arrays train.npy and test.npy.",
+        help="csv, tsv, npy, npz, parquet or Arrow, or a pattern of several files, 'rows/*.parquet'; "
+        "columns become arguments of their name. For vae, also a folder of images: MNIST's files, or "
+        "arrays train.npy and test.npy.",
     ),
 ]
 Columns = Annotated[

@@ -102,9 +102,19 @@ class Seen:
     """The forms of a column's cells, with the first cell of each and where it stood."""
 
     first: dict[Form, tuple[str, str]] = field(default_factory=dict)
+    paths: dict[Form, object] = field(default_factory=dict)
 
-    def add(self, cells: Sequence[str], places: Sequence[str]) -> None:
-        """Take in more cells, none of them missing; ``places`` are words such as ``line 3``."""
+    def add(self, cells: Sequence[str], places: Sequence[str], path: object = None) -> None:
+        """Take in more cells, none of them missing; ``places`` are words such as ``line 3``.
+
+        Args:
+            path: the file that they stand in, where the column is that of several.
+        """
+        known = set(self.first)
+        self._add(cells, places)
+        self.paths.update(dict.fromkeys(self.first.keys() - known, path))
+
+    def _add(self, cells: Sequence[str], places: Sequence[str]) -> None:
         quick = _plain_form(cells)
         if quick is not None:
             self.first.setdefault(quick, (places[0], cells[0]))
@@ -120,7 +130,8 @@ class Seen:
 
         def refusal(form: Form, words: str) -> DataError:
             place, cell = self.first[form]
-            return DataError(f"{path}, {place}, column {column!r}: {words.format(cell=repr(cell))}")
+            file = self.paths.get(form) or path
+            return DataError(f"{file}, {place}, column {column!r}: {words.format(cell=repr(cell))}")
 
         if Form.DATE in self.first:
             raise refusal(

@@ -7,7 +7,7 @@ from typing import overload
 
 import numpy as np
 
-from vitools.data.cells import MISSING, Seen, values_of
+from vitools.data.cells import MISSING, Kind, Seen, values_of
 from vitools.errors import DataError
 
 
@@ -27,20 +27,58 @@ class Column:
     place: Callable[[int], str]
 
 
+@dataclass(frozen=True)
+class Cells:
+    """Some rows of a column of text, of which all rows together decide what type they are.
+
+    Attributes:
+        cells: stripped of spaces.
+        missing: ``[rows]``, true where there is no value.
+        place: in words, where in the file a row of these stands.
+    """
+
+    cells: list[str]
+    missing: np.ndarray
+    place: Callable[[int], str]
+
+    @classmethod
+    def of(cls, cells: Sequence[str], place: Callable[[int], str]) -> "Cells":
+        stripped = [cell.strip() for cell in cells]
+        missing = np.fromiter((cell in MISSING for cell in stripped), bool, len(stripped))
+        return cls(stripped, missing, place)
+
+    @property
+    def given(self) -> list[str]:
+        """The cells that hold a value."""
+        if not self.missing.any():
+            return self.cells
+        return [self.cells[i] for i in np.flatnonzero(~self.missing)]
+
+    @property
+    def places(self) -> "Places":
+        """Where those stand."""
+        return Places(np.flatnonzero(~self.missing), self.place)
+
+    def column(self, kind: Kind) -> Column:
+        """As a column of this kind."""
+        found = values_of(self.given, kind)
+        values = np.zeros(len(self.cells), found.dtype)
+        values[~self.missing] = found
+        return Column(values, self.missing, self.place)
+
+
+Piece = Column | Cells
+"""Some rows of one column of a file."""
+
+
 def column_of_cells(
-    path: Path, name: str, cells: list[str], places: Callable[[int], str]
+    path: Path, name: str, cells: Sequence[str], places: Callable[[int], str]
 ) -> Column:
     """A column of text, in the type that its cells agree on."""
-    cells = [cell.strip() for cell in cells]
-    missing = np.fromiter((cell in MISSING for cell in cells), bool, len(cells))
-    present = np.flatnonzero(~missing)
-    given = [cells[i] for i in present] if missing.any() else cells
+    whole = Cells.of(cells, places)
     seen = Seen()
-    seen.add(given, Places(present, places))
-    found = values_of(given, seen.kind(path, name))
-    values = np.zeros(len(cells), found.dtype)
-    values[present] = found
-    return Column(values, missing, places)
+    seen.add(whole.given, whole.places)
+    return whole.column(seen.kind(path, name))
 
 
 class Places(Sequence[str]):

@@ -1,21 +1,21 @@
-"""The columns of a csv, tsv, npz or parquet file by name: only those that are asked for are read."""
+"""The columns of a file by name: only those that are asked for are read."""
 
 import difflib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from vitools.data.archives import Archive
-from vitools.data.column import Column
+from vitools.data.archives import Archive, SingleArray
+from vitools.data.arrow import ArrowFile, Parquet
+from vitools.data.column import Column, Piece
 from vitools.data.delimited import Delimited
 from vitools.data.files import existing_file
-from vitools.data.parquet import Parquet
 from vitools.errors import DataError
 
 DELIMITED = (".csv", ".tsv")
-ENDINGS = (*DELIMITED, ".npz", ".parquet")
+ENDINGS = (*DELIMITED, ".npy", ".npz", ".parquet", ".arrow", ".feather")
 
 ADVICE = {
     **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods"), ". Save the sheet as csv"),
@@ -23,9 +23,18 @@ ADVICE = {
         (".txt", ".dat"), ". Rename it to .csv if commas, semicolons or tabs divide it"
     ),
     **dict.fromkeys((".gz", ".bz2", ".xz", ".zip"), ". Unpack it first"),
-    **dict.fromkeys((".feather", ".arrow", ".json", ".h5", ".dta"), ". Save it as parquet or csv"),
+    **dict.fromkeys((".json", ".h5", ".dta"), ". Save it as parquet or csv"),
 }
 """What to do with a table of another kind."""
+
+
+READERS: dict[str, Callable[[Path], "Source"]] = {
+    ".npy": SingleArray,
+    ".npz": Archive,
+    ".parquet": Parquet,
+    ".arrow": ArrowFile,
+    ".feather": ArrowFile,
+}
 
 
 class Source(Protocol):
@@ -35,6 +44,8 @@ class Source(Protocol):
     noun: str
 
     def read(self, wanted: Sequence[str]) -> dict[str, Column]: ...
+
+    def pieces(self, wanted: Sequence[str], rows: int) -> Iterator[Mapping[str, Piece]]: ...
 
 
 def open_source(path: str | os.PathLike[str]) -> Source:
@@ -49,11 +60,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
             f"{advice}."
         )
     path = existing_file(path)
-    if suffix == ".npz":
-        return Archive(path)
-    if suffix == ".parquet":
-        return Parquet(path)
-    return Delimited(path)
+    return READERS.get(suffix, Delimited)(path)
 
 
 def column_names(path: str | os.PathLike[str]) -> list[str]:
@@ -74,6 +81,13 @@ def read_columns(
 ) -> dict[str, Column]:
     """The columns of these names; all that have a name if omitted."""
     source = open_source(path)
+    return source.read(checked_names(path, source, wanted))
+
+
+def checked_names(
+    path: str | os.PathLike[str], source: Source, wanted: Iterable[str] | None = None
+) -> list[str]:
+    """The names, each once, if the file has them; all that it has if omitted."""
     counts = Counter(name for name in source.names if name)
     names = list(counts) if wanted is None else list(dict.fromkeys(wanted))
     for name in names:
@@ -86,4 +100,4 @@ def read_columns(
             )
         if counts[name] > 1:
             raise DataError(f"{path}: {source.noun} name {name!r} appears twice; rename one")
-    return source.read(names)
+    return names

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vitools.data.cells import Form, form_of
-from vitools.data.column import Column, column_of_cells
+from vitools.data.column import Cells, Column, column_of_cells
 from vitools.errors import DataError
 
 DELIMITERS = ",;\t"
@@ -69,40 +70,58 @@ class Delimited:
             )
         return names
 
-    def read(self, wanted: Sequence[str]) -> dict[str, Column]:
-        """Each as a column of one type; other columns may hold anything."""
+    def pieces(self, wanted: Sequence[str], rows: int) -> Iterator[dict[str, Cells]]:
+        """The columns, this many rows at a time; other columns may hold anything."""
         pick = itemgetter(*(self.names.index(name) for name in wanted), 0)  # 0: always a tuple
         picked: list[tuple[str, ...]] = []
-        skips: list[tuple[int, int]] = [(0, 2)]  # from this row on, its index and this is the line
-        blank = 0
-        with self._rows() as rows:
-            next(rows)
-            for row in rows:
+        skips: list[tuple[int, int]] = []  # from this row on, its index and this is the line
+        blank = done = 0
+        with self._rows() as found:
+            next(found)
+            for row in found:
                 if not row:
                     blank += 1
                     continue
                 if blank and len(self.names) == 1:  # a blank line between rows is a blank cell
+                    if not skips:
+                        skips.append((0, found.line_num - blank))
                     picked += [("", "")] * blank
                 blank = 0
                 if len(row) != len(self.names):
                     raise DataError(
-                        f"{self.path}, line {rows.line_num}: {len(row)} cells, expected "
+                        f"{self.path}, line {found.line_num}: {len(row)} cells, expected "
                         f"{len(self.names)} (one for each of {', '.join(self.names)})"
                     )
-                offset = rows.line_num - len(picked)
-                if offset != skips[-1][1]:
+                offset = found.line_num - len(picked)
+                if not skips or offset != skips[-1][1]:
                     skips.append((len(picked), offset))
                 picked.append(pick(row))
-        if not picked:
+                if len(picked) >= rows:
+                    yield _cells(wanted, picked, skips)
+                    done += len(picked)
+                    picked, skips = [], []
+        if picked:
+            yield _cells(wanted, picked, skips)
+        elif not done:
             raise DataError(
                 f"{self.path} has column names but no rows: expected at least one row of values"
             )
 
-        def place(index: int) -> str:
-            _, offset = skips[bisect_right(skips, index, key=itemgetter(0)) - 1]
-            return f"line {index + offset}"
-
-        columns = zip(wanted, zip(*picked, strict=True), strict=False)  # but that for the tuple
+    def read(self, wanted: Sequence[str]) -> dict[str, Column]:
+        """Each as a column of one type."""
+        (whole,) = self.pieces(wanted, sys.maxsize)
         return {
-            name: column_of_cells(self.path, name, list(cells), place) for name, cells in columns
+            name: column_of_cells(self.path, name, piece.cells, piece.place)
+            for name, piece in whole.items()
         }
+
+
+def _cells(
+    wanted: Sequence[str], picked: list[tuple[str, ...]], skips: list[tuple[int, int]]
+) -> dict[str, Cells]:
+    def place(index: int) -> str:
+        _, offset = skips[bisect_right(skips, index, key=itemgetter(0)) - 1]
+        return f"line {index + offset}"
+
+    columns = zip(wanted, zip(*picked, strict=True), strict=False)  # but that for the tuple
+    return {name: Cells.of(cells, place) for name, cells in columns}

@@ -45,7 +45,7 @@ def read_table(
     *,
     missing: MissingPolicy = "refuse",
 ) -> Table:
-    """Read a csv, tsv, npz or parquet file into named tensors.
+    """Read a csv, tsv, npy, npz, parquet or Arrow file into named tensors.
 
     csv: the first line names the columns; a comma, a semicolon or a tab separates them; the decimal
     mark is a point or, in a column that has no point, a comma. Each column is booleans
@@ -75,7 +75,7 @@ def read_table(
     if missing not in get_args(MissingPolicy):
         expected = ", ".join(get_args(MissingPolicy))
         raise OptionError(f"missing: expected one of {expected}, got {missing!r}.")
-    chosen = _chosen(path, columns)
+    chosen = chosen_columns(path, columns)
     found = read_columns(path, [name for names in chosen.values() for name in names])
     gaps = {name: int(column.missing.sum()) for name, column in found.items()}
     dropped = 0
@@ -102,9 +102,10 @@ def read_table(
     return Table(tensors, labels, {a: n for a, n in counts.items() if n}, masks, dropped)
 
 
-def _chosen(
+def chosen_columns(
     path: str | os.PathLike[str], columns: Mapping[str, str | Sequence[str]] | None
 ) -> dict[str, tuple[str, ...]]:
+    """The columns of each argument; all columns of the file under their own names if omitted."""
     if columns is None:
         return {name: (name,) for name in column_names(path)}
     if not isinstance(columns, Mapping) or not columns:

@@ -421,7 +421,7 @@ def test_a_file_that_is_not_there_or_of_no_known_kind_is_refused(refused, models
     (models / "folder.csv").mkdir()
     for name, words in {
         "row.csv": ["row.csv does not exist", "did you mean rows.csv?"],
-        "rows.txt": ["rows.txt", "'.txt'", ".csv, .tsv, .npz"],
+        "rows.txt": ["rows.txt", "'.txt'", ".csv, .tsv, .npy, .npz"],
         "rows.npz": ["rows.npz is not an npz archive", "numpy.savez"],
         "folder.csv": ["folder.csv is a folder", "name a file inside"],
     }.items():
@@ -481,3 +481,17 @@ def test_a_guide_of_ones_own_is_fitted(vitools, models):
     assert result.exit_code == 0, result.output
     page = (models / "out" / "index.html").read_text("utf-8")
     assert "--guide guides.py:guide" in page
+
+
+def test_a_pattern_of_files_is_one_table(models, tmp_path):
+    for i, rows in enumerate(("1\n0\n", "1\n1\n0\n")):
+        (tmp_path / f"part-{i}.csv").write_text(f"heads\n{rows}")
+    target = open_target(f"{models}/mymodels.py:coin", DataFile(tmp_path / "part-*.csv"), 0)
+    assert target.problem.observed["obs"].value.tolist() == [1, 0, 1, 1, 0]
+
+
+def test_a_value_that_the_model_cannot_take_is_named_by_its_file_and_row(models, tmp_path):
+    for i, rows in enumerate(("1\n0\n", "1\n3\n0\n")):
+        (tmp_path / f"part-{i}.csv").write_text(f"heads\n{rows}")
+    with pytest.raises(DataError, match=r"site 'obs'.*It stands in .*part-1\.csv, row 1 "):
+        open_target(f"{models}/mymodels.py:coin", DataFile(tmp_path / "part-*.csv"), 0)

@@ -59,7 +59,7 @@ def refuse_bad_data(name: str, node: Mapping[str, Any], *, check_support: bool =
     if value.is_floating_point():
         bad = seen & ~_by_parts(torch.isfinite, value, fn.event_dim)
         if bool(bad.any()):
-            raise DataError(_report(name, value, bad, "a finite number", "drop or mask the entry"))
+            raise _report(name, value, bad, "a finite number", "drop or mask the entry")
     if not check_support or support_of(fn) is None or _is_unvalidated(fn):
         return
     try:
@@ -76,7 +76,7 @@ def refuse_bad_data(name: str, node: Mapping[str, Any], *, check_support: bool =
             f"a value in the support of {type(base_distribution(fn)).__name__} "
             f"({_support_words(fn.support, where, bad.shape)})"
         )
-        raise DataError(_report(name, value, bad, expected, "recode or mask the entry"))
+        raise _report(name, value, bad, expected, "recode or mask the entry")
 
 
 def _is_unvalidated(fn: Any) -> bool:
@@ -242,14 +242,15 @@ def _at(bound: Any, where: tuple[int, ...], batch_shape: torch.Size) -> str | No
     return f"{float(bound):g}"
 
 
-def _report(name: str, value: Tensor, bad: Tensor, expected: str, remedy: str) -> str:
+def _report(name: str, value: Tensor, bad: Tensor, expected: str, remedy: str) -> DataError:
     where = bad.nonzero()[0].tolist()
     found = value[tuple(where)] if where else value
     if found.dim() > 0 and found.numel() > 12:
         found = found.flatten()[:12]
     index = where[0] if len(where) == 1 else tuple(where)
     place = f" at index {index}, counted from 0" if where else ""
-    return (
+    return DataError(
         f"site '{name}': expected {expected}, got {found.tolist()}{place} "
-        f"({int(bad.sum())} such of {bad.numel()}). Remedy: {remedy}."
+        f"({int(bad.sum())} such of {bad.numel()}). Remedy: {remedy}.",
+        row=where[0] if where else None,
     )
