@@ -42,6 +42,7 @@ class BoundModel:
         self.has_given_params = False
         self.max_plate_nesting = structure.max_plate_nesting
         self.coords: dict[str, list[Any]] = {}
+        self.kept: dict[str, Any] = {}  # what was found out about the density, for all its copies
         self.invariants: Callable[..., dict[str, Tensor]] | None = getattr(
             model, "invariants", None
         )
@@ -152,6 +153,7 @@ class BoundModel:
         other = copy.copy(self)
         other.model = poutine.condition(self.model, data=dict(values))
         other.latents = {name: s for name, s in self.latents.items() if name not in values}
+        other.kept = {}
         return other
 
     @property

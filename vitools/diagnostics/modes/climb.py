@@ -14,19 +14,20 @@ from torch import Tensor
 MEMORY = 10
 ENOUGH = 1e-4  # of what the slope promises
 SHORTEST = 1e-12
-LONGEST = 10.0  # a first step: there is no curvature yet
+LONGEST = 10.0
 
 Gradients = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From ``[n, P]`` to log f ``[n]`` and its gradients ``[n, P]``."""
 
 
 def climb(
-    gradients: Gradients, points: Tensor, max_steps: int, tol: float
+    gradients: Gradients, points: Tensor, max_steps: int, tol: float, longest: float = LONGEST
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Where each start ends, log f there, and the largest slope left: ``[n, P]``, ``[n]``, ``[n]``.
 
     Args:
         tol: a slope below which a row has arrived.
+        longest: the first step, before there is any curvature.
 
     Example:
         >>> def bowl(x):
@@ -49,10 +50,11 @@ def climb(
         direction = torch.where((rise > 0)[:, None], direction, slopes)
         if not moves:
             size = direction.norm(dim=-1, keepdim=True)
-            direction = direction * (LONGEST / size.clamp(min=LONGEST))
+            direction = direction * (longest / size.clamp(min=longest))
         rise = (direction * slopes).sum(-1)
         step = (length * active)[:, None] * direction
-        tried, new_slopes = _usable(*gradients(points + step))
+        tried, new_slopes = values.clone(), slopes.clone()  # rows that have arrived cost nothing
+        tried[active], new_slopes[active] = _usable(*gradients((points + step)[active]))
         kept = active & (tried >= values + ENOUGH * length * rise)
         moves.append(torch.where(kept[:, None], step, 0.0))
         changes.append(torch.where(kept[:, None], slopes - new_slopes, 0.0))

@@ -1,17 +1,17 @@
 """The modes of a posterior that the draws of a fit do not visit."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from vitools.diagnostics.modes.known import Copies, is_known
 from vitools.diagnostics.modes.scan import Mode, find_modes
 from vitools.diagnostics.reference.accuracy import entry_name
 from vitools.errors import NotSupportedError, NumericalError
-from vitools.posterior import DrawsPosterior, Posterior
+from vitools.posterior import Posterior
 from vitools.problem import Problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 
@@ -19,14 +19,17 @@ MAX_DIMENSIONS = 200
 MAX_BYTES = 1_000_000
 """Of one evaluation of the density: a judgement scans no costlier model by itself."""
 
-WORK = 400_000
+WORK = 4_000_000
 """Bytes of the densities of all starts, which are as many as that allows, from 4 to 16."""
+
+KEPT = "scan for modes"
+"""Where a problem keeps its scan, so that a comparison pays once."""
 
 LEAST_VISITS = 0.02
 """The share of the draws due to a mode that makes it a visited one."""
 
-TOO_LOW = 3.0
-"""Nats by which q may fall short of the posterior at a mode that it knows."""
+NEGLIGIBLE = 1e-3
+"""The share of a mode below which nobody misses it."""
 
 
 @dataclass(frozen=True)
@@ -68,41 +71,24 @@ class Scan:
         return f"{at} = {float(value.flatten()[index]):.3g}"
 
 
-# by what all copies of one Problem share, so that a comparison pays once
-_kept: WeakKeyDictionary[object, Scan] = WeakKeyDictionary()
-
-
 def scan_for(posterior: Posterior, values: Mapping[str, Tensor]) -> Scan:
     """Look for modes of a fit's problem, and which of them its draws ``{site: [n, *shape]}`` miss."""
     problem = posterior.problem
-    found = _kept.get(problem.mapper)
+    found: Scan | None = problem.kept.get(KEPT)
     if found is None:
         found = _scan(problem)
         if not problem.free_params:  # with those, another fit's density is another
-            _kept[problem.mapper] = found
-    missed = unvisited(problem, found.modes, values) if found.modes else []
-    if missed and not isinstance(posterior, DrawsPosterior):
-        missed = _unknown(posterior, missed, values)
-    return Scan(found.words, found.modes, tuple(missed))
-
-
-def _unknown(posterior: Posterior, modes: list[Mode], values: Mapping[str, Tensor]) -> list[Mode]:
-    """Modes whose density under q is far too low: the others are no peaks to draws, but known.
-
-    Near the vertices of a simplex, say, a mode of the unconstrained density holds few draws of the
-    very posterior.
-    """
-    problem = posterior.problem
-    with torch.no_grad():
-        level = (problem.log_joint(values) - posterior.log_prob(values)).double().logsumexp(0)
-        level = level - math.log(len(next(iter(values.values()))))
-        unknown = []
-        for mode in modes:
-            at = {name: value.unsqueeze(0) for name, value in mode.values.items()}
-            excess = problem.log_joint(at) - posterior.log_prob(at) - level
-            if not float(excess) <= TOO_LOW:
-                unknown.append(mode)
-    return unknown
+            problem.kept[KEPT] = found
+    if not found.modes:
+        return found
+    modes = list(found.modes)
+    if problem.invariants is not None:
+        modes = Copies(problem, values).of_one(modes)
+    missed = unvisited(problem, modes, values)
+    if missed:
+        known = is_known(posterior, values)
+        missed = [mode for mode in missed if not known(mode)]
+    return Scan(found.words, tuple(modes), tuple(missed))
 
 
 def _scan(problem: Problem) -> Scan:
@@ -119,36 +105,23 @@ def _scan(problem: Problem) -> Scan:
     return Scan(f"a scan found {len(modes)} mode{'s' * (len(modes) > 1)}", tuple(modes))
 
 
-def unvisited(
-    problem: Problem, modes: tuple[Mode, ...], values: Mapping[str, Tensor]
-) -> list[Mode]:
-    """The modes that draws do not visit.
+def unvisited(problem: Problem, modes: Sequence[Mode], values: Mapping[str, Tensor]) -> list[Mode]:
+    """The modes worth a visit that draws do not visit.
 
-    Visited is a mode with a tenth of the draws that its share calls for, within the distance that
-    holds 99 % of a Gaussian there. Where the model has invariants, a mode counts as visited with any
-    other at which they have the same values.
+    Visited is a mode with a fiftieth of the draws that its share calls for, within the distance that
+    holds 99 % of a Gaussian there.
     """
     points = UnconstrainedSpace(problem).from_values(values).detach().cpu().double()
-    reach = _reach(points.shape[1])
-    missed: list[Mode] = []
-    seen: list[Mode] = []
-    for mode in modes:
-        near = int((mode.squared_distance(points) < reach).sum())
-        (seen if near > LEAST_VISITS * mode.share * len(points) else missed).append(mode)
-    return [mode for mode in missed if not any(_alike(problem, mode, other) for other in seen)]
+    least, reach = LEAST_VISITS * len(points), _reach(points.shape[1])
+    return [
+        mode
+        for mode in modes
+        if mode.share > NEGLIGIBLE
+        and int((mode.squared_distance(points) < reach).sum()) <= least * mode.share
+    ]
 
 
 def _reach(size: int) -> float:
     """The 99 % quantile of χ² with ``size`` degrees of freedom (Wilson and Hilferty)."""
     part = 2 / (9 * size)
     return size * (1 - part + 2.326 * math.sqrt(part)) ** 3
-
-
-def _alike(problem: Problem, one: Mode, other: Mode) -> bool:
-    if problem.invariants is None:
-        return False
-    first, second = (
-        problem.invariants({k: v.unsqueeze(0) for k, v in mode.values.items()})
-        for mode in (one, other)
-    )
-    return all(torch.allclose(first[k], second[k], rtol=1e-2, atol=1e-3) for k in first)

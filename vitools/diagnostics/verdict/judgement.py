@@ -71,7 +71,7 @@ class Judgement:
         distance: from the reference's draws; ``None`` where none were given.
         trend: what the end of the fit's record says; of an engine that does not iterate, that there
             is none.
-        scan: the modes looked for before a fit is trusted without a reference; else ``None``.
+        scan: the modes looked for; ``None`` where there is a reference, or nothing to save.
     """
 
     bound: Estimate | None
@@ -105,8 +105,9 @@ def judge(
     Where a figure lies within two standard errors of its limit, the fit is looked at again with more
     draws (:data:`LOOKS`), whichever way the first look went; ``trust`` that rests on weights alone is
     looked at twice in any case, since few draws seldom see the tail that a fit lacks. The last look
-    decides; what it cannot tell is ``use with care``. Before ``trust`` is said without a reference,
-    other modes are looked for (:func:`~vitools.diagnostics.modes.missed.scan_for`). All other figures are of the first draws.
+    decides; what it cannot tell is ``use with care``. Where there is no reference, other modes are
+    looked for, too (:func:`~vitools.diagnostics.modes.missed.scan_for`), unless the fit is rejected
+    anyway. All other figures are of the first draws.
 
     Args:
         reference: moments to compare with, from :func:`~vitools.diagnostics.reference.moments.moments`.
@@ -138,7 +139,7 @@ def judge(
     if verdict.grade is not found.verdict.grade:
         verdict = replace(verdict, reason=f"at {count} draws, {verdict.reason}")
         found = replace(found, verdict=verdict)
-    if found.verdict.grade is not Grade.TRUST or found.accuracy is not None:
+    if found.verdict.grade is Grade.REJECT or found.accuracy is not None:
         return found
     return _with_scan(posterior, found, num_samples, seed)
 
@@ -152,10 +153,12 @@ def _with_scan(posterior: Posterior, found: Judgement, num_samples: int, seed: i
     else:
         values = posterior.sample(num_samples, seed)
     scan = scan_for(posterior, values)
-    verdict = of_missed_modes(scan.missed_share, scan.missed_at if scan.missed else "")
-    if verdict is None:
-        praise = f"{found.verdict.reason}, {scan.words}"
-        verdict = replace(found.verdict, reason=praise)
+    missed = of_missed_modes(scan.missed_share, scan.missed_at if scan.missed else "")
+    if missed is not None:
+        return replace(found, verdict=missed, scan=scan)
+    verdict = found.verdict
+    if verdict.grade is Grade.TRUST:
+        verdict = replace(verdict, reason=f"{verdict.reason}, {scan.words}")
     return replace(found, verdict=verdict, scan=scan)
 
 

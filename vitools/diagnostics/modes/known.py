@@ -1,0 +1,160 @@
+"""Which modes of a posterior a fit knows.
+
+A fit need not have draws at a mode to know of it. A density tells by its height there. Draws alone
+tell by the way to the mode: a sampler whose draws climb to it, or lead to it without a barrier, has it
+in its basin, whatever Laplace's approximation says of its width (the mode of a funnel is far from all
+of its mass). And where the model has invariants, draws that climb to a mode know all its copies, for
+no label matters.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from vitools.diagnostics.modes.climb import climb
+from vitools.diagnostics.modes.scan import Mode
+from vitools.diagnostics.reference.moments import quantities
+from vitools.posterior import DrawsPosterior, Posterior
+from vitools.problem import Problem
+from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
+
+TOO_LOW = 3.0
+"""Nats by which q may fall short of the posterior at a mode that it knows, or by which the density
+may dip on the way from a draw to it."""
+
+NEAREST, PLACES = 20, 21
+"""The draws whose way to a mode is walked, and the points looked at on each."""
+
+USUAL = 101
+"""The draws whose heights are usual."""
+
+CLIMBERS, CLIMB_STEPS = 16, 60
+"""Draws that climb to the modes of their own."""
+
+ALIKE, ROUNDING = 1.0, 1e-6
+"""Standard deviations of the fit between the invariants of two copies of one mode, and of what does
+not vary."""
+
+
+def is_known(posterior: Posterior, values: Mapping[str, Tensor]) -> Callable[[Mode], bool]:
+    """Whether a fit with draws ``{site: [n, *shape]}`` knows a mode that they do not visit."""
+    problem = posterior.problem
+    if not isinstance(posterior, DrawsPosterior):
+        own = _is_high(posterior, values)
+        if problem.invariants is None:
+            return own
+    draws = UnconstrainedSpace(problem).from_values(values).detach()
+    ends = _ends(problem, draws)
+    if isinstance(posterior, DrawsPosterior):
+        own = _has_a_way(problem, draws, ends)
+    copies = None if problem.invariants is None else Copies(problem, values)
+    return lambda mode: own(mode) or (copies is not None and copies.has_one(mode, ends))
+
+
+def _is_high(posterior: Posterior, values: Mapping[str, Tensor]) -> Callable[[Mode], bool]:
+    """Whether log p(x, θ) - log q(θ) at the mode is near log E_q[p(x, θ) / q(θ)], or below.
+
+    Near the vertices of a simplex, say, a mode of the unconstrained density holds few draws of the
+    very posterior.
+    """
+    problem = posterior.problem
+    with torch.no_grad():
+        level = (problem.log_joint(values) - posterior.log_prob(values)).double().logsumexp(0)
+        level = level - math.log(len(next(iter(values.values()))))
+
+    def told(mode: Mode) -> bool:
+        at = {name: value.unsqueeze(0) for name, value in mode.values.items()}
+        with torch.no_grad():
+            excess = problem.log_joint(at) - posterior.log_prob(at) - level
+        return bool(excess <= TOO_LOW)  # NaN is no knowledge
+
+    return told
+
+
+def _has_a_way(problem: Problem, draws: Tensor, ends: Tensor) -> Callable[[Mode], bool]:
+    """Whether one of some draws climbs to the mode, or has a straight way there without a barrier.
+
+    A barrier is a dip below the heights that are usual on either side: the median of the draws', and
+    the mode's less P/2, a Gaussian's mean. (The nearest draws lie on the slope of a barrier already.)
+    """
+    space = UnconstrainedSpace(problem)
+    with torch.no_grad():
+        usual = float(space.log_density(_some(draws, USUAL)).median())
+
+    def told(mode: Mode) -> bool:
+        if bool((mode.squared_distance(ends.cpu()) < 1.0).any()):
+            return True
+        near = mode.squared_distance(draws.cpu()).argsort()[:NEAREST]
+        share = torch.linspace(0.0, 1.0, PLACES, dtype=draws.dtype, device=draws.device)
+        point, starts = mode.point.to(draws), draws[near.to(draws.device)]
+        with torch.no_grad():
+            heights = space.log_density(starts + share[:, None, None] * (point - starts))
+        level = min(usual, float(heights[-1, 0]) - space.size / 2)
+        return bool((heights.amin(0) >= level - TOO_LOW).any())
+
+    return told
+
+
+class Copies:
+    """Modes that differ by labels alone: their invariants are alike.
+
+    The copies of a mode need not look alike to the last digit: coordinates of a simplex treat its
+    entries differently, and so the maximum of the density of the coordinates moves with the labels,
+    by a fraction of the posterior's widths.
+
+    Args:
+        problem: with invariants.
+        values: draws of a fit, ``{site: [n, *shape]}``, for the widths.
+    """
+
+    def __init__(self, problem: Problem, values: Mapping[str, Tensor]) -> None:
+        self.space = UnconstrainedSpace(problem)
+        judged = self._of(values)
+        self.width = {name: ALIKE * value.std(0) + ROUNDING for name, value in judged.items()}
+
+    def of_one(self, modes: Sequence[Mode]) -> list[Mode]:
+        """The largest of each kind, its share that of its own mass among these."""
+        kept: list[Mode] = []
+        for mode in modes:
+            others = [other.point for other in kept]
+            if not others or not self.has_one(mode, torch.stack(others)):
+                kept.append(mode)
+        total = torch.tensor([mode.log_mass for mode in kept], dtype=torch.float64).logsumexp(0)
+        return [replace(mode, share=math.exp(mode.log_mass - float(total))) for mode in kept]
+
+    def has_one(self, mode: Mode, points: Tensor) -> bool:
+        """Whether one of ``[n, P]`` is a copy of the mode."""
+        own = self._of({name: value.unsqueeze(0) for name, value in mode.values.items()})
+        others = self._of(self.space.to_values(points.to(self.space.dtype)))
+        alike = [
+            ((others[name] - own[name]).abs() <= width).flatten(1).all(1)
+            for name, width in self.width.items()
+        ]
+        return bool(torch.stack(alike).all(0).any())
+
+    def _of(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {k: v.double() for k, v in quantities(self.space.problem, values).items()}
+
+
+def _ends(problem: Problem, draws: Tensor) -> Tensor:
+    """Where some of the draws ``[n, P]`` end that climb the density in their own widths."""
+    starts = _some(draws, CLIMBERS)
+    width = draws.std(0)
+    width = torch.where(width > 0, width, 1.0)
+    density = UnconstrainedSpace(problem).density(starts[0], CLIMBERS * CLIMB_STEPS)
+
+    def in_widths(points: Tensor) -> tuple[Tensor, Tensor]:
+        heights, slopes = density.gradients(points * width)
+        return heights, slopes * width
+
+    tol = 10 * torch.finfo(draws.dtype).eps ** 0.5
+    ends, heights, _ = climb(in_widths, starts / width, CLIMB_STEPS, tol, longest=1.0)
+    return (ends * width)[torch.isfinite(heights)]
+
+
+def _some(draws: Tensor, count: int) -> Tensor:
+    """So many of ``[n, P]``, of all chains alike."""
+    return draws[torch.linspace(0, len(draws) - 1, count).round().long()]
