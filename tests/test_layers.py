@@ -34,6 +34,7 @@ ORDER = {
         {"__main__"},
     ],
     "vitools.distributions": [
+        {"within_ends"},
         {
             "joint_normal",
             "last_draw",
@@ -91,7 +92,7 @@ ORDER = {
     ],
     "vitools.engines": [
         {"progress"},
-        {"loop", "smooth", "objectives", "held_params", "start_values"},
+        {"loop", "smooth", "objectives", "held_params", "start_values", "edges"},
         {"preflight"},
         {"cavi", "svi", "nuts", "dadvi", "laplace", "exact", "hand_derived"},
     ],

@@ -26,6 +26,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from vitools.engines.edges import refuse_beyond_edges
 from vitools.engines.held_params import held_params
 from vitools.engines.progress import Listener, Progress, ProgressCallback, listener
 from vitools.engines.smooth import dense_hessian, smooth_space
@@ -87,7 +88,7 @@ def dadvi(
         if run.response is None:
             raise KeyboardInterrupt  # before there was an optimum to respond
         scale_tril = torch.linalg.cholesky(run.response)
-    return GaussianPosterior(
+    fit = GaussianPosterior(
         problem,
         location=location,
         scale_tril=scale_tril,
@@ -99,6 +100,8 @@ def dadvi(
         seconds=time.perf_counter() - began,
         seed=seed,
     )
+    refuse_beyond_edges(fit, "dadvi")
+    return fit
 
 
 def _check(num_samples: int, covariance: str, max_samples: int, max_steps: int) -> None:

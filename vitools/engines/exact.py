@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 from vitools.engines.held_params import held_params
@@ -37,7 +38,8 @@ def exact(
     """log p(x) and the posterior, by enumeration and quadrature.
 
     Args:
-        tol: target error of log p(x).
+        tol: target error of log p(x); 1e-3 where the posterior jumps to 0 at an edge, as for data
+            from Uniform(0, θ), because the error there only halves with the spacing.
         max_evaluations: refuse problems that would need more density evaluations.
 
     Raises:
@@ -107,6 +109,7 @@ def _quadrature(
     low = torch.minimum(whitened.min(0).values, whitened.new_tensor(0.0)) - 7.0
     high = torch.maximum(whitened.max(0).values, whitened.new_tensor(0.0)) + 7.0
     log_density, low, high = _widen(space, centre, scale, low, high, max_evaluations)
+    low, high = _narrow(log_density, whitened, low, high)
     points, previous = 17, math.nan
     while True:
         nodes, step = _grid(low, high, points)
@@ -114,8 +117,9 @@ def _quadrature(
         log_cell = float(step.log().sum()) + float(scale.diagonal().log().sum())
         log_evidence = float(values.logsumexp(0)) + log_cell
         told(len(nodes), log_evidence)
-        error = abs(log_evidence - previous)
-        done = error < tol
+        at_edges = _error_at_edges(values, points, space.size)
+        error = max(abs(log_evidence - previous), at_edges)
+        done = error < (tol if at_edges < tol else max(tol, WORST_ERROR))
         if done or (2 * points - 1) ** space.size > max_evaluations:
             break
         previous, points = log_evidence, 2 * points - 1
@@ -143,37 +147,70 @@ def _quadrature(
 
 
 def _mode(space: UnconstrainedSpace, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best mode found from several starts, its Laplace scale, and where all starts ended."""
+    """The best mode found from several starts, its Laplace scale, and where all starts ended.
 
-    def negative(vector: Tensor) -> Tensor:
-        return -space.log_density_at(vector)
-
+    At an edge of the data's support the best point has a slope and any curvature; its scale is that
+    of a curvature of the same size.
+    """
     ends, heights = [], []
     for i in range(6):
-        point = space.initial_point(seed + i).double().requires_grad_()
-        optimiser = torch.optim.LBFGS([point], max_iter=200, line_search_fn="strong_wolfe")
-
-        def closure(point: Tensor = point, optimiser: Any = optimiser) -> Any:
-            optimiser.zero_grad()
-            loss = negative(point)
-            loss.backward()
-            return loss
-
-        optimiser.step(closure)
-        end = point.detach()
-        height = negative(end).detach()  # parameters of the model take part in gradients
-        if bool(torch.isfinite(height)):
+        end, height = _climb(space, space.initial_point(seed + i).double())
+        if math.isfinite(height):
             ends.append(end)
-            heights.append(float(height))
+            heights.append(height)
     if not ends:
         raise NumericalError(
             f"model '{space.problem.name}': no mode of finite density found from 6 starts."
         )
-    centre = ends[min(range(len(ends)), key=heights.__getitem__)]
-    hessian = torch.autograd.functional.hessian(negative, centre)
+    centre = ends[max(range(len(ends)), key=heights.__getitem__)]
+    hessian = torch.autograd.functional.hessian(space.log_density_at, centre)
     eigenvalues, vectors = torch.linalg.eigh((hessian + hessian.mT) / 2)
-    covariance = vectors @ torch.diag(1 / eigenvalues.clamp(min=1e-4)) @ vectors.mT
+    covariance = vectors @ torch.diag(1 / eigenvalues.abs().clamp(min=1e-4)) @ vectors.mT
     return centre, torch.linalg.cholesky(covariance), torch.stack(ends)
+
+
+class _LeftTheFiniteError(Exception):
+    """The density is 0 or NaN where L-BFGS stepped."""
+
+
+def _climb(space: UnconstrainedSpace, start: Tensor) -> tuple[Tensor, float]:
+    """The best point on the way up, and its log density.
+
+    L-BFGS leaves the finite densities where it steps over an edge; the simplex of Nelder and Mead,
+    which needs no slope, then goes on from the best point.
+    """
+    best, highest = start, -math.inf
+    point = start.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS([point], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Any:
+        nonlocal best, highest
+        optimiser.zero_grad()
+        loss = -space.log_density_at(point)
+        height = -float(loss.detach())
+        if not math.isfinite(height):
+            raise _LeftTheFiniteError
+        if height > highest:
+            best, highest = point.detach().clone(), height
+        loss.backward()
+        return loss
+
+    try:
+        optimiser.step(closure)
+        end = point.detach()
+        return end, float(space.log_density_at(end).detach())
+    except _LeftTheFiniteError:
+        pass
+
+    def depth(vector: Any) -> float:
+        with torch.no_grad():
+            height = float(space.log_density_at(torch.as_tensor(vector)))
+        return -height if math.isfinite(height) else math.inf
+
+    found = minimize(
+        depth, best.numpy(), method="Nelder-Mead", options={"maxfev": 200 * space.size}
+    )
+    return torch.as_tensor(found.x), -float(found.fun)
 
 
 def _widen(
@@ -207,6 +244,42 @@ def _widen(
         f"model '{space.problem.name}': its tails are too heavy for quadrature (the density is not "
         "negligible at the edge of any reasonable box). Use nuts()."
     )
+
+
+def _narrow(
+    log_density: Callable[[Tensor], Tensor], kept: Tensor, low: Tensor, high: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Shrink the box to where the density counts, if that is much smaller, as at an edge.
+
+    Args:
+        kept: ``[n, P]``, points that stay inside.
+    """
+    for _ in range(40):
+        nodes, step = _grid(low, high, 17)
+        values = log_density(nodes).nan_to_num(nan=-math.inf)
+        counts = torch.cat([nodes[values > values.max() - NEGLIGIBLE], kept])
+        lower = torch.maximum(low, counts.min(0).values - step)
+        upper = torch.minimum(high, counts.max(0).values + step)
+        is_smaller = upper - lower < 0.5 * (high - low)
+        if not bool(is_smaller.any()):
+            break
+        low, high = torch.where(is_smaller, lower, low), torch.where(is_smaller, upper, high)
+    return low, high
+
+
+def _error_at_edges(values: Tensor, points: int, dims: int) -> float:
+    """By how much log ∫ p may be wrong because p jumps to 0: half of the cells at an edge or less.
+
+    Two grids may agree there by chance, because where the edge lies within its cell is not seen.
+    """
+    grid = values.reshape((points,) * dims)
+    is_out, at_edge = grid == -math.inf, torch.zeros_like(grid, dtype=torch.bool)
+    for d in range(dims):
+        first, last = is_out.narrow(d, 0, points - 1), is_out.narrow(d, 1, points - 1)
+        at_edge.narrow(d, 0, points - 1).logical_or_(last)
+        at_edge.narrow(d, 1, points - 1).logical_or_(first)
+    share = grid[at_edge & ~is_out].logsumexp(0) - values.logsumexp(0)
+    return 0.5 * float(share.exp())
 
 
 def _grid(low: Tensor, high: Tensor, points: int) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.distributions import constraints
 
+from vitools.engines.edges import refuse_beyond_edges
 from vitools.engines.held_params import held_params
 from vitools.engines.progress import Listener, Progress, ProgressCallback, listener
 from vitools.engines.smooth import dense_hessian, smooth_space
@@ -84,7 +85,7 @@ def laplace(
     half_log_det = float(root.diagonal().log().sum())
     evidence = -lowest + 0.5 * size * math.log(2 * math.pi) - half_log_det
     words = f"{surface.steps} Newton steps; log evidence {evidence:.2f} by Laplace's formula"
-    return GaussianPosterior(
+    fit = GaussianPosterior(
         problem,
         location=surface.point,
         scale_tril=torch.linalg.cholesky(torch.cholesky_inverse(root)).to(surface.point),
@@ -95,6 +96,8 @@ def laplace(
         seconds=time.perf_counter() - began,
         seed=seed,
     )
+    refuse_beyond_edges(fit, "laplace")
+    return fit
 
 
 class _Surface:

@@ -52,7 +52,15 @@ class GridPosterior(Posterior):
             jitter = torch.rand((num_samples, self.nodes.shape[1]), dtype=self.nodes.dtype) - 0.5
             vectors = self.nodes[chosen] + jitter @ self.cell.mT
         values = self._space.to_values(vectors)
-        return values, self.log_prob(values) if values else vectors.new_zeros(num_samples)
+        if not values:
+            return values, vectors.new_zeros(num_samples)
+        log_prob = self.log_prob(values)
+        is_beyond = log_prob == -torch.inf  # of a cell at the edge of the support: back to its node
+        if bool(is_beyond.any()):
+            vectors = torch.where(is_beyond.unsqueeze(-1), self.nodes[chosen], vectors)
+            values = self._space.to_values(vectors)
+            log_prob = self.log_prob(values)
+        return values, log_prob
 
     def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
         continuous = {k: v for k, v in values.items() if k not in self.problem.discrete}

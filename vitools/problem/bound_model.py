@@ -101,6 +101,11 @@ class BoundModel:
                 )
 
     @property
+    def moving_ends(self) -> frozenset[str]:
+        """Observed sites whose support depends on latents, or may: beyond it their density is 0."""
+        return self._structure.moving_ends
+
+    @property
     def free_params(self) -> list[str]:
         """Names of the model's own parameters, those that :func:`~vitools.svi` trains."""
         return [k for k, v in self._structure.params["params"].items() if v.requires_grad]
@@ -118,7 +123,7 @@ class BoundModel:
 
     def call(self) -> Any:
         """Run the model on its data, inside whatever Pyro handlers are active."""
-        with ReadingRules(self._structure.batch_dims):
+        with ReadingRules(self._structure.batch_dims, moving_ends=self.moving_ends):
             return self.model(*self.args, **self.kwargs)
 
     @contextmanager

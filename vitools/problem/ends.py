@@ -19,17 +19,23 @@ Ends = tuple[Tensor, Tensor]
 
 def ends_of(fn: Any) -> Ends | None:
     """The least and largest value a distribution draws; ``None`` where it has no such thing."""
+    ends = mapped_ends_of(fn)
+    return None if ends is None or any(bool(end.isnan().any()) for end in ends) else ends
+
+
+def mapped_ends_of(fn: Any) -> Ends | None:
+    """The same without a look at the numbers, which vmap and recordings refuse: an end may be NaN."""
     base = base_distribution(fn)
     named = type(base).__name__ != "TransformedDistribution"  # these know their support
     transforms = [] if named else [_elementwise(t) for t in base.transforms]
     if transforms and all(t is not None for t in transforms):
-        ends = ends_of(base.base_dist)
+        ends = mapped_ends_of(base.base_dist)
         for transform in transforms:
             if ends is None or transform is None:
                 return None
             first, second = (transform(end) for end in ends)
             ends = torch.minimum(first, second), torch.maximum(first, second)
-        return None if ends is None or any(bool(end.isnan().any()) for end in ends) else ends
+        return ends
     return ends_of_support(base.support)
 
 

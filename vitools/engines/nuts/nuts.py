@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from vitools.engines.edges import edge_words
 from vitools.engines.held_params import held_params
 from vitools.engines.nuts import nutpie_chains, pyro_chains
 from vitools.engines.nuts.chains import ChainPlan, Chains, LogDensity, WhitenedSpace
@@ -99,11 +100,16 @@ def nuts(
         divergences=mixing.divergences,
         engine="nuts",
         status=status,
-        detail="; ".join([f"{mixing}{further}", *held]),
+        detail="; ".join([f"{mixing}{further}", *_edges(problem, mixing.divergences), *held]),
         history=History(),
         seconds=time.perf_counter() - began,
         seed=seed,
     )
+
+
+def _edges(problem: Problem, divergences: int) -> list[str]:
+    """Why steps that cross an edge diverge: the chain stays where it was, and is right but slow."""
+    return [edge_words(problem)] if divergences and problem.moving_ends else []
 
 
 def _sampler(name: str) -> Callable[[LogDensity, list[Tensor], ChainPlan], Chains]:

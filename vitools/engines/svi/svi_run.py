@@ -12,6 +12,7 @@ import torch
 from pyro.poutine import trace
 from torch import Tensor
 
+from vitools.engines.edges import EDGE_REMEDY, edge_words
 from vitools.engines.objectives import Elbo, Objective, negative_elbo
 from vitools.engines.preflight.guide_support import outside_in_words
 from vitools.engines.preflight.preflight import asked
@@ -341,8 +342,10 @@ class SviRun:
         )
 
     def _advice_outside(self) -> str:
-        """What to do of a guide that is wider than its prior; nothing of others."""
+        """What to do of a guide that is wider than its prior, or than the data allow; else nothing."""
         words = self.outside_words()
+        if not words and self.problem.moving_ends:
+            return f"{edge_words(self.problem)}: {EDGE_REMEDY}; else "
         if not words:
             return ""
         return (

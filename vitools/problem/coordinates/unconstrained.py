@@ -16,6 +16,8 @@ from vitools.problem.coordinates.density import Density
 from vitools.problem.problem import Problem
 from vitools.supports import from_reals
 
+FEW_DRAWS, MANY_DRAWS = 8, 1000
+
 
 class UnconstrainedSpace:
     """θ = T(u), u ∈ ℝ^P, with log p(x, θ(u)) + log |∂θ/∂u|, discrete latents summed out.
@@ -91,13 +93,17 @@ class UnconstrainedSpace:
         return Density(self.log_density_at, example, self.problem, num_points)
 
     def initial_point(self, seed: int) -> Tensor:
-        """A point of finite density: a draw from the prior, pulled in where that overflows."""
-        draws = self.from_values(self.problem.starting_draws(8, seed))
-        for shrink in (1.0, 0.5, 0.1, 0.0):
-            candidates = (draws * shrink).clamp(-10.0, 10.0)
-            good = torch.isfinite(self.log_density(candidates))
-            if bool(good.any()):
-                return candidates[int(good.nonzero()[0])]
+        """A point of finite density: a draw from the prior, pulled in where that overflows.
+
+        Many are tried where few values leave the data possible, as those above all of them.
+        """
+        for count in (FEW_DRAWS, MANY_DRAWS):
+            draws = self.from_values(self.problem.starting_draws(count, seed))
+            for shrink in (1.0, 0.5, 0.1, 0.0):
+                candidates = (draws * shrink).clamp(-10.0, 10.0)
+                good = torch.isfinite(self.log_density(candidates))
+                if bool(good.any()):
+                    return candidates[int(good.nonzero()[0])]
         raise ModelError(
             f"model '{self.problem.name}': no start of finite density found among draws from the "
             "prior. Check that prior and likelihood agree on the supports of the data."

@@ -20,13 +20,14 @@ from vitools.isolation import ParamState, snapshot
 from vitools.problem.reading.dry_run import Need
 from vitools.problem.reading.fits_support import refuse_unfit_latent
 from vitools.problem.reading.observations import (
+    is_unvalidated,
     refuse_bad_data,
     refuse_nan_density,
     refuse_odd_tensor,
     refuse_whole_data,
 )
 from vitools.problem.reading.program import Program
-from vitools.problem.reading.runs import run_for_inspection
+from vitools.problem.reading.runs import Runs, run_again, run_for_inspection
 from vitools.problem.sites import (
     Plate,
     Site,
@@ -37,6 +38,9 @@ from vitools.problem.sites import (
     support_of,
 )
 from vitools.supports import bounds
+
+MORE_RUNS = 10
+"""Runs that tell whether ends depend on a discrete latent, where data are outside of them."""
 
 BatchDims = dict[str, dict[int, str]]
 
@@ -54,6 +58,7 @@ class ModelStructure:
             from a dry run.
         noisy_modules: modules of the model that draw random numbers while in training mode.
         moving_data: what to say of observations that are drawn anew at each run, if any are.
+        moving_ends: observed sites whose support depends on latents, or may.
     """
 
     latents: dict[str, Site]
@@ -67,6 +72,7 @@ class ModelStructure:
     need: Need | None
     noisy_modules: tuple[Module, ...]
     moving_data: str | None
+    moving_ends: frozenset[str]
 
 
 def inspect_model(program: Program) -> ModelStructure:
@@ -86,13 +92,19 @@ def inspect_model(program: Program) -> ModelStructure:
         for name, site in latents.items():
             refuse_unfit_latent(site, nodes[name]["fn"])
     # data outside U(0, θ) at one draw of θ have density 0 there, which is no mistake
-    moving = {
-        k
-        for k in observed
-        if not _same_bounds(sites[k], again[k]) or runs.is_unknown(*bounds(sites[k].support))
-    }
+    moving = {k for k in observed if _moves(k, sites, again, runs)}
+    is_discrete = any(s.is_discrete for s in latents.values())
     for name in observed:
-        refuse_bad_data(name, nodes[name], check_support=name not in moving)
+        try:
+            refuse_bad_data(name, nodes[name], check_support=name not in moving)
+        except DataError:
+            # two draws of a discrete latent may be the same
+            if not (is_discrete and _moves_at_last(program, name, sites, runs)):
+                raise
+            moving.add(name)
+            refuse_bad_data(name, nodes[name], check_support=False)
+    if is_discrete:
+        moving |= {k for k in observed if _has_own_bounds(sites[k])}
     refuse_whole_data(runs.minibatch, observed)
     if runs.need is None:
         checked = [k for k in given if k in factors or (k in observed and k not in moving)]
@@ -122,7 +134,26 @@ def inspect_model(program: Program) -> ModelStructure:
         need=runs.need,
         noisy_modules=runs.noisy_modules,
         moving_data=runs.moving_data,
+        moving_ends=frozenset(k for k in moving if not is_unvalidated(nodes[k]["fn"])),
     )
+
+
+def _moves(name: str, sites: dict[str, Site], again: dict[str, Site], runs: Runs) -> bool:
+    """Whether the ends of a site differ between two runs, as those that depend on a latent do."""
+    first, second = sites[name], again[name]
+    return not _same_bounds(first, second) or runs.is_unknown(*bounds(first.support))
+
+
+def _moves_at_last(program: Program, name: str, sites: dict[str, Site], runs: Runs) -> bool:
+    return _has_own_bounds(sites[name]) and any(
+        _moves(name, sites, _describe(run_again(program, seed, runs)), runs)
+        for seed in range(2, 2 + MORE_RUNS)
+    )
+
+
+def _has_own_bounds(site: Site) -> bool:
+    """Whether its support has bounds that were given as tensors, as those of a Uniform."""
+    return any(isinstance(bound, Tensor) for bound in bounds(site.support))
 
 
 def _describe(run: Trace) -> dict[str, Site]:

@@ -60,7 +60,7 @@ def refuse_bad_data(name: str, node: Mapping[str, Any], *, check_support: bool =
         bad = seen & ~_by_parts(torch.isfinite, value, fn.event_dim)
         if bool(bad.any()):
             raise _report(name, value, bad, "a finite number", "drop or mask the entry")
-    if not check_support or support_of(fn) is None or _is_unvalidated(fn):
+    if not check_support or support_of(fn) is None or is_unvalidated(fn):
         return
     try:
         if vars(base_support(fn.support)):  # bounds may differ from row to row
@@ -79,7 +79,7 @@ def refuse_bad_data(name: str, node: Mapping[str, Any], *, check_support: bool =
         raise _report(name, value, bad, expected, "recode or mask the entry")
 
 
-def _is_unvalidated(fn: Any) -> bool:
+def is_unvalidated(fn: Any) -> bool:
     """Whether the model gave one of the layers of a distribution ``validate_args=False``.
 
     A density may be taken on purpose where the distribution has no support (grey pixels under

@@ -1,6 +1,6 @@
 """How a model's statements are read: the few points where vitools is stricter or kinder than Pyro."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from pyro.poutine.messenger import Messenger
 from torch.distributions import transform_to
 
 from vitools.errors import ModelError
+from vitools.problem.density.moving_ends import within_its_ends
 from vitools.problem.reading.shared_logits import share_logits
 from vitools.problem.sites import is_one_corner, is_subsample
 
@@ -23,16 +24,23 @@ class ReadingRules(Messenger):
     - Masked observations may be NaN: their value is replaced before its density is taken,
       so that gradients stay finite.
     - Batch dims outside every plate count as plates of their own, named ``<site>_dim_<i>``.
+    - Where the support of an observation moves with a latent, its density is 0 outside.
 
     Args:
         batch_dims: ``{site: {dim: plate name}}`` of dims outside plates, dim counted from the right.
         fill_masked: whether masked observations are replaced.
+        moving_ends: observed sites whose support depends on latents, or may.
     """
 
     def __init__(
-        self, batch_dims: Mapping[str, Mapping[int, str]], *, fill_masked: bool = True
+        self,
+        batch_dims: Mapping[str, Mapping[int, str]],
+        *,
+        fill_masked: bool = True,
+        moving_ends: Collection[str] = (),
     ) -> None:
         super().__init__()
+        self.moving_ends = moving_ends
         self.batch_dims = batch_dims
         self.fill_masked = fill_masked
         self._seen: set[str] = set()
@@ -56,6 +64,8 @@ class ReadingRules(Messenger):
                 msg["value"], msg["done"] = msg["fn"].mean, True  # vmap cannot follow such a draw
         elif self.fill_masked:
             msg["value"] = without_masked_values(msg)
+        if name in self.moving_ends:
+            msg["fn"] = within_its_ends(msg["fn"])
         for dim, plate in self.batch_dims.get(name, {}).items():
             size = msg["fn"].batch_shape[dim]
             frame = CondIndepStackFrame(plate, dim, size, 0, full_size=size)

@@ -97,6 +97,11 @@ def run_for_inspection(program: Program) -> Runs:
     return Runs(first, second, minibatch, params, sizes, modules, moving)
 
 
+def run_again(program: Program, seed: int, runs: Runs) -> Trace:
+    """One more run on all data, with another seed."""
+    return _run(program, seed, runs.sizes, Witness(program))[0]
+
+
 def _first_runs(
     program: Program, sizes: MemoryLimit | None, witness: Witness
 ) -> tuple[Trace, Trace, ParamState]:
