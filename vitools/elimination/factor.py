@@ -42,15 +42,18 @@ class Factor:
         for i, above in enumerate(tree.parents):
             root, failed = cholesky(blocks[i, i])
             self._failed.append(failed)
-            beside: dict[Key, Tensor] = {j: solve(root, blocks[i, j]) for j in (*above, None)}
+            beside: dict[Key, Tensor] = {j: solve(root, blocks[i, j]) for j in above}
+            border = tree.borders[i]
+            beside[None] = border.blockwise(_solve_beside, blocks[i, None], root)
             for j, group in above.items():
                 blocks[j, j].index_add_(0, group, beside[j].mT @ beside[j], alpha=-1)
                 for k in above:
                     if k > j:
                         blocks[j, k].index_add_(0, group, beside[j].mT @ beside[k], alpha=-1)
-                blocks[j, None].index_add_(0, group, beside[j].mT @ beside[None], alpha=-1)
-            flat = beside[None].flatten(0, 1)
-            blocks[None, None] -= flat.mT @ flat
+            for j, slot in tree.raised[i].items():
+                both = border.blockwise(torch.matmul, beside[None], beside[j])
+                blocks[j, None].index_add_(0, slot, both, alpha=-1)
+            blocks[None, None] -= border.gram(beside[None])
             self._roots.append(root)
             self._beside.append(beside)
         root, failed = cholesky(blocks[None, None])
@@ -86,7 +89,7 @@ class Factor:
             beside = self._beside[i]
             for j, group in above.items():
                 h[j] = h[j].index_add(-2, group, rows(beside[j].mT, y), alpha=-1)
-            h[-1] = h[-1] - y.flatten(-2) @ beside[None].flatten(0, 1)
+            h[-1] = h[-1] - self.tree.borders[i].onto_root(beside[None], y)
             done.append(y)
         done.append(solve(self._roots[-1], h[-1].unsqueeze(-1)).squeeze(-1))
         return self.tree.joined(self._backward(done))
@@ -100,7 +103,7 @@ class Factor:
         x[-1] = solve_transposed(self._roots[-1], y[-1].unsqueeze(-1)).squeeze(-1)
         for i in reversed(range(len(self.tree.levels))):
             beside = self._beside[i]
-            known = (x[-1] @ beside[None].flatten(0, 1).mT).reshape(y[i].shape)
+            known = self.tree.borders[i].times(beside[None], x[-1])
             for j, group in self.tree.parents[i].items():
                 known = known + rows(beside[j], x[j].index_select(-2, group))
             x[i] = solve_transposed(self._roots[i], (y[i] - known).unsqueeze(-1)).squeeze(-1)
@@ -108,42 +111,56 @@ class Factor:
 
     def inverse_entries(self) -> Tensor:
         """The entries of P⁻¹ where P has entries, in the layout of the tree."""
-        tree, root = self.tree, self._roots[-1]
-        one = torch.eye(tree.root, dtype=root.dtype)
-        half = torch.linalg.solve_triangular(root, one, upper=False)
-        found: dict[tuple[Key, Key], Tensor] = {(None, None): half.mT @ half}
+        tree = self.tree
+        found: dict[tuple[Key, Key], Tensor] = {
+            (None, None): torch.cholesky_inverse(self._roots[-1])
+        }
         for i in reversed(range(len(tree.levels))):
-            above, beside = tree.parents[i], self._beside[i]
-            back = {j: solve_transposed(self._roots[i], y) for j, y in beside.items()}
-            shape = back[None].shape
-            to_root = back[None].flatten(0, 1) @ found[None, None]
-            to_root = to_root.reshape(shape)
-            for j, group in above.items():
-                to_root = to_root + back[j] @ found[j, None][group]
-            found[i, None] = -to_root
+            root, border, above = self._roots[i], tree.borders[i], tree.parents[i]
+            to_root = border.blockwise(_solve_back_beside, self._beside[i][None], root)
+            back = {j: solve_transposed(root, self._beside[i][j]) for j in above}
+            raised = {j: found[j, None][slot] for j, slot in tree.raised[i].items()}
+            total = border.times_root(to_root, found[None, None])
+            for j, at_parent in raised.items():
+                total = total + border.blockwise(torch.matmul, at_parent, back[j].mT)
+            found[i, None] = border.cleared(-total)
             for j in above:
-                found[i, j] = -self._to_parent(j, above, back, found)
-            inverse = solve(
-                self._roots[i],
-                torch.eye(shape[-2], dtype=root.dtype).expand(len(back[None]), -1, -1),
-            )
-            own = inverse.mT @ inverse
-            parents: tuple[Key, ...] = (*above, None)
-            for parent in parents:
-                own = own - found[i, parent] @ back[parent].mT
+                total = self._to_parents(j, above, back, found)
+                if j in raised:
+                    total = total + border.between(to_root, raised[j])
+                found[i, j] = -total
+            one = torch.eye(root.shape[-1], dtype=root.dtype).expand(root.shape)
+            inverse = solve(root, one)
+            own = inverse.mT @ inverse - border.between(found[i, None], to_root)
+            for j in above:
+                own = own - found[i, j] @ back[j].mT
             found[i, i] = (own + own.mT) / 2
         return tree.join(found)
 
     @staticmethod
-    def _to_parent(
+    def _to_parents(
         j: int,
         above: Mapping[int, Tensor],
-        back: Mapping[Key, Tensor],
+        back: Mapping[int, Tensor],
         found: Mapping[tuple[Key, Key], Tensor],
     ) -> Tensor:
-        """Σ_k R_k Cov(k, j) over what a level is beside, for one of its parents."""
-        total = back[None] @ found[j, None][above[j]].mT
+        """Σ_k R_k Cov(k, j) over the parents k of a level, for one of them."""
+        parts = []
         for k, group in above.items():
             between = found[k, j][group] if k <= j else found[j, k][above[j]].mT
-            total = total + back[k] @ between
-        return total
+            parts.append(back[k] @ between)
+        return torch.stack(parts).sum(0)
+
+
+def _solve_beside(border: Tensor, root: Tensor) -> Tensor:
+    """(L⁻¹ B)ᵀ for Bᵀ [G, m, d]."""
+    if root.shape[-1] == 1:
+        return border / root
+    return torch.linalg.solve_triangular(root.mT, border, upper=True, left=False)
+
+
+def _solve_back_beside(border: Tensor, root: Tensor) -> Tensor:
+    """(L⁻ᵀ B)ᵀ for Bᵀ [G, m, d]."""
+    if root.shape[-1] == 1:
+        return border / root
+    return torch.linalg.solve_triangular(root, border, upper=False, left=False)

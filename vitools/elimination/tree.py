@@ -3,8 +3,8 @@
 Elements are numbered level by level (group by group within) and end with the root. Stored are, one
 after another in a single vector of *entries*, for each level: the block of each group [G, d, d], its
 block beside its parent in every later level it is coupled with [G, d, d'], and its border to the root
-[G, d, D]; then the root [D, D]. The precision matrix has no other entries, and neither has the part of
-its inverse that is wanted.
+[slots, d] where that is not zero (:mod:`.border`); then the root [D, D]. The precision matrix has no other
+entries, and neither has the part of its inverse that is wanted.
 """
 
 from __future__ import annotations
@@ -17,17 +17,21 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from vitools.elimination.border import Border
+
 
 @dataclass(frozen=True)
 class Level:
     """``groups`` groups of ``width`` numbers.
 
     ``parents[j]`` [groups]: the group of level j, a later one, above each group; -1 for none.
+    ``columns`` [2, pairs]: groups and the numbers of the root that they are coupled with; None for all.
     """
 
     groups: int
     width: int
     parents: Mapping[int, Tensor] = field(default_factory=dict)
+    columns: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,9 @@ class Tree:
             {j: level.parents[j].clamp(min=0) for j in sorted(level.parents)}
             for level in self.levels
         ]
+        self.borders: list[Border] = []
+        self.raised: list[dict[int, Tensor]] = []
+        self._make_borders()
         self.offsets: list[int] = []
         self.size = 0
         for level in self.levels:
@@ -74,6 +81,32 @@ class Tree:
             self._starts[key] = self.count
             self.count += math.prod(shape)
 
+    def _make_borders(self) -> None:
+        """What groups are coupled with their parents are, once they are eliminated.
+
+        ``raised[i][j]``: for the slots of level i those in the border of the parents in level j.
+        """
+        columns = [level.columns for level in self.levels]
+        for i, level in enumerate(self.levels):
+            border = Border(level.groups, self.root, columns[i])
+            self.borders.append(border)
+            for j, group in level.parents.items():
+                below, above = border.pairs, columns[j]
+                if below is None or above is None:
+                    columns[j] = None
+                else:
+                    parent = group[below[0]]
+                    more = torch.stack([parent, below[1]])[:, parent >= 0]
+                    columns[j] = torch.cat([above, more], 1)
+        for border, level in zip(self.borders, self.levels, strict=True):
+            self.raised.append(
+                {
+                    j: self.borders[j].slots_of(border, level.parents[j])
+                    for j in sorted(level.parents)
+                    if self.borders[j].slots
+                }
+            )
+
     def _is_nested(self, level: Level, lower: int, upper: int) -> bool:
         """Whether the upper parent of each group is that of its lower one."""
         group, above = level.parents[lower], level.parents[upper]
@@ -85,7 +118,7 @@ class Tree:
             yield (i, i), (level.groups, level.width, level.width)
             for j in self.parents[i]:
                 yield (i, j), (level.groups, level.width, self.levels[j].width)
-            yield (i, None), (level.groups, level.width, self.root)
+            yield (i, None), (self.borders[i].slots, level.width)
         yield (None, None), (self.root, self.root)
 
     def split(self, entries: Tensor) -> dict[tuple[int | None, int | None], Tensor]:
@@ -131,9 +164,10 @@ class Tree:
         if first.level is None:
             return start + first.within * self.root + second.within
         level = self.levels[first.level]
-        row = first.group * level.width + first.within
         if second.level is None:
-            return start + row * self.root + second.within
+            slot = self.borders[first.level].slot(first.group, second.within)
+            return None if slot is None else start + slot * level.width + first.within
+        row = first.group * level.width + first.within
         own = first.group
         if second.level != first.level:
             own = level.parents[second.level][first.group]
@@ -177,10 +211,9 @@ class Tree:
         blocks, x = self.split(entries), self.parts(vector)
         out = [torch.zeros_like(part) for part in x]
         for i, above in enumerate(self.parents):
-            border = blocks[i, None].flatten(0, 1)
-            beside = (x[-1] @ border.mT).reshape(x[i].shape)
-            out[i] = out[i] + rows(blocks[i, i], x[i]) + beside
-            out[-1] = out[-1] + x[i].flatten(-2) @ border
+            border, block = self.borders[i], blocks[i, None]
+            out[i] = out[i] + rows(blocks[i, i], x[i]) + border.times(block, x[-1])
+            out[-1] = out[-1] + border.onto_root(block, x[i])
             for j, group in above.items():
                 out[i] = out[i] + rows(blocks[i, j], x[j].index_select(-2, group))
                 out[j] = out[j].index_add(-2, group, rows(blocks[i, j].mT, x[i]))
@@ -194,7 +227,7 @@ class Tree:
         for i, above in enumerate(self.parents):
             own = x[i].unsqueeze(-1)
             found[i, i] = own * x[i].unsqueeze(-2)
-            found[i, None] = own * root
+            found[i, None] = self.borders[i].outer(x[i], root)
             for j, group in above.items():
                 found[i, j] = own * x[j][group].unsqueeze(-2)
         return self.join(found)
@@ -204,10 +237,10 @@ class Tree:
         """Multiplications of a factorisation and its selected inverse, roughly."""
         total = self.root**3
         for i, level in enumerate(self.levels):
-            wide = self.root + sum(self.levels[j].width for j in self.parents[i])
-            total += (
-                2 * level.groups * (level.width**3 + level.width**2 * wide + level.width * wide**2)
-            )
+            border, d = self.borders[i], level.width
+            above = sum(self.levels[j].width for j in self.parents[i])
+            blocks = level.groups * (d**2 + d * above + above**2) + border.slots * (d + 2 * above)
+            total += 2 * d * (blocks + border.operations)
         return total
 
 

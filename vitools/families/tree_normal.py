@@ -184,12 +184,20 @@ TreeNormalFamily.members = {TreeNormal: ("loc", "precision", "structure", "posit
 
 
 def stored(tree: Tree) -> Tensor:
-    """A tree as whole numbers: root, levels; of each level groups, width, parents and what they are."""
+    """A tree as whole numbers: root, levels; of each level groups, width, parents, columns.
+
+    Parents and columns are preceded by how many there are, -1 for columns of the whole root.
+    """
     numbers = [torch.tensor([tree.root, len(tree.levels)])]
     for level in tree.levels:
         numbers.append(torch.tensor([level.groups, level.width, len(level.parents)]))
         for j, group in level.parents.items():
             numbers += [torch.tensor([j]), group]
+        columns = level.columns
+        if columns is None:
+            numbers.append(torch.tensor([-1]))
+        else:
+            numbers += [torch.tensor([columns.shape[1]]), columns.flatten()]
     return torch.cat(numbers)
 
 
@@ -210,5 +218,7 @@ def restored(structure: Tensor) -> Tree:
         for _ in range(parents):
             number = int(take(1))
             above[number] = take(groups)
-        levels.append(Level(groups, width, above))
+        pairs = int(take(1))
+        columns = None if pairs < 0 else take(2 * pairs).reshape(2, pairs)
+        levels.append(Level(groups, width, above, columns))
     return Tree(levels, root)

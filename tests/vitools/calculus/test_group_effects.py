@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from vitools import Problem, cavi, explain
 from vitools.calculus.blocks import levels
 from vitools.calculus.model import ConjugateModel
+from vitools.elimination import border
 from vitools.errors import NumericalError
 from vitools.posterior.storage import load, save
 
@@ -59,7 +60,7 @@ def random_design(seed, kind, rows=40):
     inner = torch.randint(9, (rows,), generator=generator)
     above = torch.randint(4, (9,), generator=generator)
     outer = above[inner]
-    if kind == "crossed":
+    if kind != "nested":
         outer = torch.randint(4, (rows,), generator=generator)
     x = torch.randn(rows, 3, generator=generator)
     return x, inner, outer, torch.randn(rows, generator=generator)
@@ -81,11 +82,13 @@ def two_levels(x, inner, outer, y):
 
 
 @settings(max_examples=6, deadline=None, derandomize=True)
-@given(st.integers(0, 2**20), st.sampled_from(["nested", "crossed"]))
+@given(st.integers(0, 2**20), st.sampled_from(["nested", "crossed", "sparse"]))
 def test_the_posterior_of_random_designs_is_the_dense_one(seed, kind):
     """All scales known: one update is the posterior, and the bound the evidence."""
     problem = Problem(two_levels, *random_design(seed, kind))
     with pytest.MonkeyPatch.context() as patch:
+        if kind == "sparse":  # crossed, and only what is coupled beside the groups
+            patch.setattr(border, "SCATTERED", 0)
         assert_equal(*fits(problem, patch), 1e-9)
 
 
@@ -190,6 +193,40 @@ def test_explain_says_how_the_block_is_held(eliminated):
     text = explain(Problem(two_levels, *random_design(1, "crossed")))
     assert "u (9 groups of 1)" in text
     assert "then w, level, v dense (12 numbers)" in text
+
+
+def test_groups_beside_few_of_many_crossed_ones_keep_those_only(eliminated, tmp_path):
+    """Students who rated three of 60 teachers each; means and bound by dense linear algebra."""
+    student = torch.arange(100).repeat_interleave(3)
+    teacher = (student * 7 + torch.tensor([0, 13, 31]).repeat(100)) % 60
+    y = torch.randn(300, generator=torch.Generator().manual_seed(1))
+
+    def model(student, teacher, y):
+        level = pyro.sample("level", dist.Normal(0.0, 2.0))
+        with pyro.plate("students", 100):
+            u = pyro.sample("u", dist.Normal(0.0, 0.7))
+        with pyro.plate("teachers", 60):
+            v = pyro.sample("v", dist.Normal(0.0, 0.5))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(level + u[student] + v[teacher], 1.0), obs=y)
+
+    problem = Problem(model, student, teacher, y)
+    assert "each beside about 4 of the dense numbers" in explain(problem)
+    fit = cavi(problem)
+    columns = torch.cat(
+        [2 * torch.ones(300, 1), 0.7 * torch.eye(100)[student], 0.5 * torch.eye(60)[teacher]], 1
+    )
+    marginal = dist.MultivariateNormal(torch.zeros(300), columns @ columns.mT + torch.eye(300))
+    assert fit.bound == pytest.approx(float(marginal.log_prob(y)), rel=1e-10)
+    inverse = torch.linalg.inv(torch.eye(161) + columns.mT @ columns)
+    mean, sd = inverse @ columns.mT @ y, inverse.diagonal().sqrt()
+    torch.testing.assert_close(fit.mean()["u"], 0.7 * mean[1:101], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(fit.sd()["v"], 0.5 * sd[101:], rtol=1e-9, atol=1e-9)
+    save(fit, tmp_path / "fit")
+    again = load(tmp_path / "fit", problem)
+    values = fit.sample(3, seed=1)
+    torch.testing.assert_close(again.log_prob(values), fit.log_prob(values))
+    torch.testing.assert_close(again.sd()["v"], fit.sd()["v"])
 
 
 def test_thousands_of_groups_share_a_factor_with_the_coefficients():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitools.elimination import Coupling, Factor, Level, Place, Tree, arrange
+from vitools.elimination import Coupling, Factor, Level, Place, Tree, arrange, border
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -30,9 +30,20 @@ def trees(draw):
         for j, above in parents[first].items():  # what the parent is beside
             parents[i][j] = torch.where(own >= 0, above[own.clamp(min=0)], -1)
     root = draw(st.integers(0 if count else 1, 4))
-    levels = [Level(g, w, p) for g, w, p in zip(groups, widths, parents, strict=True)]
-    tree = Tree(levels, root)
+    columns = [_random_columns(g, root, draw, generator) for g in groups]
+    levels = [Level(*of) for of in zip(groups, widths, parents, columns, strict=True)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(border, "SCATTERED", draw(st.sampled_from([0, 8])))
+        tree = Tree(levels, root)
     return tree, _random_precision(tree, generator), generator
+
+
+def _random_columns(groups, root, draw, generator):
+    """All of the root beside each group, or some of it, or none."""
+    if not draw(st.booleans()):
+        return None
+    part = draw(st.sampled_from([0.0, 0.3, 0.7]))
+    return (torch.rand(groups, root, generator=generator) < part).nonzero().mT
 
 
 def _random_precision(tree: Tree, generator: torch.Generator) -> torch.Tensor:
@@ -44,6 +55,8 @@ def _random_precision(tree: Tree, generator: torch.Generator) -> torch.Tensor:
             blocks[i, j] = block + block.mT
         elif j is not None:
             block *= (tree.levels[i].parents[j] >= 0)[:, None, None]
+        elif i is not None:
+            block.copy_(tree.borders[i].cleared(block))
     entries = tree.join(blocks)
     entries[tree.diagonal] = 0
     entries[tree.diagonal] = tree.dense(entries).abs().sum(-1) + 0.1
@@ -70,6 +83,11 @@ def test_everything_is_that_of_the_dense_matrix(case):
             block *= (tree.levels[i].parents[j] >= 0)[:, None, None]
     wanted = tree.dense(both) != 0
     torch.testing.assert_close(tree.dense(found * both)[wanted], inverse[wanted], **EXACT)
+    torch.testing.assert_close(
+        tree.dense(tree.outer(vector[0]))[wanted],
+        torch.outer(vector[0], vector[0])[wanted],
+        **EXACT,
+    )
     unit = factor.spread(torch.eye(tree.size, dtype=torch.float64))
     torch.testing.assert_close(unit.mT @ unit, inverse, **EXACT)
 
@@ -123,6 +141,27 @@ def test_a_level_coupled_with_itself_is_dense():
     left, right = torch.arange(9), torch.arange(1, 10)
     assert arrange([10], [Coupling(0, 0, left, right)]).dense == (0,)
     assert arrange([10], [Coupling(0, 0, left, left)]).order == (0,)
+
+
+def test_groups_beside_few_numbers_of_a_large_root_take_few_entries():
+    """Students who rated three of 300 teachers each: 3 entries a student, not 300."""
+    student = torch.arange(500).repeat_interleave(3)
+    teacher = (student * 7 + torch.tensor([0, 13, 101]).repeat(500)) % 300
+    sparse = Tree([Level(500, 1, {}, torch.stack([student, teacher]))], 300)
+    dense = Tree([Level(500, 1)], 300)
+    assert sparse.count == 500 + 3 * 500 + 300**2
+    assert sparse.operations < dense.operations / 3
+    generator = torch.Generator().manual_seed(0)
+    entries = _random_precision(sparse, generator)
+    factor = Factor(sparse, entries)
+    torch.testing.assert_close(
+        factor.inverse_entries()[sparse.diagonal],
+        torch.linalg.inv(sparse.dense(entries)).diagonal(),
+        **EXACT,
+    )
+    place = Place(0, student, torch.zeros_like(student))
+    assert sparse.entry(place, Place(None, torch.zeros(()), teacher)) is not None
+    assert sparse.entry(place, Place(None, torch.zeros(()), (teacher + 1) % 300)) is None
 
 
 def test_what_is_not_positive_definite_is_told_with_the_element():

@@ -46,12 +46,8 @@ class Levels:
 
     def place(self, atom: Atom, cells: Cells) -> Place:
         """Where the elements of a site lie that a term reads."""
-        shape, level = self.shapes[atom.site], self.level[atom.site]
-        along = self.along[atom.site]
-        rest = [i for i in range(len(shape)) if i not in along]
-        group = cells.flat([atom.labels[i] for i in rest], [shape[i] for i in rest])
-        within = cells.flat([atom.labels[i] for i in along], [shape[i] for i in along])
-        return Place(level, group, within + self.start.get(atom.site, 0))
+        group, within = _read(atom, cells, self.shapes, self.along)
+        return Place(self.level[atom.site], group, within + self.start.get(atom.site, 0))
 
     def positions(self, name: str) -> Tensor:
         """The tree's number of each element of a site, of its shape."""
@@ -91,25 +87,21 @@ def levels_of(sites: Sequence[TracedSite], terms: Sequence[ClosedTerm]) -> Level
     along |= {name: tuple(range(len(shapes[name]))) for name in dense}
     sizes = [math.prod(shapes[name]) for name in dense]
     root = sum(sizes)
+    if root > LARGEST_ROOT:
+        return None
+    start = dict(zip(dense, itertools.accumulate(sizes[:-1], initial=0), strict=False))
     levels = []
     for level in arranged.order:
         name = grouped[level]
         width = math.prod(shapes[name][i] for i in along[name])
         parents = {number[j]: p for j, p in arranged.parents[level].items()}
-        levels.append(Level(groups[level], width, parents))
-    if root > LARGEST_ROOT:
-        return None
+        columns = _columns(name, start, shapes, along, terms)
+        levels.append(Level(groups[level], width, parents, columns))
     tree = Tree(levels, root)
     if tree.count > MOST_ENTRIES or tree.operations > MOST_OPERATIONS:
         return None
-    starts = itertools.accumulate(sizes[:-1], initial=0)
-    return Levels(
-        tree,
-        level={grouped[i]: place for i, place in number.items()} | dict.fromkeys(dense),
-        start=dict(zip(dense, starts, strict=False)),
-        shapes=shapes,
-        along=along,
-    )
+    level_of = {grouped[i]: place for i, place in number.items()} | dict.fromkeys(dense)
+    return Levels(tree, level_of, start, shapes, along)
 
 
 def _coupled_axes(name: str, terms: Sequence[ClosedTerm]) -> tuple[int, ...]:
@@ -136,11 +128,54 @@ def _couplings(
             if pair[0].site == pair[1].site:
                 continue
             cells = cells_of(term, pair, shapes)
-            found = []
-            for atom in pair:
-                shape = shapes[atom.site]
-                rest = [i for i in range(len(shape)) if i not in along[atom.site]]
-                found.append(cells.flat([atom.labels[i] for i in rest], [shape[i] for i in rest]))
+            found = [_read(atom, cells, shapes, along)[0] for atom in pair]
             left, right = torch.broadcast_tensors(*found)
             first, second = (names.index(atom.site) for atom in pair)
             yield Coupling(first, second, left, right)
+
+
+def _columns(
+    name: str,
+    start: Mapping[str, int],
+    shapes: Mapping[str, Sequence[int]],
+    along: Mapping[str, Sequence[int]],
+    terms: Sequence[ClosedTerm],
+) -> Tensor | None:
+    """Groups of a site and the numbers of the root that terms couple them with, [2, pairs].
+
+    None where one term has a third of all pairs, of which no list is made.
+
+    Args:
+        start: the first number of each site in the root.
+    """
+    found: list[Tensor] = []
+    third = math.prod(shapes[name]) * sum(math.prod(shapes[n]) for n in start) / 3
+    for term in terms:
+        groups = [a for a in term.atoms if a.site == name]
+        for pair in itertools.product(groups, (a for a in term.atoms if a.site in start)):
+            cells = cells_of(term, pair, shapes)
+            group, _ = _read(pair[0], cells, shapes, along)
+            _, number = _read(pair[1], cells, shapes, along)
+            both = torch.broadcast_tensors(group, number + start[pair[1].site])
+            if both[0].numel() > third:
+                return None
+            found.append(torch.stack([x.flatten() for x in both]))
+    if not found:
+        return torch.zeros(2, 0, dtype=torch.long)
+    return torch.cat(found, 1)
+
+
+def _read(
+    atom: Atom,
+    cells: Cells,
+    shapes: Mapping[str, Sequence[int]],
+    along: Mapping[str, Sequence[int]],
+) -> tuple[Tensor, Tensor]:
+    """The group of each element of a site that a term reads, and its number in the group."""
+    axes = range(len(shapes[atom.site]))
+    rest = [i for i in axes if i not in along[atom.site]]
+
+    def flat(axes: Sequence[int]) -> Tensor:
+        return cells.flat([atom.labels[i] for i in axes], [shapes[atom.site][i] for i in axes])
+
+    return flat(rest), flat(along[atom.site])
