@@ -43,6 +43,7 @@ ORDER = {
             "markov_chains",
             "mixture",
             "newton",
+            "shaped_normal",
         },
         {"dirichlet", "free_form", "gaussian", "rounding", "concrete", "kumaraswamy"},
         {"logistic_normal", "stick_breaking"},
@@ -95,6 +96,7 @@ ORDER = {
         {"loop", "smooth", "objectives", "held_params", "start_values", "edges"},
         {"preflight"},
         {"cavi", "svi", "nuts", "dadvi", "laplace", "exact", "hand_derived"},
+        {"update"},
     ],
     "vitools.engines.svi": [
         {"optimisers", "checkpoint", "culprit", "stopping"},

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         nuts,
         svi,
         svi_validated,
+        update,
     )
     from vitools.engines.preflight import preflight
     from vitools.engines.svi import warm_up
@@ -60,6 +61,7 @@ _HOME = {
     "save": "vitools.posterior",
     "svi": "vitools.engines",
     "svi_validated": "vitools.engines",
+    "update": "vitools.engines",
     "warm_up": "vitools.engines",
     "compare": "vitools.reporting",
     "draw": "vitools.reporting",
@@ -97,6 +99,7 @@ __all__ = [
     "svi",
     "svi_validated",
     "to_arviz",
+    "update",
     "warm_up",
 ]
 

@@ -1,6 +1,7 @@
 """``vitools fit``."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +14,13 @@ from vitools.cli.options import (
     Data,
     Draws,
     Force,
+    Forgetting,
     Guide,
     Missing,
     Model,
     Quiet,
     Seed,
+    Update,
     complete_method,
 )
 from vitools.errors import NotConjugateError, NotSupportedError, NumericalError, OptionError
@@ -38,6 +41,8 @@ def fit(
     columns: Columns = None,
     missing: Missing = "refuse",
     guide: Guide = "",
+    update: Update = None,
+    forgetting: Forgetting = 1.0,
     out: Annotated[
         Path | None, typer.Option(help="Folder for fit.safetensors, posterior.nc and pictures.")
     ] = None,
@@ -50,14 +55,19 @@ def fit(
     from vitools.cli.arguments import DataFile
     from vitools.cli.progress import progress_line
     from vitools.cli.target import open_target
-    from vitools.posterior import Status, save
+    from vitools.posterior import Status, carry_over, save
 
     if out is not None:
         check_folder(out, "fit.safetensors", "posterior.nc", force=force)
     named = find_method(method) if method else None
     refuse_idle_guide(guide, [method] if method else [], "--method")
     file = DataFile.of(data, columns, missing, quiet)
+    if update is None and forgetting != 1.0:
+        raise OptionError("--forgetting is of earlier rows: name their fit, --update FILE.")
     target = open_target(model, file, seed, guide)
+    if update is not None:
+        problem = carry_over(update, target.problem, forgetting=forgetting)
+        target = replace(target, problem=problem)
     if out is not None and target.pictures:
         check_folder(out, *(path.name for path in out.glob("*.png")), force=force)
     chosen = named or find_method(OWN_GUIDE if guide else default_methods(target)[0])

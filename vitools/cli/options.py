@@ -66,6 +66,23 @@ Missing = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that vitools did not write.")]
+Update = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A saved fit of the model to earlier rows: it becomes the prior of all that is not of "
+        "single rows.",
+        show_default=False,
+    ),
+]
+Forgetting = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="With --update: what earlier rows count for, against 1 of the new ones.",
+    ),
+]
 Guide = Annotated[
     str, typer.Option(metavar="FILE.py:NAME", help="A Pyro guide of your own, for own-guide.")
 ]

@@ -23,6 +23,7 @@ from vitools.engines.svi.optimisers.schedules import ConstantRate, Cosine, Expon
 from vitools.engines.svi.svi import svi
 from vitools.engines.svi.validation import svi_validated
 from vitools.engines.svi.warm_up import warm_up
+from vitools.engines.update import update
 
 __all__ = [
     "Adam",
@@ -44,5 +45,6 @@ __all__ = [
     "preflight",
     "svi",
     "svi_validated",
+    "update",
     "warm_up",
 ]

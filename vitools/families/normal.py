@@ -15,7 +15,7 @@ class NormalFamily(Family):
     statistics = (1.0, 2.0)
     event_dims = (0, 0)
     support = constraints.real
-    priors = ("Normal",)
+    priors = ("Normal", "ShapedNormal")
     filler = (0.0, -0.5)
     members = {Normal: ("loc", "scale")}  # noqa: RUF012
     is_gaussian = True

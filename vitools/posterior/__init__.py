@@ -1,6 +1,7 @@
 """What every engine returns: a :class:`Posterior` of one of seven kinds; and its file."""
 
 from vitools.posterior.base import Posterior
+from vitools.posterior.carried import carry_over
 from vitools.posterior.draws import DrawsPosterior
 from vitools.posterior.factorised import Factor, FactorisedPosterior
 from vitools.posterior.gaussian import GaussianPosterior
@@ -24,6 +25,7 @@ __all__ = [
     "Posterior",
     "ProductPosterior",
     "Status",
+    "carry_over",
     "load",
     "save",
 ]

@@ -269,17 +269,10 @@ class FactorisedPosterior(Posterior):
 
     @classmethod
     def _restore(cls, saved: Saved) -> "FactorisedPosterior":
-        factors: dict[str | tuple[str, ...], Any] = {}
-        for i, described in enumerate(saved.meta["factors"]):
-            kind, sites = FORMER_NAMES.get(described["kind"], described["kind"]), described["sites"]
-            distribution, names = members()[kind]
-            parameters: dict[str, Any] = {p: saved.tensors[f"{i}.{p}"] for p in names}
-            made: Any = distribution(**parameters, validate_args=False)
-            if f"{i}.mask" in saved.tensors:
-                made = dist.MaskedDistribution(made, saved.tensors[f"{i}.mask"])
-            if described["event_dims"]:
-                made = td.Independent(made, described["event_dims"])
-            factors[tuple(sites) if len(sites) > 1 else sites[0]] = made
+        made = restored_factors(saved.meta["factors"], saved.tensors)
+        factors: dict[str | tuple[str, ...], Any] = {
+            sites if len(sites) > 1 else sites[0]: distribution for sites, distribution in made
+        }
         return cls(
             saved.problem,
             factors,
@@ -288,6 +281,24 @@ class FactorisedPosterior(Posterior):
             saved.meta.get("bound_error", 0.0),
             **saved.common,
         )
+
+
+def restored_factors(
+    described: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]
+) -> list[tuple[tuple[str, ...], Any]]:
+    """The sites and the distribution of each factor, from what a file holds of them."""
+    found = []
+    for i, factor in enumerate(described):
+        kind = FORMER_NAMES.get(factor["kind"], factor["kind"])
+        distribution, names = members()[kind]
+        parameters: dict[str, Any] = {p: tensors[f"{i}.{p}"] for p in names}
+        made: Any = distribution(**parameters, validate_args=False)
+        if f"{i}.mask" in tensors:
+            made = dist.MaskedDistribution(made, tensors[f"{i}.mask"])
+        if factor["event_dims"]:
+            made = td.Independent(made, factor["event_dims"])
+        found.append((tuple(factor["sites"]), made))
+    return found
 
 
 def _flatten(value: Tensor, shape: Sequence[int]) -> Tensor:

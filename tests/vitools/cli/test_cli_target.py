@@ -495,3 +495,27 @@ def test_a_value_that_the_model_cannot_take_is_named_by_its_file_and_row(models,
         (tmp_path / f"part-{i}.csv").write_text(f"heads\n{rows}")
     with pytest.raises(DataError, match=r"site 'obs'.*It stands in .*part-1\.csv, row 1 "):
         open_target(f"{models}/mymodels.py:coin", DataFile(tmp_path / "part-*.csv"), 0)
+
+
+def test_rows_that_arrive_are_taken_into_a_saved_fit(vitools, models):
+    for i, rows in enumerate(("1\n0\n1\n", "1\n1\n1\n1\n0\n")):
+        (models / f"part-{i}.csv").write_text(f"heads\n{rows}")
+    first = vitools(
+        *("fit", "mymodels.py:coin", "--data", "part-0.csv", "--method", "cavi", "--out", "one")
+    )
+    assert first.exit_code == 0, first.output
+    fit = ("fit", "mymodels.py:coin", "--data", "part-1.csv", "--method", "cavi", "--out", "two")
+    second = vitools(*fit, "--update", "one/fit.safetensors")
+    assert second.exit_code == 0, second.output
+    assert re.search(r"^p +0\.7 ", second.output, flags=re.MULTILINE)  # Beta(1 + 6, 1 + 2)
+    third = vitools(*fit[:-1], "three", "--update", "two/fit.safetensors", "--forgetting", "0.5")
+    # Beta(1 + 6/2 + 4, 1 + 2/2 + 1)
+    assert re.search(r"^p +0\.7273 ", third.output, flags=re.MULTILINE)
+
+
+def test_forgetting_without_a_fit_is_refused(refused, models):
+    (models / "part.csv").write_text("heads\n1\n0\n")
+    words = refused("fit", "mymodels.py:coin", "--data", "part.csv", "--forgetting", "0.5")
+    assert "--forgetting is of earlier rows: name their fit, --update FILE" in words
+    absent = refused("fit", "mymodels.py:coin", "--data", "part.csv", "--update", "no.safetensors")
+    assert "no file 'no.safetensors'" in absent

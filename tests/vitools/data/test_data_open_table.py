@@ -1,9 +1,7 @@
 """Tables larger than memory: what many files become, and that what is malformed is named by file and row."""
 
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -238,18 +236,3 @@ def test_memory_stays_where_it_was(tmp_path):
     grown, total = map(float, run.stdout.split())
     assert total == 2 * 250_000 * 20
     assert grown < 40  # megabytes, of 80
-
-
-def test_the_page_prints_what_it_says(tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).resolve().parents[3] / "docs" / "large_data.md").read_text("utf-8")
-    section = page.split("## Tables of any size")[1].split("\n## ")[0]
-    code, output = re.findall(
-        r"^```(?:python)?\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE
-    )
-    rows = tmp_path / "rows"
-    rows.mkdir()
-    (rows / "part-0.csv").write_text("kind;height m\noak;21,5\nash;\nfir;30,25\n")
-    (rows / "part-1.csv").write_text("kind;height m\nash;17,5\noak;18,0\n")
-    monkeypatch.chdir(tmp_path)
-    exec(code, {})
-    assert capsys.readouterr().out == output

@@ -2,8 +2,10 @@
 
 import itertools
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyro
@@ -17,6 +19,23 @@ from vitools.models.vae import VAE, elbo_terms, load
 
 # Python 3.12 and later warn of any fork beside other threads, which test runners have
 forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+
+PAGE = (Path(__file__).resolve().parents[4] / "docs" / "large_data.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("title", ["Tables of any size", "Rows that arrive"])
+def test_the_page_prints_what_it_says(tmp_path, monkeypatch, capsys, title):
+    section = PAGE.split(f"## {title}")[1].split("\n## ")[0]
+    blocks = re.findall(r"^```(?:python)?\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE)
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    (rows / "part-0.csv").write_text("kind;height m\noak;21,5\nash;\nfir;30,25\n")
+    (rows / "part-1.csv").write_text("kind;height m\nash;17,5\noak;18,0\n")
+    monkeypatch.chdir(tmp_path)
+    code, output = blocks
+    exec(code, {"__name__": "page"})
+    assert capsys.readouterr().out == output
+
 
 MAPPED = """
 import sys

@@ -20,7 +20,7 @@ from vitools.calculus.densities.rules.counts import (
 from vitools.calculus.densities.rules.dirichlet import dirichlet
 from vitools.calculus.densities.rules.gamma import chi2, exponential, gamma, inverse_gamma
 from vitools.calculus.densities.rules.heavy_tails import cauchy, laplace, student_t
-from vitools.calculus.densities.rules.multivariate_normal import multivariate_normal
+from vitools.calculus.densities.rules.multivariate_normal import multivariate_normal, shaped_normal
 from vitools.calculus.densities.rules.normal import log_normal, normal
 from vitools.calculus.densities.rules.ordinal import ordered_logistic
 from vitools.calculus.densities.rules.survival import gumbel, weibull
@@ -50,6 +50,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "OneHotCategorical": one_hot_categorical,
     "OrderedLogistic": ordered_logistic,
     "Poisson": poisson,
+    "ShapedNormal": shaped_normal,
     "StudentT": student_t,
     "Uniform": uniform,
     "Unit": unit,

@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.densities.rules.linear_algebra import inverse, log_determinant
 from vitools.calculus.tracing.operations.matrices import matmul_expressions
@@ -18,6 +20,20 @@ def multivariate_normal(
     precision, log_det = precision_of(covariance_matrix, precision_matrix, scale_tril)
     error = (x - loc).folded()
     quadratic = (error.unsqueeze(-1) * error.unsqueeze(-2) * precision).sum_right(2)
+    return -0.5 * quadratic + 0.5 * log_det - 0.5 * size * math.log(2 * math.pi)
+
+
+def shaped_normal(x: Expression, loc: Expression, precision: Expression) -> Expression:
+    """The same over all elements of a tensor, with precision [*S, *S]."""
+    rank = precision.dim // 2
+    matrix = precision.value()
+    size = math.prod(matrix.shape[:rank])
+    error = (x - loc).folded()
+    left = right = error
+    for _ in range(rank):
+        left, right = left.unsqueeze(-1), right.unsqueeze(-1 - rank)
+    quadratic = (left * right * precision).sum_right(2 * rank)
+    log_det = float(torch.logdet(matrix.reshape(size, size)))
     return -0.5 * quadratic + 0.5 * log_det - 0.5 * size * math.log(2 * math.pi)
 
 
