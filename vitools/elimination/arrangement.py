@@ -3,8 +3,12 @@
 Eliminating a group couples all that it is coupled with: its *parents*. The tree stays a tree, with no
 more blocks than groups, as long as every group has at most one parent in each later level; then the
 parents of one group are nested in each other after elimination. Levels are taken from the one with
-most groups on. One that is coupled with itself, or of which some group has several parents to be, goes
+most units on. One that is coupled with itself, or of which some group has several parents to be, goes
 to the root: of crossed levels (users × items) the larger is eliminated, the smaller dense.
+
+A level of Markov chains is coupled with itself from each unit to the next of its chain. What lies beside
+single units of it (an effect of its own at each time) is eliminated before it; what lies beside whole
+chains after it, and no other chains do.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Coupling:
-    """Pairs of groups that are coupled: group ``left[k]`` of one level, ``right[k]`` of another."""
+    """Pairs of units that are coupled: unit ``left[k]`` of one level, ``right[k]`` of another."""
 
     first: int
     second: int
@@ -31,7 +35,7 @@ class Coupling:
 class Arrangement:
     """``order``: the levels to eliminate, first to last; ``dense``: those for the root.
 
-    ``parents[i][j]`` [groups of i]: the group of the later level j that each group of i is coupled with, -1
+    ``parents[i][j]`` [groups of i]: the unit of the later level j that each group of i is coupled with, -1
     for none.
     """
 
@@ -40,20 +44,34 @@ class Arrangement:
     parents: dict[int, dict[int, Tensor]]
 
 
-def arrange(groups: Sequence[int], couplings: Iterable[Coupling]) -> Arrangement:
-    """The order of elimination of levels of so many groups."""
-    pairs: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+Pairs = dict[tuple[int, int], list[tuple[Tensor, Tensor]]]
+
+
+def arrange(
+    groups: Sequence[int], couplings: Iterable[Coupling], lengths: Sequence[int] | None = None
+) -> Arrangement:
+    """The order of elimination of levels of so many groups, chains of so many units each (1: none)."""
+    lengths = [1] * len(groups) if lengths is None else lengths
+    pairs: Pairs = {}
     dense: set[int] = set()
     for coupling in couplings:
         first, second = coupling.first, coupling.second
         left, right = coupling.left.reshape(-1), coupling.right.reshape(-1)
         if first == second:
-            if bool((left != right).any()):
+            if not is_along(left, right, lengths[first]):
                 dense.add(first)
         else:
             pairs.setdefault((first, second), []).append((left, right))
             pairs.setdefault((second, first), []).append((right, left))
-    order = sorted(range(len(groups)), key=lambda i: -groups[i])
+
+    def priority(level: int) -> tuple[bool, int]:
+        chains = [j for j, n in enumerate(lengths) if n > 1 and j != level and (level, j) in pairs]
+        is_beside_units = lengths[level] == 1 and bool(chains)
+        for j in chains:
+            is_beside_units &= _only_partner(groups[level], pairs[level, j]) is not None
+        return not is_beside_units, -groups[level] * lengths[level]
+
+    order = sorted(range(len(groups)), key=priority)
     parents: dict[int, dict[int, Tensor]] = {}
     for place, level in enumerate(order):
         if level in dense:
@@ -62,8 +80,9 @@ def arrange(groups: Sequence[int], couplings: Iterable[Coupling]) -> Arrangement
         for later in order[place + 1 :]:
             if later in dense or (level, later) not in pairs:
                 continue
-            only = _only_partner(groups[level], pairs[level, later])
-            if only is None:
+            own = [(left // lengths[level], right) for left, right in pairs[level, later]]
+            only = _only_partner(groups[level], own)
+            if only is None or (lengths[level] > 1 and lengths[later] > 1):
                 dense.add(later)
             else:
                 found[later] = only
@@ -77,6 +96,12 @@ def arrange(groups: Sequence[int], couplings: Iterable[Coupling]) -> Arrangement
         dense=tuple(sorted(dense)),
         parents={i: {j: p for j, p in parents[i].items() if j not in dense} for i in kept},
     )
+
+
+def is_along(left: Tensor, right: Tensor, length: int) -> bool:
+    """Whether all pairs are the same unit, or neighbours in the same chain of so many."""
+    near = (left - right).abs() <= (1 if length > 1 else 0)
+    return bool((near & (left // length == right // length)).all())
 
 
 def _only_partner(groups: int, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor | None:

@@ -17,7 +17,7 @@ class MultivariateNormalFamily(Family):
     statistics = (1.0, "outer")
     event_dims = (1, 2)
     support = constraints.real_vector
-    priors = ("MultivariateNormal",)
+    priors = ("MultivariateNormal", "GaussianMarkovChain")
     filler = (0.0, -0.5)
     members = {  # noqa: RUF012
         MultivariateNormal: ("loc", "scale_tril"),

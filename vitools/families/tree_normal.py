@@ -17,6 +17,7 @@ from torch.distributions import Distribution, constraints
 
 from vitools.elimination import Factor, Level, Tree
 from vitools.families.family import Family, Natural, narrow, noise
+from vitools.families.normal import NormalFamily
 
 REMEMBERED = 4
 """Members whose means are kept: those that an extrapolation starts from."""
@@ -73,7 +74,7 @@ class TreeNormalFamily(Family):
 
     def from_distribution(self, distribution: Distribution) -> Natural:
         assert isinstance(distribution, TreeNormal)
-        mean = torch.empty_like(distribution.loc)
+        mean = torch.empty(self.tree.size, dtype=distribution.loc.dtype)
         mean[distribution.positions] = distribution.loc
         return self.tree.times(distribution.precision, mean), -distribution.precision / 2
 
@@ -106,17 +107,17 @@ class TreeNormalFamily(Family):
         return self.tree.times(-2 * point[1], point[0]), point[1]
 
     def words(self, total: Callable[..., str]) -> str:
-        raise NotImplementedError  # always of several sites
+        return NormalFamily().words(total)
 
 
 class TreeNormal(Distribution):
-    """The values of several sites one after another, [size].
+    """The values of several sites one after another, [size], or of one in its own shape.
 
     Args:
-        loc: [size], the mean.
+        loc: the mean, of the shape of the value.
         precision: entries in the layout of the tree.
         structure: the tree, as :func:`stored` writes it.
-        positions: [size], the tree's number of each element of the value.
+        positions: the tree's number of each element of the value.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -156,7 +157,7 @@ class TreeNormal(Distribution):
         return self._variance
 
     def covariance_of(self, index: Tensor) -> Tensor:
-        """The whole covariance of some elements [n] of the value: [n, n]."""
+        """The whole covariance of some elements [n] of a value in a row: [n, n]."""
         unit = torch.zeros(len(index), self.tree.size, dtype=self.loc.dtype)
         unit[torch.arange(len(index)), self.positions[index]] = 1
         own = self.factor.solve(unit)[:, self.positions[index]]
@@ -168,8 +169,10 @@ class TreeNormal(Distribution):
         return self.loc + draws[..., self.positions]
 
     def log_prob(self, value: Tensor) -> Tensor:
-        apart = torch.empty(value.shape, dtype=torch.result_type(value, self.loc))
-        apart[..., self.positions] = value - self.loc
+        error = value - self.loc
+        lead = error.shape[: error.dim() - self.loc.dim()]
+        apart = torch.empty(*lead, self.tree.size, dtype=error.dtype)
+        apart[..., self.positions.flatten()] = error.reshape(*lead, -1)
         distance = (apart * self.tree.times(self.precision, apart)).sum(-1)
         return -self._log_normaliser() - distance / 2
 
@@ -184,13 +187,15 @@ TreeNormalFamily.members = {TreeNormal: ("loc", "precision", "structure", "posit
 
 
 def stored(tree: Tree) -> Tensor:
-    """A tree as whole numbers: root, levels; of each level groups, width, parents, columns.
+    """A tree as whole numbers.
 
-    Parents and columns are preceded by how many there are, -1 for columns of the whole root.
+    The numbers that the root has and, less one so that none is mistaken for what older files hold, the
+    negative of how many levels there are; of each level groups, width, length, parents and columns, which are
+    preceded by how many there are, -1 for columns of the whole root.
     """
-    numbers = [torch.tensor([tree.root, len(tree.levels)])]
+    numbers = [torch.tensor([tree.root, -1 - len(tree.levels)])]
     for level in tree.levels:
-        numbers.append(torch.tensor([level.groups, level.width, len(level.parents)]))
+        numbers.append(torch.tensor([level.groups, level.width, level.length, len(level.parents)]))
         for j, group in level.parents.items():
             numbers += [torch.tensor([j]), group]
         columns = level.columns
@@ -202,7 +207,7 @@ def stored(tree: Tree) -> Tensor:
 
 
 def restored(structure: Tensor) -> Tree:
-    """The tree that :func:`stored` wrote."""
+    """The tree that :func:`stored` wrote; in files before there were chains, levels have no length."""
     place = 0
 
     def take(count: int) -> Tensor:
@@ -211,14 +216,16 @@ def restored(structure: Tensor) -> Tree:
         return structure[place - count : place]
 
     root, count = take(2).tolist()
+    has_lengths = count < 0
     levels = []
-    for _ in range(count):
-        groups, width, parents = take(3).tolist()
+    for _ in range(-1 - count if has_lengths else count):
+        groups, width = take(2).tolist()
+        length = int(take(1)) if has_lengths else 1
         above = {}
-        for _ in range(parents):
+        for _ in range(int(take(1))):
             number = int(take(1))
             above[number] = take(groups)
         pairs = int(take(1))
         columns = None if pairs < 0 else take(2 * pairs).reshape(2, pairs)
-        levels.append(Level(groups, width, above, columns))
+        levels.append(Level(groups, width, above, columns, length))
     return Tree(levels, root)

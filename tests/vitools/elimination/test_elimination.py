@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitools.elimination import Coupling, Factor, Level, Place, Tree, arrange, border
+from vitools.elimination.tree import NEXT
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -19,23 +20,33 @@ def trees(draw):
     count = draw(st.integers(0, 3))
     groups = sorted((draw(st.integers(1, 6)) for _ in range(count)), reverse=True)
     widths = [draw(st.integers(1, 3)) for _ in range(count)]
+    lengths = [draw(st.sampled_from([1, 1, 2, 5])) for _ in range(count)]
     parents: list[dict[int, torch.Tensor]] = [{} for _ in range(count)]
     for i in reversed(range(count)):
-        later = list(range(i + 1, count))
+        later = [j for j in range(i + 1, count) if lengths[i] == 1 or lengths[j] == 1]
         if not later or not draw(st.booleans()):
             continue
         first = draw(st.sampled_from(later))
-        own = torch.randint(-1, groups[first], (groups[i],), generator=generator)
+        units = groups[first] * lengths[first]
+        own = torch.randint(-1, units, (groups[i],), generator=generator)
         parents[i][first] = own
         for j, above in parents[first].items():  # what the parent is beside
-            parents[i][j] = torch.where(own >= 0, above[own.clamp(min=0)], -1)
+            parents[i][j] = torch.where(own >= 0, above[own.clamp(min=0) // lengths[first]], -1)
+        if lengths[i] > 1 and any(lengths[j] > 1 for j in parents[i]):
+            parents[i] = {}
     root = draw(st.integers(0 if count else 1, 4))
     columns = [_random_columns(g, root, draw, generator) for g in groups]
-    levels = [Level(*of) for of in zip(groups, widths, parents, columns, strict=True)]
+    parts = zip(groups, widths, parents, columns, lengths, strict=True)
+    levels = [Level(*of) for of in parts]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(border, "SCATTERED", draw(st.sampled_from([0, 8])))
         tree = Tree(levels, root)
     return tree, _random_precision(tree, generator), generator
+
+
+def _has_parent(tree: Tree, i: int, j: int) -> torch.Tensor:
+    level = tree.levels[i]
+    return (level.parents[j] >= 0).repeat_interleave(level.length)[:, None, None]
 
 
 def _random_columns(groups, root, draw, generator):
@@ -53,8 +64,10 @@ def _random_precision(tree: Tree, generator: torch.Generator) -> torch.Tensor:
     for (i, j), block in blocks.items():
         if i == j:
             blocks[i, j] = block + block.mT
+        elif j == NEXT:
+            pass
         elif j is not None:
-            block *= (tree.levels[i].parents[j] >= 0)[:, None, None]
+            block *= _has_parent(tree, i, j)
         elif i is not None:
             block.copy_(tree.borders[i].cleared(block))
     entries = tree.join(blocks)
@@ -79,8 +92,8 @@ def test_everything_is_that_of_the_dense_matrix(case):
     found = factor.inverse_entries()
     both = torch.ones_like(entries)
     for (i, j), block in tree.split(both).items():
-        if i is not None and j not in (i, None):
-            block *= (tree.levels[i].parents[j] >= 0)[:, None, None]
+        if i is not None and j not in (i, None, NEXT):
+            block *= _has_parent(tree, i, j)
     wanted = tree.dense(both) != 0
     torch.testing.assert_close(tree.dense(found * both)[wanted], inverse[wanted], **EXACT)
     torch.testing.assert_close(

@@ -1,15 +1,17 @@
 """How Gaussian sites that share a factor lie on a tree of groups, and what that would cost.
 
 Axes of a site along which no term couples it with itself number its *groups*, its other axes what each
-group has. Sites without groups are the dense root, and so are those whose groups the others couple
-(the smaller of two crossed plates): :func:`vitools.elimination.arrange` decides.
+group has. An axis along which terms couple no elements but neighbours makes each group a Markov chain;
+sites coupled at the same steps of the same chains stand in them together. Sites without groups are the
+dense root, and so are those whose groups the others couple (the smaller of two crossed plates):
+:func:`vitools.elimination.arrange` decides.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +21,7 @@ from vitools.calculus.algebra.atoms import Atom
 from vitools.calculus.blocks.cells import Cells, cells_of
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.tracing.trace import TracedSite
-from vitools.elimination import Coupling, Level, Place, Tree, arrange
+from vitools.elimination import Coupling, Level, Place, Tree, arrange, is_along
 
 LARGEST_ROOT = 2000
 """Numbers of the dense part that is left after elimination."""
@@ -29,6 +31,51 @@ MOST_OPERATIONS = 3e10
 """Multiplications of one factorisation."""
 SMALLEST = 200
 """Numbers below which one dense matrix is as good."""
+SHORTEST_CHAIN = 3
+"""Steps from which neighbours along an axis make a chain."""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What the axes of a site number.
+
+    ``along``: the numbers that a unit has; ``step``: the units of a chain; the others: groups.
+    """
+
+    shape: tuple[int, ...]
+    along: tuple[int, ...]
+    step: int | None = None
+
+    @property
+    def rest(self) -> tuple[int, ...]:
+        """Groups, then the step."""
+        groups = [i for i in range(len(self.shape)) if i not in (*self.along, self.step)]
+        return (*groups, *(() if self.step is None else (self.step,)))
+
+    @property
+    def length(self) -> int:
+        return 1 if self.step is None else self.shape[self.step]
+
+    @property
+    def width(self) -> int:
+        return math.prod(self.shape[i] for i in self.along)
+
+    @property
+    def groups(self) -> int:
+        return math.prod(self.shape[i] for i in self.rest) // self.length
+
+    def unit(self, atom: Atom, cells: Cells) -> Tensor:
+        return self._flat(self.rest, atom, cells)
+
+    def within(self, atom: Atom, cells: Cells) -> Tensor:
+        return self._flat(self.along, atom, cells)
+
+    def _flat(self, axes: Sequence[int], atom: Atom, cells: Cells) -> Tensor:
+        return cells.flat([atom.labels[i] for i in axes], [self.shape[i] for i in axes])
+
+    def dense(self) -> Axes:
+        """The same with no groups."""
+        return Axes(self.shape, tuple(range(len(self.shape))))
 
 
 @dataclass(frozen=True)
@@ -39,19 +86,22 @@ class Levels:
     level: dict[str, int | None]
     """None: in the root."""
     start: dict[str, int]
-    """Of a site in the root its first number there."""
-    shapes: dict[str, tuple[int, ...]]
-    along: dict[str, tuple[int, ...]]
-    """The axes of each site that number what a group has; in the root all axes."""
+    """Of each site its first number in the root, or in each unit of its level."""
+    axes: dict[str, Axes]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: axes.shape for name, axes in self.axes.items()}
 
     def place(self, atom: Atom, cells: Cells) -> Place:
         """Where the elements of a site lie that a term reads."""
-        group, within = _read(atom, cells, self.shapes, self.along)
-        return Place(self.level[atom.site], group, within + self.start.get(atom.site, 0))
+        axes = self.axes[atom.site]
+        unit, within = axes.unit(atom, cells), axes.within(atom, cells)
+        return Place(self.level[atom.site], unit, within + self.start[atom.site])
 
     def positions(self, name: str) -> Tensor:
         """The tree's number of each element of a site, of its shape."""
-        shape = self.shapes[name]
+        shape = self.axes[name].shape
         labels = tuple(range(len(shape)))
         axes: dict[int, tuple[Tensor, tuple[int, ...]]] = {
             x: (torch.arange(n), (x,)) for x, n in enumerate(shape)
@@ -65,7 +115,7 @@ def tree_of(
     sites: Sequence[TracedSite], terms: Sequence[ClosedTerm], numbers: int
 ) -> Levels | None:
     """The sites on a tree where that is cheaper than one dense matrix of so many numbers."""
-    if len(sites) < 2 or numbers < SMALLEST:
+    if numbers < SMALLEST:
         return None
     found = levels_of(sites, terms)
     return found if found is not None and found.tree.operations < numbers**3 else None
@@ -73,72 +123,106 @@ def tree_of(
 
 def levels_of(sites: Sequence[TracedSite], terms: Sequence[ClosedTerm]) -> Levels | None:
     """The sites on a tree; None where they have no groups to eliminate or it would be too large."""
-    shapes = {site.name: tuple(site.shape) for site in sites}
-    along = {site.name: _coupled_axes(site.name, terms) for site in sites}
-    grouped = [name for name in shapes if len(along[name]) < len(shapes[name])]
-    groups = [
-        math.prod(n for i, n in enumerate(shapes[name]) if i not in along[name]) for name in grouped
-    ]
-    arranged = arrange(groups, _couplings(grouped, shapes, along, terms))
+    axes = {site.name: _axes(site, terms) for site in sites}
+    grouped = [name for name, own in axes.items() if len(own.along) < len(own.shape)]
+    bundles, couplings = _bundled(grouped, axes, terms)
+    first = [axes[names[0]] for names in bundles]
+    arranged = arrange([a.groups for a in first], couplings, [a.length for a in first])
     if not arranged.order:
         return None
     number = {level: place for place, level in enumerate(arranged.order)}
-    dense = [name for name in shapes if name not in [grouped[i] for i in arranged.order]]
-    along |= {name: tuple(range(len(shapes[name]))) for name in dense}
-    sizes = [math.prod(shapes[name]) for name in dense]
-    root = sum(sizes)
+    kept = {name: number[i] for i in arranged.order for name in bundles[i]}
+    dense = [name for name in axes if name not in kept]
+    axes |= {name: axes[name].dense() for name in dense}
+    start: dict[str, int] = {}
+    root = _laid_out(dense, axes, start)
     if root > LARGEST_ROOT:
         return None
-    start = dict(zip(dense, itertools.accumulate(sizes[:-1], initial=0), strict=False))
     levels = []
     for level in arranged.order:
-        name = grouped[level]
-        width = math.prod(shapes[name][i] for i in along[name])
+        own = first[level]
+        columns = (
+            _columns(bundles[level][0], dense, start, axes, terms) if own.step is None else None
+        )
+        width = _laid_out(bundles[level], axes, start)
         parents = {number[j]: p for j, p in arranged.parents[level].items()}
-        columns = _columns(name, start, shapes, along, terms)
-        levels.append(Level(groups[level], width, parents, columns))
+        levels.append(Level(own.groups, width, parents, columns, own.length))
     tree = Tree(levels, root)
     if tree.count > MOST_ENTRIES or tree.operations > MOST_OPERATIONS:
         return None
-    level_of = {grouped[i]: place for i, place in number.items()} | dict.fromkeys(dense)
-    return Levels(tree, level_of, start, shapes, along)
+    return Levels(tree, {name: kept.get(name) for name in axes}, start, axes)
 
 
-def _coupled_axes(name: str, terms: Sequence[ClosedTerm]) -> tuple[int, ...]:
-    """The axes on which two elements of the site differ in some term."""
-    found: set[int] = set()
+def _laid_out(names: Sequence[str], axes: Mapping[str, Axes], start: dict[str, int]) -> int:
+    """Places one after another for the numbers that sites have in a unit; how many there are."""
+    total = 0
+    for name in names:
+        start[name] = total
+        total += axes[name].width
+    return total
+
+
+def _axes(site: TracedSite, terms: Sequence[ClosedTerm]) -> Axes:
+    """Which axes two elements of the site differ on in some term, and which of them is a chain's."""
+    shape = tuple(site.shape)
+    reach: dict[int, int] = {}
     for term in terms:
-        atoms = [a for a in term.atoms if a.site == name]
+        atoms = [a for a in term.atoms if a.site == site.name]
         for first, second in itertools.combinations(atoms, 2):
             pairs = enumerate(zip(first.labels, second.labels, strict=True))
-            found |= {i for i, (x, y) in pairs if x != y}
-    return tuple(sorted(found))
+            differ = [i for i, (x, y) in pairs if x != y]
+            cells = cells_of(term, (first, second), {site.name: shape}) if differ else None
+            for i in differ:
+                assert cells is not None
+                apart = cells.position(first.labels[i]) - cells.position(second.labels[i])
+                reach[i] = max(reach.get(i, 0), int(apart.abs().max()))
+    coupled = sorted(reach)
+    chains = [i for i in coupled if reach[i] == 1 and shape[i] >= SHORTEST_CHAIN]
+    step = max(chains, key=lambda i: shape[i]) if chains else None
+    return Axes(shape, tuple(i for i in coupled if i != step), step)
 
 
-def _couplings(
-    names: Sequence[str],
-    shapes: Mapping[str, Sequence[int]],
-    along: Mapping[str, Sequence[int]],
-    terms: Sequence[ClosedTerm],
-) -> Iterator[Coupling]:
-    """The pairs of groups of different sites that terms couple."""
+def _bundled(
+    names: Sequence[str], axes: Mapping[str, Axes], terms: Sequence[ClosedTerm]
+) -> tuple[list[list[str]], list[Coupling]]:
+    """Sites that stand in the same chains together, and the pairs of units that terms couple."""
+    found: dict[tuple[str, str], list[tuple[Tensor, Tensor]]] = {}
     for term in terms:
         atoms = [a for a in term.atoms if a.site in names]
         for pair in itertools.combinations(atoms, 2):
-            if pair[0].site == pair[1].site:
+            if pair[0].site == pair[1].site and axes[pair[0].site].step is None:
                 continue
-            cells = cells_of(term, pair, shapes)
-            found = [_read(atom, cells, shapes, along)[0] for atom in pair]
-            left, right = torch.broadcast_tensors(*found)
-            first, second = (names.index(atom.site) for atom in pair)
-            yield Coupling(first, second, left, right)
+            cells = cells_of(term, pair, {a.site: axes[a.site].shape for a in pair})
+            units = torch.broadcast_tensors(*(axes[a.site].unit(a, cells) for a in pair))
+            found.setdefault((pair[0].site, pair[1].site), []).append((units[0], units[1]))
+    bundle = {name: [name] for name in names}
+    for (one, other), pairs in found.items():
+        if bundle[one] is bundle[other] or not _are_in_step(axes[one], axes[other], pairs):
+            continue
+        bundle |= dict.fromkeys((*bundle[one], *bundle[other]), bundle[one] + bundle[other])
+    bundles = list({id(members): members for members in bundle.values()}.values())
+    number = {name: i for i, members in enumerate(bundles) for name in members}
+    couplings = [
+        Coupling(number[one], number[other], *units)
+        for (one, other), pairs in found.items()
+        for units in pairs
+    ]
+    return bundles, couplings
+
+
+def _are_in_step(one: Axes, other: Axes, pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Whether two sites are chains of the same kind, coupled at the same steps or neighbours."""
+    kinds = {(own.groups, own.length, own.step is None) for own in (one, other)}
+    if len(kinds) > 1 or one.step is None:
+        return False
+    return all(is_along(left, right, one.length) for left, right in pairs)
 
 
 def _columns(
     name: str,
+    dense: Sequence[str],
     start: Mapping[str, int],
-    shapes: Mapping[str, Sequence[int]],
-    along: Mapping[str, Sequence[int]],
+    axes: Mapping[str, Axes],
     terms: Sequence[ClosedTerm],
 ) -> Tensor | None:
     """Groups of a site and the numbers of the root that terms couple them with, [2, pairs].
@@ -146,16 +230,19 @@ def _columns(
     None where one term has a third of all pairs, of which no list is made.
 
     Args:
-        start: the first number of each site in the root.
+        dense: the sites in the root.
+        start: the first number of each there.
     """
     found: list[Tensor] = []
-    third = math.prod(shapes[name]) * sum(math.prod(shapes[n]) for n in start) / 3
+    third = math.prod(axes[name].shape) * sum(math.prod(axes[n].shape) for n in dense) / 3
     for term in terms:
         groups = [a for a in term.atoms if a.site == name]
-        for pair in itertools.product(groups, (a for a in term.atoms if a.site in start)):
-            cells = cells_of(term, pair, shapes)
-            group, _ = _read(pair[0], cells, shapes, along)
-            _, number = _read(pair[1], cells, shapes, along)
+        for pair in itertools.product(groups, (a for a in term.atoms if a.site in dense)):
+            cells = cells_of(term, pair, {a.site: axes[a.site].shape for a in pair})
+            group, number = (
+                axes[name].unit(pair[0], cells),
+                axes[pair[1].site].within(pair[1], cells),
+            )
             both = torch.broadcast_tensors(group, number + start[pair[1].site])
             if both[0].numel() > third:
                 return None
@@ -163,19 +250,3 @@ def _columns(
     if not found:
         return torch.zeros(2, 0, dtype=torch.long)
     return torch.cat(found, 1)
-
-
-def _read(
-    atom: Atom,
-    cells: Cells,
-    shapes: Mapping[str, Sequence[int]],
-    along: Mapping[str, Sequence[int]],
-) -> tuple[Tensor, Tensor]:
-    """The group of each element of a site that a term reads, and its number in the group."""
-    axes = range(len(shapes[atom.site]))
-    rest = [i for i in axes if i not in along[atom.site]]
-
-    def flat(axes: Sequence[int]) -> Tensor:
-        return cells.flat([atom.labels[i] for i in axes], [shapes[atom.site][i] for i in axes])
-
-    return flat(rest), flat(along[atom.site])

@@ -1,4 +1,4 @@
-"""The Gaussian factor over sites on a tree of groups: effects of groups beside coefficients.
+"""The Gaussian factor over sites on a tree of groups: effects of groups, states over time, coefficients.
 
 What a dense Gaussian block holds of all pairs of elements, this one holds of those that terms couple:
 its statistics are E x_i, and E x_i x_j along the cells of a term (:mod:`.cells`). An update is one
@@ -35,13 +35,15 @@ Where = Tensor | slice
 class Statistic:
     """E x at elements, or E x x' at entries of the tree's matrix.
 
-    ``mirrored``: the places of x' x where the matrix stores both.
+    ``mirrored``: the places of x' x where the matrix stores both; ``both``: of which pairs it does, if not
+    of all.
     """
 
     degree: int
     shape: tuple[int, ...]
     where: Where
     mirrored: Where | None = None
+    both: Tensor | None = None
 
     def same(self, other: Statistic) -> bool:
         return (
@@ -62,7 +64,7 @@ class TreeBlock(DenseBlock):
         self.levels, self.tree = levels, levels.tree
         self.family: TreeNormalFamily = TreeNormalFamily(levels.tree)
         self.batch_shape, self.batch_plates = (), ()
-        self.joint_axes = levels.along
+        self.joint_axes = {name: own.along for name, own in levels.axes.items()}
         self.positions = {name: levels.positions(name) for name in self.names}
         self.mean = torch.empty(0)
         self.covariance = torch.empty(0)
@@ -90,14 +92,18 @@ class TreeBlock(DenseBlock):
             first, second = places[0], places[-1]
             entry = self.tree.entry(first, second)
             back: Any = None
+            some: Tensor | None = None
             if entry is None:
-                both = " · ".join(describe(atom) for atom in atoms)
-                raise Unsupported(f"{both} of groups that are kept apart")
+                product = " · ".join(describe(atom) for atom in atoms)
+                raise Unsupported(f"{product} of groups that are kept apart")
             if first.level == second.level and functions == [1.0, 1.0]:
                 back = self.tree.entry(second, first)
                 assert back is not None
-                back = _where(back.expand(cells.shape))
-            made = Statistic(2, cells.shape, _where(entry.expand(cells.shape)), back)
+                back = back.expand(cells.shape).reshape(-1)
+                both = ~self.tree.is_mirrored[back]
+                some = None if bool(both.all()) else both
+                back = _where(back[both]) if bool(both.any()) else None
+            made = Statistic(2, cells.shape, _where(entry.expand(cells.shape)), back, some)
         for number, known in enumerate(self._statistics):
             if known.same(made):
                 return Resolved(number, tuple(cells.labels)), cells.constants, cells.selections
@@ -127,7 +133,8 @@ class TreeBlock(DenseBlock):
         flat = message.reshape(-1)
         if statistic.mirrored is not None:
             flat = flat / 2
-            _add_at(total, statistic.mirrored, flat)
+            some = statistic.both
+            _add_at(total, statistic.mirrored, flat if some is None else flat[some])
         elif statistic.degree == 2 and self._counts_twice(statistic):
             flat = flat / 2
         _add_at(total, statistic.where, flat)
@@ -222,6 +229,9 @@ class TreeBlock(DenseBlock):
 
     def distribution(self, name: str) -> Distribution:
         site = next(site for site in self.sites if site.name == name)
+        if len(self.sites) == 1:
+            where = self.positions[name]
+            return TreeNormal(self._location(site), -2 * self.natural[1], stored(self.tree), where)
         variance = self.covariance[self.tree.diagonal][self.positions[name]]
         return with_event(Normal(self._location(site), variance.sqrt(), validate_args=False), site)
 

@@ -1,21 +1,28 @@
 """How a Gaussian factor over groups is held, in words."""
 
 from vitools.calculus.blocks.tree import TreeBlock
+from vitools.elimination import Border, Level
 
 
 def held(block: TreeBlock) -> str:
     """Sites, structure and cost: ``b, u: one normal; u (2000 groups of 1) eliminated, then b dense …``."""
-    levels = block.levels
-    at = {level: name for name, level in levels.level.items() if level is not None}
-    parts = []
-    for i, (level, border) in enumerate(zip(block.tree.levels, block.tree.borders, strict=True)):
-        few = f", each beside about {border.slots / level.groups:.0f} of the dense numbers"
-        beside = "" if border.is_full else few
-        parts.append(f"{at[i]} ({level.groups} groups of {level.width}{beside})")
-    dense = [name for name, level in levels.level.items() if level is None]
+    at: dict[int | None, list[str]] = {}
+    for name, level in block.levels.level.items():
+        at.setdefault(level, []).append(name)
+    levels = zip(block.tree.levels, block.tree.borders, strict=True)
+    parts = [f"{' and '.join(at[i])} ({_kind(*own)})" for i, own in enumerate(levels)]
     numbers = f"{block.tree.root} number{'s' * (block.tree.root != 1)}"
-    then = f", then {', '.join(dense)} dense ({numbers})" if dense else ""
+    then = f", then {', '.join(at[None])} dense ({numbers})" if None in at else ""
+    share = "share one normal" if len(block.names) > 1 else "has one normal"
     return (
-        f"{block.title} share one normal: eliminated are {', then '.join(parts)}{then}; "
+        f"{block.title} {share}: eliminated are {', then '.join(parts)}{then}; "
         f"about {block.tree.operations:.1g} multiplications a sweep."
     )
+
+
+def _kind(level: Level, border: Border) -> str:
+    if level.length == 1:
+        few = f", each beside about {border.slots / level.groups:.0f} of the dense numbers"
+        return f"{level.groups} groups of {level.width}{'' if border.is_full else few}"
+    chains = "a Markov chain" if level.groups == 1 else f"{level.groups} Markov chains"
+    return f"{chains} of {level.length} steps of {level.width}"

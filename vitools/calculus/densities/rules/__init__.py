@@ -20,6 +20,7 @@ from vitools.calculus.densities.rules.counts import (
 from vitools.calculus.densities.rules.dirichlet import dirichlet
 from vitools.calculus.densities.rules.gamma import chi2, exponential, gamma, inverse_gamma
 from vitools.calculus.densities.rules.heavy_tails import cauchy, laplace, student_t
+from vitools.calculus.densities.rules.markov_chains import gaussian_markov_chain
 from vitools.calculus.densities.rules.multivariate_normal import multivariate_normal, shaped_normal
 from vitools.calculus.densities.rules.normal import log_normal, normal
 from vitools.calculus.densities.rules.ordinal import ordered_logistic
@@ -37,6 +38,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "Dirichlet": dirichlet,
     "Exponential": exponential,
     "Gamma": gamma,
+    "GaussianMarkovChain": gaussian_markov_chain,
     "Geometric": geometric,
     "Gumbel": gumbel,
     "ImproperUniform": flat,
