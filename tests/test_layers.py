@@ -75,7 +75,7 @@ ORDER = {
         {"streams", "values"},
         {"messages"},
         {"model"},
-        {"start"},
+        {"start", "needed_values"},
         {"words"},
     ],
     "vitools.calculus.densities": [

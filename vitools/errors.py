@@ -5,6 +5,7 @@ mistake the library can explain; anything else that escapes is a bug in vitools.
 """
 
 import inspect
+from collections.abc import Iterable
 
 
 def sentence(message: object) -> str:
@@ -65,7 +66,15 @@ class VitoolsWarning(UserWarning):
 
 
 class NotConjugateError(VitoolsError):
-    """A site has no closed-form update; names the site, the operation, and what to use instead."""
+    """A site has no closed-form update; names the site, the operation, and what to use instead.
+
+    Attributes:
+        sites: latents of which one at a value may mend it.
+    """
+
+    def __init__(self, message: object = "", sites: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.sites = frozenset(sites)
 
 
 def first_words(error: BaseException) -> str:

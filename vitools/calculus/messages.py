@@ -116,6 +116,7 @@ def _resolve(
         except Unsupported as error:
             raise NotConjugateError(
                 f"site {term.origin!r}: not conjugate to its parent {block.title!r}: the expected "
-                f"log density needs {error}"
+                f"log density needs {error}",
+                [name for other in by_block for name in other.names],
             ) from error
     return replace(term, constants=tuple(left), selections=tuple(selections)), resolved

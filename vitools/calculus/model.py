@@ -356,7 +356,8 @@ def check_family(site: TracedSite) -> None:
     if site.family is None and not is_number(site):
         raise NotConjugateError(
             f"latent site {site.name!r}: {site.distribution} has no conjugate family "
-            f"({advice(site)})"
+            f"({advice(site)})",
+            [site.name],
         )
 
 

@@ -161,17 +161,20 @@ def _check(term: ClosedTerm, name: Predictor, trace: ModelTrace) -> None:
     raised = f"site {term.origin!r}: not conjugate to its parents: the logarithm of a sum of {of}"
     if len(term.atoms) > 1:
         raise NotConjugateError(
-            f"{raised} stands beside another latent, and only its own bound is known"
+            f"{raised} stands beside another latent, and only its own bound is known",
+            name.expression.sites(),
         )
     signs = [term.coefficient < 0] + [bool((c.tensor < 0).any()) for c in term.constants]
     if any(signs):
         raise NotConjugateError(
-            f"{raised} has a negative coefficient, where allocations would be no lower bound"
+            f"{raised} has a negative coefficient, where allocations would be no lower bound",
+            name.expression.sites(),
         )
     for site in sorted(name.expression.sites()):
         if not is_positive(trace, site):
             raise NotConjugateError(
-                f"{raised}: {site!r} may be negative, and allocations are shares of what is positive"
+                f"{raised}: {site!r} may be negative, and allocations are shares of what is positive",
+                name.expression.sites(),
             )
 
 

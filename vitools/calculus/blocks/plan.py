@@ -61,7 +61,7 @@ def make_blocks(
                 blocks.append(_block(members, trace, terms, along, factorised))
         except Unsupported as error:
             if len(group) == 1:
-                raise NotConjugateError(f"site {name!r}: {error}") from error
+                raise NotConjugateError(f"site {name!r}: {error}", [name]) from error
             raise NotSupportedError(f"joint block {group}: {error}") from error
     return blocks
 

@@ -291,7 +291,9 @@ def make_predictors(
         if functions and len({*below, *beside}) < len(below) + len(set(beside)):
             both = listed(sorted({repr(name) for block in below for name in block.names}))
             raise _refused(
-                term.origin, f"a curved function of {both} times another function of the same"
+                term.origin,
+                f"a curved function of {both} times another function of the same",
+                below,
             )
         if any(atom.function == VALUE for atom in functions) and not _is_lowered(term):
             of = listed([repr(name) for name in sorted({n for b in below for n in b.names})])
@@ -299,13 +301,16 @@ def make_predictors(
                 term.origin,
                 f"log Σ exp of {of} with a factor that may be positive, and only an upper bound of "
                 "it has a closed form: the whole would be no lower bound",
+                below,
             )
     for name, origin in found.items():
         for site in sorted(name.expression.sites()):
             if not block_of[site].family.is_gaussian:
                 of = listed([repr(each) for each in sorted(name.expression.sites())])
                 raise _refused(
-                    origin, f"a curved function of {of} together, and {site!r} is not Gaussian"
+                    origin,
+                    f"a curved function of {of} together, and {site!r} is not Gaussian",
+                    [block_of[each] for each in name.expression.sites()],
                 )
     return [SoftmaxNode(n) if n.is_vector else PredictorNode(n) for n in found]
 
@@ -321,7 +326,8 @@ def _is_lowered(term: ClosedTerm) -> bool:
     return sign <= 0 and all(atom.function in ("indicator", VALUE) for atom in term.atoms)
 
 
-def _refused(origin: str, what: str) -> NotConjugateError:
+def _refused(origin: str, what: str, blocks: Iterable[Block]) -> NotConjugateError:
     return NotConjugateError(
-        f"site {origin!r}: not conjugate to its parents: the expected log density needs {what}"
+        f"site {origin!r}: not conjugate to its parents: the expected log density needs {what}",
+        [name for block in blocks for name in block.names],
     )

@@ -202,7 +202,8 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
             of = "" if site.distribution == "Unit" else f" of {site.distribution}"
             raise NotConjugateError(
                 f"site {site.name!r}: parameter {name!r}{of} depends on latent {parents} through an "
-                f"operation without closed form: {argument.reason}"
+                f"operation without closed form: {argument.reason}",
+                argument.sites,
             )
         if isinstance(argument, Discrete):
             arguments[name] = argument.expression()
@@ -224,12 +225,14 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
             together = [repr(name) for name in ([site.name] * site.is_latent + involved)]
             among = f" in which {', '.join(together)} separate" if len(together) > 1 else ""
             raise NotConjugateError(
-                f"site {site.name!r}: {error}{among} ({advice(site)})"
+                f"site {site.name!r}: {error}{among} ({advice(site)})",
+                involved or [site.name] * site.is_latent,
             ) from error
         listed = ", ".join(repr(parent) for parent in involved) or "its parameters"
         raise NotConjugateError(
             f"site {site.name!r}: {site.distribution} is not conjugate to {listed}: "
-            f"its log density needs {error}"
+            f"its log density needs {error}",
+            involved,
         ) from error
 
 

@@ -19,7 +19,7 @@ def alternative_named(trace: ModelTrace) -> Iterator[None]:
     try:
         yield
     except NotConjugateError as error:
-        raise NotConjugateError(f"{clause(error)}; {alternative(trace)}") from error
+        raise NotConjugateError(f"{clause(error)}; {alternative(trace)}", error.sites) from error
 
 
 def alternative(trace: ModelTrace) -> str:

@@ -28,6 +28,7 @@ from vitools.calculus.densities.log_joint import (
 )
 from vitools.calculus.densities.surrogates import predictors
 from vitools.calculus.model import ConjugateModel, is_number
+from vitools.calculus.needed_values import needed_values
 from vitools.calculus.tracing.alternatives import alternative
 from vitools.calculus.tracing.augmentation import with_mixtures
 from vitools.calculus.tracing.symbolic import Refusal
@@ -76,7 +77,14 @@ def explain(problem: Problem) -> str:
         try:
             conjugate = ConjugateModel(problem.model, problem.args, problem.kwargs)
         except NotConjugateError as error:
-            return _refusal(problem, error)
+            on_values = needed_values(problem, error)
+            written = _refusal(problem, error)
+            if not on_values:
+                return written
+            return (
+                f"{written}\ncavi() gives {listed([repr(name) for name in on_values])} values, draws of "
+                "a multivariate guide, and the others have a rule then; its bound is an estimate."
+            )
     free = [name for name, value in store["params"].items() if value.requires_grad]
     trace = conjugate.trace
     stated = expected_log_joint(trace)

@@ -23,12 +23,13 @@ from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Sc
 from vitools.engines.cavi.nested import NestedAscent, check_nested
 from vitools.engines.cavi.outcome import factors as factors_of
 from vitools.engines.cavi.training import Training
-from vitools.engines.cavi.value_guides import Guides, read_guides
+from vitools.engines.cavi.value_guides import Guides, guides_by_default, read_guides
 from vitools.engines.cavi.values import fit_on_values
 from vitools.engines.held_params import held_params
 from vitools.engines.progress import Listener, ProgressCallback, listener
 from vitools.engines.start_values import Start, StartMoments, read_start
 from vitools.errors import (
+    NotConjugateError,
     NotSupportedError,
     OptionError,
     VitoolsWarning,
@@ -98,7 +99,9 @@ def cavi(
         guides: sites that no rule takes, by the guide that gives them values:
             ``{"w": AutoNormal, ("a", "b"): AutoMultivariateNormal}``, classes or instances of guides
             over these sites, or names (``"normal"``, ``"multivariate"``, …). The bound is then that of
-            fresh draws, with a standard error.
+            fresh draws, with a standard error. If omitted, sites without a rule share a
+            multivariate guide where fewer numbers need values (up to 100) than keep a rule, and a
+            :class:`~vitools.errors.VitoolsWarning` says so; ``{}`` refuses such models.
         max_sweeps: updates of every block, per restart (an accelerated step counts three).
         tol: stop when the bound's relative change is at most ``tol`` **and** no factor moved by more
             than ``tol ** 0.75`` (root of the symmetrised KL divergence); the bound alone can be flat
@@ -129,7 +132,8 @@ def cavi(
         :class:`~vitools.posterior.MixturePosterior` of them.
 
     Raises:
-        NotConjugateError: a site has no such update; the message names it and says why.
+        NotConjugateError: a site has no such update, and values are no remedy; the message names
+            it and says why.
 
     Example:
         >>> import pyro, torch
@@ -175,7 +179,13 @@ def cavi(
             ConjugateModel.of_reading, **choices | {"cut": ()}
         )
         if not on_values:
-            model = of_reading(reader({})) if trains else make(collapse=collapse)
+            try:
+                model = of_reading(reader({})) if trains else make(collapse=collapse)
+            except NotConjugateError as refusal:
+                if guides is None and not nested:
+                    on_values = guides_by_default(problem, refusal, of_values)
+                if not on_values:
+                    raise
         if model is None:
             return fit_on_values(
                 problem,

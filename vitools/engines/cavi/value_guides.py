@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +11,16 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from vitools.errors import OptionError
+from vitools.calculus import ConjugateModel
+from vitools.calculus.needed_values import needed_values
+from vitools.calculus.values.reading import Reading
+from vitools.errors import (
+    NotConjugateError,
+    OptionError,
+    VitoolsWarning,
+    callers_level,
+    clause,
+)
 from vitools.guides import (
     AutoDirichlet,
     AutoFlow,
@@ -73,6 +83,23 @@ def read_guides(problem: Problem, guides: Guides) -> dict[tuple[str, ...], Any]:
             "coordinate ascent. svi(problem, guide) is the engine for that."
         )
     return found
+
+
+def guides_by_default(
+    problem: Problem, refusal: NotConjugateError, make: Callable[[Reading], ConjugateModel]
+) -> dict[tuple[str, ...], Any]:
+    """A guide over the sites that keep a model from coordinate ascent, with a notice; none where it is no remedy."""
+    sites = needed_values(problem, refusal, make)
+    if not sites:
+        return {}
+    warnings.warn(
+        f"model '{problem.name}': {_quoted(sites)} get{'s' * (len(sites) == 1)} values, draws of a "
+        f"multivariate guide, because no rule takes the model as it is ({clause(refusal)}). "
+        f"The bound is an estimate then; guides={{}} refuses instead.",
+        VitoolsWarning,
+        stacklevel=callers_level(),
+    )
+    return {sites: AutoMultivariate}
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -1,15 +1,18 @@
 """Coordinate ascent with sites on values: against the exact answer, and what is refused."""
 
+import math
+
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 
-from vitools import Problem, cavi, load, save
+from vitools import Problem, cavi, explain, load, save
 from vitools.calculus import ConjugateModel
 from vitools.calculus.start.initialise import initialise
 from vitools.calculus.values.reading import Reader
-from vitools.errors import OptionError
+from vitools.errors import NotConjugateError, OptionError, VitoolsWarning
 from vitools.guides import AutoMultivariateNormal, AutoNormal
 from vitools.posterior import Posterior
 
@@ -152,3 +155,70 @@ def test_nested_sites_beside_values_are_refused():
 def test_wrong_guides_are_refused(guides, words):
     with pytest.raises(OptionError, match=f"(?s){words}"):
         cavi(Problem(levels, Y), guides=guides)
+
+
+def correlated_effects(y):
+    """Effects of groups with an LKJ prior: its factor has no rule, nor have scales times it."""
+    scales = pyro.sample("scales", dist.HalfNormal(torch.ones(2, dtype=torch.float64)).to_event(1))
+    factor = pyro.sample("factor", dist.LKJCholesky(2, number(2.0)))
+    with pyro.plate("groups", len(y)):
+        tril = scales[:, None] * factor
+        u = pyro.sample("u", dist.MultivariateNormal(number([0.0, 0.0]), scale_tril=tril))
+        pyro.sample("y", dist.Normal(u, number(0.05)).to_event(1), obs=y)
+
+
+EFFECTS = torch.stack(
+    [torch.sin(torch.arange(8.0)), torch.cos(torch.arange(8.0) ** 2)], -1
+).double()
+
+
+def test_sites_without_a_rule_get_values_by_themselves_and_a_warning_says_so():
+    problem = Problem(correlated_effects, EFFECTS)
+    with pytest.warns(VitoolsWarning, match="'factor', 'scales' get values"):
+        fit = cavi(problem, max_sweeps=1)
+    assert "values of 'factor', 'scales' by AutoMultivariate" in fit.detail
+    assert explain(problem).splitlines()[-1] == (
+        "cavi() gives 'factor', 'scales' values, draws of a multivariate guide, and the others "
+        "have a rule then; its bound is an estimate."
+    )
+    with pytest.raises(NotConjugateError, match="'factor': LKJCholesky has no conjugate family"):
+        cavi(problem, guides={})
+
+
+def test_values_are_for_fewer_numbers_than_keep_a_rule():
+    problem = Problem(network, X, Y)  # nine weights that need values, one precision that does not
+    with pytest.raises(NotConjugateError, match="a curved function of 'inner'"):
+        cavi(problem)
+    assert "values" not in explain(problem)
+    assert cavi(problem, guides={("inner", "outer"): AutoNormal}, max_sweeps=1)
+
+
+@pytest.mark.slow
+def test_an_lkj_prior_meets_the_integral_over_scales_and_correlation():
+    """log p(y) by quadrature: y_g ~ N(0, Σ + I/400) given scales and correlation."""
+    nodes, weights = (torch.as_tensor(a) for a in np.polynomial.legendre.leggauss(60))
+    scale, by_scale = 3 * (nodes + 1), 3 * weights  # on [0, 6]
+    prior = math.log(2) + torch.distributions.Normal(number(0.0), 1.0).log_prob(scale)
+    one, two, r = torch.meshgrid(scale, scale, nodes, indexing="ij")
+    covariance = torch.stack(
+        [
+            torch.stack([one**2 + 0.0025, r * one * two], -1),
+            torch.stack([r * one * two, two**2 + 0.0025], -1),
+        ],
+        -2,
+    )
+    of_data = sum(
+        torch.distributions.MultivariateNormal(number([0.0, 0.0]), covariance).log_prob(y)
+        for y in EFFECTS
+    )
+    of_r = (1 - r**2).log() + math.log(0.75)  # LKJ(2) of a 2 x 2 matrix
+    mass = (by_scale[:, None, None] * by_scale[:, None] * weights).log()
+    whole = of_data + prior[:, None, None] + prior[:, None] + of_r + mass
+    evidence = float(whole.flatten().logsumexp(0))
+    q = whole.exp() / whole.exp().sum()
+    with pytest.warns(VitoolsWarning):
+        fit = cavi(Problem(correlated_effects, EFFECTS))
+    bound = fit.elbo()
+    assert evidence - 0.25 < bound.value < evidence + 4 * bound.standard_error
+    mean = (q * one).sum()
+    torch.testing.assert_close(fit.mean()["scales"][0], mean, rtol=0.1, atol=0)
