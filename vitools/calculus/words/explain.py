@@ -77,14 +77,7 @@ def explain(problem: Problem) -> str:
         try:
             conjugate = ConjugateModel(problem.model, problem.args, problem.kwargs)
         except NotConjugateError as error:
-            on_values = needed_values(problem, error)
-            written = _refusal(problem, error)
-            if not on_values:
-                return written
-            return (
-                f"{written}\ncavi() gives {listed([repr(name) for name in on_values])} values, draws of "
-                "a multivariate guide, and the others have a rule then; its bound is an estimate."
-            )
+            return _refusal(problem, error, needed_values(problem, error))
     free = [name for name, value in store["params"].items() if value.requires_grad]
     trace = conjugate.trace
     stated = expected_log_joint(trace)
@@ -160,7 +153,7 @@ def _updates(
     ]
 
 
-def _refusal(problem: Problem, error: NotConjugateError) -> str:
+def _refusal(problem: Problem, error: NotConjugateError, on_values: Sequence[str]) -> str:
     """The updates of the sites that have one, given the others; and why those have none."""
     try:
         trace = with_mixtures(trace_model(problem.model, problem.args, problem.kwargs))
@@ -186,8 +179,13 @@ def _refusal(problem: Problem, error: NotConjugateError) -> str:
         )
         for site in sites.values()
     ]
+    values = (
+        f"cavi() gives {listed([repr(name) for name in on_values])} values, draws of a multivariate "
+        "guide, and the others have a rule then; its bound is an estimate."
+    )
     summary = f"{len(written)} of {len(sites)} latents have {_updates_are(blocks, ())}."
-    return "\n".join([table(folded(list(dict.fromkeys(rows)))), *names.legend(), summary])
+    lines = [*names.legend(), *([values] if on_values else []), summary]
+    return "\n".join([table(folded(list(dict.fromkeys(rows)))), *lines])
 
 
 def _faults(trace: ModelTrace, error: NotConjugateError) -> tuple[dict[str, str], set[str]]:
