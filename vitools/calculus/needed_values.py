@@ -26,8 +26,8 @@ def needed_values(
 ) -> tuple[str, ...]:
     """The sites, none where values are no remedy.
 
-    That they are only where fewer numbers get values than keep a factor by a rule. Called with the
-    problem's parameters in place.
+    That they are only where fewer than half as many numbers get values as keep a factor by a rule:
+    what is to gain is the rule's. Called with the problem's parameters in place.
 
     Args:
         refusal: why the model as it is has no coordinate ascent.
@@ -35,7 +35,7 @@ def needed_values(
     """
     draws = problem.starting_draws(1)
     sizes = {name: site.shape.numel() for name, site in problem.latents.items()}
-    most = min(MOST_NUMBERS, (sum(sizes.values()) - 1) // 2)
+    most = min(MOST_NUMBERS, (sum(sizes.values()) - 1) // 3)
     found: list[str] = []
     while True:
         open_ = [n for n in refusal.sites if n in problem.continuous and n not in found]

@@ -46,6 +46,8 @@ from vitools.problem.sites import listed
 
 WIDTH = 100
 """Columns that a reason may take before it is broken."""
+ON_VALUES = "values of a guide"
+"""The family of a site that cavi() gives values, so that the others have a rule."""
 LARGEST_TABLE = 10_000
 """Cases of discrete latents whose joint table is small for every row."""
 
@@ -173,19 +175,14 @@ def _refusal(problem: Problem, error: NotConjugateError, on_values: Sequence[str
         if site.name in written
         else (
             site.name,
-            site.distribution,
+            ON_VALUES if site.name in on_values else site.distribution,
             _listed(n for n in _sites_in(site) if n in trace.sites),
             _reason(site, trace, faults[site.name], instead),
         )
         for site in sites.values()
     ]
-    values = (
-        f"cavi() gives {listed([repr(name) for name in on_values])} values, draws of a multivariate "
-        "guide, and the others have a rule then; its bound is an estimate."
-    )
     summary = f"{len(written)} of {len(sites)} latents have {_updates_are(blocks, ())}."
-    lines = [*names.legend(), *([values] if on_values else []), summary]
-    return "\n".join([table(folded(list(dict.fromkeys(rows)))), *lines])
+    return "\n".join([table(folded(list(dict.fromkeys(rows)))), *names.legend(), summary])
 
 
 def _faults(trace: ModelTrace, error: NotConjugateError) -> tuple[dict[str, str], set[str]]:

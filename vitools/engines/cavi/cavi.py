@@ -100,8 +100,8 @@ def cavi(
             ``{"w": AutoNormal, ("a", "b"): AutoMultivariateNormal}``, classes or instances of guides
             over these sites, or names (``"normal"``, ``"multivariate"``, …). The bound is then that of
             fresh draws, with a standard error. If omitted, sites without a rule share a
-            multivariate guide where fewer numbers need values (up to 100) than keep a rule, and a
-            :class:`~vitools.errors.VitoolsWarning` says so; ``{}`` refuses such models.
+            multivariate guide where fewer than half as many numbers need values (up to 100) as keep
+            a rule, and a :class:`~vitools.errors.VitoolsWarning` says so; ``{}`` refuses such models.
         max_sweeps: updates of every block, per restart (an accelerated step counts three).
         tol: stop when the bound's relative change is at most ``tol`` **and** no factor moved by more
             than ``tol ** 0.75`` (root of the symmetrised KL divergence); the bound alone can be flat

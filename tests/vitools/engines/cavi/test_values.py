@@ -177,15 +177,13 @@ def test_sites_without_a_rule_get_values_by_themselves_and_a_warning_says_so():
     with pytest.warns(VitoolsWarning, match="'factor', 'scales' get values"):
         fit = cavi(problem, max_sweeps=1)
     assert "values of 'factor', 'scales' by AutoMultivariate" in fit.detail
-    assert explain(problem).splitlines()[-2] == (
-        "cavi() gives 'factor', 'scales' values, draws of a multivariate guide, and the others "
-        "have a rule then; its bound is an estimate."
-    )
+    words = {line[:19] for line in explain(problem).splitlines() if "values of a guide" in line}
+    assert {word.split()[0] for word in words} == {"factor", "scales"}
     with pytest.raises(NotConjugateError, match="'factor': LKJCholesky has no conjugate family"):
         cavi(problem, guides={})
 
 
-def test_values_are_for_fewer_numbers_than_keep_a_rule():
+def test_values_are_for_few_numbers_beside_those_that_keep_a_rule():
     problem = Problem(network, X, Y)  # nine weights that need values, one precision that does not
     with pytest.raises(NotConjugateError, match="a curved function of 'inner'"):
         cavi(problem)
