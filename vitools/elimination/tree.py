@@ -238,6 +238,11 @@ class Tree:
         own = [torch.full((math.prod(shape),), key[0] != key[1]) for key, shape in self._blocks()]
         return torch.cat(own)
 
+    @cached_property
+    def multiplicity(self) -> Tensor:
+        """2 for such an entry, else 1."""
+        return 1.0 + self.is_mirrored.double()
+
     # ---- products ------------------------------------------------------------------------
 
     def dense(self, entries: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_batchedtensor
 from torch.distributions import Distribution, constraints
 
 from vitools.elimination import Factor, Level, Tree
@@ -61,12 +62,13 @@ class TreeNormalFamily(Family):
         """μ, the entries of Σ, and ½ log|P|, nan where P is not positive definite."""
         factor = self.factor(natural)
         mean, log_root = factor.solve(natural[0]), factor.log_determinant() / 2
-        self._means.append((natural, mean))
+        if not is_batchedtensor(mean):  # which is of no use once the runs are apart again
+            self._means.append((natural, mean))
         return mean, factor.inverse_entries(), log_root
 
     def inner(self, natural: Natural, mean: Natural) -> Tensor:
-        pairs = natural[1] * mean[1]
-        return (natural[0] * mean[0]).sum(-1) + pairs.sum() + pairs[self.tree.is_mirrored].sum()
+        pairs = natural[1] * mean[1] * self.tree.multiplicity
+        return (natural[0] * mean[0]).sum(-1) + pairs.sum()
 
     def to_distribution(self, natural: Natural) -> TreeNormal:
         positions = torch.arange(self.tree.size)

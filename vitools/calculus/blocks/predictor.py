@@ -16,6 +16,7 @@ F itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,10 +26,11 @@ from torch.distributions import Distribution
 from vitools.calculus.algebra.atoms import Atom, Function, Predictor, Unsupported, is_open
 from vitools.calculus.algebra.functions import as_function
 from vitools.calculus.blocks.block import Block, Resolved, describe
-from vitools.calculus.curved.expectation import expected
+from vitools.calculus.curved.expectation import expected, expected_of_runs
 from vitools.calculus.curved.function import CurvedFunction
 from vitools.calculus.curved.functions import FUNCTIONS
-from vitools.calculus.curved.softmax import softmax_bound
+from vitools.calculus.curved.rowwise import rowwise
+from vitools.calculus.curved.softmax import softmax_bound, softmax_bound_of_runs
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.densities.surrogates import CURVATURE, SLOPE, SURROGATES
 from vitools.errors import NotConjugateError
@@ -60,7 +62,6 @@ class PredictorNode(Block):
     """The statistics of one predictor; no factor of q, but in the way of messages like one."""
 
     integrates = True
-    runs_together = False  # nodes are chosen by the variances of this run
 
     def __init__(self, name: Predictor):
         self.name = name
@@ -131,20 +132,14 @@ class PredictorNode(Block):
         """From E η and E η² to every F_k and the surrogate of them all."""
         zeros = torch.zeros(self.batch_shape, dtype=torch.float64)
         mean, variance = self._normal(messages)
-        if not bool(mean.isfinite().all() & variance.isfinite().all()):
-            nan = zeros + torch.nan
-            self.moments = dict.fromkeys((*self._functions, SLOPE, CURVATURE), nan)
-            self.natural = (nan, nan)
-            self.changed()
-            return
         slope, curvature = torch.zeros_like(mean), torch.zeros_like(mean)
         self.moments = {}
         for key, function in self._functions.items():
-            found = expected(function, mean, variance)
+            value, d_mean, d_variance = rowwise(partial(expected_of_runs, function), mean, variance)
             weight = (zeros + messages.get(key, zeros)).reshape(-1)
-            self.moments[key] = found.value.reshape(self.batch_shape)
-            slope += torch.where(weight == 0, 0.0, weight * found.d_mean)
-            curvature += torch.where(weight == 0, 0.0, weight * found.d_variance)
+            self.moments[key] = value.reshape(self.batch_shape)
+            slope = slope + torch.where(weight == 0, 0.0, weight * d_mean)
+            curvature = curvature + torch.where(weight == 0, 0.0, weight * d_variance)
         slope = slope - 2 * mean * curvature
         self.moments[SLOPE] = slope.reshape(self.batch_shape)
         self.moments[CURVATURE] = curvature.reshape(self.batch_shape)
@@ -254,18 +249,14 @@ class SoftmaxNode(PredictorNode):
     def update(self, messages: dict[Any, Tensor]) -> None:
         classes = self.batch_shape[-1]
         mean, covariance, weight = self._told(messages)
-        if not bool(mean.isfinite().all() & covariance.isfinite().all()):
-            shapes = {k: self.statistic_shape(k) for k in (VALUE, SLOPE, CURVATURE)}
-            self._set({k: torch.full(s, torch.nan).double() for k, s in shapes.items()})
-            return
         diagonal = covariance.diagonal(dim1=-2, dim2=-1)
-        diagonal.clamp_(min=0.0)
-        found = softmax_bound(mean, covariance)
-        curvature = weight[:, None, None] * found.d_covariance
-        slope = weight[:, None] * found.d_mean - 2 * (curvature @ mean.unsqueeze(-1)).squeeze(-1)
+        covariance = covariance + torch.diag_embed(diagonal.clamp(min=0.0) - diagonal)
+        value, d_mean, d_covariance = rowwise(softmax_bound_of_runs, mean, covariance)
+        curvature = weight[:, None, None] * d_covariance
+        slope = weight[:, None] * d_mean - 2 * (curvature @ mean.unsqueeze(-1)).squeeze(-1)
         self._set(
             {
-                VALUE: found.value.reshape(self.batch_shape[:-1]),
+                VALUE: value.reshape(self.batch_shape[:-1]),
                 SLOPE: slope.reshape(self.batch_shape),
                 CURVATURE: curvature.reshape(*self.batch_shape, classes),
             }

@@ -35,8 +35,8 @@ Where = Tensor | slice
 class Statistic:
     """E x at elements, or E x x' at entries of the tree's matrix.
 
-    ``mirrored``: the places of x' x where the matrix stores both; ``both``: of which pairs it does, if not
-    of all.
+    ``share``: of a coefficient, what is added at each place. ``mirrored``: the places of x' x where the
+    matrix stores both; ``both``: of which pairs it does, if not of all.
     """
 
     degree: int
@@ -44,11 +44,26 @@ class Statistic:
     where: Where
     mirrored: Where | None = None
     both: Tensor | None = None
+    share: float = 1.0
+
+    def places(self) -> Tensor:
+        """Where a message is added up, once for each half that is stored."""
+        both = (self.where,) if self.mirrored is None else (self.where, self.mirrored)
+        return torch.cat([_numbers(where) for where in both])
+
+    def parts(self, message: Tensor) -> Tensor:
+        """What is added there."""
+        part = message.reshape(-1) * self.share
+        if self.mirrored is None:
+            return part
+        return torch.cat([part, part if self.both is None else part[self.both]])
 
     def same(self, other: Statistic) -> bool:
         return (
             self.degree == other.degree
             and self.shape == other.shape
+            and self.share == other.share
+            and _same(self.both, other.both)
             and _same(self.where, other.where)
             and _same(self.mirrored, other.mirrored)
         )
@@ -56,8 +71,6 @@ class Statistic:
 
 class TreeBlock(DenseBlock):
     """η = (h, entries of -P/2) on a tree."""
-
-    runs_together = False
 
     def __init__(self, sites: Sequence[TracedSite], levels: Levels):
         super().__init__(sites)
@@ -69,6 +82,7 @@ class TreeBlock(DenseBlock):
         self.mean = torch.empty(0)
         self.covariance = torch.empty(0)
         self._statistics: list[Statistic] = []
+        self._places: dict[tuple[int, ...], Tensor] = {}
 
     # ---- statistics ----------------------------------------------------------------------
 
@@ -84,12 +98,12 @@ class TreeBlock(DenseBlock):
             product = " · ".join(describe(atom) for atom in atoms)
             raise Unsupported(f"{product}: only first and second powers of a Normal site have one")
         cells = cells_of(term, atoms, self.levels.shapes)
-        places = [self.levels.place(atom, cells) for atom in atoms]
+        read = [self.levels.place(atom, cells) for atom in atoms]
         if functions == [1.0]:
-            where = self.tree.element(places[0]).expand(cells.shape)
+            where = self.tree.element(read[0]).expand(cells.shape)
             made = Statistic(1, cells.shape, _where(where))
         else:
-            first, second = places[0], places[-1]
+            first, second = read[0], read[-1]
             entry = self.tree.entry(first, second)
             back: Any = None
             some: Tensor | None = None
@@ -101,9 +115,11 @@ class TreeBlock(DenseBlock):
                 assert back is not None
                 back = back.expand(cells.shape).reshape(-1)
                 both = ~self.tree.is_mirrored[back]
-                some = None if bool(both.all()) else both
+                some = None if bool(both.all()) else both.nonzero().squeeze(-1)
                 back = _where(back[both]) if bool(both.any()) else None
-            made = Statistic(2, cells.shape, _where(entry.expand(cells.shape)), back, some)
+            share = 0.5 if functions == [1.0, 1.0] else 1.0
+            places = _where(entry.expand(cells.shape))
+            made = Statistic(2, cells.shape, places, back, some, share)
         for number, known in enumerate(self._statistics):
             if known.same(made):
                 return Resolved(number, tuple(cells.labels)), cells.constants, cells.selections
@@ -124,36 +140,24 @@ class TreeBlock(DenseBlock):
         return (self.tree.size,) if component == 0 else (self.tree.count,)
 
     def embed(self, key: Any, message: Tensor) -> Tensor:
-        total = torch.zeros(self.component_shape(self.component(key)), dtype=torch.float64)
-        self._add(total, self._statistics[key], message)
-        return total
-
-    def _add(self, total: Tensor, statistic: Statistic, message: Tensor) -> None:
-        """Put the coefficient of a statistic at its places."""
-        flat = message.reshape(-1)
-        if statistic.mirrored is not None:
-            flat = flat / 2
-            some = statistic.both
-            _add_at(total, statistic.mirrored, flat if some is None else flat[some])
-        elif statistic.degree == 2 and self._counts_twice(statistic):
-            flat = flat / 2
-        _add_at(total, statistic.where, flat)
-
-    def _counts_twice(self, statistic: Statistic) -> bool:
-        """Whether the entries stand for their mirror images too."""
-        first = statistic.where
-        if isinstance(first, slice):
-            return bool(self.tree.is_mirrored[first.start]) if first.start < first.stop else False
-        return bool(self.tree.is_mirrored[first[:1]].any())
+        return self._added({key: message})
 
     def _sums(self, messages: Mapping[Any, Tensor]) -> dict[int, Tensor]:
-        total: dict[int, Tensor] = {}
+        by_component: dict[int, dict[Any, Tensor]] = {}
         for key, message in messages.items():
-            i = self.component(key)
-            if i not in total:
-                total[i] = torch.zeros(self.component_shape(i), dtype=torch.float64)
-            self._add(total[i], self._statistics[key], message.expand(self.statistic_shape(key)))
-        return total
+            whole = message.expand(self.statistic_shape(key))
+            by_component.setdefault(self.component(key), {})[key] = whole
+        return {i: self._added(part) for i, part in by_component.items()}
+
+    def _added(self, messages: Mapping[Any, Tensor]) -> Tensor:
+        """The coefficients of statistics of one component, at their places."""
+        keys = tuple(messages)
+        if keys not in self._places:
+            self._places[keys] = torch.cat([self._statistics[key].places() for key in keys])
+        parts = [self._statistics[key].parts(message) for key, message in messages.items()]
+        values = torch.cat(parts)
+        total = values.new_zeros(self.component_shape(self.component(keys[0])))
+        return total.index_add_(0, self._places[keys], values)
 
     def extract(self, key: Any, mean: Tensor) -> Tensor:
         statistic = self._statistics[key]
@@ -253,8 +257,5 @@ def _same(first: Where | None, second: Where | None) -> bool:
     return not isinstance(first, Tensor) and not isinstance(second, Tensor) and first == second
 
 
-def _add_at(total: Tensor, where: Where, values: Tensor) -> None:
-    if isinstance(where, slice):
-        total[where] += values
-    else:
-        total.index_add_(0, where, values)
+def _numbers(where: Where) -> Tensor:
+    return torch.arange(where.start, where.stop) if isinstance(where, slice) else where

@@ -71,6 +71,18 @@ def expected(
     return result
 
 
+def expected_of_runs(
+    function: CurvedFunction, runs: int, mean: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """F, ∂F/∂m and ∂F/∂v of [runs · N] rows of a function of N; nan where a row is not finite."""
+    fine = mean.isfinite() & variance.isfinite()
+    if runs > 1:
+        function = function.at(torch.arange(len(mean) // runs).repeat(runs))
+    found = expected(function, torch.where(fine, mean, 0.0), torch.where(fine, variance, 0.0))
+    value, d_mean, d_variance = (torch.where(fine, x, torch.nan) for x in found[:3])
+    return value, d_mean, d_variance
+
+
 def _least(variance: Tensor) -> float:
     return float(variance.min()) if variance.numel() else 0.0
 

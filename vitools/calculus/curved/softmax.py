@@ -59,6 +59,20 @@ def softmax_bound(mean: Tensor, covariance: Tensor, *, tolerance: float = 1e-10)
     return SoftmaxBound(*(torch.cat(pieces) for pieces in zip(*parts, strict=True)))
 
 
+def softmax_bound_of_runs(
+    runs: int, mean: Tensor, covariance: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """B, ∂B/∂m and ∂B/∂Σ of any rows; nan where a row is not finite."""
+    fine = mean.isfinite().all(-1) & covariance.isfinite().all(-1).all(-1)
+    found = softmax_bound(
+        torch.where(fine[:, None], mean, 0.0), torch.where(fine[:, None, None], covariance, 0.0)
+    )
+    value, d_mean, d_covariance = (
+        torch.where(fine.reshape(-1, *[1] * (x.dim() - 1)), x, torch.nan) for x in found[:3]
+    )
+    return value, d_mean, d_covariance
+
+
 class _Independent:
     """Σ = diag v, of [N, K]."""
 

@@ -103,20 +103,21 @@ class CoordinateAscent:
         self.count = len(starts)
         warms_up = bool(self.moves.inner) and schedule.warmup_sweeps != 0
         self.rows: list[tuple[float, dict[int, float]]] = []
+        state = together(starts)
         self.reached = Reached(
             active=tuple(range(self.count)),
-            state=together(starts),
-            bound=self._first_bound(),
+            state=state,
+            bound=self._first_bound(state),
             limit=torch.full((self.count,), SHORTEST_LIMIT, dtype=torch.float64),
             warming=torch.full((self.count,), warms_up),
             finished={},
             rows=0,
         )
 
-    def _first_bound(self) -> Tensor:
+    def _first_bound(self, state: State) -> Tensor:
         """What the first sweep is held to: nothing but under curved functions, where it may overshoot."""
         if self.model.predictors:
-            return self.model.bound().reshape(1)
+            return each(self.count, self.moves.bound, state)
         return torch.full((self.count,), -torch.inf, dtype=torch.float64)
 
     def run(self, progress: Listener | None, began: float) -> Status:
@@ -218,22 +219,34 @@ class CoordinateAscent:
             size = each(count, self.moves.size, after)
             fallen = ~(bound >= before - _rounding(size))
         if bool(fallen.any()) and self.model.predictors:
-            after, bound = self._shortened(state, float(before))
-            fallen = ~(bound >= before - _rounding(self.moves.size(after)))
+            after, bound = self._shortened(state, before, after, bound, fallen)
+            size = each(count, self.moves.size, after)
+            fallen = ~(bound >= before - _rounding(size))
         if bool(fallen.any()):
             run = int(fallen.nonzero()[0])
             raise NumericalError(self._explain_fall(one(state, run, count), float(before[run])))
         return after, bound
 
-    def _shortened(self, state: State, before: float) -> tuple[State, Tensor]:
-        """A sweep with steps under curved functions halved until the bound does not fall."""
-        step = 1.0
+    def _shortened(
+        self, state: State, before: Tensor, after: State, bound: Tensor, fallen: Tensor
+    ) -> tuple[State, Tensor]:
+        """Sweeps with steps under curved functions halved until the bound of no run falls."""
+        count, step = len(before), 1.0
+        ends, bounds = [one(after, i, count) for i in range(count)], bound.tolist()
+        left = fallen.nonzero().flatten()
         for _ in range(MOST_HALVINGS):
             step /= 2
-            after, bound = self.moves.sweep(self._settle(state, 1), step)
-            if float(bound) >= before - float(_rounding(self.moves.size(after))):
+            mask = torch.zeros(count, dtype=torch.bool).index_fill(0, left, True)
+            from_here, number = some(state, mask, count), len(left)
+            sweep = partial(self.moves.sweep, step=step)
+            tried, found = each(number, sweep, self._settle(from_here, number))
+            allowed = before[left] - _rounding(each(number, self.moves.size, tried))
+            for i, run in enumerate(left.tolist()):
+                ends[run], bounds[run] = one(tried, i, number), float(found[i])
+            left = left[~(found >= allowed)]
+            if not len(left):
                 break
-        return after, bound.unsqueeze(0)
+        return together(ends), torch.tensor(bounds, dtype=torch.float64)
 
     def _cycle(self, at: Reached) -> Reached:
         """Two plain sweeps, a jump, and a sweep from there, kept where the bound did not fall."""

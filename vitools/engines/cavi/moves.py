@@ -44,6 +44,11 @@ class Moves:
         self.model.sweep(step)
         return self.model.state(), self.model.bound()
 
+    def bound(self, state: State) -> Tensor:
+        """The bound at a state."""
+        self.model.load(state)
+        return self.model.bound()
+
     def size(self, state: State) -> Tensor:
         """What the bound adds up, in absolute values."""
         self.model.load(state)
