@@ -33,7 +33,9 @@ def test_a_hundred_kills_and_interrupts_leave_nothing_amiss():
 
 
 @pytest.mark.usefixtures("float32_by_default", "prepared")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_fit_ends_with_the_code_of_its_signal(tmp_path, number):
     """In a process of its own, interrupted once its fit is made: that is kept."""
     process = kills.start(lambda: kills.command(kills.COMMANDS["fit"]), tmp_path)

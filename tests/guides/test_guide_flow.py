@@ -99,6 +99,7 @@ def weights_of_fit(guide: AutoFlow, model, draws: int) -> Tensor:
         return -torch.tensor([elbo.loss(model, guide) for _ in range(draws)])
 
 
+@pytest.mark.slow
 def test_fits_a_banana_that_no_gaussian_does() -> None:
     """A Gaussian's best bound is .25 below log p(x); the flow's importance weights recover it."""
     guide = AutoFlow(banana, "realnvp", init_scale=0.5)

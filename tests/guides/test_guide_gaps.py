@@ -114,11 +114,13 @@ def test_beta_and_kumaraswamy_arrive_at_the_posterior_of_many_rows() -> None:
         assert abs(-math.log(rows + 1) - bound.value - gap) < 0.03, guide
 
 
+@pytest.mark.slow
 def test_beta_recovers_the_beta_binomial() -> None:
     q = fit(AutoDirichlet, beta_binomial, "p")
     assert kl_divergence(q, BETA_POSTERIOR) < 1e-3
 
 
+@pytest.mark.slow
 def test_kumaraswamy_sticks_reach_their_gap_on_the_dirichlet_multinomial() -> None:
     q = fit(AutoKumaraswamy, dirichlet_multinomial, "pi")
     least = StickBreaking.closest_to(DIRICHLET_POSTERIOR)[1]
@@ -126,6 +128,7 @@ def test_kumaraswamy_sticks_reach_their_gap_on_the_dirichlet_multinomial() -> No
     assert least - 1e-6 <= gap < least + 3e-3
 
 
+@pytest.mark.slow
 def test_dirichlet_recovers_the_dirichlet_multinomial() -> None:
     q = fit(AutoDirichlet, dirichlet_multinomial, "pi")
     assert kl_divergence(q, DIRICHLET_POSTERIOR) < 2e-3

@@ -134,7 +134,7 @@ def exact_regression() -> tuple[Tensor, Tensor]:
     return covariance @ design.mT @ Y / 0.25, covariance
 
 
-@pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.parametrize("rank", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_joint_gaussian_finds_the_correlations_of_a_regression(rank: int | None) -> None:
     guide = AutoMultivariate(regression, rank=rank)
     for rate, steps in ((0.05, 250), (0.01, 200), (0.002, 150)):
@@ -228,7 +228,7 @@ def encoder(**options: object) -> Amortized:
     )
 
 
-@pytest.mark.parametrize("vectorized", [False, True])
+@pytest.mark.parametrize("vectorized", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_encoder_learns_the_exact_local_posterior_from_minibatches(vectorized: bool) -> None:
     """z | x ~ N(v Σ x / .25, v), v = 1/9: linear in x, so a linear encoder can be exact."""
     guide = encoder()

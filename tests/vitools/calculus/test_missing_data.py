@@ -217,7 +217,9 @@ def test_elements_with_discrete_parents_that_q_leaves_out():
     assert bool(((left_out - expected.expand_as(y)[:, SEEN[:2]].mean(0)).abs() < 6 * spread).all())
 
 
-@pytest.mark.parametrize("model", [seen_entries_again, imputed, covariates])
+@pytest.mark.parametrize(
+    "model", [seen_entries_again, pytest.param(imputed, marks=pytest.mark.slow), covariates]
+)
 def test_weights_of_the_posterior_are_those_of_the_problem(model, tmp_path):
     """Masked elements follow their prior in q and in the problem alike."""
     problem = Problem(model)

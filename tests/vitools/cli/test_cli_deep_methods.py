@@ -46,6 +46,7 @@ def run(name, aim):
     return find_method(name).run(aim, seed=0, progress=None, start=None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float32_by_default")
 def test_rivals_are_built_for_the_same_images_and_leave_the_vae_alone():
     aim = target()
@@ -80,7 +81,7 @@ def test_rivals_are_built_for_the_same_images_and_leave_the_vae_alone():
 
 
 @pytest.mark.usefixtures("float32_by_default")
-@pytest.mark.parametrize("name", ["iwae", "factor-analysis"])
+@pytest.mark.parametrize("name", [pytest.param("iwae", marks=pytest.mark.slow), "factor-analysis"])
 def test_a_rival_is_the_same_whether_or_not_the_vae_was_trained_before(name):
     alone, after = target(), target()
     run("own-guide", after)

@@ -72,6 +72,7 @@ def poisson(counts):
         pyro.sample("n", dist.Poisson(rate), obs=counts)
 
 
+@pytest.mark.slow
 def test_the_stated_error_is_that_of_another_choice_of_draws():
     """q(log rate) has its exact optimum in closed form, and the error over seeds is measured."""
     problem = Problem(poisson, torch.tensor([1.0, 0.0]))

@@ -142,7 +142,7 @@ PUBLISHED_BOUND = -5033.294963
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data are not here")
-@pytest.mark.parametrize("accelerate", [False, True])
+@pytest.mark.parametrize("accelerate", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_bayesian_pca_reaches_the_published_bound(accelerate):
     y = torch.from_numpy(np.load(SHARED / "bayespy_pca" / "pca-small-data.npy")).double()
     fit = cavi(Problem(pca, y), max_sweeps=200, restarts=5, accelerate=accelerate)

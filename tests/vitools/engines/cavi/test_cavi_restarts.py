@@ -66,7 +66,7 @@ CASES_AND_OPTIONS = [
     ("mixture", {}),
     ("topics", {}),
     ("topics", {"inner": ["z", "theta"], "inner_sweeps": 3, "warmup_sweeps": 2}),
-    ("factors", {}),
+    pytest.param("factors", {}, marks=pytest.mark.slow),
     ("factors", {"factorised": ["w", "x"]}),
 ]
 

@@ -152,6 +152,7 @@ class Noisy(Dataset):
         return row, (image - (torch.rand(64) < 0.02).float()).abs()
 
 
+@pytest.mark.slow
 @forks
 @pytest.mark.usefixtures("float32_by_default")
 def test_workers_read_and_augment_the_images_of_a_vae_the_same_way_each_time(tmp_path):

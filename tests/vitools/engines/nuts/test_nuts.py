@@ -20,7 +20,7 @@ SAMPLERS = [
 ]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [SAMPLERS[0], pytest.param("pyro", marks=pytest.mark.slow)])
 def test_beta_bernoulli_moments(sampler):
     flips = coin.simulate(20, seed=1)
     options = {"num_samples": 400, "num_warmup": 200, "num_chains": 2, "sampler": sampler}

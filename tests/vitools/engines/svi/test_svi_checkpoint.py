@@ -48,7 +48,10 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "optimizer",
+    ["default", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adam", "momentum"))],
+)
 def test_an_interrupted_run_goes_on_to_the_same_numbers(problem, tmp_path, optimizer):
     options = {"max_steps": 1500, "seed": 4, "optimizer": OPTIMIZERS[optimizer]}
     whole = svi(problem, AutoNormal, **options)

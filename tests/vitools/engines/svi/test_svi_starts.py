@@ -48,7 +48,9 @@ def gaussian_of(fit):
     return torch.distributions.MultivariateNormal(vector.mean(0), torch.cov(vector.mT))
 
 
-@pytest.mark.parametrize("guide", [AutoMultivariate, AutoFlow])
+@pytest.mark.parametrize(
+    "guide", [AutoMultivariate, pytest.param(AutoFlow, marks=pytest.mark.slow)]
+)
 def test_a_ridge_a_hundred_times_longer_than_wide_is_fitted(years, guide):
     exact = exact_line(*years)
     covariance = exact.covariance_matrix

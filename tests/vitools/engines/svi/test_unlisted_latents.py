@@ -171,7 +171,12 @@ def test_the_joint_sums_to_the_conjugate_evidence():
 
 
 @pytest.mark.parametrize(
-    "spec", [ScoreFunction(4), ScoreFunction(4, rao_blackwellise=False), Elbo(3)]
+    "spec",
+    [
+        ScoreFunction(4),
+        pytest.param(ScoreFunction(4, rao_blackwellise=False), marks=pytest.mark.slow),
+        pytest.param(Elbo(3), marks=pytest.mark.slow),
+    ],
 )
 def test_the_score_gradient_is_unbiased(spec):
     leaves = {name: value.clone().requires_grad_() for name, value in START.items()}
