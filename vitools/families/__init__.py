@@ -12,6 +12,7 @@ from vitools.families.inverse_gamma import InverseGammaFamily
 from vitools.families.markov_chain import MarkovChainFamily
 from vitools.families.multivariate_normal import MultivariateNormalFamily
 from vitools.families.normal import NormalFamily
+from vitools.families.trajectory import TrajectoryFamily
 from vitools.families.tree_normal import TreeNormalFamily
 from vitools.families.wishart import WishartFamily
 
@@ -31,7 +32,12 @@ FAMILIES: dict[str, Family] = {
 }
 
 # Families of which each block of q makes one of its own.
-MADE_FOR_A_BLOCK: tuple[type[Family], ...] = (FreeFormFamily, MarkovChainFamily, TreeNormalFamily)
+MADE_FOR_A_BLOCK: tuple[type[Family], ...] = (
+    FreeFormFamily,
+    MarkovChainFamily,
+    TrajectoryFamily,
+    TreeNormalFamily,
+)
 
 
 def family_of_prior(prior: str) -> Family | None:

@@ -23,7 +23,7 @@ class CategoricalFamily(Family):
     statistics = ("indicator",)
     event_dims = (1,)
     support = constraints.nonnegative_integer
-    priors = ("Bernoulli", "Categorical", "OneHotCategorical")
+    priors = ("Bernoulli", "Categorical", "CategoricalMarkovChain", "OneHotCategorical")
     filler = (0.0,)
     members = {  # noqa: RUF012
         Bernoulli: ("logits",),

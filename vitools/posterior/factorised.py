@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch import distributions as td
 
+from vitools.distributions import CategoricalMarkovChain
 from vitools.distributions.rounding import Beyond, beyond_log_prob, rounded_draws
 from vitools.errors import NotSupportedError
 from vitools.families import members
@@ -153,7 +154,9 @@ class FactorisedPosterior(Posterior):
         with seeded(seed), quiet_draws(), torch.no_grad():
             for factor in self.factors:
                 site = latents[factor.sites[0]]
-                if not site.is_discrete:
+                if isinstance(factor.distribution, CategoricalMarkovChain):
+                    values[site.name] = factor.distribution.sample(torch.Size([num_samples]))
+                elif not site.is_discrete:
                     drawn, shift = rounded_draws(factor.distribution, num_samples, site.dtype)
                     values.update(self._split(factor, drawn))
                     if shift is not None:
@@ -168,7 +171,7 @@ class FactorisedPosterior(Posterior):
         flat, sample_shape = self.problem.checked_draws(values)
         total: Any = torch.zeros(sample_shape.numel())
         for factor in self.factors:
-            if latents[factor.sites[0]].is_discrete:
+            if latents[factor.sites[0]].is_summed_out:
                 continue
             if factor.is_block:
                 parts = [_flatten(flat[k], latents[k].shape) for k in factor.sites]
@@ -258,7 +261,7 @@ class FactorisedPosterior(Posterior):
                     f"(can: {', '.join(sorted(known))})."
                 )
             for parameter in known[kind][1]:
-                tensors[f"{i}.{parameter}"] = getattr(base, parameter)
+                tensors[f"{i}.{parameter}"] = torch.as_tensor(getattr(base, parameter))
             described.append({"sites": factor.sites, "kind": kind, "event_dims": event_dims})
         bounds = {
             "bound": self.bound,

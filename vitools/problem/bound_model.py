@@ -1,7 +1,7 @@
 """A Pyro model bound to its data, and what one inspection of it tells: sites, plates, labels."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
@@ -88,10 +88,14 @@ class BoundModel:
         """The latents that a density is given and a fit draws: all that are not summed out."""
         return {k: s for k, s in self.latents.items() if not s.is_summed_out}
 
-    def refuse_unlisted(self, subject: str) -> None:
-        """Raise for discrete latents that can neither be summed out nor differentiated through."""
+    def refuse_unlisted(self, subject: str, but: Collection[str] = ()) -> None:
+        """Raise for discrete latents that can neither be summed out nor differentiated through.
+
+        Args:
+            but: distributions that the subject has factors for.
+        """
         for name, site in self.drawn.items():
-            if site.is_discrete:
+            if site.is_discrete and site.distribution not in but:
                 raise NotSupportedError(
                     f"site '{name}' ({site.distribution}) is a discrete latent whose values cannot "
                     f"be listed, so {subject} cannot sum it out. Use svi() with a guide that draws "

@@ -12,6 +12,7 @@ from vitools.calculus.blocks.grouping import LARGEST_DENSE, coupled_groups, join
 from vitools.calculus.blocks.levels import tree_of
 from vitools.calculus.blocks.markov_chain import MarkovChainBlock, is_markov_chain
 from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
+from vitools.calculus.blocks.trajectory import TrajectoryBlock
 from vitools.calculus.blocks.tree import TreeBlock
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
@@ -77,6 +78,10 @@ def _block(
         return FreeFormBlock(members[0])
     families = [site.family for site in members]
     if all(family is not None and family.is_discrete for family in families):
+        if any(site.distribution == "CategoricalMarkovChain" for site in members):
+            if len(members) > 1:
+                raise Unsupported("a trajectory shares its factor with no other site")
+            return TrajectoryBlock(members[0])
         return (
             MarkovChainBlock(members) if is_markov_chain(members, terms) else DiscreteBlock(members)
         )

@@ -8,6 +8,7 @@ from vitools.calculus.blocks.block import Block, DenseBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.blocks.markov_chain import MarkovChainBlock
 from vitools.calculus.blocks.single import DiscreteBlock
+from vitools.calculus.blocks.trajectory import TrajectoryBlock
 from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint
 from vitools.calculus.reduction.rows import DistinctRows
 from vitools.calculus.streams.streamed import StreamedBlock
@@ -63,7 +64,7 @@ def can_stream(
     size = block.batch_shape[axis]
     if isinstance(block, GaussianBlock) and (block.elementwise or block.kept is not None):
         return False
-    if isinstance(block, MarkovChainBlock):
+    if isinstance(block, MarkovChainBlock | TrajectoryBlock):
         return False
     if isinstance(block, DiscreteBlock) and bool(block.masked_entropy.any()):
         return False

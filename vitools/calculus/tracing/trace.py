@@ -256,6 +256,8 @@ def _node_sites(node: Any) -> set[str]:
 
 
 def _support_size(base: Any, kind: str) -> int:
+    if kind == "CategoricalMarkovChain":
+        return int(base.num_states)
     if kind in ("Categorical", "OneHotCategorical"):
         shape = base._param.shape if kind == "Categorical" else base.event_shape
         return int(shape[-1])
@@ -268,7 +270,7 @@ def _symbolic_value(name: str, fn: Any) -> SymbolicTensor:
     shape = tuple(fn.batch_shape) + tuple(fn.event_shape)
     node: Expression | Discrete | Refusal
     dtype = None
-    if kind == "Categorical":
+    if kind in ("Categorical", "CategoricalMarkovChain"):
         node = Discrete.latent(name, shape, torch.arange(_support_size(base, kind)))
         dtype = torch.long
     elif kind == "Bernoulli":

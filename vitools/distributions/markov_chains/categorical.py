@@ -14,7 +14,7 @@ from torch.distributions import constraints
 from torch.distributions.utils import logits_to_probs
 
 from vitools.distributions.markov_chains.gaussian import num_transitions, one_of
-from vitools.elimination.scan import mapped_states
+from vitools.elimination.scan import affine_states, mapped_states
 from vitools.errors import OptionError
 
 CONSTRAINTS = {
@@ -48,7 +48,7 @@ class CategoricalMarkovChain(TorchDistribution):
         self,
         initial_probs: Tensor | None = None,
         transition_probs: Tensor | None = None,
-        num_steps: int | None = None,
+        num_steps: int | Tensor | None = None,
         *,
         initial_logits: Tensor | None = None,
         transition_logits: Tensor | None = None,
@@ -71,7 +71,8 @@ class CategoricalMarkovChain(TorchDistribution):
                 "last dims"
             )
         own = dict.fromkeys(self._given, 2)
-        steps = num_transitions(title, given, own, num_steps)
+        length = None if num_steps is None else int(num_steps)
+        steps = num_transitions(title, given, own, length)
         batch = torch.broadcast_shapes(initial.shape[:-1], transition.shape[:-3])
         setattr(self, self._given[0], _normalised(self._given[0], initial).expand(*batch, size))
         transition = _normalised(self._given[1], transition)
@@ -113,6 +114,13 @@ class CategoricalMarkovChain(TorchDistribution):
     def _probabilities(self, name: str) -> Tensor:
         x: Tensor = getattr(self, name)
         return logits_to_probs(x) if name.endswith("logits") else x
+
+    @property
+    def state_probs(self) -> Tensor:
+        """P(z_t = k), [*batch, T, K]."""
+        first = self._log(self._given[0]).exp()
+        later = self._log(self._given[1]).exp().mT
+        return affine_states(first, later, later.new_zeros(later.shape[:-1]))
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> CategoricalMarkovChain:
         new = self._get_checked_instance(CategoricalMarkovChain, _instance)

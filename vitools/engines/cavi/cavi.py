@@ -154,7 +154,7 @@ def cavi(
     began = time.perf_counter()
     runs: list[CaviRun] = []
     check_problem(problem, "cavi()")
-    problem.refuse_unlisted("cavi()")
+    problem.refuse_unlisted("cavi()", but=("CategoricalMarkovChain",))
     check_nested(problem, nested or ())
     begin = read_start(problem, start, "cavi", WORDS)
     on_values = {} if guides is None else read_guides(problem, guides)

@@ -20,7 +20,10 @@ from vitools.calculus.densities.rules.counts import (
 from vitools.calculus.densities.rules.dirichlet import dirichlet
 from vitools.calculus.densities.rules.gamma import chi2, exponential, gamma, inverse_gamma
 from vitools.calculus.densities.rules.heavy_tails import cauchy, laplace, student_t
-from vitools.calculus.densities.rules.markov_chains import gaussian_markov_chain
+from vitools.calculus.densities.rules.markov_chains import (
+    categorical_markov_chain,
+    gaussian_markov_chain,
+)
 from vitools.calculus.densities.rules.multivariate_normal import multivariate_normal, shaped_normal
 from vitools.calculus.densities.rules.normal import log_normal, normal
 from vitools.calculus.densities.rules.ordinal import ordered_logistic
@@ -33,6 +36,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "Beta": beta,
     "Binomial": binomial,
     "Categorical": categorical,
+    "CategoricalMarkovChain": categorical_markov_chain,
     "Cauchy": cauchy,
     "Chi2": chi2,
     "Dirichlet": dirichlet,
@@ -61,6 +65,6 @@ RULES: dict[str, Callable[..., Any]] = {
 }
 
 # Distributions whose values are integers used as indices or cases.
-DISCRETE_VALUES = frozenset({"Categorical", "Bernoulli"})
+DISCRETE_VALUES = frozenset({"Categorical", "CategoricalMarkovChain", "Bernoulli"})
 
 __all__ = ["DISCRETE_VALUES", "RULES"]
