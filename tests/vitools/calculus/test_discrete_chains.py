@@ -177,3 +177,11 @@ def test_states_that_are_no_neighbours_are_refused():
 
     with pytest.raises(NotConjugateError, match="no neighbours"):
         cavi(Problem(model, torch.zeros(4)), progress=False)
+
+
+@pytest.mark.uses_global_generator
+def test_restarts_run_together_and_find_what_one_by_one_finds():
+    problem = Problem(learnt, series(3, 15))
+    together = cavi(problem, progress=False, restarts=3)
+    alone = [cavi(problem, progress=False, seed=seed).bound for seed in range(3)]
+    assert together.bound == pytest.approx(max(alone), abs=1e-4)

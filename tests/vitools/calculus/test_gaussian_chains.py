@@ -232,3 +232,10 @@ def test_long_chains_are_linear_in_time():
     fit = cavi(Problem(regression, y, control), progress=False, max_sweeps=5)
     assert abs(float(fit.mean()["slope"]) - 0.7) < 0.05
     assert fit.marginal("x").event_shape == (20_000, 1)
+
+
+def test_restarts_run_together():
+    problem = Problem(regression, *noisy_walk(20))
+    assert cavi(problem, progress=False, restarts=3).bound == pytest.approx(
+        cavi(problem, progress=False).bound, abs=1e-4
+    )
