@@ -9,10 +9,9 @@ from vitools.families.family import Family
 from vitools.families.free_form import FreeFormFamily
 from vitools.families.gamma import GammaFamily
 from vitools.families.inverse_gamma import InverseGammaFamily
-from vitools.families.markov_chain import MarkovChainFamily
+from vitools.families.markov_chain import MarkovChainFamily, TrajectoryFamily
 from vitools.families.multivariate_normal import MultivariateNormalFamily
 from vitools.families.normal import NormalFamily
-from vitools.families.trajectory import TrajectoryFamily
 from vitools.families.tree_normal import TreeNormalFamily
 from vitools.families.wishart import WishartFamily
 

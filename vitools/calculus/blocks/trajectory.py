@@ -20,8 +20,8 @@ from vitools.calculus.blocks.block import DenseBlock, Resolved, batch_mask, desc
 from vitools.calculus.blocks.cells import cells_of
 from vitools.calculus.densities.log_joint import ClosedTerm, Selection
 from vitools.calculus.tracing.trace import TracedSite
+from vitools.families.markov_chain import TrajectoryFamily
 from vitools.families.moments import SiteMoments
-from vitools.families.trajectory import TrajectoryFamily
 
 STATE = "state"
 
