@@ -217,5 +217,23 @@ def full_plates() -> Iterator[None]:
             _replace(original)
 
 
+@contextmanager
+def plate_at(plate: str, index: torch.Tensor) -> Iterator[None]:
+    """Inside the block this plate spans these of its indices only, and its rows count once each."""
+
+    def some(name: str, size: int | None = None, *others: Any, **more: Any) -> Any:
+        if name == plate:
+            return original(name, len(index), len(index), index, None, None)
+        return original(name, size, *others, **more)
+
+    with alone():
+        original = SubsampleMessenger._subsample
+        _replace(some)
+        try:
+            yield
+        finally:
+            _replace(original)
+
+
 def _replace(function: Callable[..., Any]) -> None:
     SubsampleMessenger._subsample = staticmethod(function)

@@ -30,6 +30,7 @@ from vitools.calculus.reduction.references import reference_points
 from vitools.calculus.reduction.rows import DistinctRows, distinct_rows
 from vitools.calculus.reduction.rows import collapse as collapse_rows
 from vitools.calculus.reduction.shifting import shifted
+from vitools.calculus.streams.share import Share
 from vitools.calculus.streams.stream_plan import streamed
 from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.calculus.tracing.alternatives import alternative_named
@@ -66,8 +67,12 @@ class ConjugateModel:
         cut: Sequence[str] | None = (),
         collapse: bool = True,
         stream: bool = True,
+        share: Share | None = None,
     ):
         self.trace: ModelTrace = with_mixtures(trace_model(model, args, kwargs or {}))
+        self.share = share
+        if share is not None:
+            self.trace = share.weighted(self.trace)
         latents = {n: s for n, s in self.trace.sites.items() if s.is_latent}
         if not latents:
             raise ModelError("the model has no latent sites: there is nothing to infer")
@@ -78,7 +83,8 @@ class ConjugateModel:
             trace = with_priors_that_matter(self.trace, stated.terms)
             if trace is not self.trace:
                 self.trace, stated = trace, expected_log_joint(trace)
-            points = reference_points(trace)
+            given = None if share is None else share.points
+            self.points = points = reference_points(trace) if given is None else given
             if points:
                 trace = shifted(trace, points)
                 stated = expected_log_joint(trace)
@@ -86,7 +92,8 @@ class ConjugateModel:
             self.rows: dict[str, DistinctRows] = {}
             is_curved = bool(predictors(a for t in stated.terms for a in t.atoms))
             if collapse and not is_curved:
-                few, short, rows = _collapsed(stated, trace, joint or ())
+                only = None if share is None else share.plate
+                few, short, rows = _collapsed(stated, trace, joint or (), only)
                 if rows and not _ties_rows(short, fold(few), rows, joint, factorised):
                     stated, trace, self.rows = few, short, rows
             chosen = scales_of_few(trace, but=_named(joint)) if cut is None else cut
@@ -107,7 +114,7 @@ class ConjugateModel:
     ) -> ConjugateModel:
         """The model of the latents that have no values, at the values of a reading."""
         model = cls.__new__(cls)
-        model.trace, model.rows = reading.trace, {}
+        model.trace, model.rows, model.share, model.points = reading.trace, {}, None, {}
         model.latents = {n: s for n, s in model.trace.sites.items() if s.is_latent}
         if not model.latents:
             raise NotConjugateError("no site is left for coordinate ascent")
@@ -138,7 +145,12 @@ class ConjugateModel:
         self.cut = tuple(cut)
         self.blocks = make_blocks(trace, folded.terms, joint, factorised, cut)
         if stream and not predictors(a for t in stated.terms for a in t.atoms):
-            self.blocks = streamed(self.blocks, folded, self.rows)
+            only = None if self.share is None else self.share.plate
+            self.blocks = streamed(self.blocks, folded, self.rows, only)
+        share = self.share
+        self.weights = (
+            {} if share is None else {b: share.weight for b in self.blocks if share.is_local(b)}
+        )
         self.block_of = {name: block for block in self.blocks for name in block.names}
         self.prior_switches = prior_switches(self.block_of, stated.terms, trace)
         self.predictors = make_predictors(folded.terms, self.block_of)
@@ -197,7 +209,8 @@ class ConjugateModel:
                 continue
             value = link.value()
             total[link.key] = total[link.key] + value if link.key in total else value
-        return total
+        weight = self.weights.get(block)
+        return total if weight is None else {key: x / weight for key, x in total.items()}
 
     @torch.no_grad()
     def update(self, block: Block) -> None:
@@ -289,7 +302,8 @@ class ConjugateModel:
             moments = block.moments | (found or {}).get(block, {})
             for key, value in owned.items():
                 total = total + (value * self._weighted(block, moments[key])).sum()
-            total = total + self._weighted(block, block.entropies()).sum()
+            entropy = self._weighted(block, block.entropies()).sum()
+            total = total + self.weights.get(block, 1.0) * entropy
         return total
 
     @torch.no_grad()
@@ -367,12 +381,15 @@ def _named(joint: Sequence[Sequence[str] | str] | None) -> set[str]:
 
 
 def _collapsed(
-    joint: ExpectedLogJoint, trace: ModelTrace, blocks: Sequence[Sequence[str] | str]
+    joint: ExpectedLogJoint,
+    trace: ModelTrace,
+    blocks: Sequence[Sequence[str] | str],
+    only: str | None,
 ) -> tuple[ExpectedLogJoint, ModelTrace, dict[str, DistinctRows]]:
-    """Collapse the rows of the largest plate that repeats."""
+    """Collapse the rows of the largest plate that repeats, or of the one that may be."""
     written = " ".join(e if isinstance(e, str) else " ".join(e) for e in blocks)
     for name in sorted(trace.plates, key=lambda n: -trace.plates[n].size):
-        if f"[{name}]" in written:
+        if f"[{name}]" in written or only not in (None, name):
             continue
         rows = distinct_rows(joint, trace, name)
         if rows is not None:

@@ -47,6 +47,11 @@ class FreeFormBlock(DenseBlock):
         self._functions: dict[Any, Any] = {}
         self._family: FreeFormFamily | None = None
 
+    @property
+    def has_data(self) -> bool:
+        """Whether data of many rows stand inside its functions."""
+        return any(function.summed_dims for function in self._functions.values())
+
     def cut(self, low: float, high: float) -> None:
         """Cut the factor off at these values from its next update on; infinite for no cut."""
         ends = (

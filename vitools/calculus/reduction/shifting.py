@@ -20,7 +20,12 @@ from vitools.calculus.algebra.term import Term, drop_unused_out, is_selector, si
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 
 # The parameter that is the location of each distribution that has one.
-LOCATION = {"Normal": "loc", "LogNormal": "loc", "MultivariateNormal": "loc"}
+LOCATION = {
+    "Normal": "loc",
+    "LogNormal": "loc",
+    "MultivariateNormal": "loc",
+    "ShapedNormal": "loc",
+}
 
 Points = Mapping[str, Tensor]
 """The reference point of a site, of its shape; an axis that discrete latents read has size one."""

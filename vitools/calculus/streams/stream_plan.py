@@ -18,13 +18,20 @@ STREAMED_ROWS = 10_000
 
 
 def streamed(
-    blocks: Sequence[Block], joint: ExpectedLogJoint, rows: Mapping[str, DistinctRows]
+    blocks: Sequence[Block],
+    joint: ExpectedLogJoint,
+    rows: Mapping[str, DistinctRows],
+    only: str | None = None,
 ) -> list[Block]:
-    """The blocks, those that can be swept in chunks of a plate replaced by streamed ones."""
+    """The blocks, those that can be swept in chunks of a plate replaced by streamed ones.
+
+    Args:
+        only: the one plate that may be, where one is named.
+    """
     result = list(blocks)
     taken: set[str] = set()
     for block, plate in _candidates(blocks):
-        if taken & set(block.names):
+        if taken & set(block.names) or only not in (None, plate):
             continue
         local = {n for b in blocks if plate in b.batch_plates for n in b.names}
         if can_stream(block, plate, joint.terms, local, taken):

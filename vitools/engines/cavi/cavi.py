@@ -20,8 +20,10 @@ from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.calculus.values.reading import Reader, Reading
 from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
 from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Schedule
+from vitools.engines.cavi.minibatch import fit_in_batches
 from vitools.engines.cavi.nested import NestedAscent, check_nested
 from vitools.engines.cavi.outcome import factors as factors_of
+from vitools.engines.cavi.row_batches import BatchRows, RowBatches
 from vitools.engines.cavi.training import Training
 from vitools.engines.cavi.value_guides import Guides, guides_by_default, read_guides
 from vitools.engines.cavi.values import fit_on_values
@@ -70,6 +72,7 @@ def cavi(
     inner_sweeps: int | None = None,
     warmup_sweeps: int | None = None,
     collapse: bool = True,
+    batch_rows: BatchRows | None = None,
     progress: ProgressCallback | None = None,
 ) -> FactorisedPosterior | MixturePosterior | ProductPosterior:
     """Fit q(θ, z) = ∏ q(block) by coordinate ascent, the updates derived from the model.
@@ -124,6 +127,10 @@ def cavi(
             early globals do not tie them down; the bound may fall until they are over. By default
             as many as raise the bound by a thousandth; 0 for none.
         collapse: treat rows of equal data as one row with a multiplicity (exact).
+        batch_rows: take so many rows at a time of the longest plate that observed sites stand in, or
+            ``{plate: rows}``: natural-gradient steps on minibatches, then passes over all rows until
+            the bound rests (:mod:`~vitools.engines.cavi.minibatch`). For rows that are many, or
+            that memory does not hold; a sweep is then a pass over all rows.
         progress: called a few times a second with a :class:`~vitools.engines.progress.Progress`; if omitted,
             the logger ``vitools`` gets a line a minute where it is on for INFO.
 
@@ -178,6 +185,22 @@ def cavi(
         of_values: Callable[[Reading], ConjugateModel] = partial(
             ConjugateModel.of_reading, **choices | {"cut": ()}
         )
+        if batch_rows is not None:
+            _refuse_beside_batches(nested=nested, guides=guides, trains=trains, start=begin.sites)
+            batches = RowBatches(
+                problem,
+                batch_rows,
+                partial(ConjugateModel, **choices | {"cut": ()}, collapse=collapse),
+            )
+            return fit_in_batches(
+                batches,
+                Schedule(tol, max_sweeps, accelerate, inner_sweeps, 0),
+                list(range(seed, seed + restarts)),
+                lambda model, seed: start_model(model, seed, from_data=begin.word != "prior"),
+                began,
+                progress,
+                held,
+            )
         if not on_values:
             try:
                 model = of_reading(reader({})) if trains else make(collapse=collapse)
@@ -403,6 +426,19 @@ def _check_options(
     if not isinstance(tol, int | float) or not tol >= 0:
         raise OptionError(f"tol: expected a number at least 0, got {tol!r}.")
     check_seed(seed)
+
+
+def _refuse_beside_batches(**given: Any) -> None:
+    """What minibatches do not go with."""
+    words = {
+        "nested": "nested sites, whose cells each need all rows",
+        "guides": "sites on values",
+        "trains": "parameters of the model, which svi() trains on minibatches",
+        "start": "a start by sites (give 'prior' or 'data')",
+    }
+    for name, value in given.items():
+        if value:
+            raise OptionError(f"batch_rows: not beside {words[name]}. Leave one of both out.")
 
 
 def _check_lists(**options: Any) -> None:

@@ -22,16 +22,16 @@ def factors(model: ConjugateModel) -> dict[str | tuple[str, ...], Distribution]:
         if repeated is not None:
             found[name] = repeated
         elif isinstance(name, tuple):
-            found[name] = _full(model, block).joint_distribution()
+            found[name] = full(model, block).joint_distribution()
         else:
-            found[name] = _full(model, block).distribution(name)
+            found[name] = full(model, block).distribution(name)
     return found
 
 
 def distributions(model: ConjugateModel) -> dict[str, Distribution]:
     """The marginal of every latent."""
     return {
-        name: _full(model, model.block_of[name]).distribution(name)
+        name: full(model, model.block_of[name]).distribution(name)
         for name in model.latents
         if name not in model.trace.auxiliary
     }
@@ -55,7 +55,7 @@ def _repeated(model: ConjugateModel, block: Block) -> Distribution | None:
     return RepeatedCategorical(logits, rows.inverse, first.shape)
 
 
-def _full(model: ConjugateModel, block: Block) -> Block:
+def full(model: ConjugateModel, block: Block) -> Block:
     """The block over all rows of its collapsed plates."""
     if isinstance(block, StreamedBlock):
         block = block.materialised()

@@ -23,7 +23,7 @@ forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:Depre
 PAGE = (Path(__file__).resolve().parents[4] / "docs" / "large_data.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("title", ["Tables of any size", "Rows that arrive"])
+@pytest.mark.parametrize("title", ["Tables of any size", "Rows that arrive", "Some rows at a time"])
 def test_the_page_prints_what_it_says(tmp_path, monkeypatch, capsys, title):
     section = PAGE.split(f"## {title}")[1].split("\n## ")[0]
     blocks = re.findall(r"^```(?:python)?\n(.*?)^```", section, flags=re.DOTALL | re.MULTILINE)

@@ -1,0 +1,401 @@
+"""Coordinate ascent on minibatches of a plate: natural-gradient steps, then exact passes.
+
+The optimal factor of a latent outside the plate has natural parameters η₀ + Σ_rows message. A minibatch of
+B of N rows gives an unbiased estimate of them, η̂ = η₀ + N/B Σ_batch message, once the factors of its own
+rows are at their optimum; and
+
+    η ← (1 - ρ_t) η + ρ_t η̂,        ρ_t = (t + τ)^-κ
+
+is a stochastic natural-gradient step (Hoffman, Blei, Wang and Paisley 2013, "Stochastic variational
+inference"). Passes of such steps go on while the bound of a pass rises. Passes over all rows
+follow, in which nothing is left to chance: the mean of η̂ over the batches of a pass is the exact η*, the
+mean of their bounds the exact bound. Each goes a step η + ρ (η* - η) of the natural gradient, ρ halved
+where the bound would fall, and the run ends when it rests, by the rule of every other run.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vitools.calculus import ConjugateModel
+from vitools.calculus.blocks.block import DenseBlock
+from vitools.calculus.tracing.trace import TracedSite
+from vitools.engines.cavi.batch_steps import (
+    Naturals,
+    added,
+    between,
+    enter,
+    naturals,
+    outside,
+    refuse_unfit,
+    step_outside,
+    targets,
+)
+from vitools.engines.cavi.coordinate_ascent import (
+    LONGEST_STEP,
+    SHORTEST_LIMIT,
+    CoordinateAscent,
+    Schedule,
+)
+from vitools.engines.cavi.outcome import full
+from vitools.engines.cavi.row_batches import RowBatches
+from vitools.engines.cavi.squarem import extrapolate
+from vitools.engines.loop import iterate
+from vitools.engines.progress import Listener
+from vitools.errors import NumericalError
+from vitools.families import Family
+from vitools.posterior import FactorisedPosterior, History, Status
+
+DELAY, FORGETTING = 1.0, 0.7
+"""τ and κ."""
+ROUGH = 1e-3
+"""Relative, to which the first batch is fitted alone."""
+FIRST_SWEEPS = 30
+FLAT = 1e-3
+"""Relative rise of a pass's bound below which exact passes begin."""
+MOST_STOCHASTIC = 10
+SHORTEST = 2.0**-20
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Exact:
+    """What a pass over all rows found: the bound at its factors, and where their optimum is."""
+
+    bound: float
+    target: Naturals
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where a run is after ``len(rows)`` passes: replaced as a whole, so that Ctrl-C finds a whole."""
+
+    natural: Naturals
+    steps: int = 0
+    rise: float = math.inf  # of the bound of the last pass of steps, relative
+    rate: float = 1.0
+    exact: Exact | None = None
+    trail: tuple[Naturals, ...] = ()  # where the plain steps before began, at most two
+    limit: float = SHORTEST_LIMIT  # of the next jump
+    rows: tuple[tuple[float, float], ...] = ()
+    exact_passes: int = 0
+
+
+class MinibatchAscent:
+    """A run on the rows of one plate, a batch at a time.
+
+    Args:
+        seeds: of the starts; the one that fits the first batch best goes on.
+        initialise: sets the model of a batch to the start of a seed.
+    """
+
+    def __init__(
+        self,
+        batches: RowBatches,
+        schedule: Schedule,
+        seeds: Sequence[int],
+        initialise: Callable[[ConjugateModel, int], object],
+    ):
+        self.batches, self.schedule, self.seed = batches, schedule, seeds[0]
+        natural = self._first(seeds, initialise)
+        self.reached = Reached(natural)
+
+    # ---- the start -------------------------------------------------------------------------
+
+    def _first(
+        self, seeds: Sequence[int], initialise: Callable[[ConjugateModel, int], object]
+    ) -> Naturals:
+        """A rough fit of the first batch, which counts for all rows."""
+        rows = next(self.batches.shuffled(self._generator(0)))
+        model = self.batches.model(rows)
+        self.points = self._shared(model)
+        if self.points.keys() != model.points.keys():
+            model = self.batches.model(rows, self.points)
+        refuse_unfit(model, self.batches)
+        self.batches.try_rows(rows, model)
+        self.families: dict[str, Family] = {b.title: b.member_family for b in outside(model)}
+        schedule = Schedule(ROUGH, FIRST_SWEEPS, False, None, 0)
+        found: list[tuple[float, Naturals]] = []
+        for seed in seeds:
+
+            def begin(_: int, seed: int = seed) -> None:
+                initialise(model, seed)
+
+            ascent = CoordinateAscent(model, [seed], schedule, begin)
+            (run,) = ascent.runs(ascent.run(None, time.perf_counter()))
+            model.load(run.state)
+            found.append((run.bound, naturals(model)))
+        return max(found, key=lambda pair: pair[0])[1]
+
+    def _shared(self, model: ConjugateModel) -> dict[str, Tensor]:
+        """Reference points of what all rows share."""
+        inside = {
+            name
+            for name, site in model.latents.items()
+            if any(plate.name == self.batches.plate for plate in site.plates.values())
+        }
+        return {name: at for name, at in model.points.items() if name not in inside}
+
+    def _generator(self, number: int) -> torch.Generator:
+        """Of the order of rows in a pass, so that a pass is the same whatever came before."""
+        return torch.Generator().manual_seed(1_000_003 * self.seed + number)
+
+    # ---- passes ----------------------------------------------------------------------------
+
+    def run(self, progress: Listener | None, began: float) -> Status:
+        self._began = began
+        return iterate(
+            self._advance,
+            self._keep,
+            max_steps=self.schedule.max_sweeps,
+            engine="cavi",
+            done=len(self.reached.rows),
+            progress=progress,
+            began=began,
+        )
+
+    def _advance(self, done: int) -> list[float]:
+        """One pass over all rows."""
+        at = self.reached
+        steady = at.rise <= FLAT or done >= MOST_STOCHASTIC
+        if at.exact is None and not steady:
+            self._next, self._rests = self._stepped(at), False
+        elif at.exact is None:
+            exact = self._exact(at.natural)
+            self._next, self._rests = replace(at, exact=exact, exact_passes=1), False
+        else:
+            self._next, self._rests = self._climbed(at, at.exact)
+        return [self._bound(self._next)]
+
+    def _bound(self, at: Reached) -> float:
+        return self._mean if at.exact is None else at.exact.bound
+
+    def _keep(self, bounds: Sequence[float], seconds: float) -> Status | None:
+        self.reached = replace(self._next, rows=(*self.reached.rows, (bounds[0], seconds)))
+        return Status.CONVERGED if self._rests else None
+
+    def _stepped(self, at: Reached) -> Reached:
+        """A natural-gradient step on each batch; its bound is the mean of theirs before the step."""
+        natural, steps, total = at.natural, at.steps, 0.0
+        for rows in self.batches.shuffled(self._generator(1 + len(at.rows))):
+            steps += 1
+            model = self._at(rows, natural)
+            total += float(model.bound()) * len(rows) / self.batches.total
+            step_outside(model, (steps + DELAY) ** -FORGETTING)
+            natural = naturals(model)
+            if not math.isfinite(total):
+                raise NumericalError(
+                    f"before step {steps} the bound is {total}: a factor is no density. Give its site a "
+                    "proper prior, or take larger batches."
+                )
+        before = at.rows[-1][0] if at.rows else -math.inf
+        self._mean = total
+        return replace(at, natural=natural, steps=steps, rise=(total - before) / abs(total))
+
+    def _exact(self, natural: Naturals) -> Exact:
+        """The bound at these factors and where the optimum of each is, from all rows."""
+        bound, target = 0.0, None
+        for rows in self.batches.in_order():
+            model = self._at(rows, natural)
+            share = len(rows) / self.batches.total
+            bound += float(model.bound()) * share
+            part = targets(model, share)
+            target = part if target is None else added(target, part)
+        assert target is not None
+        return Exact(bound, target)
+
+    def _climbed(self, at: Reached, before: Exact) -> tuple[Reached, bool]:
+        """A step of the natural gradient of all rows, or a jump; and whether the run is at rest."""
+        if len(at.trail) == 2 and self.schedule.accelerate:
+            return self._jumped(at, before), False
+        rate, passes = at.rate, at.exact_passes
+        while True:
+            natural = between(at.natural, before.target, rate)
+            after = self._exact(natural)
+            passes += 1
+            if after.bound >= before.bound - ROUNDING * abs(before.bound):
+                break
+            rate /= 2
+            if rate < SHORTEST:
+                raise NumericalError(
+                    f"after {passes} exact passes no step raises the bound from {before.bound:.10g}; the "
+                    "data or the prior may be too badly scaled for float64, otherwise please report "
+                    "this model."
+                )
+        tol = self.schedule.tol
+        still = abs(after.bound - before.bound) <= tol * abs(after.bound)
+        rests = still and self._change(at.natural, natural) <= rate * tol**0.75
+        reached = replace(
+            at,
+            natural=natural,
+            rate=min(1.0, 2 * rate),
+            exact=after,
+            exact_passes=passes,
+            trail=(*at.trail, at.natural) if rate == at.rate == 1.0 else (),
+        )
+        return reached, rests
+
+    def _jumped(self, at: Reached, before: Exact) -> Reached:
+        """From two plain steps where more of them lead (SQUAREM), kept where the bound does not fall."""
+        here = [self._coordinates(natural) for natural in (*at.trail, at.natural)]
+        limit = torch.tensor(at.limit, dtype=torch.float64)
+        point, length = extrapolate(here[0], here[1], here[2], limit)
+        natural = self._from_coordinates(point)
+        after = self._exact(natural)
+        kept = after.bound >= before.bound  # not where it is nan: the jump has left the family
+        longest = min(LONGEST_STEP, 4 * at.limit) if float(length) == at.limit else at.limit
+        reached = replace(
+            at,
+            trail=(),
+            exact_passes=at.exact_passes + 1,
+            limit=longest if kept else max(SHORTEST_LIMIT, at.limit / 2),
+        )
+        return replace(reached, natural=natural, exact=after) if kept else reached
+
+    def _coordinates(self, natural: Naturals) -> list[Tensor]:
+        """What is extrapolated."""
+        return [x for k, family in self.families.items() for x in family.coordinates(natural[k])]
+
+    def _from_coordinates(self, point: Sequence[Tensor]) -> Naturals:
+        rest = iter(point)
+        return {
+            title: family.from_coordinates(tuple(next(rest) for _ in self.reached.natural[title]))
+            for title, family in self.families.items()
+        }
+
+    def _at(self, rows: Tensor, natural: Naturals) -> ConjugateModel:
+        model = self.batches.model(rows, self.points)
+        enter(model, natural)
+        return model
+
+    def _change(self, first: Naturals, second: Naturals) -> float:
+        """√ of the largest symmetrised divergence of a factor."""
+        found = [
+            family.symmetrised_kl(first[title], second[title]).max()
+            for title, family in self.families.items()
+        ]
+        return float(torch.stack(found).max().sqrt())
+
+    # ---- the end ---------------------------------------------------------------------------
+
+    def posterior(self, **common: Any) -> FactorisedPosterior:
+        """The factors reached, those of single rows for all rows, and the bound there."""
+        at = self.reached
+        exact = at.exact or self._exact(at.natural)
+        return FactorisedPosterior(
+            self.batches.problem,
+            self._factors(),
+            exact.bound,
+            engine="cavi",
+            detail=self._words(),
+            seed=self.seed,
+            history=History.of_rows(list(at.rows)),
+            **common,
+        )
+
+    def _words(self) -> str:
+        at = self.reached
+        stochastic = round(at.steps / self.batches.count)
+        return (
+            f"{stochastic} passes of steps on {self.batches.count} batches of {self.batches.size} rows "
+            f"of '{self.batches.plate}', {at.exact_passes} over all rows"
+        )
+
+    def _factors(self) -> dict[str | tuple[str, ...], Distribution]:
+        found: dict[str | tuple[str, ...], Distribution] = {}
+        parts: dict[str, list[DenseBlock]] = {}
+        for rows in self.batches.in_order():
+            model = self._at(rows, self.reached.natural)
+            for block in outside(model):
+                if not set(block.names) <= model.trace.auxiliary:
+                    found[_key(block)] = _distribution(block)
+            for own in model.weights:
+                if not set(own.names) <= model.trace.auxiliary:
+                    dense = full(model, own)
+                    assert isinstance(dense, DenseBlock)
+                    parts.setdefault(dense.title, []).append(dense)
+            if not model.weights:
+                break
+        for blocks in parts.values():
+            whole = _of_all_rows(blocks, self.batches.plate)
+            found[_key(whole)] = _distribution(whole)
+        return found
+
+
+def _key(block: DenseBlock) -> str | tuple[str, ...]:
+    return block.names if len(block.names) > 1 else block.names[0]
+
+
+def _distribution(block: DenseBlock) -> Distribution:
+    many = len(block.names) > 1
+    return block.joint_distribution() if many else block.distribution(block.names[0])
+
+
+def _of_all_rows(blocks: Sequence[DenseBlock], plate: str) -> DenseBlock:
+    """Blocks of the same sites over successive rows as one."""
+    first = blocks[0]
+    axis = first.batch_plates.index(plate)
+    counts = [block.batch_shape[axis] for block in blocks]
+    natural = []
+    for parts in zip(*(block.natural for block in blocks), strict=True):
+        by_row = all(
+            x.dim() > axis and x.shape[axis] == n for x, n in zip(parts, counts, strict=True)
+        )
+        natural.append(torch.cat(parts, axis) if by_row else parts[0])
+    sites = [
+        _with_rows([block.sites[i] for block in blocks], plate) for i in range(len(first.sites))
+    ]
+    whole = first.made_of(sites)
+    whole.set_factor(tuple(natural))
+    return whole
+
+
+def _with_rows(sites: Sequence[TracedSite], plate: str) -> TracedSite:
+    """One site of the rows of several."""
+    first = sites[0]
+    (axis,) = (dim for dim, p in first.plates.items() if p.name == plate)
+    total = sum(site.shape[axis] for site in sites)
+
+    def longer(shape: Sequence[int]) -> tuple[int, ...]:
+        return (*shape[:axis], total, *shape[axis + 1 :])
+
+    mask = first.mask
+    if mask is not None and any(
+        site.mask.shape[axis] > 1 for site in sites if site.mask is not None
+    ):
+        expanded = [site.mask.expand(site.batch_shape) for site in sites if site.mask is not None]
+        mask = torch.cat(expanded, axis)
+    shape, batch = longer(first.shape), longer(first.batch_shape)
+    return replace(first, shape=shape, batch_shape=batch, mask=mask)
+
+
+def fit_in_batches(
+    batches: RowBatches,
+    schedule: Schedule,
+    seeds: Sequence[int],
+    initialise: Callable[[ConjugateModel, int], object],
+    began: float,
+    progress: Listener | None,
+    remarks: Sequence[str],
+) -> FactorisedPosterior:
+    """Run to the end and hand out the posterior.
+
+    Args:
+        remarks: what ``detail`` says besides.
+    """
+    ascent = MinibatchAscent(batches, schedule, seeds, initialise)
+    status = ascent.run(progress, began)
+    if not ascent.reached.rows:
+        raise KeyboardInterrupt  # not one pass was finished: there is no fit to keep
+    fit = ascent.posterior(status=status)
+    fit.detail = "; ".join([fit.detail, *remarks])
+    fit.seconds = time.perf_counter() - began
+    return fit
