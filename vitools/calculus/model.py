@@ -26,10 +26,10 @@ from vitools.calculus.densities.masks import with_priors_that_matter
 from vitools.calculus.densities.surrogates import SURROGATES, predictors
 from vitools.calculus.messages import OpenConstants, compile_links
 from vitools.calculus.reduction.folding import fold
-from vitools.calculus.reduction.references import reference_points
+from vitools.calculus.reduction.references import movable, reference_points
 from vitools.calculus.reduction.rows import DistinctRows, distinct_rows
 from vitools.calculus.reduction.rows import collapse as collapse_rows
-from vitools.calculus.reduction.shifting import shifted
+from vitools.calculus.reduction.shifting import Points, shifted
 from vitools.calculus.streams.share import Share
 from vitools.calculus.streams.stream_plan import streamed
 from vitools.calculus.streams.streamed import StreamedBlock
@@ -51,7 +51,8 @@ class ConjugateModel:
     site with one covariance along a plate. ``factorised`` names Gaussian sites to keep fully
     factorised where a factor couples their elements, ``cut`` scalars whose factor may be cut off
     at given values (``None``: the scales of few group effects). Equal rows of data are one (``collapse``), and
-    blocks whose plate is otherwise data keep only their sums over it (``stream``).
+    blocks whose plate is otherwise data keep only their sums over it (``stream``). ``points`` are what
+    locations are taken about, sought in the data if omitted.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class ConjugateModel:
         collapse: bool = True,
         stream: bool = True,
         share: Share | None = None,
+        points: Points | None = None,
     ):
         self.trace: ModelTrace = with_mixtures(trace_model(model, args, kwargs or {}))
         self.share = share
@@ -83,7 +85,8 @@ class ConjugateModel:
             trace = with_priors_that_matter(self.trace, stated.terms)
             if trace is not self.trace:
                 self.trace, stated = trace, expected_log_joint(trace)
-            given = None if share is None else share.points
+            self.movable = movable(trace)
+            given = points if points is not None or share is None else share.points
             self.points = points = reference_points(trace) if given is None else given
             if points:
                 trace = shifted(trace, points)
@@ -115,6 +118,7 @@ class ConjugateModel:
         """The model of the latents that have no values, at the values of a reading."""
         model = cls.__new__(cls)
         model.trace, model.rows, model.share, model.points = reading.trace, {}, None, {}
+        model.movable = set()
         model.latents = {n: s for n, s in model.trace.sites.items() if s.is_latent}
         if not model.latents:
             raise NotConjugateError("no site is left for coordinate ascent")

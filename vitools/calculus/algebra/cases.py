@@ -6,6 +6,7 @@ a logarithm acts on each case by itself, because exactly one selector is one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ import torch
 from vitools.calculus.algebra.atoms import Atom, Constant, Gather, Unsupported, fresh
 from vitools.calculus.algebra.functions import to_power
 from vitools.calculus.algebra.term import Factor, Out, Term, contract_constants, is_selector
+
+NEARLY = 1e-4
+"""Part of its terms that a sum comes to, from which squares of the terms lose half of float64's digits."""
 
 
 def without_inner_sums(term: Term, what: str) -> Term:
@@ -60,6 +64,37 @@ def as_table(terms: Sequence[Term]) -> Term | None:
     table, out = aligned.total(aligned.terms)
     read = tuple(place for place in aligned.places if place.indices[-1] in table.labels)
     return Term(1.0, (*read, table), out)
+
+
+def is_table(term: Term) -> bool:
+    """Whether the term is a number for each case of discrete latents."""
+    return bool(term.atoms()) and all(map(is_selector, term.atoms()))
+
+
+def cancelling_table(terms: Sequence[Term], plain: Sequence[Term]) -> Term | None:
+    """The terms without other latents than discrete ones as one table, where they cancel in it.
+
+    Data y at a distance m from numbers c_k, to which they come as near as s in one of the cases, have
+    squares y² - 2 y Σ_k 1[z=k] c_k + … of which no more than ε (m/s)² is left; those of the table
+    y - c_k lose nothing, but are as many as data times cases.
+    """
+    by_cases = [term for term in terms if is_table(term)]
+    if not by_cases:
+        return None
+    table = as_table([*plain, *by_cases])
+    if table is None:
+        return None
+    (constant,) = table.constants()
+    read = [i for i, x in enumerate(constant.labels) if x not in table.out]
+    if not read or not constant.tensor.numel():
+        return None
+    sizes = constant.tensor.abs()
+    nearest = sizes.amin(read) if read else sizes
+    largest = max(
+        abs(t.coefficient) * math.prod(float(c.tensor.abs().max()) for c in t.constants())
+        for t in plain
+    )
+    return table if float(nearest.median()) < NEARLY * largest else None
 
 
 def place_labels(indicator: Atom) -> tuple[int, ...]:

@@ -34,7 +34,14 @@ from vitools.calculus.algebra.atoms import (
     fresh,
     is_open,
 )
-from vitools.calculus.algebra.cases import as_table, by_cases, mapped, power_of_case
+from vitools.calculus.algebra.cases import (
+    as_table,
+    by_cases,
+    cancelling_table,
+    is_table,
+    mapped,
+    power_of_case,
+)
 from vitools.calculus.algebra.elementwise import Change, changed
 from vitools.calculus.algebra.functions import ELEMENTWISE, as_function, composed, to_power
 from vitools.calculus.algebra.logarithm import LOG_SUM, is_sum_of_monomials, log_terms
@@ -156,6 +163,15 @@ class Expression:
         shape = [n if v else 1 for n, v in zip(self.shape, varies, strict=True)]
         value = Expression.constant(constant_value(plain, shape).expand(self.shape))
         return Expression([t for t in (*value.terms, *rest) if t.coefficient], self.shape)
+
+    def folded_to_be_squared(self) -> Expression:
+        """:meth:`folded`; where constants nearly cancel in each case of discrete latents, by cases."""
+        plain = [t for t in self.terms if not t.atoms() and not any(map(is_selector, t.factors))]
+        table = cancelling_table(self.terms, plain) if plain else None
+        if table is None:
+            return self.folded()
+        rest = [t for t in self.terms if t not in plain and not is_table(t)]
+        return Expression([table, *rest], self.shape)
 
     # ---- arithmetic --------------------------------------------------------------------
 

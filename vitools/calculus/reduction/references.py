@@ -8,7 +8,7 @@ count as evenly spread, and what they select shares one point. Any c is exact; a
 data. Data that lie near zero for their spread are left where they are.
 
 Components of one mixture share a point, so of components at distances m from each other with standard
-deviation s, ε (m/s)² is still lost.
+deviation s, ε (m/s)² is still lost: a fit that finds them so is made again about its own means.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def reference_points(trace: ModelTrace) -> dict[str, Tensor]:
     """A point for each Gaussian latent that is read as a location; an axis that discrete latents
     read has size one."""
     errors = {name: e for name, site in trace.sites.items() if (e := _error(site)) is not None}
-    movable = _movable(trace)
-    while movable:
-        points = _fitted(trace, errors, movable)
+    free = movable(trace)
+    while free:
+        points = _fitted(trace, errors, free)
         varying = _left_by_cases(trace, points)
         if not varying:
             return {n: c for n, c in points.items() if bool(c.any()) and bool(c.isfinite().all())}
-        movable -= varying
+        free -= varying
     return {}
 
 
@@ -57,7 +57,7 @@ def _error(site: TracedSite) -> Expression | None:
         return None
 
 
-def _movable(trace: ModelTrace) -> set[str]:
+def movable(trace: ModelTrace) -> set[str]:
     """Gaussian latents of which everything reads the location alone."""
     found = {
         name

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Atom, Constant, Gather, Index
-from vitools.calculus.algebra.cases import as_table
+from vitools.calculus.algebra.cases import as_table, is_table
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.algebra.term import Term, drop_unused_out, is_selector, simplify
+from vitools.calculus.algebra.term import Term, drop_unused_out, simplify
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 
 # The parameter that is the location of each distribution that has one.
@@ -56,8 +56,8 @@ def written_out(expression: Expression, points: Points) -> Expression:
     made: list[Term] = []
     for term in expression.terms:
         made += (t for new in _expanded(term, points) if (t := simplify(new)) is not None)
-    by_cases = [term for term in made if _is_table(term)]
-    rest = [term for term in made if not _is_table(term)]
+    by_cases = [term for term in made if is_table(term)]
+    rest = [term for term in made if not is_table(term)]
     return Expression([*rest, *_of_one_value(by_cases)], expression.shape)
 
 
@@ -129,11 +129,6 @@ def _of_one_value(terms: list[Term]) -> list[Term]:
     return [drop_unused_out(Term(table.coefficient, (value,), table.out))]
 
 
-def _is_table(term: Term) -> bool:
-    """Whether the term is a number for each case of discrete latents."""
-    return bool(term.atoms()) and all(map(is_selector, term.atoms()))
-
-
 def tables(expression: Expression) -> int:
     """How many of the terms are numbers that vary with discrete latents."""
-    return sum(map(_is_table, expression.terms))
+    return sum(map(is_table, expression.terms))

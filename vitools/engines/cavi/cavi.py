@@ -20,6 +20,7 @@ from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.calculus.values.reading import Reader, Reading
 from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
 from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Schedule
+from vitools.engines.cavi.digits import MOST_RETURNS, lost, own_points
 from vitools.engines.cavi.minibatch import fit_in_batches
 from vitools.engines.cavi.nested import NestedAscent, check_nested
 from vitools.engines.cavi.outcome import factors as factors_of
@@ -33,6 +34,7 @@ from vitools.engines.start_values import Start, StartMoments, read_start
 from vitools.errors import (
     NotConjugateError,
     NotSupportedError,
+    NumericalError,
     OptionError,
     VitoolsWarning,
     callers_level,
@@ -159,7 +161,6 @@ def cavi(
     apart_named = None if factorised == "all" else factorised
     _check_lists(joint=joint, nested=nested, factorised=apart_named, order=order, inner=inner)
     began = time.perf_counter()
-    runs: list[CaviRun] = []
     check_problem(problem, "cavi()")
     problem.refuse_unlisted("cavi()", but=("CategoricalMarkovChain",))
     check_nested(problem, nested or ())
@@ -224,28 +225,30 @@ def cavi(
                 held,
                 trains,
             )
+        make = partial(make, collapse=collapse)
         if _starts_inside_rows(model, begin):
-            model = make(collapse=False, stream=False)
+            make = partial(make, collapse=False, stream=False)
+            model = make()
         if begin.sites and warmup_sweeps is None:
             warmup_sweeps = 0  # a warm-up would forget the start
         schedule = Schedule(tol, max_sweeps, accelerate, inner_sweeps, warmup_sweeps)
-        initialise = _initialiser(problem, model, begin, seed, restarts)
         _warn_of_switches(problem, model.prior_switches)
         seeds = list(range(seed, seed + restarts))
-        interrupted = False
-        try:
-            while seeds and not interrupted:
-                ascent = CoordinateAscent(model, seeds, schedule, initialise)
-                seeds = seeds[ascent.count :]
-                status = ascent.run(progress, began)
-                runs += ascent.runs(status)
-                interrupted = status is Status.INTERRUPTED
-        except KeyboardInterrupt:  # while a later start was made ready
-            interrupted = True
-        if not runs:
-            raise KeyboardInterrupt  # not one sweep was finished: there is no fit to keep
-        best = max(runs, key=lambda run: run.bound)
-        model.load(best.state)
+        for returns in range(MOST_RETURNS + 1):
+            initialise = _initialiser(problem, model, begin, seed, restarts)
+            fall: NumericalError | None = None
+            try:
+                runs, interrupted = _climb(model, seeds, schedule, initialise, progress, began)
+                best = max(runs, key=lambda run: run.bound)
+                model.load(best.state)
+            except NumericalError as error:
+                fall, interrupted = error, False
+            nats = lost(model)
+            if not nats or interrupted or trains or returns == MOST_RETURNS:
+                break
+            model = make(points=own_points(model))
+        if fall is not None:
+            raise fall
         if trains:
             if not interrupted:
                 best, model = _trained(reader, model, of_reading, best, schedule, began, progress)
@@ -255,6 +258,8 @@ def cavi(
         for block in model.blocks:
             block.check_determined()
         remarks = [_detail(best, runs, restarts), *held]
+        if nats:
+            remarks.append(f"terms that cancel leave the bound accurate to about {nats:.1g} nats")
         remarks += [in_words(group) for group in kept_apart(model.blocks, model.joint.terms)]
         if model.prior_switches:
             remarks.append(switches_in_words(model.prior_switches))
@@ -325,6 +330,31 @@ class _Made:
     def _integral_error(self) -> float:
         error = self.model.integral_error()
         return error if error > REPORTED_ERROR else 0.0
+
+
+def _climb(
+    model: ConjugateModel,
+    seeds: Sequence[int],
+    schedule: Schedule,
+    initialise: Callable[[int], object],
+    progress: Listener | None,
+    began: float,
+) -> tuple[list[CaviRun], bool]:
+    """A run from each seed, as far as an interrupt lets it, and whether there was one."""
+    runs: list[CaviRun] = []
+    seeds, interrupted = list(seeds), False
+    try:
+        while seeds and not interrupted:
+            ascent = CoordinateAscent(model, seeds, schedule, initialise)
+            seeds = seeds[ascent.count :]
+            status = ascent.run(progress, began)
+            runs += ascent.runs(status)
+            interrupted = status is Status.INTERRUPTED
+    except KeyboardInterrupt:  # while a later start was made ready
+        interrupted = True
+    if not runs:
+        raise KeyboardInterrupt  # not one sweep was finished: there is no fit to keep
+    return runs, interrupted
 
 
 def _trained(

@@ -312,6 +312,8 @@ class CoordinateAscent:
             now = self.model.elbo()
             if not now >= value - float(_rounding(self.model.size())):
                 culprit = f"the update of {block.title!r}"
+                if value - now < ROUNDING * float(self.model.size()):
+                    return self._lost_digits(block.title)
                 break
             value = now
         return (
@@ -319,6 +321,15 @@ class CoordinateAscent:
             f"{self.model.elbo():.10g} through {culprit}, which such updates cannot do; "
             "the data or the prior may be too badly scaled for float64, otherwise please report "
             "this model"
+        )
+
+    def _lost_digits(self, title: str) -> str:
+        return (
+            f"sweep {self.reached.rows + 1}: the terms that the update of {title!r} weighs are so large "
+            f"({float(self.model.size()):.1g} nats in all) that their differences are lost to float64's "
+            "rounding: data lie too far, for their spread, from the locations that they are held "
+            "against. Take what is common off the data, give the locations priors near them, or use "
+            "nuts()"
         )
 
 

@@ -7,7 +7,7 @@ from vitools.calculus.algebra.expression import Expression
 
 def normal(x: Expression, loc: Expression, scale: Expression) -> Expression:
     precision = scale.power(-2)
-    error = (x - loc).folded()  # constants first: their squares apart would cancel
+    error = (x - loc).folded_to_be_squared()  # constants first: their squares apart would cancel
     return -0.5 * precision * error.square() + 0.5 * precision.log() - 0.5 * math.log(2 * math.pi)
 
 
