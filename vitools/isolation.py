@@ -91,7 +91,7 @@ def isolated(params: ParamState | None = None, *programs: Any) -> Iterator[Param
         with (
             _modules_follow_the_store(programs, state["params"]),
             pyro.get_param_store().scope(state) as inner,
-            pyro.validation_enabled(False),
+            validating(False),
             pyro.poutine.block(),
         ):
             yield inner
@@ -101,25 +101,68 @@ def isolated(params: ParamState | None = None, *programs: Any) -> Iterator[Param
 def _torch_as_before() -> Iterator[None]:
     """Restores what may be left changed inside.
 
-    Pyro restores its own flag after ``validation_enabled``, not torch's; and a Ctrl-C that arrives
-    between the last line of ``with torch.no_grad()`` and its exit leaves gradients off. Distributions
-    that were built outside the block, and ``expand`` ed there, carry a flag of their own; inside they
-    validate values only while the flag of all says so.
+    A Ctrl-C that arrives between the last line of ``with torch.no_grad()`` and its exit leaves
+    gradients off.
     """
-    validates, gradients = Distribution._validate_args, torch.is_grad_enabled()
-    original = Distribution._validate_sample
-
-    def validate(distribution: Distribution, value: torch.Tensor) -> None:
-        if Distribution._validate_args:
-            original(distribution, value)
-
-    Distribution._validate_sample = validate  # type: ignore[assignment, method-assign]
+    gradients = torch.is_grad_enabled()
     try:
         yield
     finally:
-        Distribution._validate_sample = original  # type: ignore[method-assign]
-        Distribution.set_default_validate_args(validates)
         torch.set_grad_enabled(gradients)
+
+
+class _OfThread:
+    """A class attribute that has one value in the thread that set it and another elsewhere."""
+
+    def __init__(self, here: Any, elsewhere: Any) -> None:
+        self.thread, self.here, self.elsewhere = threading.get_ident(), here, elsewhere
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        return self.here if threading.get_ident() == self.thread else self.elsewhere
+
+
+_PYRO_FLAGS = (pyro.infer.util, pyro.poutine.util, pyro.distributions.util)
+
+
+@contextmanager
+def validating(flag: Any) -> Iterator[None]:
+    """Inside the block the distributions of this thread validate or not, those of others as before.
+
+    torch keeps one flag for the process; for the time of the block it is one that asks which thread
+    it is. Distributions that were built outside the block, and ``expand`` ed there, carry a flag of
+    their own: inside they validate values only while that of all says so. Pyro's flags stay one for
+    the process, as its stack of handlers is, which no two threads can use at once.
+
+    Args:
+        flag: true or false; distributions copy the object itself.
+    """
+    own = {name: Distribution.__dict__[name] for name in ("_validate_args", "_validate_sample")}
+    flags = [module._VALIDATION_ENABLED for module in _PYRO_FLAGS]
+    before, thread = own["_validate_args"], threading.get_ident()
+    elsewhere = before.elsewhere if isinstance(before, _OfThread) else before
+
+    def validate(distribution: Distribution, value: torch.Tensor) -> None:
+        if threading.get_ident() != thread or Distribution._validate_args:
+            own["_validate_sample"](distribution, value)
+
+    def restore() -> None:
+        Distribution._validate_args = own["_validate_args"]
+        Distribution._validate_sample = own["_validate_sample"]  # type: ignore[method-assign]
+        for module, value in zip(_PYRO_FLAGS, flags, strict=True):
+            module._VALIDATION_ENABLED = value
+
+    with alone():
+        try:
+            try:
+                Distribution._validate_args = _OfThread(flag, elsewhere)  # type: ignore[assignment]
+                Distribution._validate_sample = validate  # type: ignore[assignment, method-assign]
+                for module in _PYRO_FLAGS:
+                    module._VALIDATION_ENABLED = flag
+                yield
+            finally:
+                restore()
+        finally:  # once more after an interrupt before or within the first
+            restore()
 
 
 def snapshot(params: ParamState) -> ParamState:

@@ -1,13 +1,17 @@
 """Borrowed global state comes back unchanged."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.subsample_messenger import SubsampleMessenger
+from torch.distributions import Distribution
 
-from vitools.isolation import full_plates, isolated, seeded, snapshot
+from vitools.isolation import full_plates, isolated, seeded, snapshot, validating
 
 
 class Doubler(pyro.nn.PyroModule):
@@ -134,3 +138,83 @@ def test_full_plates_span_all_indices_inside_only():
     assert SubsampleMessenger._subsample is original
     with seeded(0):
         assert len(indices(subsample_size=2)) == 2
+
+
+def flags():
+    own = Distribution.__dict__
+    torch_flags = own["_validate_args"], own["_validate_sample"]
+    modules = pyro.infer.util, pyro.poutine.util, pyro.distributions.util
+    return *torch_flags, *(module._VALIDATION_ENABLED for module in modules)
+
+
+def refuses(make):
+    try:
+        make()
+    except ValueError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.distributions.Normal(0.0, -1.0),
+        lambda: torch.distributions.Exponential(1.0).log_prob(torch.tensor(-1.0)),
+        lambda: BUILT_BEFORE.expand([2]).log_prob(torch.tensor(-1.0)),
+    ],
+)
+def test_other_threads_validate_while_one_does_not(make):
+    assert refuses(make)
+    with ThreadPoolExecutor(1) as pool:
+        with isolated():
+            assert not refuses(make)
+            assert pool.submit(refuses, make).result()
+            with validating(True):
+                assert refuses(make)
+                assert pool.submit(refuses, make).result()
+            assert not refuses(make)
+        assert refuses(make)
+
+
+BUILT_BEFORE = torch.distributions.Exponential(torch.tensor(1.0))
+
+
+def test_a_thread_that_does_not_validate_keeps_so_beside_a_run():
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        with ThreadPoolExecutor(1) as pool, validating(True):
+            assert not pool.submit(refuses, lambda: torch.distributions.Normal(0.0, -1.0)).result()
+            assert refuses(lambda: torch.distributions.Normal(0.0, -1.0))
+    finally:
+        Distribution.set_default_validate_args(before)
+
+
+def test_an_interrupt_at_any_line_leaves_the_flags_as_they_were():
+    """One is raised at each line in turn, on the way in and out."""
+    before, press_at, was_pressed = flags(), 0, True
+
+    def count_lines(frame, event, _):
+        nonlocal seen, was_pressed
+        if frame.f_code.co_name not in ("validating", "restore"):
+            return None
+        if event == "line":
+            seen += 1
+            if seen == press_at:
+                was_pressed = True
+                raise KeyboardInterrupt
+        return count_lines
+
+    tracer = sys.gettrace()
+    while was_pressed:
+        press_at, seen, was_pressed = press_at + 1, 0, False
+        sys.settrace(count_lines)
+        try:
+            with validating(False):
+                pass
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(tracer)
+        assert flags() == before, press_at
+    assert press_at > 20

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyro
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -29,6 +28,7 @@ from vitools.calculus.tracing.symbolic import Refusal, SymbolicTensor
 from vitools.distributions.layers import base_distribution
 from vitools.errors import NotConjugateError, NotSupportedError
 from vitools.families import Family, family_of_prior
+from vitools.isolation import validating
 from vitools.problem.sites import Plate, is_delta, is_subsample
 
 
@@ -90,7 +90,7 @@ def trace_model(
         differentiable: whether constants keep the gradient of what they were computed from.
     """
     recorder = Recorder()
-    with pyro.validation_enabled(False), constructors_recorded(), recorder:
+    with validating(False), constructors_recorded(), recorder:
         try:
             with torch.set_grad_enabled(differentiable):
                 model(*args, **kwargs)

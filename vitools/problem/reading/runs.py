@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from pyro.poutine import Trace, replay, trace
 from torch import Tensor
@@ -17,7 +16,15 @@ from torch.nn import Module
 from torch.utils._pytree import tree_leaves
 
 from vitools.errors import DataError, ModelError, VitoolsError, first_words
-from vitools.isolation import ParamState, full_plates, isolated, quiet_draws, seeded, snapshot
+from vitools.isolation import (
+    ParamState,
+    full_plates,
+    isolated,
+    quiet_draws,
+    seeded,
+    snapshot,
+    validating,
+)
 from vitools.problem.density.improper import ExtremeDraws, ModerateDraws, StandIns
 from vitools.problem.reading.dry_run import DryRun, MemoryLimit, Need, TooLargeError, room
 from vitools.problem.reading.observations import INDEX_ROWS, UNVALIDATED, refuse_odd_tensor
@@ -190,7 +197,7 @@ def _run_with(
             seeded(seed),
             quiet_draws(),
             isolated(None, program.model) as params,
-            pyro.validation_enabled(True if values else UNVALIDATED),
+            validating(True if values else UNVALIDATED),
             plates,
             limit,
             watch,

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from vitools.distributions.layers import base_distribution
 from vitools.errors import ModelError
-from vitools.isolation import alone
+from vitools.isolation import alone, validating
 from vitools.problem.density.improper import StandIns
 from vitools.problem.sites import is_deterministic, is_subsample, support_of
 from vitools.reporting.graph.record import DrawnPlate, GraphNode, ModelGraph, Role
@@ -152,7 +152,7 @@ def _left_as_found() -> Iterator[None]:
         torch.random.fork_rng(devices=devices),
         store.scope(store.get_state()),
         # A site that was moved may stand outside a support which depends on another site.
-        pyro.validation_enabled(False),
+        validating(False),
     ):
         yield
 
