@@ -18,7 +18,8 @@ class Example:
         description: the data in one line, for the head of a report.
         guide: the model's own guide, where it brings one (an amortised encoder).
         learning_rate: of Adam, where the engine's default does not suit (networks).
-        pictures: called after a fit; matplotlib figures by file name.
+        pictures: of a fit, ``pictures(posterior)``; matplotlib figures by file name.
+        coords: labels for plates and other dims, for ``Problem.with_coords``.
         validation: arguments of the model like ``args``, of other data: what a bound on it says
             when to stop training.
         held_out: the same of data that has no part in the fit: what models are compared on.
@@ -30,7 +31,8 @@ class Example:
     kwargs: dict[str, Any] = field(default_factory=dict)
     guide: Any = None
     learning_rate: float | None = None
-    pictures: Callable[[], dict[str, Any]] | None = None
+    pictures: Callable[[Any], dict[str, Any]] | None = None
+    coords: dict[str, list[str]] = field(default_factory=dict)
     validation: tuple[Any, ...] = ()
     held_out: tuple[Any, ...] = ()
 
@@ -97,5 +99,15 @@ SHIPPED: dict[str, ShippedModel] = {
         "vitools.models.wave_packets",
         "example",
         "position, momentum and width of quantum wave packets seen with noise; simulated",
+    ),
+    "mixed": ShippedModel(
+        "vitools.models.groups.mixed",
+        "example",
+        "a level and slopes that differ by group, normal outcome; simulated",
+    ),
+    "mixed-binomial": ShippedModel(
+        "vitools.models.groups.mixed",
+        "binomial_example",
+        "log-odds that differ by group, counts of trials; simulated",
     ),
 }

@@ -122,8 +122,16 @@ ORDER = {
     ],
     "vitools.guides": [{"family"}, {"starts"}, {"base"}, {"mean_field", "joint"}, {"flow"}],
     "vitools.models": [
-        {"__init__"},
-        {"coin", "bayesian_regression", "two_dice", "vae", "wave_packets", "topic_judgement"},
+        {"__init__", "columns", "pictures"},
+        {
+            "coin",
+            "bayesian_regression",
+            "two_dice",
+            "vae",
+            "wave_packets",
+            "topic_judgement",
+            "groups",
+        },
         {"autoencoder", "conditional_vae", "hierarchical_vae", "topic_words"},
         {"topic_vae"},
     ],

@@ -88,7 +88,7 @@ def example(seed: int, folder: Path | None = None) -> Example:
     vae = VAE(num_pixels, latent_dim=2, hidden=(max(128, num_pixels // 2),), seed=seed)
     batch_size = min(100, num_images)
 
-    def pictures() -> dict[str, Any]:
+    def pictures(fit: Any) -> dict[str, Any]:  # the networks were trained in place
         from vitools.models.vae import pictures as draw
 
         labels, shape = data.held_out_labels[len(validation) :], data.shape

@@ -67,6 +67,8 @@ GUIDES: dict[str, Callable[[Problem], Any]] = {
     "autoregressive flow": automatic(AutoFlow, flow="autoregressive"),
     "amortized": amortised,
 }
+LIKE_OTHERS = {"mixed-binomial"}
+"""Models all of whose sites are of kinds that another has."""
 OF_IMAGES = {"vae", "hierarchical-vae", "conditional-vae"}
 JOINT = {"multivariate", "low rank", "spline flow", "realnvp flow", "autoregressive flow"}
 
@@ -90,7 +92,8 @@ def finite(tensors: Any) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
-@pytest.mark.parametrize("model", SHIPPED)
+@pytest.mark.filterwarnings("ignore:Singular sample detected")  # torch: unsymmetric by rounding
+@pytest.mark.parametrize("model", [name for name in SHIPPED if name not in LIKE_OTHERS])
 @pytest.mark.parametrize("guide", GUIDES)
 def test_bound_and_gradient_are_finite(guide: str, model: str) -> None:
     problem = problem_of(model)

@@ -123,7 +123,7 @@ def bind(function: Callable[..., Any], data: DataFile, model: str) -> Problem:
         if error.row is None or not isinstance(table, MappedTable):
             raise
         raise DataError(f"{error} It stands in {table.place(error.row)}.") from error
-    return problem.with_coords(**_coords(problem, table.labels))
+    return problem.with_coords(**_coords(problem, table))
 
 
 def _table(data: DataFile, chosen: Chosen) -> Table:
@@ -338,15 +338,21 @@ def _say_changes(table: Table, path: Path) -> None:
         warnings.warn(f"'{path}': {said}.", VitoolsWarning, stacklevel=callers_level())
 
 
-def _coords(problem: Problem, labels: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+def _coords(problem: Problem, table: Table) -> dict[str, tuple[str, ...]]:
     """For each plate or other dim, the labels of the one column whose number fits it.
 
-    Of several that fit, the one that shares its name with the plate.
+    Of several that fit, the one that shares its name with the plate. Whole numbers label a plate only
+    where they do: the groups 308, 309, … of a column ``group`` the plate *groups*.
     """
     found = {}
     for dim, size in problem.dims.items():
-        fitting = [argument for argument, own in labels.items() if len(own) == size]
+        fitting = [argument for argument, own in table.labels.items() if len(own) == size]
         named = [a for a in fitting if a.casefold() in dim.casefold()]
         if len(fitting) == 1 or len(named) == 1:
-            found[dim] = labels[(named or fitting)[0]]
+            found[dim] = table.labels[(named or fitting)[0]]
+        elif not fitting:
+            numbers = [v for a, v in table.tensors.items() if a in dim and v.dtype == torch.int64]
+            values = [torch.unique(v) for v in numbers if v.dim() == 1]
+            if len(values) == 1 and len(values[0]) == size:
+                found[dim] = tuple(map(str, values[0].tolist()))
     return found

@@ -140,7 +140,7 @@ def _write(
         if draws is not None or not target.held_out:  # an encoder's are one set for each datum
             written.append(aside / "posterior.nc")
             save_posterior(result, written[-1], seed=seed, num_samples=draws)
-        for stem, figure in (target.pictures() if target.pictures else {}).items():
+        for stem, figure in (target.pictures(result) if target.pictures else {}).items():
             written.append(aside / f"{stem}.png")
             save_figure(figure, written[-1])
     return [out / path.name for path in written]

@@ -94,7 +94,7 @@ def write(
         }
     if target.pictures and target.guide.__self__ in networks.values():
         own = [name for name, network in networks.items() if network is target.guide.__self__]
-        more = target.pictures()
+        more = target.pictures(comparison.fits[own[0]].fit)
         subjects = dict.fromkeys(more.keys() - figures.keys(), own[0])
         figures = more | figures
     return write_held_out_report(comparison, folder, figures, origin, subjects)

@@ -33,7 +33,7 @@ class Target:
     guide: Any = None
     learning_rate: float | None = None
     is_amortised: bool = False
-    pictures: Callable[[], dict[str, Any]] | None = None
+    pictures: Callable[[Any], dict[str, Any]] | None = None
     validation: tuple[Any, ...] = ()
     held_out: tuple[Any, ...] = ()
     untrained: Any = field(init=False)
@@ -60,21 +60,22 @@ def open_target(model: str, data: DataFile, seed: int, guide: str = "") -> Targe
     if is_folder:
         data.refuse_choices(f"the folder '{data.path}'")
     example = _example_on(model, data.path, seed) if is_folder else SHIPPED[model].build(seed)
-    problem, pictures = None, None
-    if data.path is None or is_folder:
+    is_own = data.path is None or is_folder
+    if is_own:
         problem = Problem(example.model, *example.args, **example.kwargs)
-        described, pictures = example.description, example.pictures
-    problem = problem or bind(example.model, data, model)
+        problem, described = problem.with_coords(**example.coords), example.description
+    else:
+        problem = bind(example.model, data, model)
     if own is not None:
         return Target(problem, described, own)
-    is_own = data.path is None or is_folder
     return Target(
         problem,
         described,
         example.guide,
         example.learning_rate,
         is_amortised=example.guide is not None,
-        pictures=pictures,
+        # an encoder's show the images it was made for; others read all they show from the fit
+        pictures=example.pictures if is_own or example.guide is None else None,
         validation=example.validation if is_own else (),
         held_out=example.held_out if is_own else (),
     )

@@ -1,0 +1,1 @@
+"""Rows in groups: mixed models, and answers of persons to items."""
