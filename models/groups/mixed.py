@@ -146,10 +146,12 @@ def _precision(scales: Tensor) -> Tensor:
         "effect_precision",
         dist.Wishart(scales.new_tensor(size + 1.0), precision_matrix=torch.diag_embed(4 * rate)),
     )
-    covariance = torch.linalg.inv(precision)
-    sd = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
-    pyro.deterministic("effect_sd", sd)
-    correlation = covariance / (sd[..., :, None] * sd[..., None, :])
+    # scaled to a unit diagonal first: terms in units far apart are singular to the last digit
+    scale = precision.diagonal(dim1=-2, dim2=-1).rsqrt()
+    inverse = torch.linalg.inv(scale[..., :, None] * precision * scale[..., None, :])
+    root = inverse.diagonal(dim1=-2, dim2=-1).sqrt()
+    pyro.deterministic("effect_sd", scale * root)
+    correlation = inverse / (root[..., :, None] * root[..., None, :])
     rows, columns = torch.tril_indices(size, size, -1)
     pyro.deterministic("effect_correlation", correlation[..., rows, columns])
     return precision
