@@ -146,9 +146,10 @@ def _precision(scales: Tensor) -> Tensor:
         "effect_precision",
         dist.Wishart(scales.new_tensor(size + 1.0), precision_matrix=torch.diag_embed(4 * rate)),
     )
-    # scaled to a unit diagonal first: terms in units far apart are singular to the last digit
+    # scaled to a unit diagonal first, for terms in units far apart; inv_ex, because what is singular to the
+    # last digit (a point that a search for modes tries) is no reason to stop
     scale = precision.diagonal(dim1=-2, dim2=-1).rsqrt()
-    inverse = torch.linalg.inv(scale[..., :, None] * precision * scale[..., None, :])
+    inverse = torch.linalg.inv_ex(scale[..., :, None] * precision * scale[..., None, :])[0]
     root = inverse.diagonal(dim1=-2, dim2=-1).sqrt()
     pyro.deterministic("effect_sd", scale * root)
     correlation = inverse / (root[..., :, None] * root[..., None, :])
