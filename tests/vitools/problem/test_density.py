@@ -220,17 +220,3 @@ def test_the_space_of_a_problem_gives_one_density_to_all() -> None:
     torch.testing.assert_close(compiled(points), space.log_density(points))
     assert compiled._compiled_gradients is not None
     assert by_torch._compiled_gradients is None
-
-
-def test_where_a_factorisation_fails_the_density_is_zero() -> None:
-    """A search that tries a singular matrix goes elsewhere; the points beside it keep their values."""
-
-    def at(u: torch.Tensor) -> torch.Tensor:
-        matrix = torch.stack([torch.stack([u[0] * 0 + 1, u[0]]), torch.stack([u[0], u[0] * 0 + 1])])
-        return torch.linalg.cholesky(matrix).diagonal().log().sum()  # ½ log(1 - u²)
-
-    density = Density(at, torch.zeros(1).double(), Problem(scaled, draws(400, 3)), 0)
-    values, slopes = density.gradients(torch.tensor([[0.5], [2.0], [-0.8]]).double())
-    expected = torch.tensor([0.5 * np.log(0.75), -np.inf, 0.5 * np.log(0.36)])
-    torch.testing.assert_close(values, expected)
-    torch.testing.assert_close(slopes[[0, 2], 0], torch.tensor([-0.5 / 0.75, 0.8 / 0.36]).double())

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError
 
 from vitools.diagnostics.modes.known import Copies, is_known
 from vitools.diagnostics.modes.scan import Mode, find_modes
 from vitools.diagnostics.reference.accuracy import entry_name
-from vitools.errors import NotSupportedError, NumericalError
+from vitools.errors import ModelError, NotSupportedError, NumericalError
 from vitools.posterior import Posterior
 from vitools.problem import Problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
@@ -98,7 +99,10 @@ def _scan(problem: Problem) -> Scan:
     starts = int(min(16, max(4, WORK / max(1, cost.bytes_per_draw))))
     try:
         modes = find_modes(problem, num_starts=starts)
-    except (NotSupportedError, NumericalError) as error:
+    except (NotSupportedError, NumericalError, ModelError) as error:
+        # a model that ran at the fit's own draws can meet a singular matrix where a search goes
+        if isinstance(error, ModelError) and not isinstance(error.__cause__, LinAlgError):
+            raise
         return Scan(f"other modes could not be looked for ({str(error).rstrip('.')})")
     if not modes:
         return Scan("a scan for modes found no peak")

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vitools.errors import ModelError
 from vitools.graphs.over_draws import OverDraws, over_draws
 from vitools.isolation import seeded
 from vitools.problem.density.vectorise import WORTH_RECORDING
@@ -61,18 +60,6 @@ class Density:
         return values, slopes
 
     def _gradients_of_chunk(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Where a matrix of the model is singular to the last digit the density is taken for 0."""
-        try:
-            return self._gradients_at(points)
-        except ModelError as error:
-            if not isinstance(error.__cause__, torch.linalg.LinAlgError):
-                raise
-        if len(points) == 1:
-            return points.new_full((1,), -torch.inf), torch.zeros_like(points)
-        values, slopes = zip(*map(self._gradients_of_chunk, points.split(1)), strict=True)
-        return torch.cat(values), torch.cat(slopes)
-
-    def _gradients_at(self, points: Tensor) -> tuple[Tensor, Tensor]:
         points = points.detach().requires_grad_()
         with torch.enable_grad():
             values = self.problem.map_draws(self.at, points)

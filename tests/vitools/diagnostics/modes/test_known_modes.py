@@ -105,3 +105,16 @@ def test_a_mode_behind_a_barrier_is_missed(distance):
     assert [round(mode.share, 1) for mode in missed] == [0.5]
     both = torch.cat([noise(200, 2), noise(200, 2) + distance])
     assert scan_for(independent(problem, u=both), {"u": both}).missed == ()
+
+
+def test_a_singular_matrix_on_the_way_ends_the_scan_and_not_the_verdict(monkeypatch):
+    def meets_one(problem, **_):
+        with problem._explained():
+            torch.linalg.cholesky(torch.ones(2, 2))
+
+    monkeypatch.setattr("vitools.diagnostics.modes.missed.find_modes", meets_one)
+    problem = Problem(of_two, DATA)
+    values = {name: noise(40, *site.shape) for name, site in problem.drawn.items()}
+    scan = scan_for(independent(problem, **values), values)
+    assert scan.modes == ()
+    assert "could not be looked for (model 'of_two' raised" in scan.words
