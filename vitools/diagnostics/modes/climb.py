@@ -21,13 +21,17 @@ Gradients = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def climb(
-    gradients: Gradients, points: Tensor, max_steps: int, tol: float, longest: float = LONGEST
+    gradients: Gradients,
+    points: Tensor,
+    max_steps: int,
+    tol: float,
+    longest: float | Tensor = LONGEST,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Where each start ends, log f there, and the largest slope left: ``[n, P]``, ``[n]``, ``[n]``.
 
     Args:
         tol: a slope below which a row has arrived.
-        longest: the first step, before there is any curvature.
+        longest: the first step, before there is any curvature; for all, or ``[n, 1]``.
 
     Example:
         >>> def bowl(x):
@@ -50,7 +54,8 @@ def climb(
         direction = torch.where((rise > 0)[:, None], direction, slopes)
         if not moves:
             size = direction.norm(dim=-1, keepdim=True)
-            direction = direction * (longest / size.clamp(min=longest))
+            most = torch.as_tensor(longest, dtype=size.dtype, device=size.device)
+            direction = direction * (most / torch.maximum(size, most))
         rise = (direction * slopes).sum(-1)
         step = (length * active)[:, None] * direction
         tried, new_slopes = values.clone(), slopes.clone()  # rows that have arrived cost nothing

@@ -1,10 +1,10 @@
 """Which modes of a posterior a fit knows.
 
-A fit need not have draws at a mode to know of it. A density tells by its height there. Draws alone
-tell by the way to the mode: a sampler whose draws climb to it, or lead to it without a barrier, has it
-in its basin, whatever Laplace's approximation says of its width (the mode of a funnel is far from all
-of its mass). And where the model has invariants, draws that climb to a mode know all its copies, for
-no label matters.
+A fit need not have draws at a mode to know of it. Draws that climb to it, or lead to it without a
+barrier, are in its basin, whatever Laplace's approximation says of its width (the mode of a funnel is
+far from all of its mass): what the fit lacks there, its weights can see. A density tells by its height,
+too. And where the model has invariants, draws that climb to a mode know all its copies, for no label
+matters.
 """
 
 import math
@@ -42,16 +42,15 @@ not vary."""
 def is_known(posterior: Posterior, values: Mapping[str, Tensor]) -> Callable[[Mode], bool]:
     """Whether a fit with draws ``{site: [n, *shape]}`` knows a mode that they do not visit."""
     problem = posterior.problem
-    if not isinstance(posterior, DrawsPosterior):
-        own = _is_high(posterior, values)
-        if problem.invariants is None:
-            return own
     draws = UnconstrainedSpace(problem).from_values(values).detach()
     ends = _ends(problem, draws)
-    if isinstance(posterior, DrawsPosterior):
-        own = _has_a_way(problem, draws, ends)
-    copies = None if problem.invariants is None else Copies(problem, values)
-    return lambda mode: own(mode) or (copies is not None and copies.has_one(mode, ends))
+    rules = [_has_a_way(problem, draws, ends)]
+    if not isinstance(posterior, DrawsPosterior):
+        rules.insert(0, _is_high(posterior, values))
+    if problem.invariants is not None:
+        copies = Copies(problem, values)
+        rules.append(lambda mode: copies.has_one(mode, ends))
+    return lambda mode: any(rule(mode) for rule in rules)
 
 
 def _is_high(posterior: Posterior, values: Mapping[str, Tensor]) -> Callable[[Mode], bool]:

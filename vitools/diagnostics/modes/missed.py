@@ -20,8 +20,11 @@ MAX_DIMENSIONS = 200
 MAX_BYTES = 1_000_000
 """Of one evaluation of the density: a judgement scans no costlier model by itself."""
 
-WORK = 4_000_000
-"""Bytes of the densities of all starts, which are as many as that allows, from 4 to 16."""
+WORK = 3_200_000
+"""Bytes of the densities of all starts, which are as many as that allows."""
+
+FEWEST, MOST = 4, 64
+"""Starts; each is tried at three distances and mirrored."""
 
 KEPT = "scan for modes"
 """Where a problem keeps its scan, so that a comparison pays once."""
@@ -96,7 +99,7 @@ def _scan(problem: Problem) -> Scan:
     size, cost = sum(s.shape.numel() for s in problem.continuous.values()), problem.mapper
     if not 0 < size <= MAX_DIMENSIONS or cost.bytes_per_draw > MAX_BYTES:
         return Scan("other modes were not looked for: find_modes(problem) does")
-    starts = int(min(16, max(4, WORK / max(1, cost.bytes_per_draw))))
+    starts = int(min(MOST, max(FEWEST, WORK / max(1, cost.bytes_per_draw))))
     try:
         modes = find_modes(problem, num_starts=starts)
     except (NotSupportedError, NumericalError, ModelError) as error:

@@ -32,6 +32,7 @@ from vitools.whole_numbers import check_seed, check_whole
 MAX_DIMENSIONS = 1000
 TEMPERATURES = (1.0, 3.0, 10.0)
 MAX_STEPS = 100
+FIRST_STEPS = (10.0, 1.0)  # by turns: a long one leaps over a narrow mode, a short one is slow
 FARTHEST = 1e4  # of u: beyond it a density is climbing for ever
 SAME = 0.5  # squared distance, in widths of the mode, below which two ends are one
 FLAT = 1e-8
@@ -102,7 +103,8 @@ def find_modes(problem: Problem, *, num_starts: int = 16, seed: int = 0) -> list
     starts = _starts(space, num_starts, seed)
     density = space.density(space.initial_point(seed), len(starts) * MAX_STEPS)
     tol = 10 * torch.finfo(space.dtype).eps ** 0.5
-    ends, heights, slopes = climb(density.gradients, starts, MAX_STEPS, tol)
+    first = starts.new_tensor(FIRST_STEPS).repeat(len(starts))[: len(starts), None]
+    ends, heights, slopes = climb(density.gradients, starts, MAX_STEPS, tol, first)
     flat = 1e3 * tol * (1.0 + heights.abs())
     arrived = torch.isfinite(heights) & (slopes < flat) & (ends.abs().amax(-1) < FARTHEST)
     order = heights[arrived].argsort(descending=True)

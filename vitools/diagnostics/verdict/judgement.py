@@ -20,6 +20,7 @@ from vitools.diagnostics.reference.relabelling import (
     exchanged_plate,
     switched_plate,
 )
+from vitools.diagnostics.verdict.looks import Figures, look_on
 from vitools.diagnostics.verdict.remedy import suggest
 from vitools.diagnostics.verdict.verdict import (
     RICHER,
@@ -27,7 +28,6 @@ from vitools.diagnostics.verdict.verdict import (
     Verdict,
     of_missed_modes,
     reach_verdict,
-    undecided,
 )
 from vitools.diagnostics.weights.bounds import bound
 from vitools.diagnostics.weights.correction import measure_correction, psis_moments
@@ -40,15 +40,6 @@ from vitools.problem.sites import listed
 
 CLEAR_KHAT = 0.4
 """A latent whose own k̂ is below this is not blamed by name."""
-
-LOOKS = (4, 16)
-"""Times as many draws at the second and the third look."""
-
-EQUAL = 1e-3
-"""Log weights that scatter less are equal, and more of them say no more."""
-
-MOST_NUMBERS = 10_000_000
-"""No further look draws more numbers than this."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +93,11 @@ def judge(
 ) -> Judgement:
     """Draw from a fit and compute everything the verdict rests on.
 
-    Where a figure lies within two standard errors of its limit, the fit is looked at again with more
-    draws (:data:`LOOKS`), whichever way the first look went; ``trust`` that rests on weights alone is
-    looked at twice in any case, since few draws seldom see the tail that a fit lacks. The last look
-    decides; what it cannot tell is ``use with care``. Where there is no reference, other modes are
-    looked for, too (:func:`~vitools.diagnostics.modes.missed.scan_for`), unless the fit is rejected
-    anyway. All other figures are of the first draws.
+    The verdict takes more draws until their noise cannot change it
+    (:func:`~vitools.diagnostics.verdict.looks.look_on`); what the last look cannot tell is ``use with
+    care``. Where there is no reference, other modes are looked for, too
+    (:func:`~vitools.diagnostics.modes.missed.scan_for`), unless the fit is rejected anyway. All other
+    figures are of the first draws.
 
     Args:
         reference: moments to compare with, from :func:`~vitools.diagnostics.reference.moments.moments`.
@@ -122,23 +112,6 @@ def judge(
     if not isinstance(posterior, Posterior):
         raise OptionError(f"expected a fit to judge, got {type(posterior).__name__}.")
     found = _look(posterior, reference, num_samples, seed, reference_draws, least_evidence)
-    numbers = sum(site.shape.numel() for site in posterior.problem.latents.values())
-    last, count = found, num_samples
-    for times in LOOKS:
-        is_new_trust = count == num_samples and _rests_on_weights(last)
-        if not (_undecided(last, count) or is_new_trust):
-            break
-        if times * num_samples * numbers > MOST_NUMBERS:
-            break
-        count = times * num_samples
-        last = _look(posterior, reference, count, seed, None, least_evidence)
-    verdict = last.verdict
-    doubt = _undecided(last, count) if count > num_samples else ""
-    if verdict.grade is Grade.TRUST and doubt:
-        verdict = Verdict(Grade.CARE, f"undecided: {doubt}", NO_TELLING)
-    if verdict.grade is not found.verdict.grade:
-        verdict = replace(verdict, reason=f"at {count} draws, {verdict.reason}")
-        found = replace(found, verdict=verdict)
     if found.verdict.grade is Grade.REJECT or found.accuracy is not None:
         return found
     return _with_scan(posterior, found, num_samples, seed)
@@ -162,26 +135,6 @@ def _with_scan(posterior: Posterior, found: Judgement, num_samples: int, seed: i
     return replace(found, verdict=verdict, scan=scan)
 
 
-NO_TELLING = (
-    "a reference decides: nuts(problem); or a richer guide, which is further from its limits"
-)
-
-
-def _undecided(found: Judgement, num_samples: int) -> str:
-    """What more draws of the fit may tell; empty for a fit that has none, or that they cannot save."""
-    if found.weights is None:
-        return ""
-    threshold = khat_threshold(num_samples)
-    return undecided(found.khat, threshold, found.accuracy, found.correction)
-
-
-def _rests_on_weights(found: Judgement) -> bool:
-    """Whether nothing but weights that differ speaks for a fit."""
-    if found.verdict.grade is not Grade.TRUST or found.accuracy is not None:
-        return False
-    return found.weights is not None and bool(found.weights.log_weights.std() > EQUAL)
-
-
 def _look(
     posterior: Posterior,
     reference: Mapping[str, Moments] | None,
@@ -190,7 +143,7 @@ def _look(
     reference_draws: Mapping[str, Tensor] | None,
     least_evidence: Estimate | None,
 ) -> Judgement:
-    """What one set of draws says."""
+    """What draws say, those of the first look wherever that is not said."""
     problem = posterior.problem
     with torch.no_grad():
         if isinstance(posterior, DrawsPosterior):
@@ -235,23 +188,28 @@ def _look(
             lower, None, accuracy, verdict, draws, found, known, distance=distance, trend=record
         )
     weights, khats = smooth(log_weights), site_khats(problem, values, log_weights)
-    threshold = khat_threshold(num_samples)
-    is_usable = weights.khat.value <= threshold
+    is_usable = weights.khat.value <= khat_threshold(num_samples)
     correction = measure_correction(draws, weights) if draws and is_usable else None
     remedy = suggest(posterior, values, weights, khats, correction) if values else RICHER
     plate = None if reference is None else exchanged_plate(problem, found, reference)
-    verdict = reach_verdict(
-        posterior.status,
-        detail=posterior.detail,
-        bound=lower,
-        khat=weights.khat,
-        threshold=threshold,
-        accuracy=accuracy,
-        correction=correction,
-        culprit=_culprit(khats),
-        missing=_missing(posterior, log_weights, known.exact or least_evidence),
-        remedy=remedy if plate is None else advise(plate),
-    )
+    missing = _missing(posterior, log_weights, known.exact or least_evidence)
+
+    def rules(figures: Figures) -> Verdict:
+        return reach_verdict(
+            posterior.status,
+            detail=posterior.detail,
+            bound=lower,
+            khat=figures.khat,
+            threshold=figures.threshold,
+            deep_khat=figures.deep_khat,
+            accuracy=figures.accuracy,
+            correction=figures.correction,
+            culprit=_culprit(khats),
+            missing=missing,
+            remedy=remedy if plate is None else advise(plate),
+        )
+
+    verdict = look_on(posterior, draws, log_weights, reference, rules, seed)
     return Judgement(
         lower,
         weights.khat,

@@ -9,14 +9,15 @@ do not use                       the engine diverged, or chains have not mixed
                                  the evidence seen by the fit is a fraction of what is known
                                  a mean is off by more than 1 sd
                                  an sd is off by more than a factor of 3
-                                 k̂ clearly above the threshold, and no reference to check against
+                                 k̂ clearly (by 0.15, and two standard errors) above the threshold,
+                                 and no reference to check against
                                  a scan finds modes with a tenth of the mass that it does not visit
 use with care                    the engine stopped at its limit or was interrupted
                                  some transitions of a sampler diverged
                                  a mean is off by more than 0.2 sd
                                  an sd is off by more than 25 %
                                  k̂ above the threshold, though the reference confirms the moments
-                                 k̂ above the threshold by less than two standard errors
+                                 k̂ above the threshold by less
                                  a figure within two standard errors of its limit at the last look
                                  a scan finds modes with a fiftieth of the mass that it does not visit
 trust                            otherwise
@@ -25,16 +26,16 @@ trust                            otherwise
 Means and sds are held against the reference where there is one, else against the fit's own draws
 reweighted towards the posterior (:mod:`~vitools.diagnostics.weights.correction`), which is possible where
 k̂ is below its threshold min(1 - 1/log₁₀ S, 0.7) at S draws. Reweighting is itself an estimate, drawn
-towards the fit: the limits are 0.175 sd and 20 % then, and half of those where k̂ is above 1/2 (or
-unknown moments: ``use with care``). ``do not use`` is said of a deviation
-that clears its limit by two standard errors; ``trust`` only where the estimate itself is within.
+towards the fit: the limits are 0.175 sd and 20 % then, and shrink from k̂ = 0.5 on to half of those at
+0.7 (unknown moments: ``use with care``). ``do not use`` is said of a deviation that clears its limit by
+two standard errors, whatever k̂; ``trust`` only where the estimate itself is within.
 
-A figure that lies within two standard errors of its limit, on either side, is looked at again with
-more draws, and *trust* that rests on weights always is
-(:func:`~vitools.diagnostics.verdict.judgement.judge`): weights are drawn towards the fit the more the
+More draws of the fit are taken until a figure's noise cannot change the grade, and in any case where
+k̂ has a say (:mod:`~vitools.diagnostics.verdict.looks`): weights are drawn towards the fit the more the
 fewer they are, and most where the fit lacks a tail. What the last look cannot tell is *use with care*,
-so that no seed's luck leads from *trust* to *do not use*. No k̂ above the threshold is trusted, however
-equal the weights: a fit that lies inside a far wider tail has nearly equal weights, too.
+and between *trust* and *do not use* lies a band of k̂ that no seed's luck leaps over. No k̂ above the
+threshold is trusted, however equal the weights: a fit that lies inside a far wider tail has nearly
+equal weights, too.
 
 Weights see the fit's own draws only: a mode that the fit misses altogether leaves no trace in them,
 which is why a reference outranks them, why a bound of another fit that lies above all that this
@@ -54,6 +55,11 @@ SD_TOLERANCE = 0.25
 CORRECTION_LIMITS = (0.175, 0.2)
 """Mean error and deviation of the sd ratio from one, as reweighting shows them."""
 DOUBTFUL_KHAT = 0.5
+"""Above it, moments that nothing confirms are not trusted."""
+DOUBTFUL_KHATS = (0.5, 0.7)
+"""Where these limits begin to shrink, and where they have come to half."""
+CLEARLY = 0.15
+"""What k̂ has to be above its threshold to reject a fit."""
 SD_FACTOR_LIMIT = 3.0
 LEAST_SHARE = 0.9
 """The share of the known evidence that a fit has to account for."""
@@ -109,6 +115,7 @@ def reach_verdict(
     bound: Estimate | None = None,
     khat: Estimate | None = None,
     threshold: float = 0.7,
+    deep_khat: Estimate | None = None,
     accuracy: Accuracy | None = None,
     correction: Accuracy | None = None,
     culprit: str = "",
@@ -122,6 +129,7 @@ def reach_verdict(
     Args:
         detail: the engine's own words, e.g. ``"R-hat 1.00, ESS 3100"``.
         bound, khat: ``None`` for a fit without density.
+        deep_khat: what sets the limits of reweighting, if not ``khat``.
         accuracy: ``None`` where there is no reference.
         correction: what reweighting does to the fit's moments; used where k̂ is below the
             threshold and there is no reference.
@@ -146,10 +154,14 @@ def reach_verdict(
     if accuracy is not None:
         limits = (MEAN_LIMIT, SD_TOLERANCE)
         found += _of_moments(accuracy, limits, ("the reference", "the reference's"), remedy)
+    of_weights: list[_Complaint | None] = []
+    if khat is not None and not is_checked:
+        of_weights = _of_weights(deep_khat or khat, correction, remedy)
     if khat is not None and khat.value > threshold:
         found.append(_of_khat(khat, threshold, is_checked, culprit, remedy))
-    elif khat is not None and not is_checked:
-        found += _of_weights(khat, correction, remedy)
+        # weights too heavy to measure a deviation still bear out one that rejects the fit
+        of_weights = [c for c in of_weights if c and c.verdict.grade is Grade.REJECT]
+    found += of_weights
     complaints = [complaint for complaint in found if complaint is not None]
     if complaints:
         return max(complaints, key=lambda c: (c.verdict.grade.rank, c.excess)).verdict
@@ -173,28 +185,40 @@ def undecided(
     threshold: float,
     accuracy: Accuracy | None,
     correction: Accuracy | None,
+    deep_khat: Estimate | None = None,
 ) -> str:
-    """The figure that lies within two standard errors of a limit, in words; empty where none does.
-
-    More draws of the fit may move it to the other side.
-    """
+    """The figure that lies within two standard errors of the limit of *trust*, in words; empty where
+    none does."""
     found, (mean, sd) = accuracy, (MEAN_LIMIT, SD_TOLERANCE)
     if accuracy is None:
         if khat is None:
             return ""
         if _near(khat.value, khat.standard_error, threshold):
             return f"k̂ {khat.value:.2f} ± {khat.standard_error:.2f} of at most {threshold:.2f}"
-        half = 2.0 if khat.value > DOUBTFUL_KHAT else 1.0
-        found, (mean, sd) = correction, (limit / half for limit in CORRECTION_LIMITS)
+        found, (mean, sd) = correction, correction_limits(deep_khat or khat)
     if found is None:
         return ""
     error, ratio = found.mean_error, found.sd_ratio
-    if any(_near(error.value, error.standard_error, limit) for limit in (mean, FATAL_MEAN_ERROR)):
+    if _near(error.value, error.standard_error, mean):
         return f"the mean of {found.mean_error_at} is {error} sd off, of at most {mean:.2g}"
-    limits = (1 - sd, 1 + sd, 1 / SD_FACTOR_LIMIT, SD_FACTOR_LIMIT)
-    if any(_near(ratio.value, ratio.standard_error, limit) for limit in limits):
-        return f"the sd of {found.sd_ratio_at} is {ratio} times the right one, of {1 - sd:.2g} to {1 + sd:.2g}"
+    if any(_near(ratio.value, ratio.standard_error, limit) for limit in (1 - sd, 1 + sd)):
+        return (
+            f"the sd of {found.sd_ratio_at} is {ratio} times the right one, of {1 - sd:.2g} to "
+            f"{1 + sd:.2g}"
+        )
     return ""
+
+
+def correction_limits(khat: Estimate) -> tuple[float, float]:
+    """What reweighting may do to means (in sds) and sds (from a ratio of one) of a fit to be trusted.
+
+    >>> [correction_limits(Estimate(khat)) for khat in (0.5, 0.7)]
+    [(0.175, 0.2), (0.0875, 0.1)]
+    """
+    low, high = DOUBTFUL_KHATS
+    doubt = min(max((khat.value - low) / (high - low), 0.0), 1.0)
+    mean, sd = CORRECTION_LIMITS
+    return mean * (1 - doubt / 2), sd * (1 - doubt / 2)
 
 
 def _near(value: float, standard_error: float, limit: float) -> bool:
@@ -250,14 +274,14 @@ def _of_missing(missing: Estimate | None) -> _Complaint | None:
 def _of_weights(
     khat: Estimate, correction: Accuracy | None, remedy: str
 ) -> list[_Complaint | None]:
-    """What the fit's own weights say of its moments, k̂ being below the threshold."""
-    is_doubtful = khat.value > DOUBTFUL_KHAT
+    """What the fit's own weights say of its moments."""
     if correction is None:
+        if not khat.value > DOUBTFUL_KHAT:
+            return []
         said = f"k̂ {khat.value:.2f} is above {DOUBTFUL_KHAT}, and nothing confirms the moments"
-        return [_Complaint(Verdict(Grade.CARE, said, remedy))] if is_doubtful else []
-    mean, sd = (limit / 2 if is_doubtful else limit for limit in CORRECTION_LIMITS)
+        return [_Complaint(Verdict(Grade.CARE, said, remedy))]
     words = ("where its weights put it", "what its weights say")
-    return _of_moments(correction, (mean, sd), words, remedy)
+    return _of_moments(correction, correction_limits(khat), words, remedy)
 
 
 def _of_moments(
@@ -316,7 +340,7 @@ def _of_khat(
         said += ", so the joint density is off, though means and sds agree with the reference"
         advice = "use it for the moments of single entries; else " + remedy
         return _Complaint(Verdict(Grade.CARE, said, advice), 0.0)
-    if _near(khat.value, khat.standard_error, threshold):
+    if not khat.value - threshold > max(CLEARLY, SURE * khat.standard_error):
         said += f", give or take {khat.standard_error:.2f}"
         return _Complaint(Verdict(Grade.CARE, said, remedy), 0.0)
     return _Complaint(Verdict(Grade.REJECT, said, remedy), 0.0)

@@ -70,13 +70,18 @@ WEIGHTS = [
         "the sd of mu[0] is too narrow: 0.79 of what its weights say",
     ),
     (CARE, 0.3, accuracy(ratio=1.21), "too wide"),
-    (TRUST, 0.6, accuracy(0.08, 0.91), "k̂ 0.60 of at most 0.70"),
-    (CARE, 0.6, accuracy(0.09), "0.09 sd"),
-    (CARE, 0.6, accuracy(ratio=0.89), "too narrow: 0.89"),
+    (TRUST, 0.7, accuracy(0.08, 0.91), "k̂ 0.70 of at most 0.70"),
+    (CARE, 0.7, accuracy(0.09), "0.09 sd"),
+    (CARE, 0.7, accuracy(ratio=0.89), "too narrow: 0.89"),
+    (TRUST, 0.6, accuracy(0.13, 0.86), "k̂ 0.60"),
+    (CARE, 0.6, accuracy(0.14), "0.14 sd"),
     (REJECT, 0.3, accuracy(1.5, error_se=0.1), "1.50 sd"),
     (REJECT, 0.3, accuracy(ratio=0.2), "too narrow"),
     (CARE, 0.8, accuracy(), "k̂ 0.80 is above its threshold 0.70, on account of tau, give or take"),
     (REJECT, 0.95, accuracy(), "k̂ 0.95 is above its threshold 0.70, on account of tau"),
+    (CARE, 0.8, accuracy(0.5), "k̂ 0.80"),
+    (REJECT, 0.8, accuracy(1.5, error_se=0.1), "1.50 sd"),  # heavy weights see that much
+    (REJECT, 0.8, accuracy(ratio=0.2), "too narrow"),
 ]
 
 
@@ -95,11 +100,11 @@ def test_rule_without_a_reference(grade, khat, correction, reason):
         (Estimate(0.6, 0.1), accuracy(), "k̂ 0.60 ± 0.10 of at most 0.70"),
         (Estimate(0.8, 0.1), None, "k̂ 0.80"),
         (Estimate(0.3, 0.1), accuracy(0.16, error_se=0.02), "the mean of rho[4,2] is 0.16"),
-        (Estimate(0.3, 0.1), accuracy(1.1, error_se=0.2), "the mean of rho[4,2] is 1.1"),
         (Estimate(0.3, 0.1), accuracy(ratio=0.83, ratio_se=0.02), "the sd of mu[0] is 0.83"),
         (Estimate(0.3, 0.1), accuracy(ratio=1.17, ratio_se=0.02), "the sd of mu[0] is 1.17"),
         (Estimate(0.3, 0.1), accuracy(0.1, 0.95, 0.02, 0.02), ""),
-        (Estimate(0.55, 0.05), accuracy(0.1, error_se=0.01), "of at most 0.087"),
+        (Estimate(0.6, 0.01), accuracy(0.12, error_se=0.01), "of at most 0.13"),
+        (Estimate(0.5, 0.01), accuracy(0.17, error_se=0.01), "of at most 0.17"),
         (Estimate(math.inf, math.inf), None, ""),
     ],
 )

@@ -1,0 +1,216 @@
+"""Draws of a fit, and more of them, until their noise cannot change the verdict.
+
+k̂ of S draws has a standard error of about (1 + k) S^(-1/4) / √3, and more draws are slow to sharpen it.
+The mean over sixteen parts of S / 16 draws each uses four times the tail and has half the error, so that
+is k̂ here, at the size of a part. k̂ of all draws at once takes its place where it is below beyond doubt
+(weights that only many draws show to be bounded) or clearly above the threshold (a tail that a part
+seldom sees); where it is between, it tightens the limits of what reweighting may do to the moments,
+which is of all draws.
+"""
+
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vitools.diagnostics.reference.accuracy import SURE, Accuracy, measure_accuracy
+from vitools.diagnostics.reference.moments import Moments, moments, quantities
+from vitools.diagnostics.verdict.verdict import CLEARLY, Grade, Verdict, undecided
+from vitools.diagnostics.weights.correction import measure_correction
+from vitools.diagnostics.weights.khat import differ_by_rounding, khat_estimate, khat_threshold
+from vitools.diagnostics.weights.psis import smooth
+from vitools.posterior import Estimate, Posterior
+
+LOOKS = (4, 16, 64)
+"""Times as many draws at the second look, the third, and the last."""
+
+DEEP = 16
+"""Where weights alone have a say, no look before this one is the last, and *trust* takes them all: few
+draws seldom see the tail that a fit lacks, or show that its weights are bounded."""
+
+PARTS = 16
+CLEAR = 3.0
+"""Standard errors by which a figure has to clear its limits before no further look is taken."""
+
+DISTINCT = 3.0
+"""Standard errors between k̂ of the parts and k̂ of all, for the latter to count."""
+
+MOST_BYTES = 1e9
+"""What the densities of all draws may touch: a second or so."""
+
+MOST_NUMBERS = 10_000_000
+"""No further look draws more numbers than this."""
+
+NO_TELLING = (
+    "a reference decides: nuts(problem); or a richer guide, which is further from its limits"
+)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What some draws of a fit say of it.
+
+    Attributes:
+        num_samples: how many draws.
+        khat, threshold: of their weights.
+        deep_khat: the same, or k̂ of all draws at once where that is above beyond doubt.
+        accuracy: against a reference; ``None`` without one.
+        own: the same as if the reference were exact, with no error but the draws' own.
+        correction: what reweighting does to the moments; ``None`` where nothing varies.
+    """
+
+    num_samples: int
+    khat: Estimate
+    threshold: float
+    deep_khat: Estimate
+    accuracy: Accuracy | None
+    own: Accuracy | None
+    correction: Accuracy | None
+
+    def shifted(self, errors: float) -> "Figures":
+        """With all figures so many standard errors worse (better, if negative)."""
+        return replace(
+            self,
+            khat=_shifted(self.khat, errors),
+            deep_khat=_shifted(self.deep_khat, errors),
+            accuracy=_worse(self.own, errors),
+            correction=_worse(self.correction, errors),
+        )
+
+
+Rules = Callable[[Figures], Verdict]
+
+
+def measured(
+    posterior: Posterior,
+    draws: Mapping[str, Tensor],
+    log_weights: Tensor,
+    reference: Mapping[str, Moments] | None,
+    size: int,
+) -> Figures:
+    """Figures of judged quantities ``{name: [n, *shape]}`` and log weights ``[n]``.
+
+    Args:
+        size: of a part, at the least.
+    """
+    accuracy = own = None
+    if reference is not None:
+        found = moments(posterior, draws)
+        accuracy = measure_accuracy(found, reference)
+        exact = {name: Moments.exact(true.mean, true.sd) for name, true in reference.items()}
+        own = measure_accuracy(found, exact)
+    weights = smooth(log_weights)
+    correction = measure_correction(draws, weights) if draws else None
+    khat, deep, threshold = _khats(log_weights, weights.khat, size)
+    return Figures(len(log_weights), khat, threshold, deep, accuracy, own, correction)
+
+
+def _khats(log_weights: Tensor, of_all: Estimate, size: int) -> tuple[Estimate, Estimate, float]:
+    """k̂, its deeper estimate, and the threshold."""
+    count = len(log_weights)
+    part = max(size, count // PARTS)
+    if differ_by_rounding(log_weights) or part == count:
+        return of_all, of_all, khat_threshold(count)
+    khat = _of_parts([khat_estimate(x) for x in log_weights.split(part) if len(x) == part])
+    above = of_all.value - khat.value
+    if abs(above) <= DISTINCT * math.hypot(of_all.standard_error, khat.standard_error):
+        return khat, khat, khat_threshold(part)
+    least = of_all.value - SURE * of_all.standard_error
+    if not above > 0 or not least <= khat_threshold(count) + CLEARLY:
+        return of_all, of_all, khat_threshold(count)
+    return khat, of_all, khat_threshold(part)
+
+
+def _of_parts(khats: list[Estimate]) -> Estimate:
+    count = len(khats)
+    squares = sum(khat.standard_error**2 for khat in khats)
+    return Estimate(sum(khat.value for khat in khats) / count, math.sqrt(squares) / count)
+
+
+def look_on(
+    posterior: Posterior,
+    draws: dict[str, Tensor],
+    log_weights: Tensor,
+    reference: Mapping[str, Moments] | None,
+    rules: Rules,
+    seed: int,
+) -> Verdict:
+    """The verdict at the last look; in the words of the first, where both say *trust*.
+
+    Args:
+        draws, log_weights: of the first look: quantities ``{name: [n, *shape]}``, and ``[n]``.
+        rules: from figures to a verdict.
+    """
+    size = len(log_weights)
+    found = measured(posterior, draws, log_weights, reference, size)
+    verdict = first = rules(found)
+    for times in LOOKS:
+        if _is_settled(found, rules, times, log_weights) or not _is_affordable(
+            posterior, times * size
+        ):
+            break
+        more = times * size - len(log_weights)
+        further = zlib.crc32(f"{seed} {times}".encode())
+        with torch.no_grad():
+            values, new = posterior.sample_with_log_weights(more, further)
+            judged = quantities(posterior.problem, values) if values else {}
+        draws = {name: torch.cat([x, judged[name].detach().cpu()]) for name, x in draws.items()}
+        log_weights = torch.cat([log_weights, new.expand(more).to(log_weights)])
+        if not bool(torch.isfinite(log_weights).all()):
+            worst = Estimate(math.inf)
+            found = replace(found, num_samples=len(log_weights), khat=worst, deep_khat=worst)
+            verdict = rules(found)
+            break
+        found = measured(posterior, draws, log_weights, reference, size)
+        verdict = rules(found)
+    doubt = undecided(
+        found.khat, found.threshold, found.accuracy, found.correction, found.deep_khat
+    )
+    if verdict.grade is Grade.TRUST and doubt:
+        verdict = Verdict(Grade.CARE, f"undecided: {doubt}", NO_TELLING)
+    if (verdict.grade is Grade.TRUST and first.grade is Grade.TRUST) or found.num_samples == size:
+        return verdict if found.num_samples == size else first
+    return replace(verdict, reason=f"at {found.num_samples} draws, {verdict.reason}")
+
+
+def _is_settled(found: Figures, rules: Rules, times: int, log_weights: Tensor) -> bool:
+    """Whether no more draws could change the grade."""
+    if differ_by_rounding(log_weights):
+        return True
+    best, worst = (rules(found.shifted(errors)).grade for errors in (-CLEAR, CLEAR))
+    if best is not worst:
+        return False
+    if found.accuracy is not None:
+        return True
+    # rejected for something else than weights
+    best_weights = replace(found, khat=Estimate(0.0), deep_khat=Estimate(0.0), correction=None)
+    is_hopeless = rules(best_weights).grade is Grade.REJECT
+    return is_hopeless or (times > DEEP and best is not Grade.TRUST)
+
+
+def _is_affordable(posterior: Posterior, num_samples: int) -> bool:
+    problem = posterior.problem
+    numbers = sum(site.shape.numel() for site in problem.latents.values())
+    bytes_of_one = max(problem.mapper.bytes_per_draw, 8 * numbers)
+    return num_samples * numbers <= MOST_NUMBERS and num_samples * bytes_of_one <= MOST_BYTES
+
+
+def _shifted(figure: Estimate, errors: float) -> Estimate:
+    if not math.isfinite(figure.value) or not math.isfinite(figure.standard_error):
+        return figure
+    return replace(figure, value=figure.value + errors * figure.standard_error)
+
+
+def _worse(found: Accuracy | None, errors: float) -> Accuracy | None:
+    """Means further from right by so many standard errors, sds further from a ratio of one."""
+    if found is None:
+        return None
+    mean, ratio = _shifted(found.mean_error, errors), found.sd_ratio
+    if 0.0 < ratio.value < math.inf:
+        away = math.log(ratio.value)
+        distance = max(0.0, abs(away) + errors * ratio.standard_error / ratio.value)
+        ratio = replace(ratio, value=math.exp(math.copysign(distance, away)))
+    return replace(found, mean_error=mean, sd_ratio=ratio)
