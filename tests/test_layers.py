@@ -49,6 +49,18 @@ ORDER = {
         {"logistic_normal", "stick_breaking"},
         {"mv_kumaraswamy", "simplex_map"},
     ],
+    "vitools.families": [
+        {"family", "quadrature"},
+        {"categorical", "dirichlet", "free_form", "gamma", "moments", "normal", "wishart"},
+        {
+            "beta",
+            "gated_normal",
+            "inverse_gamma",
+            "markov_chain",
+            "multivariate_normal",
+            "tree_normal",
+        },
+    ],
     "vitools.graphs": [
         {"loops", "mutation", "noise", "inductor"},
         {"numbers"},
@@ -77,6 +89,21 @@ ORDER = {
         {"model"},
         {"start", "needed_values"},
         {"words"},
+    ],
+    "vitools.calculus.blocks": [
+        {"block", "cells", "grouping"},
+        {
+            "allocation",
+            "dependence",
+            "free_form",
+            "gaussian",
+            "levels",
+            "predictor",
+            "single",
+            "trajectory",
+        },
+        {"gates", "markov_chain", "schedule", "tree"},
+        {"links", "plan"},
     ],
     "vitools.calculus.densities": [
         {"rules"},

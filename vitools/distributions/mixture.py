@@ -8,7 +8,13 @@ from typing import Any, ClassVar
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    MixtureSameFamily,
+    Normal,
+    constraints,
+)
 
 _BISECTIONS = 200
 _DIGITS = 4 * torch.finfo(torch.float64).eps
@@ -93,3 +99,22 @@ class Mixture(TorchDistribution):
         pairs = zip(self.weights, values, strict=True)
         # what has no weight may be infinite
         return sum((w * v for w, v in pairs if w > 0), torch.zeros_like(values[0]))
+
+
+class NormalMixture(MixtureSameFamily):
+    """Σ_k p_k N(x | μ_k, σ_k²) for each element.
+
+    Args:
+        logits: […, K], log p up to a constant.
+        loc: […, K].
+        scale: […, K].
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
+
+    def __init__(
+        self, logits: Tensor, loc: Tensor, scale: Tensor, validate_args: bool | None = None
+    ):
+        self.logits, self.loc, self.scale = logits, loc, scale
+        normal = Normal(loc, scale, validate_args=False)
+        super().__init__(Categorical(logits=logits, validate_args=False), normal, False)

@@ -8,6 +8,7 @@ from vitools.families.dirichlet import DirichletFamily
 from vitools.families.family import Family
 from vitools.families.free_form import FreeFormFamily
 from vitools.families.gamma import GammaFamily
+from vitools.families.gated_normal import GatedNormalFamily
 from vitools.families.inverse_gamma import InverseGammaFamily
 from vitools.families.markov_chain import MarkovChainFamily, TrajectoryFamily
 from vitools.families.multivariate_normal import MultivariateNormalFamily
@@ -33,6 +34,7 @@ FAMILIES: dict[str, Family] = {
 # Families of which each block of q makes one of its own.
 MADE_FOR_A_BLOCK: tuple[type[Family], ...] = (
     FreeFormFamily,
+    GatedNormalFamily,
     MarkovChainFamily,
     TrajectoryFamily,
     TreeNormalFamily,

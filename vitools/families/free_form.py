@@ -19,9 +19,9 @@ from torch.distributions import Distribution, constraints
 from vitools.distributions.free_form import FreeForm
 from vitools.distributions.free_form.line import line_of
 from vitools.errors import NotSupportedError, NumericalError
-from vitools.families.adaptive import TOLERANCE, AdaptiveIntegral
 from vitools.families.family import Family, Natural
-from vitools.families.panels import MATTERS, Integrals, Panels
+from vitools.families.quadrature.adaptive import TOLERANCE, AdaptiveIntegral
+from vitools.families.quadrature.panels import MATTERS, Integrals, Panels
 
 OPEN = 1e4
 """A coordinate beyond all lines: where a density is cut off that is not."""

@@ -16,15 +16,19 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from vitools.calculus.algebra.atoms import Atom
+from vitools.calculus.algebra.atoms import Atom, Predictor
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.blocks.block import Block
+from vitools.calculus.blocks.block import Block, plate_names
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.densities.masks import where_read
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 
 FEW_GROUPS = 50
 """Below so many group effects a factor of their scale that knows none of them is far too narrow."""
+FEW_CASES = 64
+"""Joint cases of discrete latents up to which a Gaussian one has a normal in each of them."""
+MOST_CASES = 100_000
+"""The same over all elements, where nobody asked for it."""
 MOST_NUMBERS = 2000
 """Numbers of data up to which some dozens of fits are made without being asked for."""
 
@@ -68,10 +72,65 @@ def prior_switches(
         own = [a for a in term.atoms if a.site == term.origin and a.function != "indicator"]
         cases = [a for a in term.atoms if a.function == "indicator"]
         if own and cases and matters(term, own[0]):
-            switches = [PriorSwitch(a.site, term.origin) for a in cases if matters(term, a)]
+            own_factor = block_of[term.origin].names
+            apart = [a for a in cases if a.site not in own_factor]
+            switches = [PriorSwitch(a.site, term.origin) for a in apart if matters(term, a)]
             found.update(dict.fromkeys(switches))
     order = list(block_of)
     return tuple(sorted(found, key=lambda s: (order.index(s.selected), order.index(s.selector))))
+
+
+def few_cases(
+    trace: ModelTrace, terms: Sequence[ClosedTerm], but: Collection[str] = ()
+) -> list[tuple[str, ...]]:
+    """Discrete sites and the Gaussian one whose prior they select, where their table is small.
+
+    Each element of the one has its own of the others, so that a factor of them is exact for independent
+    elements; ``but`` stay apart. A discrete site that selects several is left to the first. States that
+    follow each other under switches are left to a factor along time.
+    """
+    curved = {
+        name
+        for term in terms
+        for atom in term.atoms
+        if isinstance(atom.site, Predictor)
+        for name in atom.site.expression.sites()
+    }
+    found: dict[str, tuple[str, ...]] = {}
+    follows: dict[str, set[str]] = {}
+    taken = {*but, *curved, *trace.auxiliary}
+    for site in trace.sites.values():
+        if site.name in taken or not _is_plain_normal(site):
+            continue
+        parents = {n for x in site.arguments.values() if hasattr(x, "sites") for n in x.sites()}
+        selectors = [s for s in trace.sites.values() if s.name in parents and s.support_size]
+        cases = math.prod(s.support_size for s in selectors)
+        is_small = 1 < cases <= FEW_CASES and cases * math.prod(site.shape) <= MOST_CASES
+        if is_small and all(s.name not in taken and _side_by_side(s, site) for s in selectors):
+            members = {site.name, *(s.name for s in selectors)}
+            found[site.name] = tuple(name for name in trace.sites if name in members)
+            follows[site.name] = parents
+            taken |= members
+    chained = {n for name in found for n in (name, *follows[name]) if follows[name] & set(found)}
+    return [members for name, members in found.items() if name not in chained]
+
+
+def _is_plain_normal(site: TracedSite) -> bool:
+    """A latent of scalars with normal factors, every element of it in the model."""
+    return (
+        site.is_latent
+        and site.mask is None
+        and not site.base_event_dim
+        and site.family is not None
+        and site.family.is_gaussian
+    )
+
+
+def _side_by_side(selector: TracedSite, site: TracedSite) -> bool:
+    """Whether each element of the one has its own of the other."""
+    own, other = (plate_names(s) for s in (selector, site))
+    named = selector.distribution != "OneHotCategorical" and selector.mask is None
+    return named and own == other and tuple(selector.shape) == tuple(site.shape)
 
 
 def scales_of_few(trace: ModelTrace, but: Collection[str] = ()) -> tuple[str, ...]:

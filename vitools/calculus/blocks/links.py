@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Atom, Constant, fresh
 from vitools.calculus.blocks.block import Block, Resolved
+from vitools.calculus.blocks.gates.gate import GateBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.reduction.contraction import Node, Operand
@@ -48,7 +49,7 @@ def separated(term: ClosedTerm, block_of: Mapping[str, Block]) -> ClosedTerm:
     atoms, constants = [], list(term.constants)
     for atom in term.atoms:
         block = block_of[atom.site]
-        if isinstance(block, GaussianBlock):
+        if isinstance(block, GaussianBlock | GateBlock):
             labels = list(atom.labels)
             used = seen.setdefault(block, set())
             for axis in block.joint_axes[atom.site]:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from vitools.calculus.algebra.atoms import Unsupported
+from vitools.calculus.blocks.dependence import few_cases
 from vitools.calculus.blocks.free_form import FreeFormBlock
+from vitools.calculus.blocks.gates.gate import GateBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.blocks.grouping import LARGEST_DENSE, coupled_groups, joint_size
 from vitools.calculus.blocks.levels import tree_of
@@ -39,7 +41,8 @@ def make_blocks(
             raise OptionError(f"factorised: no latent site {name!r}; latents are {list(latents)}")
     groups, along = _parse_joint(joint or (), latents)
     if joint is None:
-        apart = {*factorised, *cut}
+        gates = few_cases(trace, terms, but=(*factorised, *cut))
+        apart = {*factorised, *cut, *(name for gate in gates for name in gate)}
         free = {n: s for n, s in latents.items() if n not in apart and can_be_joined(s, terms)}
 
         def fits(names: Sequence[str]) -> bool:
@@ -47,7 +50,7 @@ def make_blocks(
             numbers = joint_size(members, _joint_axes(members, terms, {}))
             return numbers <= LARGEST_DENSE or tree_of(members, terms, numbers) is not None
 
-        groups = coupled_groups(free, terms, fits)
+        groups = [*coupled_groups(free, terms, fits), *gates]
     group_of = {name: group for group in groups for name in group}
     blocks: list[Block] = []
     for name, _site in latents.items():
@@ -96,8 +99,21 @@ def _block(
             return GaussianBlock(members, axes, elementwise)
         return FamilyBlock(members[0])
     if len(members) > 1:
-        raise Unsupported("joint factors exist for discrete sites and for Gaussian sites only")
+        return _gate(members, terms)
     return FamilyBlock(members[0])
+
+
+def _gate(members: list[TracedSite], terms: Sequence[ClosedTerm]) -> GateBlock:
+    """Discrete sites and one Gaussian site."""
+    continuous = [site for site in members if not site.support_size]
+    family = continuous[0].family if len(continuous) == 1 else None
+    if family is None or not family.is_gaussian or needs_an_integral(continuous[0], terms):
+        raise Unsupported(
+            "joint factors exist for discrete sites, for Gaussian sites, and for discrete sites with one "
+            "Gaussian site"
+        )
+    (tied,) = _joint_axes(continuous, terms, {}).values()
+    return GateBlock(members, tied)
 
 
 def can_be_joined(site: TracedSite, terms: Sequence[ClosedTerm]) -> bool:

@@ -18,6 +18,9 @@ from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 STEPS = 30
 # A step that lowers the squared errors by less than this part is the last.
 ENOUGH = 1e-6
+# Directions in which all errors together move by less than this part of what their columns do apart are
+# collinear: along them a step has no least point, only a far one.
+COLLINEAR = 1e-10
 # Offsets so many times the errors lose the square of it in moments about zero: 1e4 · 2e-16.
 FAR = 100.0
 
@@ -151,7 +154,8 @@ class LeastSquares:
             moved = self._linear(step)
             curvature = sum(_square(m.expand_as(r)) for m, r in zip(moved, left, strict=True))
             size = sum(map(_square, left))
-            if not (curvature > 0 and slope > 0 and math.isfinite(slope)):
+            apart = sum(float((step[n] ** 2 * columns[n]).sum()) for n in step)
+            if not (curvature > COLLINEAR * apart and slope > 0 and math.isfinite(slope)):
                 return
             length = slope / curvature
             for n in points:

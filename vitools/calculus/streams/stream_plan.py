@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from vitools.calculus.blocks.block import Block, DenseBlock
+from vitools.calculus.blocks.gates.gate import GateBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.blocks.markov_chain import MarkovChainBlock
 from vitools.calculus.blocks.single import DiscreteBlock
@@ -71,7 +72,7 @@ def can_stream(
     size = block.batch_shape[axis]
     if isinstance(block, GaussianBlock) and (block.elementwise or block.kept is not None):
         return False
-    if isinstance(block, MarkovChainBlock | TrajectoryBlock):
+    if isinstance(block, MarkovChainBlock | TrajectoryBlock | GateBlock):
         return False
     if isinstance(block, DiscreteBlock) and bool(block.masked_entropy.any()):
         return False

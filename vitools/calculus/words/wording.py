@@ -14,6 +14,7 @@ from typing import Any
 from vitools.calculus.algebra.atoms import Atom, Constant, Predictor
 from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.free_form import FreeFormBlock
+from vitools.calculus.blocks.gates.gate import GateBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.blocks.tree import TreeBlock
 from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint, Selection
@@ -60,7 +61,7 @@ def update(
         if mine:
             writer = _Writer(term, mine, joint, names, predictors, shared)
             number, words = writer.message()
-            key: Any = "outer" if len(mine) > 1 else mine[0].function
+            key = _statistic(block, mine)
             if isinstance(block, FreeFormBlock):
                 key = in_words(mine[0].function, mine[0].site)
             if isinstance(block, GaussianBlock | TreeBlock) and key == 2.0:
@@ -83,6 +84,13 @@ def update(
     if several:
         return _of_several(block.names, sums, total)
     return block.family.words(total)
+
+
+def _statistic(block: Block, mine: Sequence[Atom]) -> Any:
+    """What the atoms of a block amount to, by the name that its family has for it."""
+    if isinstance(block, GateBlock):  # in each case
+        mine = [atom for atom in mine if atom.site == block.gated.name] or mine[:1]
+    return "outer" if len(mine) > 1 else mine[0].function
 
 
 def _of_several(names: Sequence[str], sums: Mapping[Any, Any], total: Callable[..., str]) -> str:

@@ -88,11 +88,13 @@ def cavi(
     Args:
         joint: blocks of sites that share one factor: ``("z1", "z2")`` for discrete sites of one
             plate (three and more that follow one another, as the states of a hidden Markov model
-            do, by forward and backward recursions) or for Gaussian sites; ``"W[factors]"`` for a
+            do, by forward and backward recursions), for Gaussian sites, or for discrete sites and one
+            Gaussian site of their plate, with a normal in each case; ``"W[factors]"`` for a
             Gaussian site with one covariance along that plate. Elements of a Gaussian site that a
             factor couples always share one. If omitted, Gaussian sites that a term couples share
-            one too (the weights and the intercept of a regression), up to 1000 numbers together;
-            ``()`` for no site with another.
+            one too (the weights and the intercept of a regression), up to 1000 numbers together, and
+            discrete sites with the Gaussian site whose prior they select; ``()`` for no site with
+            another.
         nested: scalar sites on whose value the factors of all others are to depend,
             q(tau) q(rest | tau). Their values are cut into cells, as many as it needs, each with
             factors of its own; the bound rises, and the answer is a mixture of factorised

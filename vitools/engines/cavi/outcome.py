@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch.distributions import Distribution
 
 from vitools.calculus.blocks.block import Block, plate_names
+from vitools.calculus.blocks.gates.gate import GateBlock
 from vitools.calculus.blocks.single import DiscreteBlock
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.streams.streamed import StreamedBlock
@@ -12,7 +13,11 @@ from vitools.engines.cavi.repeated import Categorical as RepeatedCategorical
 
 
 def factors(model: ConjugateModel) -> dict[str | tuple[str, ...], Distribution]:
-    """q as torch distributions: one for each site, or for a block of several sites."""
+    """q as torch distributions: one for each site, or for a block of several sites.
+
+    Of a block of discrete sites and a Gaussian one there are both parts: draws of a posterior hold the
+    latter alone, whose density is that of its mixture.
+    """
     found: dict[str | tuple[str, ...], Distribution] = {}
     for block in model.blocks:
         if set(block.names) <= model.trace.auxiliary:
@@ -21,6 +26,10 @@ def factors(model: ConjugateModel) -> dict[str | tuple[str, ...], Distribution]:
         repeated = _repeated(model, block)
         if repeated is not None:
             found[name] = repeated
+        elif isinstance(block, GateBlock):
+            gate = full(model, block)
+            assert isinstance(gate, GateBlock)
+            found.update(gate.factors())
         elif isinstance(name, tuple):
             found[name] = full(model, block).joint_distribution()
         else:

@@ -151,16 +151,37 @@ UNNOTICED = [
 ]
 
 
+SHARED = ["spike_and_slab", "where", "arithmetic", "latent_rows"]
+"""Those that share a factor with what they select, unless told otherwise."""
+
+
 @pytest.mark.parametrize("name", NOTICED)
 def test_a_latent_that_selects_a_prior_is_noticed(name):
     model, args, factors, words = NOTICED[name]
     problem = Problem(model, *args)
     with pytest.warns(VitoolsWarning, match="svi\\(\\) and nuts\\(\\) sum .* out exactly") as said:
-        fit = cavi(problem, max_sweeps=3)
+        fit = cavi(problem, joint=(), max_sweeps=3)
     assert [w.filename for w in said] == [__file__]
-    for text in (str(said[0].message), fit.detail, explain(problem)):
+    texts = [str(said[0].message), fit.detail]
+    if name not in SHARED:
+        texts.append(explain(problem))
+        assert "restarts=" in explain(problem)
+    for text in texts:
         assert f"{factors} factorised though {words}: the bound can be many nats low" in text
-    assert "restarts=" in explain(problem)
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_by_default_it_shares_a_factor_with_a_normal_that_it_selects(name):
+    model, args, _, _ = NOTICED[name]
+    problem = Problem(model, *args)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit = cavi(problem)
+        text = explain(problem)
+    assert "nats low" not in fit.detail + text
+    assert "Normal in each case" in text
+    with warnings.catch_warnings(action="ignore", category=VitoolsWarning):
+        assert fit.bound > cavi(problem, joint=()).bound + 1e-4
 
 
 @pytest.mark.parametrize("model", UNNOTICED)
@@ -189,7 +210,7 @@ def test_starts_reach_other_gates_and_the_best_of_them():
     y = DESIGN @ w + torch.sin(torch.arange(12.0) * 5.1).double()
     exact = _log_joint_of_gates(DESIGN, y)
     evidence = float(torch.tensor(list(exact.values())).logsumexp(0))
-    fit = cavi(Problem(spike_and_slab, DESIGN, y), restarts=60)
+    fit = cavi(Problem(spike_and_slab, DESIGN, y), joint=(), restarts=60)
     assert max(fit.restart_bounds) <= evidence
     # q(z) sure of one z and q(w) = p(w | z, y) have the bound log p(y, z)
     assert fit.bound >= max(exact.values()) - 1e-6

@@ -1,7 +1,7 @@
 """Panels kept from one set of natural parameters to the next.
 
 A scan of the whole line finds where q is; panels are split and let go until only those are left that
-hold it (:mod:`vitools.families.panels`). Natural parameters move little between sweeps, so that the
+hold it (:mod:`vitools.families.quadrature.panels`). Natural parameters move little between sweeps, so that the
 next begin there, and a new scan is made only where
 
 * q has moved to the border of its panels, or their number has doubled, or
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from vitools.distributions.free_form.gauss_kronrod import coefficients
 from vitools.distributions.free_form.line import Line
-from vitools.families.line_ends import EPSILON, Statistics, weighted
-from vitools.families.panels import KEPT, MATTERS, Integrals, Panels
+from vitools.families.quadrature.line_ends import EPSILON, Statistics, weighted
+from vitools.families.quadrature.panels import KEPT, MATTERS, Integrals, Panels
 
 TOLERANCE = 1e-12
 """Relative, of A and of each E t_k (against E |t_k|), where panels are split."""

@@ -1,6 +1,6 @@
 """Integrals of exp(Σ_k η_k t_k + log ds/du) over a line, on panels that are split where it is needed.
 
-Panels begin as a scan of the whole line between the edges of :mod:`vitools.families.line_ends`. One
+Panels begin as a scan of the whole line between the edges of :mod:`vitools.families.quadrature.line_ends`. One
 is split
 
 * where log q has a maximum that its nodes do not resolve and that could matter (so that a peak much
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vitools.distributions.free_form.gauss_kronrod import GAUSS, KRONROD, NODES
 from vitools.distributions.free_form.line import FARTHEST, Line
-from vitools.families.line_ends import (
+from vitools.families.quadrature.line_ends import (
     EPSILON,
     LineEnd,
     Statistics,

@@ -1,0 +1,1 @@
+"""Factors over discrete sites and a Gaussian one whose prior they select."""

@@ -1,0 +1,1 @@
+"""One-dimensional integrals of exp(Σ η t(x)) over the line, for factors of any form."""
