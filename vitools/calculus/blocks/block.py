@@ -134,6 +134,13 @@ class Block(ABC):
         """The factor of a block of several sites."""
         raise NotImplementedError
 
+    def factors(self) -> dict[str | tuple[str, ...], Distribution]:
+        """The block as a posterior has it: by its site, or by all its sites."""
+        if len(self.names) > 1:
+            return {self.names: self.joint_distribution()}
+        (name,) = self.names
+        return {name: self.distribution(name)}
+
     def spread(self, axis: int, index: Tensor, sites: Sequence[TracedSite]) -> Block:
         """The block whose member ``i`` along a batch axis is this one's member ``index[i]``."""
         raise NotImplementedError

@@ -316,7 +316,7 @@ class MinibatchAscent:
             model = self._at(rows, self.reached.natural)
             for block in outside(model):
                 if not set(block.names) <= model.trace.auxiliary:
-                    found[_key(block)] = _distribution(block)
+                    found.update(block.factors())
             for own in model.weights:
                 if not set(own.names) <= model.trace.auxiliary:
                     dense = full(model, own)
@@ -325,18 +325,8 @@ class MinibatchAscent:
             if not model.weights:
                 break
         for blocks in parts.values():
-            whole = _of_all_rows(blocks, self.batches.plate)
-            found[_key(whole)] = _distribution(whole)
+            found.update(_of_all_rows(blocks, self.batches.plate).factors())
         return found
-
-
-def _key(block: DenseBlock) -> str | tuple[str, ...]:
-    return block.names if len(block.names) > 1 else block.names[0]
-
-
-def _distribution(block: DenseBlock) -> Distribution:
-    many = len(block.names) > 1
-    return block.joint_distribution() if many else block.distribution(block.names[0])
 
 
 def _of_all_rows(blocks: Sequence[DenseBlock], plate: str) -> DenseBlock:

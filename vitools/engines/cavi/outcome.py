@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch.distributions import Distribution
 
 from vitools.calculus.blocks.block import Block, plate_names
-from vitools.calculus.blocks.gates.gate import GateBlock
 from vitools.calculus.blocks.single import DiscreteBlock
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.streams.streamed import StreamedBlock
@@ -13,27 +12,16 @@ from vitools.engines.cavi.repeated import Categorical as RepeatedCategorical
 
 
 def factors(model: ConjugateModel) -> dict[str | tuple[str, ...], Distribution]:
-    """q as torch distributions: one for each site, or for a block of several sites.
-
-    Of a block of discrete sites and a Gaussian one there are both parts: draws of a posterior hold the
-    latter alone, whose density is that of its mixture.
-    """
+    """q as torch distributions: one for each site, or for a block of several sites."""
     found: dict[str | tuple[str, ...], Distribution] = {}
     for block in model.blocks:
         if set(block.names) <= model.trace.auxiliary:
             continue
-        name = block.names if len(block.names) > 1 else block.names[0]
         repeated = _repeated(model, block)
         if repeated is not None:
-            found[name] = repeated
-        elif isinstance(block, GateBlock):
-            gate = full(model, block)
-            assert isinstance(gate, GateBlock)
-            found.update(gate.factors())
-        elif isinstance(name, tuple):
-            found[name] = full(model, block).joint_distribution()
+            found[block.names if len(block.names) > 1 else block.names[0]] = repeated
         else:
-            found[name] = full(model, block).distribution(name)
+            found.update(full(model, block).factors())
     return found
 
 

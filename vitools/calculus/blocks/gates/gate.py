@@ -261,7 +261,10 @@ class GateBlock(DenseBlock):
     # ---- distributions ---------------------------------------------------------------------
 
     def factors(self) -> dict[str | Subset, Distribution]:
-        """The table of the discrete sites, and the mixture that the Gaussian one has for itself."""
+        """The table of the discrete sites, and the mixture that the Gaussian one has for itself.
+
+        Draws of a posterior hold the latter alone: discrete sites are summed out given these.
+        """
         name: str | Subset = tuple(self.supports) if self._many > 1 else next(iter(self.supports))
         table: Distribution = Categorical(
             logits=self.family.logits(self.natural), validate_args=False
