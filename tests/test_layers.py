@@ -116,7 +116,7 @@ ORDER = {
         {"symbolic"},
         {"constructors"},
         {"trace"},
-        {"alternatives", "augmentation"},
+        {"alternatives", "augmentation", "rolling"},
     ],
     "vitools.engines": [
         {"progress"},

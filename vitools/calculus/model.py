@@ -9,7 +9,7 @@ coefficients of its statistics as natural parameters (Winn and Bishop 2005), and
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -35,13 +35,41 @@ from vitools.calculus.streams.stream_plan import streamed
 from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.calculus.tracing.alternatives import alternative_named
 from vitools.calculus.tracing.augmentation import with_mixtures
+from vitools.calculus.tracing.rolling import rolled
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
 from vitools.calculus.values.reading import Reading, moves, refilled
-from vitools.errors import ModelError, NotConjugateError
+from vitools.errors import ModelError, NotConjugateError, NotSupportedError
 
 State = list[dict[str, Any]]
 # What an update sets in a block; all else in it is fixed when the model is compiled.
 VARYING = frozenset({"natural", "moments", "mean", "covariance", "_entropies", "_entropy"})
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is to be read."""
+
+    joint: Sequence[Sequence[str] | str] | None
+    factorised: Sequence[str] | Literal["all"] | None
+    order: Sequence[str] | None
+    inner: Sequence[str] | None
+    cut: Sequence[str] | None
+    collapse: bool
+    stream: bool
+    points: Points | None
+
+    @property
+    def joins_steps(self) -> bool:
+        """Whether the steps of a loop may share a factor."""
+        return self.factorised != "all" and (self.joint is None or bool(self.joint))
+
+    @property
+    def named(self) -> set[str]:
+        """The sites that are spoken of."""
+        named = _named(self.joint)
+        for names in (self.factorised, self.order, self.inner, self.cut):
+            named |= set(names or ())
+        return named
 
 
 class ConjugateModel:
@@ -52,7 +80,8 @@ class ConjugateModel:
     factorised where a factor couples their elements, ``cut`` scalars whose factor may be cut off
     at given values (``None``: the scales of few group effects). Equal rows of data are one (``collapse``), and
     blocks whose plate is otherwise data keep only their sums over it (``stream``). ``points`` are what
-    locations are taken about, sought in the data if omitted.
+    locations are taken about, sought in the data if omitted. Loops over time are sites with a time axis
+    (:mod:`.tracing.rolling`).
     """
 
     def __init__(
@@ -71,13 +100,27 @@ class ConjugateModel:
         share: Share | None = None,
         points: Points | None = None,
     ):
-        self.trace: ModelTrace = with_mixtures(trace_model(model, args, kwargs or {}))
         self.share = share
+        options = Options(joint, factorised, order, inner, cut, collapse, stream, points)
+        trace = with_mixtures(trace_model(model, args, kwargs or {}))
         if share is not None:
-            self.trace = share.weighted(self.trace)
-        latents = {n: s for n, s in self.trace.sites.items() if s.is_latent}
-        if not latents:
+            trace = share.weighted(trace)
+        if not any(site.is_latent for site in trace.sites.values()):
             raise ModelError("the model has no latent sites: there is nothing to infer")
+        over_time = rolled(trace, options.named) if options.joins_steps and share is None else trace
+        if over_time is not trace:
+            try:
+                self._read(over_time, options)
+            except (NotConjugateError, NotSupportedError):
+                over_time = trace  # steps that have no factor together may have one each
+        if over_time is trace:
+            self._read(trace, options)
+
+    def _read(self, trace: ModelTrace, options: Options) -> None:
+        """The model that a trace states."""
+        self.trace: ModelTrace = trace
+        joint, factorised, share = options.joint, options.factorised, self.share
+        latents = {n: s for n, s in self.trace.sites.items() if s.is_latent}
         with torch.no_grad(), alternative_named(self.trace):
             for site in latents.values():
                 check_family(site)
@@ -86,7 +129,8 @@ class ConjugateModel:
             if trace is not self.trace:
                 self.trace, stated = trace, expected_log_joint(trace)
             self.movable = movable(trace)
-            given = points if points is not None or share is None else share.points
+            given = options.points
+            given = share.points if given is None and share is not None else given
             self.points = points = reference_points(trace) if given is None else given
             if points:
                 trace = shifted(trace, points)
@@ -94,14 +138,16 @@ class ConjugateModel:
             self.latents = {n: s for n, s in trace.sites.items() if s.is_latent}
             self.rows: dict[str, DistinctRows] = {}
             is_curved = bool(predictors(a for t in stated.terms for a in t.atoms))
-            if collapse and not is_curved:
+            if options.collapse and not is_curved:
                 only = None if share is None else share.plate
                 few, short, rows = _collapsed(stated, trace, joint or (), only)
                 if rows and not _ties_rows(short, fold(few), rows, joint, factorised):
                     stated, trace, self.rows = few, short, rows
+            cut = options.cut
             chosen = scales_of_few(trace, but=_named(joint)) if cut is None else cut
+            order, inner = options.order, options.inner
             self._compile(
-                stated, fold(stated), trace, joint, factorised, order, inner, chosen, stream
+                stated, fold(stated), trace, joint, factorised, order, inner, chosen, options.stream
             )
 
     @classmethod

@@ -76,6 +76,8 @@ class MarkovChainFamily(Family):
         return self.normalised(natural)[1]
 
     def normalised(self, natural: Natural) -> tuple[Tensor, Natural]:
+        if len(set(self.sizes)) == 1:
+            return TrajectoryFamily(len(self.sizes), self.sizes[0]).normalised(natural)
         before, after = self.forward(natural), self.backward(natural)
         unary, pair = self.parts(natural[0])
         total = torch.logsumexp(before[-1], -1)

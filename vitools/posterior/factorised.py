@@ -76,6 +76,14 @@ class FactorisedPosterior(Posterior):
             Factor((sites,) if isinstance(sites, str) else tuple(sites), distribution)
             for sites, distribution in factors.items()
         ]
+        self._starts: dict[str, int] = {}
+        """Of each site the place of its first number in its factor."""
+        self._factor_of: dict[str, Factor] = {}
+        for factor in self.factors:
+            start = 0
+            for name in factor.sites:
+                self._starts[name], self._factor_of[name] = start, factor
+                start += problem.latents[name].shape.numel() if name in problem.latents else 0
         covered = [name for factor in self.factors for name in factor.sites]
         if sorted(covered) != sorted(problem.latents):
             raise NotSupportedError(
@@ -187,17 +195,17 @@ class FactorisedPosterior(Posterior):
         """A draw ``[n, …]`` of a Gaussian block as ``{site: [num_samples, *shape]}``."""
         if not factor.is_block:
             return {factor.sites[0]: drawn}
-        out, start = {}, 0
-        for name in factor.sites:
-            shape = self.problem.latents[name].shape
-            out[name] = drawn[..., start : start + shape.numel()].reshape(drawn.shape[:-1] + shape)
-            start += shape.numel()
-        return out
+        return {name: self._part(name, drawn) for name in factor.sites}
+
+    def _part(self, site: str, drawn: Tensor) -> Tensor:
+        """What one site has of a draw ``[n, …]`` of its Gaussian block."""
+        shape, start = self.problem.latents[site].shape, self._starts[site]
+        return drawn[..., start : start + shape.numel()].reshape(drawn.shape[:-1] + shape)
 
     def marginal(self, site: str) -> Any:
         """q(site): a torch distribution with the site's batch and event shape."""
         self._latent(site)
-        factor = next(f for f in self.factors if site in f.sites)
+        factor = self._factor_of[site]
         if not factor.is_block:
             return factor.distribution
         if self.problem.latents[site].is_discrete:
@@ -205,7 +213,8 @@ class FactorisedPosterior(Posterior):
                 probs=self._discrete_block_marginal(factor, site), validate_args=False
             )
         made = factor.distribution
-        flat = self._split(factor, torch.arange(made.loc.shape[-1]))[site].flatten()
+        start = self._starts[site]
+        flat = torch.arange(start, start + self.problem.latents[site].shape.numel())
         if isinstance(made, TreeNormal):
             return self._tree_marginal(made, flat, site)
         mean, covariance = made.loc, made.covariance_matrix
@@ -234,11 +243,12 @@ class FactorisedPosterior(Posterior):
         if self._masked is not None and name in self._masked.kept:
             return super()._moments(name)
         shape = self.problem.latents[name].shape
-        factor = next(f for f in self.factors if name in f.sites)
+        factor = self._factor_of[name]
         if isinstance(factor.distribution, TreeNormal):
             made = factor.distribution
-            mean, sd = (self._split(factor, x)[name] for x in (made.mean, made.variance.sqrt()))
-            return mean, sd
+            if factor.is_block:
+                return self._part(name, made.mean), self._part(name, made.variance.sqrt())
+            return made.mean.reshape(shape), made.variance.sqrt().reshape(shape)
         marginal = self.marginal(name)
         try:
             return marginal.mean.reshape(shape), marginal.variance.sqrt().reshape(shape)

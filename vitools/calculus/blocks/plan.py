@@ -81,7 +81,7 @@ def _block(
         return FreeFormBlock(members[0])
     families = [site.family for site in members]
     if all(family is not None and family.is_discrete for family in families):
-        if any(site.distribution == "CategoricalMarkovChain" for site in members):
+        if any(is_trajectory(site, trace) for site in members):
             if len(members) > 1:
                 raise Unsupported("a trajectory shares its factor with no other site")
             return TrajectoryBlock(members[0])
@@ -114,6 +114,11 @@ def _gate(members: list[TracedSite], terms: Sequence[ClosedTerm]) -> GateBlock:
         )
     (tied,) = _joint_axes(continuous, terms, {}).values()
     return GateBlock(members, tied)
+
+
+def is_trajectory(site: TracedSite, trace: ModelTrace) -> bool:
+    """Whether the last axis of a discrete site is time."""
+    return site.distribution == "CategoricalMarkovChain" or site.name in trace.rolled
 
 
 def can_be_joined(site: TracedSite, terms: Sequence[ClosedTerm]) -> bool:

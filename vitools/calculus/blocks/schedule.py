@@ -83,7 +83,7 @@ def _groups(joint: ExpectedLogJoint, trace: ModelTrace) -> set[str] | None:
     observed = {
         plate.name
         for site in trace.sites.values()
-        if not site.is_latent
+        if site.observed is not None
         for plate in site.plates.values()
     }
     if not observed:

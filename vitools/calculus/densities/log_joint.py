@@ -109,7 +109,8 @@ def stated_terms(
     simplex = on_the_simplex(trace)
     terms: list[ClosedTerm] = []
     for site in trace.sites.values():
-        if site.name not in without:
+        has_parts = site.is_latent and site.name in trace.rolled
+        if site.name not in without and not has_parts:
             for term in _site_terms(site, simplex, plate_labels):
                 terms.append(_read_by_selection(term, site.name, trace))
     return _vectors_as_predictors(terms, trace), plate_labels
@@ -214,7 +215,7 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
     try:
         return _by_rule(site, arguments, simplex)
     except Unsupported as error:
-        value = None if site.is_latent else _observed(site)
+        value = None if site.observed is None else _observed(site)
         one = tabled_density(site, arguments, value) or whole_density(site, arguments)
         if one is not None:
             return one
@@ -271,7 +272,7 @@ def advice(site: TracedSite) -> str:
 
 def _constant_density(site: TracedSite) -> Expression | None:
     """An observed site whose parameters involve no latents adds a number, whatever it is."""
-    if site.is_latent or any(
+    if site.observed is None or any(
         isinstance(a, Expression | Discrete | Refusal) for a in site.arguments.values()
     ):
         return None
@@ -286,7 +287,7 @@ def _moves(site: TracedSite) -> bool:
 
 def value_of(site: TracedSite) -> Expression | Discrete:
     """The latent itself, or the data, harmless where they are masked."""
-    if site.is_latent:
+    if site.observed is None:
         assert site.value is not None
         return site.value
     value = _observed(site)

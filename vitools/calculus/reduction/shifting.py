@@ -44,8 +44,10 @@ def _shifted_site(site: TracedSite, points: Points) -> TracedSite:
     if site.name not in points:
         return replace(site, arguments=arguments)
     assert isinstance(site.value, Expression)
-    reference = points[site.name].expand(site.shape)
     value = written_out(site.value, points)
+    if site.is_part:
+        return replace(site, arguments=arguments, value=value)
+    reference = points[site.name].expand(site.shape)
     return replace(site, arguments=arguments, value=value, reference=reference)
 
 

@@ -22,6 +22,7 @@ from vitools.calculus.start.clusters import seed_clusters
 from vitools.calculus.start.principal_axes import turn_to_principal_axes
 from vitools.calculus.start.scales import settle_scales, unseen_scale
 from vitools.calculus.streams.streamed import StreamedBlock
+from vitools.errors import OptionError
 from vitools.families.moments import SiteMoments
 
 # Standard deviation at which the latents below a curved function start.
@@ -49,6 +50,7 @@ def initialise(
         Whether any were.
     """
     generator = torch.Generator().manual_seed(seed)
+    given = _over_time(model, given) if given else given
     streamed = [block for block in model.blocks if isinstance(block, StreamedBlock)]
     with torch.no_grad():
         for node in model.predictors:
@@ -80,6 +82,27 @@ def initialise(
             _begin_curved(model)
         if model.allocations:
             _begin_sums(model, generator)
+    return found
+
+
+def _over_time(model: ConjugateModel, given: Mapping[str, SiteMoments]) -> dict[str, SiteMoments]:
+    """The moments of steps that the model has as one site, along its time axis."""
+    found = dict(given)
+    for name, steps in model.trace.rolled.items():
+        own = [step for step in steps if step in given]
+        if not own:
+            continue
+        if len(own) < len(steps):
+            missing = next(step for step in steps if step not in given)
+            raise OptionError(
+                f"start: it gives {own[0]!r} and not {missing!r}, which share a factor over time. Give all "
+                "steps of a sequence, or none"
+            )
+        axis = len(model.latents[name].batch_shape) - 1
+        moments = [found.pop(step) for step in steps]
+        sds = [m.sd for m in moments if m.sd is not None]
+        sd = torch.stack(sds, axis) if len(sds) == len(steps) else None
+        found[name] = SiteMoments(torch.stack([m.mean for m in moments], axis), sd)
     return found
 
 

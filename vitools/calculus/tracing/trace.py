@@ -6,7 +6,7 @@ were written with (:mod:`constructors`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,10 +52,11 @@ class TracedSite:
     support_size: int = 0
     fn: Any = field(default=None, repr=False)
     reference: Tensor | None = None  # the value is this plus what the terms call the latent
+    is_part: bool = False  # the density of some steps of a rolled latent, of whose name it is
 
     @property
     def is_latent(self) -> bool:
-        return self.observed is None
+        return self.observed is None and not self.is_part
 
     @property
     def family(self) -> Family | None:
@@ -75,6 +76,12 @@ class ModelTrace:
     plates: dict[str, Plate]
     auxiliary: frozenset[str] = frozenset()
     """Latents of a wider model that the user's does not have."""
+    rolled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Latents that are sequences of the user's, step by step; parts have their densities."""
+
+    def as_written(self, names: Iterable[str]) -> set[str]:
+        """The user's sites that some latents stand for."""
+        return {step for name in names for step in self.rolled.get(name, (name,))}
 
 
 def trace_model(

@@ -397,14 +397,15 @@ def _starts_inside_rows(model: ConjugateModel, start: StartMoments) -> bool:
         for name in block.names
         if isinstance(block, StreamedBlock) or any(p in model.rows for p in block.batch_plates)
     }
-    return bool(local & set(start.sites)) and not set(model.latents) <= set(start.sites)
+    every = model.trace.as_written(model.latents)
+    return bool(model.trace.as_written(local) & set(start.sites)) and not every <= set(start.sites)
 
 
 def _initialiser(
     problem: Problem, model: ConjugateModel, start: StartMoments, seed: int, restarts: int
 ) -> Callable[[int], object]:
     """What sets the model to the start of a seed."""
-    if restarts > 1 and set(model.latents) <= set(start.sites):
+    if restarts > 1 and model.trace.as_written(model.latents) <= set(start.sites):
         raise OptionError(
             f"restarts={restarts} from a start that gives every site would all be the same run. "
             "Leave restarts out, or give some of the sites only."

@@ -9,6 +9,7 @@ from vitools.calculus.blocks.single import DiscreteBlock
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.engines.cavi.repeated import Categorical as RepeatedCategorical
+from vitools.engines.cavi.steps import by_step
 
 
 def factors(model: ConjugateModel) -> dict[str | tuple[str, ...], Distribution]:
@@ -16,6 +17,9 @@ def factors(model: ConjugateModel) -> dict[str | tuple[str, ...], Distribution]:
     found: dict[str | tuple[str, ...], Distribution] = {}
     for block in model.blocks:
         if set(block.names) <= model.trace.auxiliary:
+            continue
+        if set(block.names) & model.trace.rolled.keys():
+            found |= by_step(full(model, block), model.trace)
             continue
         repeated = _repeated(model, block)
         if repeated is not None:
