@@ -280,14 +280,14 @@ class _Roller:
                 if sequence.first.is_latent or number:
                     name = f"{name}, {_said(steps)}"
                 sites[name] = self._part(sequence, steps, name)
-        steps = {
+        written = {
             self.names[stem]: tuple(site.name for site in sequence.steps.values())
             for stem, sequence in self.sequences.items()
             if sequence.first.is_latent
         }
-        wider = {name for name, of in steps.items() if set(of) <= self.trace.auxiliary}
+        wider = {name for name, of in written.items() if set(of) <= self.trace.auxiliary}
         auxiliary = self.trace.auxiliary | wider
-        return replace(self.trace, sites=sites, rolled=steps, auxiliary=auxiliary)
+        return replace(self.trace, sites=sites, rolled=written, auxiliary=auxiliary)
 
     def _latent(self, sequence: StepSites) -> TracedSite:
         first, name = sequence.first, self.names[sequence.stem]

@@ -223,7 +223,8 @@ def _reason(site: TracedSite, trace: ModelTrace, fault: str, instead: str) -> st
 
 
 def _parents(trace: ModelTrace, block: Block) -> set[str]:
-    found = {name for site in block.names for name in _sites_in(trace.sites[site])}
+    own = [site for site in trace.sites.values() if site.name in block.names]
+    found = {name for site in own for name in _sites_in(site)}
     return found - set(block.names)
 
 

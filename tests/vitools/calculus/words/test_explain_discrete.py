@@ -36,13 +36,24 @@ def chain(x):
 
 
 def test_the_states_of_a_chain_share_a_row_and_are_said_to_be_factorised():
-    problem = Problem(chain, torch.arange(12.0).sin() * 3 + 0.1)
+    problem = Problem(chain, torch.arange(7.0).sin() * 3 + 0.1)
     lines = explain(problem).splitlines()
     (middle,) = (line for line in lines if line.startswith("z1 "))
-    start = "z1 … z10 Categorical jump, z0 softmax(q(z0) · E[log jump[z0, z1]]"
+    start = "z1 … z5 Categorical jump, z0 softmax(q(z0) · E[log jump[z0, z1]]"
     assert " ".join(middle.split()).startswith(start)
     (jump,) = (line for line in lines if line.startswith("jump"))
-    assert jump.endswith("q(z0) · q(z1) + q(z1) · q(z2) + … + q(z10) · q(z11))")
-    said = "q(z0) … q(z11) factorised, their dependence is lost"
-    assert f"{said}; joint=[('z0', …, 'z11')] keeps it." in lines
+    assert jump.endswith("q(z0) · q(z1) + q(z1) · q(z2) + … + q(z5) · q(z6))")
+    said = "q(z0) … q(z6) factorised, their dependence is lost"
+    assert f"{said}; joint=[('z0', …, 'z6')] keeps it." in lines
     assert cavi(problem, max_sweeps=3).detail.endswith(said)
+
+
+def test_the_states_of_a_longer_chain_are_one_factor():
+    problem = Problem(chain, torch.arange(12.0).sin() * 3 + 0.1)
+    lines = explain(problem).splitlines()
+    (states,) = (line for line in lines if line.startswith("z "))
+    assert " ".join(states.split()).startswith("z CategoricalMarkovChain")
+    assert not any("factorised" in line for line in lines)
+    fit = cavi(problem, max_sweeps=3)
+    assert "factorised" not in fit.detail
+    assert fit.marginal("z11").probs.shape == (2,)
