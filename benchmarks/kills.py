@@ -99,7 +99,7 @@ def svi_run(checkpoint: str | None, steps: int) -> int:
     from pyro.infer.autoguide import AutoNormal
 
     from vitools import Problem, svi
-    from vitools.engines.svi import checkpoint as store
+    from vitools.engines import checkpoint as store
 
     store.SECONDS, store.SHARE = 0.01, 0.5  # as often as can be
 

@@ -126,7 +126,7 @@ ORDER = {
         {"update"},
     ],
     "vitools.engines.svi": [
-        {"optimisers", "checkpoint", "culprit", "stopping"},
+        {"optimisers", "culprit", "stopping"},
         {"compiling", "starts"},
         {"svi_run"},
         {"svi"},

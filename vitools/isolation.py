@@ -5,6 +5,7 @@ them into modules; all three are borrowed here and handed back unchanged, whatev
 What is borrowed is one for the whole process, so one thread has it at a time.
 """
 
+import gc
 import os
 import threading
 import warnings
@@ -258,6 +259,23 @@ def full_plates() -> Iterator[None]:
             yield
         finally:
             _replace(original)
+
+
+@contextmanager
+def released() -> Iterator[None]:
+    """Objects made inside the block and no longer needed are let go at its end, those in cycles too.
+
+    A model's distributions refer to themselves, and with them to its data: memory would fill with the data
+    of many models until Python's collector looks at the oldest objects.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()  # else what lives while it looks would count as old
+    try:
+        yield
+    finally:
+        gc.collect(0)
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -12,6 +12,9 @@ from typing import Protocol
 from vitools.engines.progress import Listener, Progress
 from vitools.posterior import Status
 
+REPORT_EVERY = 0.2
+"""Seconds between two reports, at least."""
+
 
 class Keep(Protocol):
     """Keeps what a round of steps gave, its bounds and the seconds so far; ``None`` means go on."""
@@ -54,7 +57,7 @@ def iterate(
             status = keep(bounds, now - began)
             done += len(bounds)
             is_last = status is not None or done >= max_steps
-            if progress and (now - last_report > 0.2 or is_last):
+            if progress and (now - last_report > REPORT_EVERY or is_last):
                 report = Progress(engine, done, max_steps, bounds[-1], now - began)
                 progress(report if describe is None else describe(report))
                 last_report = now

@@ -13,9 +13,9 @@ from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch.distributions import Distribution
 
 from vitools import Problem, Status, cavi, exact, nuts, svi
-from vitools.engines import dadvi, hand_derived, laplace
+from vitools.engines import checkpoint, dadvi, hand_derived, laplace
 from vitools.engines.objectives import Objective
-from vitools.engines.svi import checkpoint, stopping
+from vitools.engines.svi import stopping
 from vitools.graphs.compiled import find_compiler
 from vitools.guides import AutoMeanField
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import pyro
@@ -21,7 +22,9 @@ from vitools.calculus.values.reading import Reader, Reading
 from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
 from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Schedule
 from vitools.engines.cavi.digits import MOST_RETURNS, lost, own_points
+from vitools.engines.cavi.kept import Keeper, checkpoint_of
 from vitools.engines.cavi.minibatch import fit_in_batches
+from vitools.engines.cavi.moves import Moves
 from vitools.engines.cavi.nested import NestedAscent, check_nested
 from vitools.engines.cavi.outcome import factors as factors_of
 from vitools.engines.cavi.row_batches import BatchRows, RowBatches
@@ -75,6 +78,8 @@ def cavi(
     warmup_sweeps: int | None = None,
     collapse: bool = True,
     batch_rows: BatchRows | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
     progress: ProgressCallback | None = None,
 ) -> FactorisedPosterior | MixturePosterior | ProductPosterior:
     """Fit q(θ, z) = ∏ q(block) by coordinate ascent, the updates derived from the model.
@@ -135,6 +140,10 @@ def cavi(
             ``{plate: rows}``: natural-gradient steps on minibatches, then passes over all rows until
             the bound rests (:mod:`~vitools.engines.cavi.minibatch`). For rows that are many, or
             that memory does not hold; a sweep is then a pass over all rows.
+        checkpoint: file to keep the state of the run in, renewed about every second.
+        resume: go on from ``checkpoint`` if the file exists. A run that was killed gives the same numbers
+            as one that was not; only ``max_sweeps`` may be changed. Cells of nested sites and the
+            training of parameters, which come after the sweeps, begin anew.
         progress: called a few times a second with a :class:`~vitools.engines.progress.Progress`; if omitted,
             the logger ``vitools`` gets a line a minute where it is on for INFO.
 
@@ -177,6 +186,16 @@ def cavi(
         "joint": joint, "factorised": factorised, "order": order, "inner": inner,
         "cut": () if factorised == "all" else nested,
     }  # fmt: skip
+    if on_values and checkpoint is not None:
+        raise OptionError(
+            "checkpoint: not beside guides=, whose draws are not kept. Leave one out."
+        )
+    identity = choices | {
+        "nested": nested, "tol": tol, "accelerate": accelerate, "restarts": restarts,
+        "start": start, "seed": seed, "inner_sweeps": inner_sweeps,
+        "warmup_sweeps": warmup_sweeps, "collapse": collapse, "batch_rows": batch_rows,
+    }  # fmt: skip
+    file = checkpoint_of(problem, checkpoint, resume, identity)
     params = snapshot(problem.params)
     isolation = isolated(params, problem.model)
     with isolation, full_plates(), problem.at_rest(), torch.no_grad():
@@ -203,6 +222,8 @@ def cavi(
                 began,
                 progress,
                 held,
+                file,
+                resume,
             )
         if not on_values:
             try:
@@ -213,6 +234,11 @@ def cavi(
                 if not on_values:
                     raise
         if model is None:
+            if file is not None:
+                raise OptionError(
+                    "checkpoint: not where sites are given values by a guide, whose draws are not kept "
+                    f"({listed([name for sites in on_values for name in sites])}). Leave it out."
+                )
             return fit_on_values(
                 problem,
                 on_values,
@@ -236,11 +262,15 @@ def cavi(
         schedule = Schedule(tol, max_sweeps, accelerate, inner_sweeps, warmup_sweeps)
         _warn_of_switches(problem, model.prior_switches)
         seeds = list(range(seed, seed + restarts))
+        keeper = Keeper(file, resume)
+        began -= keeper.seconds
         for returns in range(MOST_RETURNS + 1):
             initialise = _initialiser(problem, model, begin, seed, restarts)
             fall: NumericalError | None = None
             try:
-                runs, interrupted = _climb(model, seeds, schedule, initialise, progress, began)
+                runs, interrupted = _climb(
+                    model, seeds, schedule, initialise, progress, began, keeper
+                )
                 best = max(runs, key=lambda run: run.bound)
                 model.load(best.state)
             except NumericalError as error:
@@ -248,7 +278,7 @@ def cavi(
             nats = lost(model)
             if not nats or interrupted or trains or returns == MOST_RETURNS:
                 break
-            model = make(points=own_points(model))
+            model, keeper = make(points=own_points(model)), Keeper(None, False)
         if fall is not None:
             raise fall
         if trains:
@@ -341,16 +371,20 @@ def _climb(
     initialise: Callable[[int], object],
     progress: Listener | None,
     began: float,
+    keeper: Keeper,
 ) -> tuple[list[CaviRun], bool]:
     """A run from each seed, as far as an interrupt lets it, and whether there was one."""
-    runs: list[CaviRun] = []
-    seeds, interrupted = list(seeds), False
+    moves = Moves(model, settled=schedule.inner_sweeps is None)
+    runs, seeds = keeper.earlier(moves, seeds)
+    interrupted = False
     try:
         while seeds and not interrupted:
             ascent = CoordinateAscent(model, seeds, schedule, initialise)
+            keeper.take_up(ascent)
             seeds = seeds[ascent.count :]
-            status = ascent.run(progress, began)
-            runs += ascent.runs(status)
+            status = ascent.run(progress, began, keeper.after(ascent, runs, seeds))
+            keeper.keep(ascent, runs, seeds)
+            runs = runs + ascent.runs(status)
             interrupted = status is Status.INTERRUPTED
     except KeyboardInterrupt:  # while a later start was made ready
         interrupted = True

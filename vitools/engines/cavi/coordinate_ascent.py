@@ -101,6 +101,7 @@ class CoordinateAscent:
             initialise(seed)
             starts.append(model.state())
         self.count = len(starts)
+        self.is_cut_short = False  # by the limit on sweeps: a run without it goes another way
         warms_up = bool(self.moves.inner) and schedule.warmup_sweeps != 0
         self.rows: list[tuple[float, dict[int, float]]] = []
         state = together(starts)
@@ -120,15 +121,29 @@ class CoordinateAscent:
             return each(self.count, self.moves.bound, state)
         return torch.full((self.count,), -torch.inf, dtype=torch.float64)
 
-    def run(self, progress: Listener | None, began: float) -> Status:
+    def run(
+        self,
+        progress: Listener | None,
+        began: float,
+        after: Callable[[int], None] | None = None,
+    ) -> Status:
+        """Sweeps until all runs rest.
+
+        Args:
+            after: called with the number of sweeps after each.
+        """
         self._began = began
+        if self.reached.rows and not self.reached.active:
+            return Status.CONVERGED
         return iterate(
             self._advance,
             lambda bounds, seconds: None if self.reached.active else Status.CONVERGED,
             max_steps=self.schedule.max_sweeps,
             engine="cavi",
+            done=self.reached.rows,
             progress=progress,
             began=began,
+            after=after,
         )
 
     def runs(self, status: Status) -> list[CaviRun]:
@@ -156,7 +171,8 @@ class CoordinateAscent:
             self.reached = self._warm_up(before)
             return self._best_bounds(before)
         can_jump = self.schedule.accelerate and bool(self.moves.leaping)
-        if can_jump and done and self.schedule.max_sweeps - done >= 3:
+        self.is_cut_short = can_jump and done > 0 and self.schedule.max_sweeps - done < 3
+        if can_jump and done and not self.is_cut_short:
             after = self._cycle(before)
         else:
             state, bound = self._sweep(before.state, before.bound)

@@ -17,17 +17,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vitools.calculus import ConjugateModel
-from vitools.calculus.blocks.block import DenseBlock
-from vitools.calculus.tracing.trace import TracedSite
 from vitools.engines.cavi.batch_steps import (
     Naturals,
     added,
@@ -45,14 +43,19 @@ from vitools.engines.cavi.coordinate_ascent import (
     CoordinateAscent,
     Schedule,
 )
-from vitools.engines.cavi.outcome import full
+from vitools.engines.cavi.kept import flattened, unflattened
 from vitools.engines.cavi.row_batches import RowBatches
+from vitools.engines.cavi.row_factors import factors_of_all_rows
 from vitools.engines.cavi.squarem import extrapolate
+from vitools.engines.checkpoint import Checkpoint
 from vitools.engines.loop import iterate
 from vitools.engines.progress import Listener
 from vitools.errors import NumericalError
 from vitools.families import Family
+from vitools.isolation import released
 from vitools.posterior import FactorisedPosterior, History, Status
+
+T = TypeVar("T")
 
 DELAY, FORGETTING = 1.0, 0.7
 """τ and κ."""
@@ -62,6 +65,8 @@ FIRST_SWEEPS = 30
 FLAT = 1e-3
 """Relative rise of a pass's bound below which exact passes begin."""
 MOST_STOCHASTIC = 10
+NUMBERS = ("steps", "rise", "rate", "limit", "rows", "exact_passes")
+"""Of what is kept of a run."""
 SHORTEST = 2.0**-20
 ROUNDING = 1e-12
 
@@ -150,9 +155,14 @@ class MinibatchAscent:
 
     # ---- passes ----------------------------------------------------------------------------
 
-    def run(self, progress: Listener | None, began: float) -> Status:
-        self._began = began
-        return iterate(
+    def run(self, progress: Listener | None, began: float, file: Checkpoint | None) -> Status:
+        """Passes until the run rests, kept in a file after each where one is wanted."""
+
+        def after(done: int) -> None:
+            if file is not None and file.is_due:
+                self._write(file, None)
+
+        status = iterate(
             self._advance,
             self._keep,
             max_steps=self.schedule.max_sweeps,
@@ -160,7 +170,42 @@ class MinibatchAscent:
             done=len(self.reached.rows),
             progress=progress,
             began=began,
+            after=after,
         )
+        if file is not None and self.reached.rows:
+            self._write(file, status)
+        return status
+
+    def _write(self, file: Checkpoint, status: Status | None) -> None:
+        at = self.reached
+        tensors = flattened(at.natural, "natural")
+        for i, natural in enumerate(at.trail):
+            tensors |= flattened(natural, f"trail{i}")
+        if at.exact is not None:
+            tensors |= flattened(at.exact.target, "target")
+        numbers = {
+            "ended": status is Status.CONVERGED,
+            "bound": None if at.exact is None else at.exact.bound,
+            "trail": len(at.trail),
+            **{name: getattr(at, name) for name in NUMBERS},
+        }
+        file.write(tensors, numbers)
+
+    def take_up(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Status | None:
+        """Put the run where it was; its status where it was at its end."""
+        read = partial(unflattened, tensors, titles=list(self.families))
+        exact = None
+        if numbers["bound"] is not None:
+            exact = Exact(numbers["bound"], read(prefix="target"))
+        self.reached = Reached(
+            natural=read(prefix="natural"),
+            exact=exact,
+            trail=tuple(read(prefix=f"trail{i}") for i in range(numbers["trail"])),
+            **{name: numbers[name] for name in NUMBERS},
+        )
+        rows = tuple((bound, seconds) for bound, seconds in self.reached.rows)
+        self.reached = replace(self.reached, rows=rows)
+        return Status.CONVERGED if numbers["ended"] else None
 
     def _advance(self, done: int) -> list[float]:
         """One pass over all rows."""
@@ -187,10 +232,9 @@ class MinibatchAscent:
         natural, steps, total = at.natural, at.steps, 0.0
         for rows in self.batches.shuffled(self._generator(1 + len(at.rows))):
             steps += 1
-            model = self._at(rows, natural)
-            total += float(model.bound()) * len(rows) / self.batches.total
-            step_outside(model, (steps + DELAY) ** -FORGETTING)
-            natural = naturals(model)
+            rate = (steps + DELAY) ** -FORGETTING
+            bound, natural = self._visit(rows, partial(_bound_and_step, rate=rate), natural)
+            total += bound * len(rows) / self.batches.total
             if not math.isfinite(total):
                 raise NumericalError(
                     f"before step {steps} the bound is {total}: a factor is no density. Give its site a "
@@ -204,10 +248,9 @@ class MinibatchAscent:
         """The bound at these factors and where the optimum of each is, from all rows."""
         bound, target = 0.0, None
         for rows in self.batches.in_order():
-            model = self._at(rows, natural)
             share = len(rows) / self.batches.total
-            bound += float(model.bound()) * share
-            part = targets(model, share)
+            own, part = self._visit(rows, partial(_bound_and_targets, share=share), natural)
+            bound += own * share
             target = part if target is None else added(target, part)
         assert target is not None
         return Exact(bound, target)
@@ -271,10 +314,16 @@ class MinibatchAscent:
             for title, family in self.families.items()
         }
 
-    def _at(self, rows: Tensor, natural: Naturals) -> ConjugateModel:
-        model = self.batches.model(rows, self.points)
-        enter(model, natural)
-        return model
+    def _visit(self, rows: Tensor, read: Callable[[ConjugateModel], T], natural: Naturals) -> T:
+        """What is read off the model of some rows at these factors; the model is gone afterwards."""
+
+        def visited() -> T:
+            model = self.batches.model(rows, self.points)
+            enter(model, natural)
+            return read(model)
+
+        with released():
+            return visited()
 
     def _change(self, first: Naturals, second: Naturals) -> float:
         """√ of the largest symmetrised divergence of a factor."""
@@ -292,7 +341,7 @@ class MinibatchAscent:
         exact = at.exact or self._exact(at.natural)
         return FactorisedPosterior(
             self.batches.problem,
-            self._factors(),
+            factors_of_all_rows(self.batches, partial(self._visit, natural=at.natural)),
             exact.bound,
             engine="cavi",
             detail=self._words(),
@@ -309,62 +358,16 @@ class MinibatchAscent:
             f"of '{self.batches.plate}', {at.exact_passes} over all rows"
         )
 
-    def _factors(self) -> dict[str | tuple[str, ...], Distribution]:
-        found: dict[str | tuple[str, ...], Distribution] = {}
-        parts: dict[str, list[DenseBlock]] = {}
-        for rows in self.batches.in_order():
-            model = self._at(rows, self.reached.natural)
-            for block in outside(model):
-                if not set(block.names) <= model.trace.auxiliary:
-                    found.update(block.factors())
-            for own in model.weights:
-                if not set(own.names) <= model.trace.auxiliary:
-                    dense = full(model, own)
-                    assert isinstance(dense, DenseBlock)
-                    parts.setdefault(dense.title, []).append(dense)
-            if not model.weights:
-                break
-        for blocks in parts.values():
-            found.update(_of_all_rows(blocks, self.batches.plate).factors())
-        return found
+
+def _bound_and_step(model: ConjugateModel, rate: float) -> tuple[float, Naturals]:
+    """The bound, then a natural-gradient step."""
+    bound = float(model.bound())
+    step_outside(model, rate)
+    return bound, naturals(model)
 
 
-def _of_all_rows(blocks: Sequence[DenseBlock], plate: str) -> DenseBlock:
-    """Blocks of the same sites over successive rows as one."""
-    first = blocks[0]
-    axis = first.batch_plates.index(plate)
-    counts = [block.batch_shape[axis] for block in blocks]
-    natural = []
-    for parts in zip(*(block.natural for block in blocks), strict=True):
-        by_row = all(
-            x.dim() > axis and x.shape[axis] == n for x, n in zip(parts, counts, strict=True)
-        )
-        natural.append(torch.cat(parts, axis) if by_row else parts[0])
-    sites = [
-        _with_rows([block.sites[i] for block in blocks], plate) for i in range(len(first.sites))
-    ]
-    whole = first.made_of(sites)
-    whole.set_factor(tuple(natural))
-    return whole
-
-
-def _with_rows(sites: Sequence[TracedSite], plate: str) -> TracedSite:
-    """One site of the rows of several."""
-    first = sites[0]
-    (axis,) = (dim for dim, p in first.plates.items() if p.name == plate)
-    total = sum(site.shape[axis] for site in sites)
-
-    def longer(shape: Sequence[int]) -> tuple[int, ...]:
-        return (*shape[:axis], total, *shape[axis + 1 :])
-
-    mask = first.mask
-    if mask is not None and any(
-        site.mask.shape[axis] > 1 for site in sites if site.mask is not None
-    ):
-        expanded = [site.mask.expand(site.batch_shape) for site in sites if site.mask is not None]
-        mask = torch.cat(expanded, axis)
-    shape, batch = longer(first.shape), longer(first.batch_shape)
-    return replace(first, shape=shape, batch_shape=batch, mask=mask)
+def _bound_and_targets(model: ConjugateModel, share: float) -> tuple[float, Naturals]:
+    return float(model.bound()), targets(model, share)
 
 
 def fit_in_batches(
@@ -375,14 +378,23 @@ def fit_in_batches(
     began: float,
     progress: Listener | None,
     remarks: Sequence[str],
+    file: Checkpoint | None,
+    resume: bool,
 ) -> FactorisedPosterior:
     """Run to the end and hand out the posterior.
 
     Args:
         remarks: what ``detail`` says besides.
+        file: to keep the run in.
+        resume: whether to go on from there.
     """
     ascent = MinibatchAscent(batches, schedule, seeds, initialise)
-    status = ascent.run(progress, began)
+    saved = file.read() if file is not None and resume else None
+    status = None
+    if saved is not None:
+        status = ascent.take_up(*saved)
+        began -= ascent.reached.rows[-1][1]
+    status = status or ascent.run(progress, began, file)
     if not ascent.reached.rows:
         raise KeyboardInterrupt  # not one pass was finished: there is no fit to keep
     fit = ascent.posterior(status=status)

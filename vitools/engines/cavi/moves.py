@@ -49,6 +49,14 @@ class Moves:
         self.model.load(state)
         return self.model.bound()
 
+    def restored(self, naturals: list[Natural]) -> State:
+        """The state that follows from the natural parameters of the blocks."""
+        for block, natural in zip(self.model.blocks, naturals, strict=True):
+            block.restore(natural)
+        for node in (*self.model.predictors, *self.model.allocations):
+            node.update(self.model.messages(node))
+        return self.model.state()
+
     def size(self, state: State) -> Tensor:
         """What the bound adds up, in absolute values."""
         self.model.load(state)

@@ -1,1 +1,1 @@
-"""Stochastic variational inference: one run, its start, its stopping rule, its checkpoints."""
+"""Stochastic variational inference: one run, its start, its stopping rule."""

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from pyro.optim import PyroOptim
 
+from vitools.engines.checkpoint import Checkpoint
 from vitools.engines.loop import iterate
 from vitools.engines.objectives import Objective
 from vitools.engines.progress import Listener, Progress, ProgressCallback, listener
-from vitools.engines.svi.checkpoint import Checkpoint
 from vitools.engines.svi.optimisers.adam_settings import Adam
 from vitools.engines.svi.optimisers.natural import NaturalGradient
 from vitools.engines.svi.optimisers.optimizer_ascent import OptimizerFactory

@@ -12,11 +12,11 @@ import torch
 from pyro.poutine import trace
 from torch import Tensor
 
+from vitools.engines.checkpoint import Checkpoint
 from vitools.engines.edges import EDGE_REMEDY, edge_words
 from vitools.engines.objectives import Elbo, Objective, negative_elbo
 from vitools.engines.preflight.guide_support import outside_in_words
 from vitools.engines.preflight.preflight import asked
-from vitools.engines.svi.checkpoint import Checkpoint
 from vitools.engines.svi.compiling import Compiling
 from vitools.engines.svi.culprit import find_bad_gradient, find_culprit
 from vitools.engines.svi.optimisers.adam import AdamAscent

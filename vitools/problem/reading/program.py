@@ -74,7 +74,7 @@ def fingerprint(sites: Iterable[Site], arguments: Any) -> str:
         if isinstance(leaf, Tensor):
             content = leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             digest.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
-            digest.update(content.numpy().tobytes())
+            digest.update(content.numpy().data)  # in place: it may be a file larger than memory
         elif isinstance(leaf, str | int | float | bool | None):
             digest.update(repr(leaf).encode())
     return digest.hexdigest()[:16]

@@ -182,7 +182,7 @@ import pyro, torch
 import pyro.distributions as dist
 from pyro.infer.autoguide import AutoNormal
 from vitools import Problem, svi
-from vitools.engines.svi import checkpoint
+from vitools.engines import checkpoint
 
 checkpoint.SECONDS, checkpoint.SHARE = 0.0, 0.5
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vitools import Problem, Status, svi
-from vitools.engines.svi import checkpoint
+from vitools.engines import checkpoint
 from vitools.engines.svi.validation import svi_validated
 from vitools.errors import OptionError
 from vitools.models.vae import VAE, load
