@@ -120,7 +120,7 @@ ORDER = {
     ],
     "vitools.engines": [
         {"progress"},
-        {"loop", "smooth", "objectives", "held_params", "start_values", "edges"},
+        {"checkpoint", "loop", "smooth", "objectives", "held_params", "start_values", "edges"},
         {"preflight"},
         {"cavi", "svi", "nuts", "dadvi", "laplace", "exact", "hand_derived"},
         {"update"},

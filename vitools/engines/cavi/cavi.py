@@ -186,10 +186,6 @@ def cavi(
         "joint": joint, "factorised": factorised, "order": order, "inner": inner,
         "cut": () if factorised == "all" else nested,
     }  # fmt: skip
-    if on_values and checkpoint is not None:
-        raise OptionError(
-            "checkpoint: not beside guides=, whose draws are not kept. Leave one out."
-        )
     identity = choices | {
         "nested": nested, "tol": tol, "accelerate": accelerate, "restarts": restarts,
         "start": start, "seed": seed, "inner_sweeps": inner_sweeps,
