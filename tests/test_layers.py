@@ -125,6 +125,13 @@ ORDER = {
         {"cavi", "svi", "nuts", "dadvi", "laplace", "exact", "hand_derived"},
         {"update"},
     ],
+    "vitools.engines.cavi": [
+        {"batch", "moves", "repeated", "squarem", "steps", "training", "value_guides"},
+        {"coordinate_ascent", "outcome"},
+        {"digits", "kept", "nested", "values"},
+        {"minibatches"},
+        {"cavi"},
+    ],
     "vitools.engines.svi": [
         {"optimisers", "culprit", "stopping"},
         {"compiling", "starts"},

@@ -23,11 +23,11 @@ from vitools.calculus.words.dependence import in_words, switches_in_words, switc
 from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Schedule
 from vitools.engines.cavi.digits import MOST_RETURNS, lost, own_points
 from vitools.engines.cavi.kept import Keeper, checkpoint_of
-from vitools.engines.cavi.minibatch import fit_in_batches
+from vitools.engines.cavi.minibatches.ascent import fit_in_batches
+from vitools.engines.cavi.minibatches.rows import BatchRows, RowBatches
 from vitools.engines.cavi.moves import Moves
 from vitools.engines.cavi.nested import NestedAscent, check_nested
 from vitools.engines.cavi.outcome import factors as factors_of
-from vitools.engines.cavi.row_batches import BatchRows, RowBatches
 from vitools.engines.cavi.training import Training
 from vitools.engines.cavi.value_guides import Guides, guides_by_default, read_guides
 from vitools.engines.cavi.values import fit_on_values
@@ -138,7 +138,7 @@ def cavi(
         collapse: treat rows of equal data as one row with a multiplicity (exact).
         batch_rows: take so many rows at a time of the longest plate that observed sites stand in, or
             ``{plate: rows}``: natural-gradient steps on minibatches, then passes over all rows until
-            the bound rests (:mod:`~vitools.engines.cavi.minibatch`). For rows that are many, or
+            the bound rests (:mod:`~vitools.engines.cavi.minibatches.ascent`). For rows that are many, or
             that memory does not hold; a sweep is then a pass over all rows.
         checkpoint: file to keep the state of the run in, renewed about every second.
         resume: go on from ``checkpoint`` if the file exists. A run that was killed gives the same numbers

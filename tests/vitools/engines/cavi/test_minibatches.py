@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vitools import Problem, Status, cavi
-from vitools.engines.cavi.row_batches import RowBatches
+from vitools.engines.cavi.minibatches.rows import RowBatches
 from vitools.errors import ModelError, NotSupportedError, OptionError
 
 N = 600

@@ -13,9 +13,9 @@ from torch.distributions import Distribution
 from vitools.calculus import ConjugateModel
 from vitools.calculus.blocks.block import DenseBlock
 from vitools.calculus.tracing.trace import TracedSite
-from vitools.engines.cavi.batch_steps import outside
+from vitools.engines.cavi.minibatches.rows import RowBatches
+from vitools.engines.cavi.minibatches.steps import outside
 from vitools.engines.cavi.outcome import full
-from vitools.engines.cavi.row_batches import RowBatches
 
 Factors = dict[str | tuple[str, ...], Distribution]
 

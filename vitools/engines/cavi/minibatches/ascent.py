@@ -26,7 +26,16 @@ import torch
 from torch import Tensor
 
 from vitools.calculus import ConjugateModel
-from vitools.engines.cavi.batch_steps import (
+from vitools.engines.cavi.coordinate_ascent import (
+    LONGEST_STEP,
+    SHORTEST_LIMIT,
+    CoordinateAscent,
+    Schedule,
+)
+from vitools.engines.cavi.kept import flattened, unflattened
+from vitools.engines.cavi.minibatches.factors import factors_of_all_rows
+from vitools.engines.cavi.minibatches.rows import RowBatches
+from vitools.engines.cavi.minibatches.steps import (
     Naturals,
     added,
     between,
@@ -37,15 +46,6 @@ from vitools.engines.cavi.batch_steps import (
     step_outside,
     targets,
 )
-from vitools.engines.cavi.coordinate_ascent import (
-    LONGEST_STEP,
-    SHORTEST_LIMIT,
-    CoordinateAscent,
-    Schedule,
-)
-from vitools.engines.cavi.kept import flattened, unflattened
-from vitools.engines.cavi.row_batches import RowBatches
-from vitools.engines.cavi.row_factors import factors_of_all_rows
 from vitools.engines.cavi.squarem import extrapolate
 from vitools.engines.checkpoint import Checkpoint
 from vitools.engines.loop import iterate

@@ -14,7 +14,7 @@ from vitools.calculus.blocks.block import Block, DenseBlock
 from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.predictor import PredictorNode
 from vitools.calculus.streams.streamed import StreamedBlock
-from vitools.engines.cavi.row_batches import RowBatches
+from vitools.engines.cavi.minibatches.rows import RowBatches
 from vitools.errors import NotSupportedError
 from vitools.families.family import Natural
 from vitools.problem.sites import listed

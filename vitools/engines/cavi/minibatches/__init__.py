@@ -1,0 +1,1 @@
+"""Coordinate ascent on some rows at a time."""
