@@ -116,7 +116,7 @@ ORDER = {
         {"symbolic"},
         {"constructors"},
         {"trace"},
-        {"alternatives", "augmentation", "rolling"},
+        {"alternatives", "augmentation", "hidden_chains", "rolling"},
     ],
     "vitools.engines": [
         {"progress"},

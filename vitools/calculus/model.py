@@ -35,6 +35,7 @@ from vitools.calculus.streams.stream_plan import streamed
 from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.calculus.tracing.alternatives import alternative_named
 from vitools.calculus.tracing.augmentation import with_mixtures
+from vitools.calculus.tracing.hidden_chains import with_hidden_chains
 from vitools.calculus.tracing.rolling import rolled
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
 from vitools.calculus.values.reading import Reading, moves, refilled
@@ -102,7 +103,7 @@ class ConjugateModel:
     ):
         self.share = share
         options = Options(joint, factorised, order, inner, cut, collapse, stream, points)
-        trace = with_mixtures(trace_model(model, args, kwargs or {}))
+        trace = with_mixtures(with_hidden_chains(trace_model(model, args, kwargs or {})))
         if share is not None:
             trace = share.weighted(trace)
         if not any(site.is_latent for site in trace.sites.values()):

@@ -5,8 +5,10 @@ x_0 ~ N(m_0, S_0 S_0ᵀ),        x_t = F_t x_t-1 + c_t + S_t ε_t,        ε_t ~
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -15,6 +17,8 @@ from torch.distributions import constraints
 
 from vitools.elimination.scan import affine_states
 from vitools.errors import OptionError
+
+Form = TypeVar("Form")
 
 OWN_DIMS = {
     "initial_scale": 1,
@@ -64,10 +68,10 @@ class GaussianMarkovChain(TorchDistribution):
     def __init__(
         self,
         initial_loc: Tensor,
-        initial_scale: Tensor | None = None,
-        transition_scale: Tensor | None = None,
+        initial_scale: Tensor | float | None = None,
+        transition_scale: Tensor | float | None = None,
         transition_matrix: Tensor | None = None,
-        transition_offset: Tensor | None = None,
+        transition_offset: Tensor | float | None = None,
         num_steps: int | None = None,
         *,
         initial_scale_tril: Tensor | None = None,
@@ -75,22 +79,29 @@ class GaussianMarkovChain(TorchDistribution):
         validate_args: bool | None = None,
     ):
         title = "GaussianMarkovChain"
-        given = one_of(
-            title, {"initial_scale": initial_scale, "initial_scale_tril": initial_scale_tril}
-        ) | one_of(
-            title,
-            {"transition_scale": transition_scale, "transition_scale_tril": transition_scale_tril},
-        )
-        if transition_matrix is not None:
-            given["transition_matrix"] = transition_matrix
-        if transition_offset is not None:
-            given["transition_offset"] = transition_offset
+        said = {
+            **one_of(
+                title, {"initial_scale": initial_scale, "initial_scale_tril": initial_scale_tril}
+            ),
+            **one_of(
+                title,
+                {
+                    "transition_scale": transition_scale,
+                    "transition_scale_tril": transition_scale_tril,
+                },
+            ),
+            "transition_matrix": transition_matrix,
+            "transition_offset": transition_offset,
+        }
         if initial_loc.dim() == 0:
             raise OptionError(
                 "GaussianMarkovChain: initial_loc is a number, and expected are the d numbers of a "
                 "state. Write loc.unsqueeze(-1) for d = 1"
             )
-        given = {name: torch.as_tensor(x, dtype=initial_loc.dtype) for name, x in given.items()}
+        tensors = [initial_loc, *(x for x in said.values() if isinstance(x, Tensor))]
+        dtype = functools.reduce(torch.promote_types, (x.dtype for x in tensors))
+        initial_loc = initial_loc.to(dtype)
+        given = {n: torch.as_tensor(x, dtype=dtype) for n, x in said.items() if x is not None}
         size = initial_loc.shape[-1]
         steps = num_transitions(title, given, OWN_DIMS, num_steps)
         shapes = [initial_loc.shape[:-1]]
@@ -235,7 +246,7 @@ def num_transitions(
     return next(iter(found.values()))
 
 
-def one_of(title: str, given: dict[str, Tensor | None]) -> dict[str, Tensor]:
+def one_of(title: str, given: Mapping[str, Form | None]) -> dict[str, Form]:
     """The one of several forms of a parameter that is given."""
     chosen = {name: x for name, x in given.items() if x is not None}
     if len(chosen) != 1:
