@@ -19,6 +19,7 @@ class Example:
         guide: the model's own guide, where it brings one (an amortised encoder).
         learning_rate: of Adam, where the engine's default does not suit (networks).
         pictures: of a fit, ``pictures(posterior)``; matplotlib figures by file name.
+        nested: sites on whose value ``cavi`` makes all others depend, where its own choice does not suit.
         coords: labels for plates and other dims, for ``Problem.with_coords``.
         validation: arguments of the model like ``args``, of other data: what a bound on it says
             when to stop training.
@@ -32,6 +33,7 @@ class Example:
     guide: Any = None
     learning_rate: float | None = None
     pictures: Callable[[Any], dict[str, Any]] | None = None
+    nested: tuple[str, ...] | None = None
     coords: dict[str, list[str]] = field(default_factory=dict)
     validation: tuple[Any, ...] = ()
     held_out: tuple[Any, ...] = ()
@@ -109,5 +111,30 @@ SHIPPED: dict[str, ShippedModel] = {
         "vitools.models.groups.mixed",
         "binomial_example",
         "log-odds that differ by group, counts of trials; simulated",
+    ),
+    "item-response": ShippedModel(
+        "vitools.models.groups.item_response",
+        "example",
+        "how able persons are and how difficult items (Rasch); simulated",
+    ),
+    "mixture": ShippedModel(
+        "vitools.models.mixtures.mixture",
+        "example",
+        "clusters: normals with full covariances; simulated",
+    ),
+    "local-level": ShippedModel(
+        "vitools.models.series.local_level",
+        "example",
+        "a level that wanders, seen with noise; the flow of the Nile",
+    ),
+    "state-space": ShippedModel(
+        "vitools.models.series.state_space",
+        "example",
+        "a level and its trend, both of which wander; simulated",
+    ),
+    "hidden-markov": ShippedModel(
+        "vitools.models.series.hidden_markov",
+        "example",
+        "regimes that follow one another, each with its level and spread; simulated",
     ),
 }

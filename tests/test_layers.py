@@ -165,6 +165,8 @@ ORDER = {
             "wave_packets",
             "topic_judgement",
             "groups",
+            "mixtures",
+            "series",
         },
         {"autoencoder", "conditional_vae", "hierarchical_vae", "topic_words"},
         {"topic_vae"},

@@ -44,7 +44,9 @@ OWN_GUIDE = "own-guide"
 def _cavi(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
     from vitools.engines import cavi
 
-    return cavi(target.problem, restarts=RESTARTS, seed=seed, progress=progress)
+    return cavi(
+        target.problem, nested=target.nested, restarts=RESTARTS, seed=seed, progress=progress
+    )
 
 
 def _cavi_joint(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":

@@ -32,6 +32,7 @@ class Target:
     description: str
     guide: Any = None
     learning_rate: float | None = None
+    nested: tuple[str, ...] | None = None
     is_amortised: bool = False
     pictures: Callable[[Any], dict[str, Any]] | None = None
     validation: tuple[Any, ...] = ()
@@ -73,6 +74,7 @@ def open_target(model: str, data: DataFile, seed: int, guide: str = "") -> Targe
         described,
         example.guide,
         example.learning_rate,
+        nested=example.nested,
         is_amortised=example.guide is not None,
         # an encoder's show the images it was made for; others read all they show from the fit
         pictures=example.pictures if is_own or example.guide is None else None,

@@ -3,7 +3,7 @@
 from vitools.data.columns import column_names
 from vitools.data.idx import read_idx
 from vitools.data.open_table import MappedTable, open_table
-from vitools.data.shipped import Diabetes, Digits, load_diabetes, load_digits
+from vitools.data.shipped import Diabetes, Digits, load_diabetes, load_digits, load_nile
 from vitools.data.table import Table, read_table
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "column_names",
     "load_diabetes",
     "load_digits",
+    "load_nile",
     "open_table",
     "read_idx",
     "read_table",

@@ -55,6 +55,17 @@ def load_diabetes() -> Diabetes:
     )
 
 
+def load_nile() -> tuple[np.ndarray, np.ndarray]:
+    """Years 1871 to 1970 [100], and the annual flow of the Nile at Aswan in 10⁸ m³ [100] (Cobb 1978).
+
+    >>> years, flow = load_nile()
+    >>> int(years[27]), float(flow[27]), float(flow[28])
+    (1898, 1100.0, 774.0)
+    """
+    table = _shipped_table("nile.csv")
+    return table["year"], table["flow"].astype(np.float64)
+
+
 def _shipped_table(name: str) -> dict[str, np.ndarray]:
     with as_file(files("vitools.data").joinpath(name)) as path:
         return {k: column.values for k, column in read_columns(path).items()}

@@ -1,0 +1,1 @@
+"""Mixtures: rows that come from a few unseen kinds."""

@@ -1,0 +1,1 @@
+"""Series: states that follow one another in time."""
