@@ -98,9 +98,9 @@ def arrange(
     )
 
 
-def is_along(left: Tensor, right: Tensor, length: int) -> bool:
-    """Whether all pairs are the same unit, or neighbours in the same chain of so many."""
-    near = (left - right).abs() <= (1 if length > 1 else 0)
+def is_along(left: Tensor, right: Tensor, length: int, reach: int = 1) -> bool:
+    """Whether all pairs are the same unit, or of one chain of so many and no further apart."""
+    near = (left - right).abs() <= (reach if length > 1 else 0)
     return bool((near & (left // length == right // length)).all())
 
 

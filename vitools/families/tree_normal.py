@@ -76,7 +76,7 @@ class TreeNormalFamily(Family):
 
     def from_distribution(self, distribution: Distribution) -> Natural:
         assert isinstance(distribution, TreeNormal)
-        mean = torch.empty(self.tree.size, dtype=distribution.loc.dtype)
+        mean = torch.zeros(self.tree.size, dtype=distribution.loc.dtype)
         mean[distribution.positions] = distribution.loc
         return self.tree.times(distribution.precision, mean), -distribution.precision / 2
 
@@ -119,7 +119,7 @@ class TreeNormal(Distribution):
         loc: the mean, of the shape of the value.
         precision: entries in the layout of the tree.
         structure: the tree, as :func:`stored` writes it.
-        positions: the tree's number of each element of the value.
+        positions: the tree's number of each element of the value; others are N(0, 1) apart from them.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -173,16 +173,16 @@ class TreeNormal(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         error = value - self.loc
         lead = error.shape[: error.dim() - self.loc.dim()]
-        apart = torch.empty(*lead, self.tree.size, dtype=error.dtype)
+        apart = torch.zeros(*lead, self.tree.size, dtype=error.dtype)
         apart[..., self.positions.flatten()] = error.reshape(*lead, -1)
         distance = (apart * self.tree.times(self.precision, apart)).sum(-1)
         return -self._log_normaliser() - distance / 2
 
     def entropy(self) -> Tensor:
-        return self._log_normaliser() + self.tree.size / 2
+        return self._log_normaliser() + self.loc.numel() / 2
 
     def _log_normaliser(self) -> Tensor:
-        return (self.tree.size * math.log(2 * math.pi) - self.factor.log_determinant()) / 2
+        return (self.loc.numel() * math.log(2 * math.pi) - self.factor.log_determinant()) / 2
 
 
 TreeNormalFamily.members = {TreeNormal: ("loc", "precision", "structure", "positions")}

@@ -239,3 +239,53 @@ def test_restarts_run_together():
     assert cavi(problem, progress=False, restarts=3).bound == pytest.approx(
         cavi(problem, progress=False).bound, abs=1e-4
     )
+
+
+@pytest.mark.parametrize("steps", [12, 13])
+def test_second_differences_are_a_chain_of_two_steps_at_a_time(steps):
+    """A smooth curve: the evidence is that of dense algebra, whether or not the last unit is full."""
+    y, _ = noisy_walk(steps)
+    zero = torch.zeros(steps - 2)
+
+    def model(y):
+        curve = pyro.sample("curve", dist.Normal(0.0, 3.0).expand([steps]).to_event(1))
+        bend = curve[2:] - 2 * curve[1:-1] + curve[:-2]
+        with pyro.plate("inner", steps - 2):
+            pyro.sample("smooth", dist.Normal(bend, 0.4), obs=zero)
+        with pyro.plate("t", steps):
+            pyro.sample("y", dist.Normal(curve, 0.5), obs=y)
+
+    bends = torch.eye(steps).diff(n=2, dim=0)
+    rows = torch.cat([bends, torch.eye(steps)])
+    noise = torch.cat([torch.full((steps - 2,), 0.16), torch.full((steps,), 0.25)])
+    truth = torch.distributions.MultivariateNormal(
+        torch.zeros(len(rows)), 9.0 * rows @ rows.T + torch.diag(noise)
+    ).log_prob(torch.cat([zero, y]))
+    problem = Problem(model, y)
+    fit = cavi(problem, progress=False)
+    torch.testing.assert_close(torch.tensor(fit.bound), truth, **EXACT)
+    torch.testing.assert_close(fit.log_weights(9), truth.expand(9), **EXACT)
+    assert fit.marginal("curve").entropy() == pytest.approx(
+        float(-fit.log_prob(fit.sample(20_000)).mean()), abs=0.1
+    )
+    assert f"a Markov chain of {steps} steps of 1, 2 steps at a time" in explain(problem)
+
+
+def test_a_loop_of_second_order_beside_a_coefficient(monkeypatch):
+    y, control = noisy_walk(51)
+
+    def model(y, control):
+        noise = pyro.sample("noise", dist.Gamma(2.0, 2.0))
+        slope = pyro.sample("slope", dist.Normal(0.0, 2.0))
+        before = last = None
+        for t in range(len(y)):
+            loc = 0.0 if last is None else 0.8 * last
+            if before is not None:
+                loc = 1.2 * last - 0.4 * before
+            x = pyro.sample(f"x_{t}", dist.Normal(loc, 0.5))
+            before, last = last, x
+            seen = dist.Normal(x + slope * control[t], noise.rsqrt())
+            pyro.sample(f"y_{t}", seen, obs=y[t])
+
+    _, said = both_ways(monkeypatch, model, y, control)
+    assert "51 steps of 1, 2 steps at a time" in said

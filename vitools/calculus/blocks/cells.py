@@ -71,7 +71,8 @@ def cells_of(term: ClosedTerm, atoms: Sequence[Atom], shapes: Mapping[str, Seque
         at={x: (torch.arange(n), (x,)) for x, n in lengths.items()},
     )
     others = {x for atom in term.atoms if atom not in atoms for x in atom.labels}
-    if len(atoms) == 2:
+    if len(atoms) == 2 and not any(is_open(c.tensor) for c in cells.constants):
+        _narrow(cells, others)
         _write_sparse(cells, atoms, others)
     _follow_selections(cells)
     _merge_selections(cells)
@@ -80,10 +81,27 @@ def cells_of(term: ClosedTerm, atoms: Sequence[Atom], shapes: Mapping[str, Seque
     return cells
 
 
+def _narrow(cells: Cells, others: set[int]) -> None:
+    """A label along which a constant of its own is zero but at few places (x[3], say) as these places."""
+    read = {s.target for s in cells.selections}
+    for constant in cells.constants:
+        if len(constant.labels) != 1 or constant.labels[0] not in cells.labels:
+            continue
+        (label,) = constant.labels
+        where = (constant.tensor != 0).nonzero()
+        if label in read or not 0 < len(where) <= SPARSE * len(constant.tensor):
+            continue
+        cell, size = fresh(), len(constant.tensor)
+        _replace(cells, [label], cell, len(where), [where[:, 0]])
+        cells.constants = [_at_cells(c, [label], where, cell) for c in cells.constants]
+        if label in others:
+            cells.selections.append(Selection(where[:, 0], (cell,), label, size))
+        _narrow(cells, others)
+        return
+
+
 def _write_sparse(cells: Cells, atoms: Sequence[Atom], others: set[int]) -> None:
     """A constant that couples labels of both atoms as the pairs where it is not zero."""
-    if any(is_open(c.tensor) for c in cells.constants):  # where they are zero may change
-        return
     first, second = (set(atom.labels) for atom in atoms)
     read = {s.target for s in cells.selections}
     for constant in cells.constants:

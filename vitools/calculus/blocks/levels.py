@@ -1,8 +1,10 @@
 """How Gaussian sites that share a factor lie on a tree of groups, and what that would cost.
 
 Axes of a site along which no term couples it with itself number its *groups*, its other axes what each
-group has. An axis along which terms couple no elements but neighbours makes each group a Markov chain;
-sites coupled at the same steps of the same chains stand in them together. Sites without groups are the
+group has. An axis along which terms couple no elements but neighbours makes each group a Markov chain; where
+they couple elements up to p steps apart, p successive steps stand in one unit, so that units are coupled with
+their neighbours alone (the last is filled up). Sites coupled at the same steps of the same chains stand in
+them together. Sites without groups are the
 dense root, and so are those whose groups the others couple (the smaller of two crossed plates):
 :func:`vitools.elimination.arrange` decides.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,29 +34,37 @@ MOST_OPERATIONS = 3e10
 SMALLEST = 200
 """Numbers below which one dense matrix is as good."""
 SHORTEST_CHAIN = 3
-"""Steps from which neighbours along an axis make a chain."""
+"""Units from which neighbours along an axis make a chain."""
+MOST_LAGS = 12
+"""Steps that terms may reach back in a chain."""
 
 
 @dataclass(frozen=True)
 class Axes:
     """What the axes of a site number.
 
-    ``along``: the numbers that a unit has; ``step``: the units of a chain; the others: groups.
+    ``along``: the numbers that a step has; ``step``: the steps of a chain; the others: groups. ``lag``: how
+    many successive steps stand in one unit.
     """
 
     shape: tuple[int, ...]
     along: tuple[int, ...]
     step: int | None = None
+    lag: int = 1
 
     @property
     def rest(self) -> tuple[int, ...]:
-        """Groups, then the step."""
-        groups = [i for i in range(len(self.shape)) if i not in (*self.along, self.step)]
-        return (*groups, *(() if self.step is None else (self.step,)))
+        """Those that number groups."""
+        return tuple(i for i in range(len(self.shape)) if i not in (*self.along, self.step))
+
+    @property
+    def steps(self) -> int:
+        return 1 if self.step is None else self.shape[self.step]
 
     @property
     def length(self) -> int:
-        return 1 if self.step is None else self.shape[self.step]
+        """The units of a chain."""
+        return -(-self.steps // self.lag)
 
     @property
     def width(self) -> int:
@@ -62,10 +72,16 @@ class Axes:
 
     @property
     def groups(self) -> int:
-        return math.prod(self.shape[i] for i in self.rest) // self.length
+        return math.prod(self.shape[i] for i in self.rest)
 
     def unit(self, atom: Atom, cells: Cells) -> Tensor:
-        return self._flat(self.rest, atom, cells)
+        return self._flat(self.rest, atom, cells) * self.length + self.time(atom, cells) // self.lag
+
+    def time(self, atom: Atom, cells: Cells) -> Tensor:
+        """The step; 0 where there is none."""
+        if self.step is None:
+            return torch.zeros((), dtype=torch.long)
+        return cells.position(atom.labels[self.step])
 
     def within(self, atom: Atom, cells: Cells) -> Tensor:
         return self._flat(self.along, atom, cells)
@@ -86,8 +102,10 @@ class Levels:
     level: dict[str, int | None]
     """None: in the root."""
     start: dict[str, int]
-    """Of each site its first number in the root, or in each unit of its level."""
+    """Of each site its first number in the root, or in each step of its level."""
     axes: dict[str, Axes]
+    strides: dict[str, int]
+    """Of each site how many numbers a step of its level has."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -97,7 +115,22 @@ class Levels:
         """Where the elements of a site lie that a term reads."""
         axes = self.axes[atom.site]
         unit, within = axes.unit(atom, cells), axes.within(atom, cells)
+        within = within + axes.time(atom, cells) % axes.lag * self.strides[atom.site]
         return Place(self.level[atom.site], unit, within + self.start[atom.site])
+
+    @property
+    def padding(self) -> Tensor:
+        """The tree's numbers of elements that fill up the last units of chains."""
+        found = [torch.zeros(0, dtype=torch.long)]
+        for level, name in {at: name for name, at in self.level.items()}.items():
+            axes = self.axes[name]
+            if level is None or axes.steps % axes.lag == 0:
+                continue
+            last = torch.arange(axes.groups) * axes.length + axes.length - 1
+            stride = self.strides[name]
+            within = torch.arange(axes.steps % axes.lag * stride, axes.lag * stride)
+            found.append(self.tree.element(Place(level, last.unsqueeze(-1), within)).flatten())
+        return torch.cat(found)
 
     def positions(self, name: str) -> Tensor:
         """The tree's number of each element of a site, of its shape."""
@@ -125,7 +158,8 @@ def levels_of(sites: Sequence[TracedSite], terms: Sequence[ClosedTerm]) -> Level
     """The sites on a tree; None where they have no groups to eliminate or it would be too large."""
     axes = {site.name: _axes(site, terms) for site in sites}
     grouped = [name for name, own in axes.items() if len(own.along) < len(own.shape)]
-    bundles, couplings = _bundled(grouped, axes, terms)
+    bundles, couplings, lags = _bundled(grouped, axes, terms)
+    axes |= {name: replace(axes[name], lag=lag) for name, lag in lags.items()}
     first = [axes[names[0]] for names in bundles]
     arranged = arrange([a.groups for a in first], couplings, [a.length for a in first])
     if not arranged.order:
@@ -136,6 +170,7 @@ def levels_of(sites: Sequence[TracedSite], terms: Sequence[ClosedTerm]) -> Level
     axes |= {name: axes[name].dense() for name in dense}
     start: dict[str, int] = {}
     root = _laid_out(dense, axes, start)
+    strides = dict.fromkeys(dense, root)
     if root > LARGEST_ROOT:
         return None
     levels = []
@@ -145,16 +180,17 @@ def levels_of(sites: Sequence[TracedSite], terms: Sequence[ClosedTerm]) -> Level
             _columns(bundles[level][0], dense, start, axes, terms) if own.step is None else None
         )
         width = _laid_out(bundles[level], axes, start)
+        strides |= dict.fromkeys(bundles[level], width)
         parents = {number[j]: p for j, p in arranged.parents[level].items()}
-        levels.append(Level(own.groups, width, parents, columns, own.length))
+        levels.append(Level(own.groups, width * own.lag, parents, columns, own.length))
     tree = Tree(levels, root)
     if tree.count > MOST_ENTRIES or tree.operations > MOST_OPERATIONS:
         return None
-    return Levels(tree, {name: kept.get(name) for name in axes}, start, axes)
+    return Levels(tree, {name: kept.get(name) for name in axes}, start, axes, strides)
 
 
 def _laid_out(names: Sequence[str], axes: Mapping[str, Axes], start: dict[str, int]) -> int:
-    """Places one after another for the numbers that sites have in a unit; how many there are."""
+    """Places one after another for the numbers that sites have in a step; how many there are."""
     total = 0
     for name in names:
         start[name] = total
@@ -177,16 +213,50 @@ def _axes(site: TracedSite, terms: Sequence[ClosedTerm]) -> Axes:
                 apart = cells.position(first.labels[i]) - cells.position(second.labels[i])
                 reach[i] = max(reach.get(i, 0), int(apart.abs().max()))
     coupled = sorted(reach)
-    chains = [i for i in coupled if reach[i] == 1 and shape[i] >= SHORTEST_CHAIN]
+    chains = [
+        i for i in coupled if 1 <= reach[i] <= MOST_LAGS and shape[i] >= SHORTEST_CHAIN * reach[i]
+    ]
     step = max(chains, key=lambda i: shape[i]) if chains else None
     return Axes(shape, tuple(i for i in coupled if i != step), step)
 
 
+Pairs = dict[tuple[str, str], list[tuple[Tensor, Tensor]]]
+
+
 def _bundled(
     names: Sequence[str], axes: Mapping[str, Axes], terms: Sequence[ClosedTerm]
-) -> tuple[list[list[str]], list[Coupling]]:
-    """Sites that stand in the same chains together, and the pairs of units that terms couple."""
-    found: dict[tuple[str, str], list[tuple[Tensor, Tensor]]] = {}
+) -> tuple[list[list[str]], list[Coupling], dict[str, int]]:
+    """Sites that stand in the same chains together, the pairs of units that terms couple, lags."""
+    found = _coupled(names, axes, terms)
+    bundle = {name: [name] for name in names}
+    for (one, other), pairs in found.items():
+        if bundle[one] is bundle[other] or not _are_in_step(axes[one], axes[other], pairs):
+            continue
+        bundle |= dict.fromkeys((*bundle[one], *bundle[other]), bundle[one] + bundle[other])
+    bundles = list({id(members): members for members in bundle.values()}.values())
+    number = {name: i for i, members in enumerate(bundles) for name in members}
+    reach = [1] * len(bundles)
+    for (one, other), pairs in found.items():
+        if number[one] == number[other]:
+            apart = [int((left - right).abs().max()) for left, right in pairs]
+            reach[number[one]] = max(reach[number[one]], *apart)
+    lags = {name: reach[i] for name, i in number.items()}
+
+    def packed(name: str, unit: Tensor) -> Tensor:
+        own = replace(axes[name], lag=lags[name])
+        return unit // own.steps * own.length + unit % own.steps // own.lag
+
+    couplings = [
+        Coupling(number[one], number[other], packed(one, left), packed(other, right))
+        for (one, other), pairs in found.items()
+        for left, right in pairs
+    ]
+    return bundles, couplings, lags
+
+
+def _coupled(names: Sequence[str], axes: Mapping[str, Axes], terms: Sequence[ClosedTerm]) -> Pairs:
+    """Pairs of steps of sites that terms couple."""
+    found: Pairs = {}
     for term in terms:
         atoms = [a for a in term.atoms if a.site in names]
         for pair in itertools.combinations(atoms, 2):
@@ -195,27 +265,15 @@ def _bundled(
             cells = cells_of(term, pair, {a.site: axes[a.site].shape for a in pair})
             units = torch.broadcast_tensors(*(axes[a.site].unit(a, cells) for a in pair))
             found.setdefault((pair[0].site, pair[1].site), []).append((units[0], units[1]))
-    bundle = {name: [name] for name in names}
-    for (one, other), pairs in found.items():
-        if bundle[one] is bundle[other] or not _are_in_step(axes[one], axes[other], pairs):
-            continue
-        bundle |= dict.fromkeys((*bundle[one], *bundle[other]), bundle[one] + bundle[other])
-    bundles = list({id(members): members for members in bundle.values()}.values())
-    number = {name: i for i, members in enumerate(bundles) for name in members}
-    couplings = [
-        Coupling(number[one], number[other], *units)
-        for (one, other), pairs in found.items()
-        for units in pairs
-    ]
-    return bundles, couplings
+    return found
 
 
 def _are_in_step(one: Axes, other: Axes, pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
-    """Whether two sites are chains of the same kind, coupled at the same steps or neighbours."""
+    """Whether two sites are chains of the same kind, coupled at steps that are near."""
     kinds = {(own.groups, own.length, own.step is None) for own in (one, other)}
     if len(kinds) > 1 or one.step is None:
         return False
-    return all(is_along(left, right, one.length) for left, right in pairs)
+    return all(is_along(left, right, one.length, MOST_LAGS) for left, right in pairs)
 
 
 def _columns(

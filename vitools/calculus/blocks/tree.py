@@ -79,6 +79,8 @@ class TreeBlock(DenseBlock):
         self.batch_shape, self.batch_plates = (), ()
         self.joint_axes = {name: own.along for name, own in levels.axes.items()}
         self.positions = {name: levels.positions(name) for name in self.names}
+        self.padding = levels.padding
+        self.numbers = self.tree.size - len(self.padding)
         self.mean = torch.empty(0)
         self.covariance = torch.empty(0)
         self._statistics: list[Statistic] = []
@@ -168,8 +170,16 @@ class TreeBlock(DenseBlock):
     def set_factor(self, natural: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self.natural = natural
         self.mean, self.covariance, log_root = self.family.mean_and_covariance(natural)
-        self._entropies = 0.5 * self.tree.size * math.log(2 * math.pi * math.e) - log_root
+        self._entropies = 0.5 * self.numbers * math.log(2 * math.pi * math.e) - log_root
         return self.mean, self.covariance + self.tree.outer(self.mean)
+
+    def gathered(self, messages: Mapping[Any, Tensor]) -> tuple[Tensor, ...]:
+        """What fills up the last units stands apart, as N(0, 1)."""
+        linear, quadratic = super().gathered(messages)
+        if len(self.padding):
+            apart = torch.full((len(self.padding),), -0.5, dtype=quadratic.dtype)
+            quadratic = quadratic.index_add(0, self.tree.diagonal[self.padding], apart)
+        return linear, quadratic
 
     def made_of(self, sites: Sequence[TracedSite]) -> DenseBlock:
         return TreeBlock(sites, self.levels)

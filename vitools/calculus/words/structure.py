@@ -1,5 +1,6 @@
 """How a Gaussian factor over groups is held, in words."""
 
+from vitools.calculus.blocks.levels import Axes
 from vitools.calculus.blocks.tree import TreeBlock
 from vitools.elimination import Border, Level
 
@@ -10,7 +11,10 @@ def held(block: TreeBlock) -> str:
     for name, level in block.levels.level.items():
         at.setdefault(level, []).append(name)
     levels = zip(block.tree.levels, block.tree.borders, strict=True)
-    parts = [f"{' and '.join(at[i])} ({_kind(*own)})" for i, own in enumerate(levels)]
+    parts = [
+        f"{' and '.join(at[i])} ({_kind(*own, block.levels.axes[at[i][0]])})"
+        for i, own in enumerate(levels)
+    ]
     numbers = f"{block.tree.root} number{'s' * (block.tree.root != 1)}"
     then = f", then {', '.join(at[None])} dense ({numbers})" if None in at else ""
     share = "share one normal" if len(block.names) > 1 else "has one normal"
@@ -20,9 +24,10 @@ def held(block: TreeBlock) -> str:
     )
 
 
-def _kind(level: Level, border: Border) -> str:
+def _kind(level: Level, border: Border, axes: Axes) -> str:
     if level.length == 1:
         few = f", each beside about {border.slots / level.groups:.0f} of the dense numbers"
         return f"{level.groups} groups of {level.width}{'' if border.is_full else few}"
     chains = "a Markov chain" if level.groups == 1 else f"{level.groups} Markov chains"
-    return f"{chains} of {level.length} steps of {level.width}"
+    together = "" if axes.lag == 1 else f", {axes.lag} steps at a time"
+    return f"{chains} of {axes.steps} steps of {level.width // axes.lag}{together}"
