@@ -59,6 +59,27 @@ def test_the_bound_reaches_the_evidence_from_below_where_the_rest_is_exact(probl
     assert float(fit.sd()["tau"]) == pytest.approx(sd, rel=0.01)
 
 
+def test_effects_and_their_mean_are_as_wide_as_the_posterior(fit):
+    """Given tau they are jointly normal: quadrature over tau of their moments."""
+    y, s = EFFECTS.numpy(), ERRORS.numpy()
+    nodes, weights = np.polynomial.legendre.leggauss(600)
+    tau, weights = 100 * (nodes + 1), weights * stats.halfcauchy(scale=5).pdf(100 * (nodes + 1))
+    within = tau[:, None, None] ** 2 * np.eye(8) + 25.0  # of the effects, and of them with mu
+    seen = within + np.diag(s**2)
+    logs = np.array([stats.multivariate_normal(np.zeros(8), c).logpdf(y) for c in seen])
+    chance = weights * np.exp(logs - logs.max())
+    chance /= chance.sum()
+    both = np.concatenate([within, np.full((600, 1, 8), 25.0)], 1)
+    gain = both @ np.linalg.inv(seen)
+    mean = gain @ y
+    prior = np.concatenate([np.diagonal(within, axis1=1, axis2=2), np.full((600, 1), 25.0)], 1)
+    variance = prior - (gain * both).sum(-1)
+    whole = chance @ mean
+    sd = np.sqrt(chance @ (variance + (mean - whole) ** 2))
+    found = torch.cat([fit.sd()["theta"], fit.sd()["mu"].reshape(1)])
+    torch.testing.assert_close(found, torch.as_tensor(sd), rtol=0.02, atol=0)
+
+
 def test_cutting_never_lowers_the_bound(fit):
     assert bool((torch.tensor(fit.history.elbo).diff() >= -1e-9).all())
     assert fit.status is Status.CONVERGED
