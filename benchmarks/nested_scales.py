@@ -1,11 +1,12 @@
-"""Nested scales beside long NUTS: standard deviations of scales, coefficients and effects, and the price.
+"""Nested scales beside long chains: standard deviations of scales, coefficients and effects, and the price.
 
     OMP_NUM_THREADS=1 python benchmarks/nested_scales.py DATA [--only NAME …] [--draws N]
 
 ``DATA`` is a folder with lme4's cbpp and sleepstudy as csv files. Each model is fitted with plain factors
-(``nested=()``), with nested ones, and by NUTS (two chains). ``ratio`` is the sd of a fit over that of
-NUTS, of a site of several elements that of the one farthest from 1; ``times`` the processor time of nested
-factors as a multiple of that of plain ones. Kept in ``results/nested_scales.json``.
+(``nested=()``), with nested ones where it has scalar scales, and by NUTS (two chains) or, sleepstudy
+with correlated slopes, by Gibbs sampling, all of whose conditionals are exact. ``sd_ratio`` is the sd of a
+fit over that of the chains, of a site of several elements that of the one farthest from 1; ``times`` the
+processor time of nested factors as a multiple of that of plain ones. Kept in ``results/nested_scales.json``.
 """
 
 import argparse
@@ -17,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
-from mixed_models import cbpp, codes, numbers, rows_of, simulated
+from mixed_models import cbpp, codes, numbers, rows_of, simulated, sleepstudy
+from scipy import stats
 from torch import Tensor
 
 from vitools import Problem, cavi, nuts
@@ -35,6 +38,8 @@ class Case:
     problem: Problem
     nested: list[str]
     scales: list[str]
+    reference: Callable[[int], dict[str, Tensor]] | None = None
+    """Draws by site; NUTS where None."""
     has_reference: bool = True
 
 
@@ -57,29 +62,43 @@ def herds(folder: Path) -> Case:
 
 
 def correlated_slopes(folder: Path) -> Case:
-    """Sleepstudy: a level and a slope for each subject, the slope given the level by regression.
-
-    The same as a covariance matrix of both: cov = slope_on_level · by_level².
-    """
+    """Sleepstudy: a level and a slope for each subject, of any covariance."""
     d = rows_of(folder / "sleepstudy.csv")
     subject, count = codes(d["Subject"])
-    y, days = numbers(d["Reaction"]) / 100, numbers(d["Days"]) / 5
+    y, days = numbers(d["Reaction"]).numpy(), numbers(d["Days"]).numpy()
 
-    def model(y: Tensor, days: Tensor, subject: Tensor) -> None:
-        b = pyro.sample("b", dist.Normal(torch.tensor([3.0, 0.5]), 2.0).to_event(1))
-        by_level = pyro.sample("by_level", dist.HalfNormal(torch.tensor(1.0)))
-        by_slope = pyro.sample("by_slope", dist.HalfNormal(torch.tensor(1.0)))
-        lean = pyro.sample("lean", dist.Normal(0.0, 1.0))
-        sigma = pyro.sample("sigma", dist.HalfNormal(torch.tensor(1.0)))
-        with pyro.plate("subjects", count):
-            level = pyro.sample("level", dist.Normal(torch.zeros(()), by_level))
-            slope = pyro.sample("slope", dist.Normal(lean * level, by_slope))
-        with pyro.plate("rows", len(y)):
-            mean = b[0] + b[1] * days + level[subject] + slope[subject] * days
-            pyro.sample("y", dist.Normal(mean, sigma), obs=y)
+    def gibbs(draws: int) -> dict[str, Tensor]:
+        """Coefficients and effects at once, their precision matrix, and sigma on a fine grid."""
+        generator = np.random.default_rng(0)
+        x = np.stack([np.ones(len(y)), days], 1)
+        design = np.concatenate([x, np.zeros((len(y), 2 * count))], 1)
+        for row, group in enumerate(subject.tolist()):
+            design[row, 2 + 2 * group : 4 + 2 * group] = x[row]
+        gram, linear = design.T @ design, design.T @ y
+        prior = np.diag([300.0**-2] * 2 + [0.0] * (2 * count))
+        precision, sigma = np.diag([1 / 600.0, 1 / 40.0]), 30.0
+        grid = np.exp(np.linspace(np.log(10), np.log(70), 4000))
+        kept: dict[str, list[Any]] = {"b": [], "u": [], "precision": [], "sigma": []}
+        for number in range(draws + 2000):
+            whole = gram / sigma**2 + prior
+            whole[2:, 2:] += np.kron(np.eye(count), precision)
+            root = np.linalg.cholesky(whole)
+            theta = np.linalg.solve(whole, linear / sigma**2)
+            theta += np.linalg.solve(root.T, generator.standard_normal(len(theta)))
+            u = theta[2:].reshape(count, 2)
+            rate = np.linalg.inv(np.diag([600.0, 40.0]) + u.T @ u)
+            precision = stats.wishart(3 + count, rate).rvs(random_state=generator)
+            squares = ((y - design @ theta) ** 2).sum()
+            log = -(len(y) - 1) * np.log(grid) - squares / (2 * grid**2) - grid**2 / (2 * 100.0**2)
+            chance = np.exp(log - log.max())
+            sigma = generator.choice(grid, p=chance / chance.sum())
+            if number >= 2000:
+                for name, value in zip(kept, (theta[:2], u, precision, sigma), strict=True):
+                    kept[name].append(value)
+        return {name: torch.as_tensor(np.stack(values)) for name, values in kept.items()}
 
-    nested = ["by_level", "by_slope", "lean"]
-    return Case(Problem(model, y, days, subject), nested, ["by_level", "by_slope", "sigma"])
+    problem = sleepstudy(d).problem
+    return Case(problem, [], ["precision", "sigma"], gibbs)
 
 
 def varying_intercepts(rows: int, groups: int) -> Case:
@@ -101,13 +120,14 @@ def timed(run: Callable[[], Any]) -> tuple[Any, float, float]:
     return made, time.perf_counter() - wall, time.process_time() - processor
 
 
-def ratios(fit: Any, reference: Any, case: Case) -> dict[str, float]:
-    """The sd of each site over that of the reference, where it is farthest from it."""
-    found = {}
-    for name, sd in reference.sd().items():
-        ratio = (fit.sd()[name] / sd).reshape(-1)
-        found[name] = float(ratio[ratio.log().abs().argmax()])
-    return found
+def beside(fit: Any, draws: dict[str, Tensor]) -> dict[str, dict[str, float]]:
+    """Of each site the sd over that of the draws where it is farthest from it, and the mean's error in sds."""
+    ratios, errors = {}, {}
+    for name, drawn in draws.items():
+        ratio = (fit.sd()[name] / drawn.std(0)).reshape(-1)
+        ratios[name] = float(ratio[ratio.log().abs().argmax()])
+        errors[name] = float(((fit.mean()[name] - drawn.mean(0)) / drawn.std(0)).abs().max())
+    return {"sd_ratio": ratios, "mean_error_in_sds": errors}
 
 
 def measured(case: Case, draws: int) -> dict[str, Any]:
@@ -119,24 +139,29 @@ def measured(case: Case, draws: int) -> dict[str, Any]:
             "seconds": nested_wall,
             "processor_seconds": nested_processor,
             "bound": nested.bound,
-            "cells": len(nested.components),
+            "cells": len(getattr(nested, "components", [nested])),
             "detail": nested.detail,
         },
         "times": nested_processor / processor,
     }
     if case.has_reference:
-        reference, seconds, _ = timed(
-            lambda: nuts(case.problem, num_samples=draws, num_warmup=1500, num_chains=2)
-        )
-        result["nuts"] = {"seconds": seconds, "draws": 2 * draws, "detail": reference.detail}
-        for name, fit in (("plain", plain), ("nested", nested)):
-            result[name]["sd_ratio"] = ratios(fit, reference, case)
-            error = {
-                site: float(((fit.mean()[site] - mean) / reference.sd()[site]).abs().max())
-                for site, mean in reference.mean().items()
-            }
-            result[name]["mean_error_in_sds"] = error
+        sampled, seconds, _ = timed(lambda: (case.reference or by_nuts(case))(draws))
+        result["reference"] = {
+            "kind": "NUTS" if case.reference is None else "Gibbs",
+            "seconds": seconds,
+            "draws": draws,
+        }
+        result["plain"] |= beside(plain, sampled)
+        result["nested"] |= beside(nested, sampled)
     return result
+
+
+def by_nuts(case: Case) -> Callable[[int], dict[str, Tensor]]:
+    def draws(count: int) -> dict[str, Tensor]:
+        fit = nuts(case.problem, num_samples=count // 2, num_warmup=1500, num_chains=2)
+        return dict(fit.sample(count))
+
+    return draws
 
 
 def worst(result: dict[str, Any], case: Case) -> str:
