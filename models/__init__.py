@@ -137,4 +137,24 @@ SHIPPED: dict[str, ShippedModel] = {
         "example",
         "regimes that follow one another, each with its level and spread; simulated",
     ),
+    "pca": ShippedModel(
+        "vitools.models.factors.pca",
+        "example",
+        "principal components, a relevance for each; simulated",
+    ),
+    "factor-analysis": ShippedModel(
+        "vitools.models.factors.pca",
+        "factor_analysis_example",
+        "the same with a noise for each column; simulated",
+    ),
+    "poisson-factorisation": ShippedModel(
+        "vitools.models.factors.poisson_factorisation",
+        "example",
+        "counts of users and items by tastes and traits; simulated",
+    ),
+    "lda": ShippedModel(
+        "vitools.models.factors.lda",
+        "example",
+        "topics of documents (latent Dirichlet allocation); simulated",
+    ),
 }

@@ -17,6 +17,7 @@ from matplotlib.patches import Ellipse, FancyArrowPatch
 from torch import Tensor
 
 from vitools.errors import OptionError
+from vitools.problem.dims import site_dims
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#A6A6A6"
 NAMED_ROWS = 60
@@ -69,9 +70,9 @@ def _bars(axes: Axes, mean: np.ndarray, sd: np.ndarray) -> None:
 def labels_of(posterior: Any, site: str, axis: int) -> list[str]:
     """What the elements of one axis of a site are called; numbers from 0 where nothing says."""
     described = posterior.problem.latents[site]
-    plates = [*described.plates, *[None] * described.event_dim]
-    labels = posterior.problem.coords.get(plates[axis])
-    return [str(label) for label in labels or range(described.shape[axis])]
+    names, sizes = site_dims(described, tuple(described.shape))
+    labels = posterior.problem.coords.get(names[axis])
+    return [str(label) for label in labels or range(sizes[axis])]
 
 
 def plot_states(
@@ -197,6 +198,54 @@ def plot_clusters(
         axes.set(xlabel=names[0], ylabel=names[1])
     axes.legend(frameon=False, fontsize=8, title="component: share")
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_loadings(loadings: Tensor, variances: Tensor, names: Sequence[str]) -> Figure:
+    """What each of K factors explains (a scree), beside the loadings [V, K] of columns on them."""
+    order = variances.argsort(descending=True)
+    table, explained = _array(loadings[:, order]), _array(variances[order])
+    columns, factors = table.shape
+    size = (3.6 + 0.5 * factors + 2.2, max(3.0, 1.2 + 0.22 * columns))
+    figure = Figure(figsize=size, layout="constrained")
+    scree, axes = figure.subplots(1, 2, width_ratios=[1, 1.3])
+    numbers = [str(k) for k in order.tolist()]
+    scree.plot(range(factors), explained, "o-", color=BLUE)
+    scree.set_xticks(range(factors), numbers)
+    scree.set(xlabel="factor", ylabel="variance explained", ylim=(0, None))
+    scree.spines[["top", "right"]].set_visible(False)
+    reach = np.abs(table).max()
+    image = axes.imshow(table, cmap="RdBu", vmin=-reach, vmax=reach, aspect="auto")
+    axes.set_xticks(range(factors), numbers)
+    axes.set_yticks(range(columns), names, fontsize=8)
+    axes.set(xlabel="factor")
+    figure.colorbar(image, ax=axes, label="loading")
+    return figure
+
+
+def plot_leaders(
+    table: Tensor, names: Sequence[str], kind: str, quantity: str, *, shown: int = 8
+) -> Figure:
+    """For each row of ``table`` [K, V] its largest entries by name, a panel each."""
+    values = _array(table)
+    count, shown = len(values), min(shown, values.shape[1])
+    across = min(count, 4)
+    down = -(-count // across)
+    figure = Figure(
+        figsize=(2.1 * across + 0.4, 0.6 + (0.5 + 0.2 * shown) * down), layout="constrained"
+    )
+    panels = figure.subplots(down, across, squeeze=False, sharex=True).flatten()
+    for k, axes in enumerate(panels[:count]):
+        order = values[k].argsort()[::-1][:shown]
+        axes.barh(range(shown), values[k][order], color=COLOURS[k % len(COLOURS)])
+        axes.set_yticks(range(shown), [names[v] for v in order], fontsize=8)
+        axes.invert_yaxis()
+        axes.set_title(f"{kind} {k}", fontsize=10, loc="left")
+        axes.tick_params(axis="y", length=0)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    for axes in panels[count:]:
+        axes.remove()
+    figure.supxlabel(quantity, fontsize=9)
     return figure
 
 

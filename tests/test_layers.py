@@ -164,6 +164,7 @@ ORDER = {
             "vae",
             "wave_packets",
             "topic_judgement",
+            "factors",
             "groups",
             "mixtures",
             "series",

@@ -67,7 +67,17 @@ GUIDES: dict[str, Callable[[Problem], Any]] = {
     "autoregressive flow": automatic(AutoFlow, flow="autoregressive"),
     "amortized": amortised,
 }
-LIKE_OTHERS = {"mixed-binomial", "item-response", "mixture", "state-space", "hidden-markov"}
+LIKE_OTHERS = {
+    "mixed-binomial",
+    "item-response",
+    "mixture",
+    "state-space",
+    "hidden-markov",
+    "pca",
+    "factor-analysis",
+    "poisson-factorisation",
+    "lda",
+}
 """Models all of whose sites are of kinds that another has, and one that no guide can take."""
 OF_IMAGES = {"vae", "hierarchical-vae", "conditional-vae"}
 JOINT = {"multivariate", "low rank", "spline flow", "realnvp flow", "autoregressive flow"}

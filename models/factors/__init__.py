@@ -1,0 +1,1 @@
+"""Factors: tables explained by the product of two smaller ones."""
