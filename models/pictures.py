@@ -17,7 +17,6 @@ from matplotlib.patches import Ellipse, FancyArrowPatch
 from torch import Tensor
 
 from vitools.errors import OptionError
-from vitools.problem.dims import site_dims
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#A6A6A6"
 NAMED_ROWS = 60
@@ -70,9 +69,10 @@ def _bars(axes: Axes, mean: np.ndarray, sd: np.ndarray) -> None:
 def labels_of(posterior: Any, site: str, axis: int) -> list[str]:
     """What the elements of one axis of a site are called; numbers from 0 where nothing says."""
     described = posterior.problem.latents[site]
-    names, sizes = site_dims(described, tuple(described.shape))
+    # dims without a plate go by the site's name, as Problem.dims has them
+    names = [*described.plates, *[f"{site}_dim_{i}" for i in range(described.event_dim)]]
     labels = posterior.problem.coords.get(names[axis])
-    return [str(label) for label in labels or range(sizes[axis])]
+    return [str(label) for label in labels or range(described.shape[axis])]
 
 
 def plot_states(
