@@ -10,6 +10,7 @@ import typer
 from vitools.cli import INTERRUPTED
 from vitools.cli.methods import OWN_GUIDE, default_methods, find_method
 from vitools.cli.options import (
+    BatchRows,
     Columns,
     Data,
     Draws,
@@ -43,6 +44,7 @@ def fit(
     guide: Guide = "",
     update: Update = None,
     forgetting: Forgetting = 1.0,
+    batch_rows: BatchRows = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for fit.safetensors, posterior.nc and pictures.")
     ] = None,
@@ -68,9 +70,12 @@ def fit(
     if update is not None:
         problem = carry_over(update, target.problem, forgetting=forgetting)
         target = replace(target, problem=problem)
+    target = replace(target, batch_rows=batch_rows)
     if out is not None and target.pictures:
         check_folder(out, *(path.name for path in out.glob("*.png")), force=force)
     chosen = named or find_method(OWN_GUIDE if guide else default_methods(target)[0])
+    if batch_rows is not None and chosen is not find_method("cavi"):
+        raise OptionError(f"--batch-rows is for --method cavi, not for {chosen.label}.")
     label = chosen.named_for(target).label
     try:
         with progress_line(label, quiet) as progress:

@@ -45,7 +45,12 @@ def _cavi(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posteri
     from vitools.engines import cavi
 
     return cavi(
-        target.problem, nested=target.nested, restarts=RESTARTS, seed=seed, progress=progress
+        target.problem,
+        nested=target.nested if target.batch_rows is None else (),
+        restarts=RESTARTS,
+        batch_rows=target.batch_rows,
+        seed=seed,
+        progress=progress,
     )
 
 

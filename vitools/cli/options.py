@@ -83,6 +83,14 @@ Forgetting = Annotated[
         help="With --update: what earlier rows count for, against 1 of the new ones.",
     ),
 ]
+BatchRows = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        help="For cavi: rows that are taken at a time, where they are too many for memory or patience.",
+        show_default=False,
+    ),
+]
 Guide = Annotated[
     str, typer.Option(metavar="FILE.py:NAME", help="A Pyro guide of your own, for own-guide.")
 ]

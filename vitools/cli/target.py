@@ -25,6 +25,7 @@ class Target:
     """What a command works on; what a model brings along is said at ``vitools.models.Example``.
 
     ``is_amortised``: the model comes with a guide without which it is of no use (an encoder).
+    ``batch_rows``: rows that coordinate ascent takes at a time; all if None.
     ``untrained``: the networks whose method the guide is, as they were: a fit trains its own in place.
     """
 
@@ -37,6 +38,7 @@ class Target:
     pictures: Callable[[Any], dict[str, Any]] | None = None
     validation: tuple[Any, ...] = ()
     held_out: tuple[Any, ...] = ()
+    batch_rows: int | None = None
     untrained: Any = field(init=False)
 
     def __post_init__(self) -> None:

@@ -52,6 +52,7 @@ class Request:
     chosen: Chosen
     missing: MissingPolicy
     cache: Path
+    labels: Mapping[str, tuple[str, ...]]
 
     @property
     def names(self) -> list[str]:
@@ -65,6 +66,7 @@ class Request:
             [os.fspath(path.resolve()) for path in self.paths],
             dict(self.chosen),
             self.missing,
+            {name: list(labels) for name, labels in self.labels.items()},
         ]
         digest = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
         return self.cache / f"{self.paths[0].stem}-{digest}"
@@ -83,7 +85,7 @@ def converted(request: Request, say: Say | None) -> tuple[Path, dict[str, Any]]:
     meta = _current(folder, stamp)
     if meta is not None:
         return folder, meta
-    found = survey(request.paths, request.names, _watch(request, say, "looking at"))
+    found = survey(request.paths, request.names, _watch(request, say, "looking at"), request.labels)
     _refuse_gaps(request, found)
     _refuse_mixture(request, found)
     aside = folder.with_name(f".{folder.name}-{uuid4().hex[:8]}")

@@ -75,6 +75,7 @@ def open_table(
     columns: Mapping[str, str | Sequence[str]] | None = None,
     *,
     missing: MissingPolicy = "refuse",
+    labels: Mapping[str, Sequence[str]] | None = None,
     rank: int = 0,
     num_ranks: int = 1,
     cache: str | os.PathLike[str] | None = None,
@@ -93,6 +94,8 @@ def open_table(
             columns under their own names if omitted. The array of an npy file has the file's name less
             the digits at its end.
         missing: ``"refuse"``, ``"drop"`` or ``"mask"``, as of ``read_table``.
+        labels: for arguments that are words, the labels of an earlier table in the order of their codes;
+            a word that is none of them is refused. By default those that are found.
         rank, num_ranks: which of so many equal parts of the rows; labels are those of all.
         cache: the folder of the flat files; by default ``.vitools-cache`` beside the first file.
         progress: told now and then, in words, how far it is; by default the logger ``vitools``.
@@ -125,9 +128,28 @@ def open_table(
         if os.sep in argument:
             raise OptionError(f"columns: expected the name of an argument, got {argument!r}.")
     folder = Path(cache) if cache is not None else paths[0].parent / CACHE
-    request = Request(tuple(paths), chosen, missing, folder)
+    request = Request(tuple(paths), chosen, missing, folder, _of_columns(labels, chosen))
     kept, meta = converted(request, progress or getLogger("vitools").info)
     return _mapped(kept, meta, missing, rank, num_ranks)
+
+
+def _of_columns(
+    labels: Mapping[str, Sequence[str]] | None, chosen: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """The labels given, by the column of their argument."""
+    found = {}
+    for argument, own in (labels or {}).items():
+        if argument not in chosen:
+            raise OptionError(
+                f"labels: no argument {argument!r} (arguments: {', '.join(chosen)}). Name one of these."
+            )
+        words = [str(word) for word in own]
+        if len(chosen[argument]) > 1 or not words or len(set(words)) < len(words):
+            raise OptionError(
+                f"labels: expected different words for {argument!r}, an argument of one column, got {own!r}."
+            )
+        found[chosen[argument][0]] = tuple(words)
+    return found
 
 
 def is_pattern(path: str | os.PathLike[str]) -> bool:

@@ -64,11 +64,14 @@ class Found:
     seen: Seen = field(default_factory=Seen)
     is_repeating: bool = False
     since: Path | None = None  # the first file that says what kind it is
+    given: tuple[str, ...] | None = None  # the only labels that there may be
     _codes: dict[str, int] = field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Of each code: alphabetical, or in the order of the rows where no word comes twice."""
+        if self.given is not None:
+            return self.given
         return tuple(sorted(self.words) if self.is_repeating else self.words)
 
     @property
@@ -100,7 +103,9 @@ class Found:
         if self.stand_in is None and given.size:
             self.stand_in = given.flat[0]
         if self.kind is Kind.WORDS:
-            self._add_words([str(word) for word in given.ravel()], path)
+            present = np.flatnonzero(~piece.missing)
+            words = [str(word) for word in given.ravel()]
+            self._add_words(words, path, lambda i: piece.place(int(present[i])))
 
     def _add_cells(self, piece: Cells, path: Path) -> None:
         given = piece.given
@@ -119,9 +124,18 @@ class Found:
         if self.stand_in is None:
             self.stand_in = piece.column(kind).values[~piece.missing][0]
         if self.kind is Kind.WORDS:
-            self._add_words(given, path)
+            self._add_words(given, path, piece.places.__getitem__)
 
-    def _add_words(self, words: Sequence[str], path: Path) -> None:
+    def _add_words(self, words: Sequence[str], path: Path, place: Callable[[int], str]) -> None:
+        if self.given is not None:
+            unseen = set(words).difference(self.given)
+            if unseen:
+                first = next(i for i, word in enumerate(words) if word in unseen)
+                raise DataError(
+                    f"{path}, {place(first)}, column {self.name!r}: {words[first]!r} is none of the "
+                    f"{len(self.given)} labels given ({_listed(self.given)}); mend the cell, or fit anew "
+                    "with the new label"
+                )
         before = len(self.words)
         for word in words:
             self.words.setdefault(word, len(self.words))
@@ -185,8 +199,21 @@ def pieces_of(
     yield from source.pieces(names, rows)
 
 
-def survey(paths: Sequence[Path], names: Sequence[str], watch: Watch | None = None) -> Survey:
+def _listed(words: Sequence[str], most: int = 6) -> str:
+    shown = list(words[:most])
+    return ", ".join(shown) + (f", and {len(words) - most} more" if len(words) > most else "")
+
+
+def survey(
+    paths: Sequence[Path],
+    names: Sequence[str],
+    watch: Watch | None = None,
+    labels: Mapping[str, tuple[str, ...]] | None = None,
+) -> Survey:
     """One pass over the files.
+
+    Args:
+        labels: the only words that columns may hold, in the order of their codes.
 
     Raises:
         DataError: files that differ in their columns or types, and cells that no model takes, by file
@@ -194,7 +221,7 @@ def survey(paths: Sequence[Path], names: Sequence[str], watch: Watch | None = No
     """
     for _ in opened(paths, names):  # what a file lacks is told before an hour of reading
         pass
-    columns = {name: Found(name) for name in names}
+    columns = {name: Found(name, given=(labels or {}).get(name)) for name in names}
     rows: list[int] = []
     for number, (path, source) in enumerate(opened(paths, names)):
         rows.append(0)
@@ -208,6 +235,11 @@ def survey(paths: Sequence[Path], names: Sequence[str], watch: Watch | None = No
         if found.kind is Kind.NOTHING or found.stand_in is None:
             where = os.fspath(paths[0]) if len(paths) == 1 else f"{paths[0].parent}"
             raise DataError(f"{where}, column {found.name!r}: blank throughout; fill it in")
+        if found.given is not None and found.kind is not Kind.WORDS:
+            raise DataError(
+                f"{found.since}, column {found.name!r}: {NOUNS[found.kind]}, where labels are given "
+                f"({_listed(found.given)}); leave labels out, or give words"
+            )
     return Survey(tuple(paths), columns, tuple(rows))
 
 

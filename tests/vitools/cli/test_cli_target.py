@@ -519,3 +519,13 @@ def test_forgetting_without_a_fit_is_refused(refused, models):
     assert "--forgetting is of earlier rows: name their fit, --update FILE" in words
     absent = refused("fit", "mymodels.py:coin", "--data", "part.csv", "--update", "no.safetensors")
     assert "no file 'no.safetensors'" in absent
+
+
+def test_rows_are_taken_some_at_a_time(vitools, refused, models):
+    rows = "\n".join(f"{i / 50},{i / 25 + (i % 7) / 10}" for i in range(100))
+    (models / "rows.csv").write_text(f"x,y\n{rows}\n")
+    fit = ("fit", "mymodels.py:line", "--data", "rows.csv", "--method")
+    result = vitools(*fit, "cavi", "--batch-rows", "40")
+    assert "batches of 40 rows of 'rows'" in " ".join(result.output.split())
+    words = refused(*fit, "laplace", "--batch-rows", "40")
+    assert "--batch-rows is for --method cavi" in words

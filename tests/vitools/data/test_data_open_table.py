@@ -236,3 +236,22 @@ def test_memory_stays_where_it_was(tmp_path):
     grown, total = map(float, run.stdout.split())
     assert total == 2 * 250_000 * 20
     assert grown < 40  # megabytes, of 80
+
+
+def test_labels_of_an_earlier_table_code_the_next(tmp_path, parts):
+    old = open_table(parts("k\nb\na\nc\n"))
+    pattern = parts("k\nc\nc\n", "k\nb\n")
+    assert open_table(pattern).tensors["k"].tolist() == [1, 1, 0]
+    again = open_table(pattern, labels=old.labels)
+    assert [again.labels["k"][code] for code in again.tensors["k"]] == ["c", "c", "b"]
+    assert again.labels == old.labels
+    with pytest.raises(
+        DataError, match=r"part-1\.csv, line 3, column 'k': 'd' is none of the 3 labels"
+    ):
+        open_table(parts("k\nc\n", "k\nb\nd\n"), labels=old.labels)
+    with pytest.raises(DataError, match=r"column 'k': numbers, where labels are given \(b, a, c\)"):
+        open_table(parts("k\n1\n", "k\n2\n"), labels=old.labels)
+    with pytest.raises(OptionError, match="labels: no argument 'z'"):
+        open_table(pattern, labels={"z": ["a"]})
+    with pytest.raises(OptionError, match="labels: expected different words for 'k'"):
+        open_table(pattern, labels={"k": ["a", "a"]})
