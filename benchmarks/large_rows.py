@@ -74,12 +74,14 @@ def write_rows(folder: Path, rows: int) -> None:
         parquet.write_table(table, folder / f"part-{number}.parquet")
 
 
-def regression(x: torch.Tensor, y: torch.Tensor) -> None:
+def regression(x: torch.Tensor, y: torch.Tensor, subsample_size: int | None = None) -> None:
     zeros = torch.zeros(x.shape[1], dtype=torch.float64)
     w = pyro.sample("w", dist.Normal(zeros, 1.0).to_event(1))
     tau = pyro.sample("tau", dist.Gamma(torch.tensor(1.0, dtype=torch.float64), 1.0))
-    with pyro.plate("rows", len(y), subsample_size=1000) as index:
-        pyro.sample("y", dist.Normal(x[index] @ w, tau.rsqrt()), obs=y[index])
+    with pyro.plate("rows", len(y), subsample_size=subsample_size) as index:
+        if subsample_size is not None:
+            x, y = x[index], y[index]
+        pyro.sample("y", dist.Normal(x @ w, tau.rsqrt()), obs=y)
 
 
 def memory(folder: Path) -> None:
@@ -89,7 +91,7 @@ def memory(folder: Path) -> None:
     from vitools.guides import AutoMultivariate
 
     torch.set_num_threads(1)
-    small = torch.zeros(2000, COLUMNS - 1, dtype=torch.float64)
+    small = torch.zeros(20, COLUMNS - 1, dtype=torch.float64)
     cavi(Problem(regression, small, small[:, 0]), max_sweeps=2)  # what is loaded on first use
     stages = Stages()
     columns = {"x": [f"x{j}" for j in range(COLUMNS - 1)], "y": "y"}
@@ -99,7 +101,8 @@ def memory(folder: Path) -> None:
     stages.end("Problem")
     fit = cavi(problem, batch_rows=50_000, nested=())
     stages.end(f"cavi, {len(fit.history)} passes")
-    svi(problem, AutoMultivariate, max_steps=200, compile=False)
+    some = Problem(regression, **table.tensors, subsample_size=1000)
+    svi(some, AutoMultivariate, max_steps=200, compile=False)
     stages.end("svi, 200 steps of 1000 rows")
     fit.log_weights(4)
     stages.end("weights of 4 draws, all rows")
@@ -180,7 +183,7 @@ def alone(*words: str) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=5_000_000)
+    parser.add_argument("--rows", type=int, default=5_000_000, help="0 for no table of memory")
     parser.add_argument("--passes", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--memory", type=Path)
     parser.add_argument("--one", nargs=2)
@@ -191,9 +194,10 @@ def main() -> None:
     if options.one:
         passes(options.one[0], int(options.one[1]))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        write_rows(Path(folder), options.rows)
-        report("large_rows_memory", alone("--memory", folder))
+    if options.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            write_rows(Path(folder), options.rows)
+            report("large_rows_memory", alone("--memory", folder))
     table = [
         alone("--one", model, str(rows))
         for model in ("mixture", "logistic")

@@ -196,3 +196,53 @@ def test_workers_read_and_augment_the_images_of_a_vae_the_same_way_each_time(tmp
     assert len(seen) > 0.95 * len(data.train)  # 20 shelves, of which 7 make a pass
     untrained = elbo_terms(VAE(64, 2, hidden=(32,)), data.held_out).elbo.mean()
     assert held_out - untrained > 10  # nats an image: the shelves were what was learnt from
+
+
+IN_BATCHES = """
+import sys
+import pyro, torch
+import pyro.distributions as dist
+from vitools import Problem, cavi
+
+def anonymous():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("RssAnon"))
+
+n, d = 500_000, 20
+rows = torch.from_file(sys.argv[1], shared=False, size=n * d, dtype=torch.float64).view(n, d)
+
+def model(rows):
+    w = pyro.sample("w", dist.Normal(torch.zeros(d - 1).double(), 1.0).to_event(1))
+    tau = pyro.sample("tau", dist.Gamma(torch.tensor(1.0).double(), 1.0))
+    with pyro.plate("rows", len(rows)):
+        pyro.sample("y", dist.Normal(rows[:, 1:] @ w, tau.rsqrt()), obs=rows[:, 0])
+
+cavi(Problem(model, rows[:5000]), batch_rows=1000, max_sweeps=4)
+before, most = anonymous(), 0.0
+
+def watch(report):
+    global most
+    most = max(most, anonymous())
+
+problem = Problem(model, rows)
+stated = anonymous()
+fit = cavi(problem, batch_rows=10_000, max_sweeps=4, progress=watch)
+print(stated - before, max(most, anonymous()) - before, fit.bound)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_minibatches_of_a_mapped_file_never_hold_it(tmp_path):
+    path = tmp_path / "rows.f64"
+    generator = np.random.default_rng(0)
+    with path.open("wb") as file:  # 80 MB
+        for _ in range(50):
+            file.write(generator.normal(size=(10_000, 20)).data)
+    run = subprocess.run(
+        [sys.executable, "-c", IN_BATCHES, str(path)], capture_output=True, text=True, check=True
+    )
+    stated, fitted, bound = map(float, run.stdout.split())
+    assert stated < 40  # megabytes, of 80
+    assert fitted < 50
+    assert math.isfinite(bound)
