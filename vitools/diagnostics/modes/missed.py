@@ -10,7 +10,8 @@ from torch.linalg import LinAlgError
 
 from vitools.diagnostics.modes.known import Copies, is_known
 from vitools.diagnostics.modes.scan import Mode, find_modes
-from vitools.diagnostics.reference.accuracy import entry_name
+from vitools.diagnostics.reference.accuracy import entry_name, varying_scale
+from vitools.diagnostics.reference.moments import quantities
 from vitools.errors import ModelError, NotSupportedError, NumericalError
 from vitools.posterior import Posterior
 from vitools.problem import Problem
@@ -33,7 +34,10 @@ LEAST_VISITS = 0.02
 """The share of the draws due to a mode that makes it a visited one."""
 
 NEGLIGIBLE = 1e-3
-"""The share of a mode below which nobody misses it."""
+"""The share of a mode below which nobody misses it, unless it lies far away."""
+
+WIDENS = 0.1
+"""By what share of itself a mode has to increase a variance to be missed all the same."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,16 @@ class Scan:
     Attributes:
         words: in one phrase; why there was none, where there was none.
         modes: all that were found.
-        missed: those that the fit's draws do not visit.
+        missed: those that the fit does not know.
+        sd_ratio: the least of the fit's sds over those of the fit with the missed modes put in, by
+            how far away they are; and ``sd_ratio_at`` its entry.
     """
 
     words: str
     modes: tuple[Mode, ...] = ()
     missed: tuple[Mode, ...] = ()
+    sd_ratio: float = 1.0
+    sd_ratio_at: str = ""
 
     @property
     def missed_share(self) -> float:
@@ -88,11 +96,51 @@ def scan_for(posterior: Posterior, values: Mapping[str, Tensor]) -> Scan:
     modes = list(found.modes)
     if problem.invariants is not None:
         modes = Copies(problem, values).of_one(modes)
-    missed = unvisited(problem, modes, values)
+    widening = Widening(problem, values)
+    missed = unvisited(problem, modes, values, widening)
     if missed:
         known = is_known(posterior, values)
         missed = [mode for mode in missed if not known(mode)]
-    return Scan(found.words, tuple(modes), tuple(missed))
+    return Scan(found.words, tuple(modes), tuple(missed), *widening.sd_ratio(missed))
+
+
+class Widening:
+    """What far modes would add to the variances of judged quantities, s Δ² for a share s at Δ.
+
+    One mode in a hundred, a hundred sds away, makes an sd ten times as wide.
+
+    Args:
+        values: draws of a fit, ``{site: [n, *shape]}``.
+    """
+
+    def __init__(self, problem: Problem, values: Mapping[str, Tensor]) -> None:
+        self.problem = problem
+        judged = quantities(problem, values)
+        self.mean = {name: value.double().mean(0) for name, value in judged.items()}
+        self.sd = {
+            name: varying_scale(self.mean[name], value.double().std(0))
+            for name, value in judged.items()
+        }
+
+    def of(self, mode: Mode) -> dict[str, Tensor]:
+        """By entry, in variances of the fit; 0 where it has none."""
+        at = {name: value.unsqueeze(0) for name, value in mode.values.items()}
+        judged = {k: v[0].double() for k, v in quantities(self.problem, at).items()}
+        return {
+            k: mode.share * ((v - self.mean[k]) / self.sd[k]).square().nan_to_num(nan=0.0)
+            for k, v in judged.items()
+        }
+
+    def sd_ratio(self, missed: Sequence[Mode]) -> tuple[float, str]:
+        """Of the fit's sds over those with some modes put in, at the worst entry."""
+        added = [self.of(mode) for mode in missed]
+        total = {k: sum(each[k] for each in added) for k in self.mean} if added else {}
+        worst = max(total, key=lambda name: float(total[name].max()), default=None)
+        if worst is None:
+            return 1.0, ""
+        index = torch.unravel_index(total[worst].argmax(), total[worst].shape)
+        name = entry_name(worst, tuple(int(i) for i in index))
+        return (1.0 + float(total[worst].max())) ** -0.5, name
 
 
 def _scan(problem: Problem) -> Scan:
@@ -112,7 +160,9 @@ def _scan(problem: Problem) -> Scan:
     return Scan(f"a scan found {len(modes)} mode{'s' * (len(modes) > 1)}", tuple(modes))
 
 
-def unvisited(problem: Problem, modes: Sequence[Mode], values: Mapping[str, Tensor]) -> list[Mode]:
+def unvisited(
+    problem: Problem, modes: Sequence[Mode], values: Mapping[str, Tensor], widening: Widening
+) -> list[Mode]:
     """The modes worth a visit that draws do not visit.
 
     Visited is a mode with a fiftieth of the draws that its share calls for, within the distance that
@@ -123,7 +173,10 @@ def unvisited(problem: Problem, modes: Sequence[Mode], values: Mapping[str, Tens
     return [
         mode
         for mode in modes
-        if mode.share > NEGLIGIBLE
+        if (
+            mode.share > NEGLIGIBLE
+            or any(float(added.max()) > WIDENS for added in widening.of(mode).values())
+        )
         and int((mode.squared_distance(points) < reach).sum()) <= least * mode.share
     ]
 

@@ -13,6 +13,7 @@ from vitools.diagnostics.evidence.wasserstein_bounds import ErrorBounds, error_b
 from vitools.diagnostics.modes.missed import Scan, scan_for
 from vitools.diagnostics.reference.accuracy import Accuracy, measure_accuracy
 from vitools.diagnostics.reference.distance import Distance, measure_distance
+from vitools.diagnostics.reference.energy import measure_energy
 from vitools.diagnostics.reference.moments import Moments, moments, quantities
 from vitools.diagnostics.reference.relabelling import (
     advise,
@@ -126,7 +127,10 @@ def _with_scan(posterior: Posterior, found: Judgement, num_samples: int, seed: i
     else:
         values = posterior.sample(num_samples, seed)
     scan = scan_for(posterior, values)
-    missed = of_missed_modes(scan.missed_share, scan.missed_at if scan.missed else "")
+    missed = None
+    if scan.missed:
+        far = scan.sd_ratio, scan.sd_ratio_at
+        missed = of_missed_modes(scan.missed_share, scan.missed_at, *far)
     if missed is not None:
         return replace(found, verdict=missed, scan=scan)
     verdict = found.verdict
@@ -170,6 +174,7 @@ def _look(
             khat=khat,
             accuracy=accuracy,
             divergences=getattr(posterior, "divergences", 0),
+            energy=measure_energy(posterior) if isinstance(posterior, DrawsPosterior) else None,
             advice=_of_chains(posterior),
         )
         if posterior.points:
@@ -202,6 +207,7 @@ def _look(
             khat=figures.khat,
             threshold=figures.threshold,
             deep_khat=figures.deep_khat,
+            is_certain=figures.is_certain,
             accuracy=figures.accuracy,
             correction=figures.correction,
             culprit=_culprit(khats),

@@ -2,10 +2,11 @@
 
 k̂ of S draws has a standard error of about (1 + k) S^(-1/4) / √3, and more draws are slow to sharpen it.
 The mean over sixteen parts of S / 16 draws each uses four times the tail and has half the error, so that
-is k̂ here, at the size of a part. k̂ of all draws at once takes its place where it is below beyond doubt
-(weights that only many draws show to be bounded) or clearly above the threshold (a tail that a part
-seldom sees); where it is between, it tightens the limits of what reweighting may do to the moments,
-which is of all draws.
+is k̂ here, at the size of a part. k̂ of all draws at once may be another beyond doubt. Far below 1/2 it
+shows weights to be bounded that few draws cannot show to be, and takes its place; a little below, it
+may have missed the tail, and neither rejects nor vouches for the fit. Clearly above the threshold it is of
+a tail that a part seldom sees, and the fit is not trusted; in between, it tightens the limits of what
+reweighting may do to the moments, which is of all draws.
 """
 
 import math
@@ -38,6 +39,9 @@ CLEAR = 3.0
 DISTINCT = 3.0
 """Standard errors between k̂ of the parts and k̂ of all, for the latter to count."""
 
+BOUNDED = 0.25
+"""Below it, and beyond doubt, k̂ of all draws shows that their weights are bounded."""
+
 MOST_BYTES = 1e9
 """What the densities of all draws may touch: a second or so."""
 
@@ -57,6 +61,7 @@ class Figures:
         num_samples: how many draws.
         khat, threshold: of their weights.
         deep_khat: the same, or k̂ of all draws at once where that is above beyond doubt.
+        is_certain: whether k̂ of parts and of all agree.
         accuracy: against a reference; ``None`` without one.
         own: the same as if the reference were exact, with no error but the draws' own.
         correction: what reweighting does to the moments; ``None`` where nothing varies.
@@ -69,6 +74,7 @@ class Figures:
     accuracy: Accuracy | None
     own: Accuracy | None
     correction: Accuracy | None
+    is_certain: bool = True
 
     def shifted(self, errors: float) -> "Figures":
         """With all figures so many standard errors worse (better, if negative)."""
@@ -104,24 +110,32 @@ def measured(
         own = measure_accuracy(found, exact)
     weights = smooth(log_weights)
     correction = measure_correction(draws, weights) if draws else None
-    khat, deep, threshold = _khats(log_weights, weights.khat, size)
-    return Figures(len(log_weights), khat, threshold, deep, accuracy, own, correction)
+    khat, threshold, deep, is_certain = _khats(log_weights, weights.khat, size)
+    return Figures(len(log_weights), khat, threshold, deep, accuracy, own, correction, is_certain)
 
 
-def _khats(log_weights: Tensor, of_all: Estimate, size: int) -> tuple[Estimate, Estimate, float]:
-    """k̂, its deeper estimate, and the threshold."""
+def _khats(
+    log_weights: Tensor, of_all: Estimate, size: int
+) -> tuple[Estimate, float, Estimate, bool]:
+    """k̂, its threshold, the deeper k̂, and whether parts and all agree."""
     count = len(log_weights)
-    part = max(size, count // PARTS)
+    part, of_count = max(size, count // PARTS), khat_threshold(count)
     if differ_by_rounding(log_weights) or part == count:
-        return of_all, of_all, khat_threshold(count)
+        return of_all, of_count, of_all, True
     khat = _of_parts([khat_estimate(x) for x in log_weights.split(part) if len(x) == part])
+    threshold = khat_threshold(part)
     above = of_all.value - khat.value
     if abs(above) <= DISTINCT * math.hypot(of_all.standard_error, khat.standard_error):
-        return khat, khat, khat_threshold(part)
+        return khat, threshold, khat, True
     least = of_all.value - SURE * of_all.standard_error
-    if not above > 0 or not least <= khat_threshold(count) + CLEARLY:
-        return of_all, of_all, khat_threshold(count)
-    return khat, of_all, khat_threshold(part)
+    most = of_all.value + SURE * of_all.standard_error
+    if above > 0:
+        if least > of_count + CLEARLY:
+            return of_all, of_count, of_all, False
+        return khat, threshold, of_all, True
+    if most < BOUNDED:
+        return of_all, of_count, of_all, True
+    return khat, threshold, khat, khat.value <= threshold or least > of_count
 
 
 def _of_parts(khats: list[Estimate]) -> Estimate:
@@ -188,7 +202,12 @@ def _is_settled(found: Figures, rules: Rules, times: int, log_weights: Tensor) -
     # rejected for something else than weights
     best_weights = replace(found, khat=Estimate(0.0), deep_khat=Estimate(0.0), correction=None)
     is_hopeless = rules(best_weights).grade is Grade.REJECT
-    return is_hopeless or (times > DEEP and best is not Grade.TRUST)
+    return is_hopeless or (
+        times > DEEP
+        and best is not Grade.TRUST
+        and found.is_certain
+        and found.khat == found.deep_khat
+    )
 
 
 def _is_affordable(posterior: Posterior, num_samples: int) -> bool:

@@ -14,12 +14,14 @@ do not use                       the engine diverged, or chains have not mixed
                                  a scan finds modes with a tenth of the mass that it does not visit
 use with care                    the engine stopped at its limit or was interrupted
                                  some transitions of a sampler diverged
+                                 a sampler's energies have not mixed (E-BFMI below 0.3)
                                  a mean is off by more than 0.2 sd
                                  an sd is off by more than 25 %
                                  k̂ above the threshold, though the reference confirms the moments
                                  k̂ above the threshold by less
                                  a figure within two standard errors of its limit at the last look
-                                 a scan finds modes with a fiftieth of the mass that it does not visit
+                                 a scan finds modes that it does not visit, with a fiftieth of the mass,
+                                 or so far away that an sd is off by more than 25 % without them
 trust                            otherwise
 ===============================  =================================================
 
@@ -48,6 +50,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from vitools.diagnostics.reference.accuracy import SURE, Accuracy
+from vitools.diagnostics.reference.energy import LEAST_FRACTION, EnergyMixing
 from vitools.posterior import Estimate, Status
 
 MEAN_LIMIT, FATAL_MEAN_ERROR = 0.2, 1.0
@@ -105,6 +108,7 @@ class _Complaint:
     excess: float = math.inf
 
 
+REPARAMETERISE = "reparameterise (LocScaleReparam for a funnel), or warm up longer"
 RICHER = "try a richer guide (full covariance, other families), or nuts()"
 
 
@@ -116,11 +120,13 @@ def reach_verdict(
     khat: Estimate | None = None,
     threshold: float = 0.7,
     deep_khat: Estimate | None = None,
+    is_certain: bool = True,
     accuracy: Accuracy | None = None,
     correction: Accuracy | None = None,
     culprit: str = "",
     missing: Estimate | None = None,
     divergences: int = 0,
+    energy: EnergyMixing | None = None,
     remedy: str = RICHER,
     advice: str = "",
 ) -> Verdict:
@@ -130,12 +136,14 @@ def reach_verdict(
         detail: the engine's own words, e.g. ``"R-hat 1.00, ESS 3100"``.
         bound, khat: ``None`` for a fit without density.
         deep_khat: what sets the limits of reweighting, if not ``khat``.
+        is_certain: whether ``khat`` can reject the fit.
         accuracy: ``None`` where there is no reference.
         correction: what reweighting does to the fit's moments; used where k̂ is below the
             threshold and there is no reference.
         culprit: the latent that makes the weights heavy, with its k̂.
         missing: log p(x), or a lower bound of it from elsewhere, less what this fit accounts for.
         divergences: transitions of a sampler that could not follow the density.
+        energy: how a sampler's energies have mixed.
         remedy: the next thing to try where the shape of the fit is at fault.
         advice: the same where the engine's status is, if there is better than the status's own.
 
@@ -149,6 +157,7 @@ def reach_verdict(
         _of_density(bound),
         _of_missing(missing),
         _of_divergences(divergences),
+        _of_energy(energy),
     ]
     is_checked = accuracy is not None
     if accuracy is not None:
@@ -158,7 +167,7 @@ def reach_verdict(
     if khat is not None and not is_checked:
         of_weights = _of_weights(deep_khat or khat, correction, remedy)
     if khat is not None and khat.value > threshold:
-        found.append(_of_khat(khat, threshold, is_checked, culprit, remedy))
+        found.append(_of_khat(khat, threshold, is_checked, is_certain, culprit, remedy))
         # weights too heavy to measure a deviation still bear out one that rejects the fit
         of_weights = [c for c in of_weights if c and c.verdict.grade is Grade.REJECT]
     found += of_weights
@@ -169,13 +178,22 @@ def reach_verdict(
     return Verdict(Grade.TRUST, words)
 
 
-def of_missed_modes(share: float, at: str) -> Verdict | None:
-    """What is to be said of a fit whose draws do not visit modes with ``share`` of the mass."""
-    if not share > LEAST_MISSED:
+def of_missed_modes(share: float, at: str, sd_ratio: float, sd_ratio_at: str) -> Verdict | None:
+    """What is to be said of a fit that does not know modes with ``share`` of the mass.
+
+    Args:
+        at: where the largest of them is.
+        sd_ratio: the fit's sd of ``sd_ratio_at`` over that with the modes put in.
+    """
+    is_far = sd_ratio < 1 - SD_TOLERANCE
+    if not (share > LEAST_MISSED or is_far):
         return None
+    said = f"its draws do not visit a mode near {at}; about {share:.2g} of the mass is missed"
+    if is_far and share <= LEAST_MISSED:
+        said += f", and with it the sd of {sd_ratio_at}: {sd_ratio:.2f} of the right one"
     return Verdict(
         Grade.REJECT if share > 1 - LEAST_SHARE else Grade.CARE,
-        f"its draws do not visit a mode near {at}; about {share:.2g} of the mass is missed",
+        said,
         "start from several seeds, or use nuts() with starts in all modes",
     )
 
@@ -240,8 +258,17 @@ def _of_divergences(count: int) -> _Complaint | None:
         f"{count} transition{'s' * (count > 1)} diverged: where the density bends too sharply for the "
         "sampler, its draws are missing"
     )
-    advice = "reparameterise (LocScaleReparam for a funnel), or warm up longer"
-    return _Complaint(Verdict(Grade.CARE, said, advice), 0.0)
+    return _Complaint(Verdict(Grade.CARE, said, REPARAMETERISE), 0.0)
+
+
+def _of_energy(energy: EnergyMixing | None) -> _Complaint | None:
+    if energy is None or not energy.is_slow:
+        return None
+    said = (
+        f"its energies have not mixed (E-BFMI {energy.fraction:.2f} of at least "
+        f"{LEAST_FRACTION}, ESS {energy.ess:.0f}): a tail or the neck of a funnel may be missing"
+    )
+    return _Complaint(Verdict(Grade.CARE, said, REPARAMETERISE), 0.0)
 
 
 def _of_density(bound: Estimate | None) -> _Complaint | None:
@@ -331,7 +358,12 @@ def _of_sds(accuracy: Accuracy, limit: float, whose: str, remedy: str) -> _Compl
 
 
 def _of_khat(
-    khat: Estimate, threshold: float, is_checked: bool, culprit: str, remedy: str
+    khat: Estimate,
+    threshold: float,
+    is_checked: bool,
+    is_certain: bool,
+    culprit: str,
+    remedy: str,
 ) -> _Complaint:
     said = f"k̂ {khat.value:.2f} is above its threshold {threshold:.2f}"
     if culprit:
@@ -342,6 +374,9 @@ def _of_khat(
         return _Complaint(Verdict(Grade.CARE, said, advice), 0.0)
     if not khat.value - threshold > max(CLEARLY, SURE * khat.standard_error):
         said += f", give or take {khat.standard_error:.2f}"
+        return _Complaint(Verdict(Grade.CARE, said, remedy), 0.0)
+    if not is_certain:
+        said += ", though not at every number of draws"
         return _Complaint(Verdict(Grade.CARE, said, remedy), 0.0)
     return _Complaint(Verdict(Grade.REJECT, said, remedy), 0.0)
 

@@ -84,6 +84,18 @@ def test_a_fit_that_misses_a_mode_is_told_so(share, grade):
     assert found.scan.missed_share == pytest.approx(share, abs=1e-3)
 
 
+def test_a_small_mode_far_away_is_missed_for_its_distance():
+    """A hundredth of the mass at 40 sds makes an sd of √(1 + .0099 · 1600) = 4.1."""
+    problem = mixture_of((0.99, 0.0, 1.0), (0.01, 40.0, 1.0))
+    found = judge(gaussian(problem, 0.0, 1.01))
+    assert found.verdict.grade is Grade.CARE
+    assert "0.01 of the mass is missed, and with it the sd of t: 0.2" in found.verdict.reason
+    assert found.scan.sd_ratio == pytest.approx(1 / math.sqrt(1 + 0.01 * 1600), rel=0.1)
+    near = judge(gaussian(mixture_of((0.995, 0.0, 1.0), (0.005, 9.0, 0.5)), 0.0, 1.0))
+    assert near.scan.missed_share == pytest.approx(0.005, abs=1e-4)
+    assert near.verdict.grade is Grade.TRUST
+
+
 def test_a_fit_of_the_only_mode_is_trusted():
     found = judge(gaussian(mixture_of((1.0, 2.0, 1.0)), 2.0, 1.01))
     assert found.verdict.grade is Grade.TRUST

@@ -61,12 +61,23 @@ def test_the_error_of_parts_is_their_scatter():
 
 
 def test_weights_that_only_many_draws_show_to_be_bounded_are_judged_by_all():
-    """One in 500 draws has 200 times the weight: few of them in a part, many in all."""
+    """One in fifty draws has fifty times the weight: the tail of all is nothing else."""
     uniform = torch.rand(64_000, generator=torch.Generator().manual_seed(3)).double()
-    log_weights = torch.where(uniform < 0.002, math.log(200.0), 0.0) + 0.1 * uniform
+    log_weights = torch.where(uniform < 0.02, math.log(50.0), 0.0) + 0.1 * uniform
     found = measured(normal(0.0, 1.0), {}, log_weights, None, 1000)
     assert found.khat == khat_estimate(log_weights)
+    assert found.khat.value < 0
+    assert found.is_certain
     assert found.threshold == 0.7
+
+
+def test_a_tail_that_all_draws_make_less_of_neither_rejects_nor_vouches():
+    """A normal of sd 1.2 for Student's t of 3: weights rise for ever, but their tail is thin."""
+    x = 1.2 * torch.randn(64_000, generator=torch.Generator().manual_seed(5)).double()
+    log_weights = -2 * torch.log1p(x**2 / 3) + (x / 1.2) ** 2 / 2
+    found = measured(normal(0.0, 1.0), {}, log_weights, None, 1000)
+    assert khat_estimate(log_weights).value < 0.7 < found.khat.value
+    assert not found.is_certain
 
 
 def with_a_tail(share):
@@ -88,6 +99,7 @@ def test_one_that_makes_k_high_counts_in_full():
     found = measured(normal(0.0, 1.0), {}, log_weights, None, 1000)
     assert found.khat == found.deep_khat == khat_estimate(log_weights)
     assert found.khat.value > 1
+    assert not found.is_certain
 
 
 def test_all_figures_shift_to_the_worse():
