@@ -29,6 +29,8 @@ FEW_CASES = 64
 """Joint cases of discrete latents up to which a Gaussian one has a normal in each of them."""
 MOST_CASES = 100_000
 """The same over all elements, where nobody asked for it."""
+MOST_TIED = 2000
+"""The same where terms hold pairs of elements: of these there is a matrix."""
 MOST_NUMBERS = 2000
 """Numbers of data up to which some dozens of fits are made without being asked for."""
 
@@ -105,7 +107,11 @@ def few_cases(
         parents = {n for x in site.arguments.values() if hasattr(x, "sites") for n in x.sites()}
         selectors = [s for s in trace.sites.values() if s.name in parents and s.support_size]
         cases = math.prod(s.support_size for s in selectors)
-        is_small = 1 < cases <= FEW_CASES and cases * math.prod(site.shape) <= MOST_CASES
+        beside = all(
+            _at_one_element(term, site.name, [s.name for s in selectors]) for term in terms
+        )
+        most = MOST_TIED if any(_ties(term, site.name) for term in terms) else MOST_CASES
+        is_small = beside and 1 < cases <= FEW_CASES and cases * math.prod(site.shape) <= most
         if is_small and all(s.name not in taken and _side_by_side(s, site) for s in selectors):
             members = {site.name, *(s.name for s in selectors)}
             found[site.name] = tuple(name for name in trace.sites if name in members)
@@ -113,6 +119,18 @@ def few_cases(
             taken |= members
     chained = {n for name in found for n in (name, *follows[name]) if follows[name] & set(found)}
     return [members for name, members in found.items() if name not in chained]
+
+
+def _ties(term: ClosedTerm, name: str) -> bool:
+    """Whether a term holds two elements of a site."""
+    return len({atom.labels for atom in term.atoms if atom.site == name}) > 1
+
+
+def _at_one_element(term: ClosedTerm, gated: str, selectors: Collection[str]) -> bool:
+    """Whether every case in a term is of an element of the Gaussian site that stands there too."""
+    own = [atom.labels for atom in term.atoms if atom.site == gated]
+    cases = [(a.site, a.labels[:-1]) for a in term.atoms if a.site in selectors]
+    return not own or (len(set(cases)) == len(cases) and all(labels in own for _, labels in cases))
 
 
 def _is_plain_normal(site: TracedSite) -> bool:

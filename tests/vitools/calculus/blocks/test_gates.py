@@ -13,7 +13,7 @@ from vitools import Problem, cavi, load, save
 from vitools.calculus import ConjugateModel
 from vitools.calculus.start.initialise import initialise
 from vitools.engines.cavi.coordinate_ascent import CoordinateAscent, Schedule
-from vitools.errors import NotSupportedError, VitoolsWarning
+from vitools.errors import NotConjugateError, NotSupportedError, VitoolsWarning
 from vitools.posterior import Status
 
 
@@ -196,6 +196,22 @@ def test_it_begins_at_a_fit_and_at_values():
     fit = cavi(problem, tol=1e-14)
     for start in (fit, {"w": torch.tensor(2.0)}, {"a": torch.tensor(1.0)}):
         assert cavi(problem, start=start, tol=1e-14).bound == pytest.approx(fit.bound, rel=1e-9)
+
+
+def test_cases_beside_other_elements_keep_the_sites_apart():
+    """z of the first column shifts all data: a term holds it beside w of every column."""
+    x, y = design(12, 4)
+
+    def model():
+        with pyro.plate("columns", 4):
+            z = pyro.sample("z", dist.Bernoulli(0.5))
+            w = pyro.sample("w", dist.Normal(0.0, torch.tensor([0.05, 2.0])[z.long()]))
+        with pyro.plate("rows", 12):
+            pyro.sample("y", dist.Normal(x @ w + 3 * z[0], 1.0), obs=y)
+
+    assert [block.names for block in ConjugateModel(model).blocks] == [("z",), ("w",)]
+    with pytest.raises(NotConjugateError, match="different elements of sites that share a factor"):
+        ConjugateModel(model, joint=[("z", "w")])
 
 
 def one_switch_for_a_plate(y):
