@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vitools.engines.cavi.cavi import cavi
-from vitools.posterior import FactorisedPosterior, Posterior, carry_over
+from vitools.engines.dadvi import dadvi
+from vitools.engines.laplace import laplace
+from vitools.errors import NotSupportedError
+from vitools.posterior import FactorisedPosterior, GaussianPosterior, Posterior, carry_over
 from vitools.problem import Problem
 
 
@@ -18,8 +21,10 @@ def update(
     rows: str | Sequence[str] | None = None,
     forgetting: float = 1.0,
     **options: Any,
-) -> FactorisedPosterior:
-    """Take new rows into a fit of :func:`~vitools.cavi` (Broderick et al. 2013, "Streaming variational Bayes").
+) -> FactorisedPosterior | GaussianPosterior:
+    """Take new rows into a fit of ``cavi``, ``laplace`` or ``dadvi``, by the same engine.
+
+    Reference: Broderick et al. 2013, "Streaming variational Bayes".
 
     Latents outside the plates of rows have the fit's factors as their priors; those of single rows belong
     to the new rows. Where one factor holds all that is carried over and its updates are conjugate,
@@ -31,7 +36,8 @@ def update(
         problem: the same model with the new rows.
         rows: the plates whose elements are new; by default those that observed sites stand in.
         forgetting: λ in the prior q^λ: rows that came k steps ago count λ^k times.
-        **options: of ``cavi()``. ``nested`` is ``()`` unless given, so that the answer can be updated again.
+        **options: of the engine. ``nested`` of ``cavi()`` is ``()`` unless given, so that the answer
+            can be updated again.
 
     Returns:
         The fit; its ``problem`` is the model with the new priors
@@ -50,8 +56,16 @@ def update(
         >>> round(float(fit.mean()["p"]), 4)
         0.5
     """
-    options.setdefault("nested", ())
     carried = carry_over(fit, problem, rows=rows, forgetting=forgetting)
+    if isinstance(fit, GaussianPosterior):
+        engine = {"laplace": laplace, "dadvi": dadvi}.get(fit.engine)
+        if engine is None:
+            raise NotSupportedError(
+                f"update: of a Gaussian by {fit.engine} nothing says which engine is to go on. Fit "
+                "carry_over(fit, problem), from vitools.posterior, by the one you want."
+            )
+        return engine(carried, **options)
+    options.setdefault("nested", ())
     found = cavi(carried, **options)
-    assert isinstance(found, Posterior)
-    return found  # type: ignore[return-value]
+    assert isinstance(found, FactorisedPosterior)
+    return found

@@ -4,9 +4,8 @@
 
 The sites of q that are not latents of single rows get its factors as their distributions, so that every
 engine, diagnostic and draw takes the result as it takes any Pyro model. A factor over several sites, or
-over all elements of one, is stated as normal distributions of each site given those before it:
-
-    x_k | x_<k ~ N(m_k + L_k< L_<<⁻¹ (x_<k - m_<k), L_kk L_kkᵀ),        Σ = L Lᵀ.
+over all elements of one, is stated site by site (:mod:`vitools.posterior.normal_given`), and so is a
+Gaussian on the reals, through the map from there.
 
 With forgetting λ < 1 the prior is q^λ, normalised: natural parameters times λ, so that rows of long ago
 count less and less (Kulhavý and Zarrop 1993, "On a general concept of forgetting").
@@ -15,7 +14,7 @@ count less and less (Kulhavý and Zarrop 1993, "On a general concept of forgetti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +27,17 @@ from torch import distributions as td
 
 from vitools.distributions.free_form import FreeForm
 from vitools.distributions.joint_normal import JointNormal
-from vitools.distributions.shaped_normal import ShapedNormal
 from vitools.errors import FileError, NotSupportedError, OptionError
 from vitools.families import FAMILIES, members
 from vitools.files.archive import read_archive
 from vitools.posterior.base import Posterior
 from vitools.posterior.factorised import Factor, FactorisedPosterior, restored_factors
+from vitools.posterior.gaussian import GaussianPosterior
+from vitools.posterior.normal_given import NormalGiven, cast, chained
 from vitools.problem import Problem
 from vitools.problem.reading.program import name_of
 from vitools.problem.sites import Site, listed
+from vitools.supports import base_support
 
 LARGEST_JOINT = 2000
 """Numbers of one factor whose covariance is written out."""
@@ -44,7 +45,7 @@ LARGEST_JOINT = 2000
 
 @dataclass(frozen=True)
 class SitePrior:
-    """A site's own factor. ``events``: dims of its value that are one event."""
+    """A site's own factor."""
 
     distribution: Any
 
@@ -54,36 +55,6 @@ class SitePrior:
     @property
     def is_joint(self) -> bool:
         return False
-
-
-@dataclass(frozen=True)
-class NormalGiven:
-    """x ~ N(m + Σ_e C_e (x_e - m_e), P⁻¹), with x_e the sites before it.
-
-    Attributes:
-        loc: m, of the site's shape S.
-        precision: P, [*S, *S].
-        given: for each site before it C_e, [*S, *S_e], and m_e.
-    """
-
-    loc: Tensor
-    precision: Tensor
-    given: Mapping[str, tuple[Tensor, Tensor]]
-
-    @property
-    def is_joint(self) -> bool:
-        return True
-
-    def stated(self, site: Site, values: Mapping[str, Tensor]) -> Any:
-        loc = self.loc
-        for name, (slope, centre) in self.given.items():
-            part = slope * (values[name] - centre)
-            for _ in range(centre.dim()):
-                part = part.sum(-1)
-            loc = loc + part
-        if not self.loc.dim():
-            return dist.Normal(loc, self.precision.rsqrt())
-        return ShapedNormal(loc, self.precision)
 
 
 Prior = SitePrior | NormalGiven
@@ -155,7 +126,7 @@ def carry_over(
         raise OptionError(
             f"forgetting: expected a number above 0 and at most 1, got {forgetting!r}."
         )
-    name, factors = _factors(fit)
+    name, factors, gaussian = _parts(fit)
     if name != problem.name:
         raise NotSupportedError(
             f"update: the fit is of model '{name}', the new rows are of '{problem.name}'. Build the "
@@ -164,8 +135,11 @@ def carry_over(
     if isinstance(fit, Posterior):
         _refuse_other_labels(fit.problem, problem)
     covered = {site for factor in factors for site in factor.sites}
-    if covered != set(problem.latents):
-        only_fit, only_new = covered - set(problem.latents), set(problem.latents) - covered
+    expected = set(problem.latents)
+    if gaussian is not None:
+        covered, expected = set(gaussian.space.slices), set(problem.drawn)
+    if covered != expected:
+        only_fit, only_new = covered - expected, expected - covered
         raise NotSupportedError(
             f"update: model '{name}' has other latents than the fit (only in the fit: "
             f"{listed(sorted(only_fit)) or 'none'}; only in the model: "
@@ -186,6 +160,8 @@ def carry_over(
         sites = [problem.latents[name] for name in factor.sites]
         _refuse_other_shape(factor, sites)
         priors.update(_priors(factor, sites, float(forgetting)))
+    if gaussian is not None:
+        priors = _of_gaussian(gaussian, problem, local, float(forgetting))
     if not priors:
         raise NotSupportedError(
             f"update: every latent of model '{name}' belongs to single rows "
@@ -200,8 +176,10 @@ def carry_over(
     return made.with_coords(**labels)
 
 
-def _factors(fit: Posterior | str | Path) -> tuple[str, list[Factor]]:
-    """The name of the fit's model and its factors."""
+def _parts(
+    fit: Posterior | str | Path,
+) -> tuple[str, list[Factor], GaussianPosterior | None]:
+    """The name of the fit's model, and its factors or the one Gaussian that it is."""
     if isinstance(fit, str | Path):
         header, tensors = read_archive(fit)
         if header.get("kind") != FactorisedPosterior.__name__:
@@ -211,15 +189,41 @@ def _factors(fit: Posterior | str | Path) -> tuple[str, list[Factor]]:
             )
         state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
         made = restored_factors(header["meta"]["factors"], state)
-        return header["model"], [Factor(sites, q) for sites, q in made]
+        return header["model"], [Factor(sites, q) for sites, q in made], None
+    if isinstance(fit, GaussianPosterior):
+        return fit.problem.name, [], fit
     if not isinstance(fit, FactorisedPosterior):
         got = type(fit).__name__
         advice = " Fit with nested=()." if got == "MixturePosterior" else ""
         raise NotSupportedError(
             f"update: a {got} cannot be carried over: expected the fit of cavi(), a product of "
-            f"factors, or the path of a saved one.{advice}"
+            f"factors, or the path of a saved one, or that of laplace() or dadvi().{advice}"
         )
-    return fit.problem.name, list(fit.factors)
+    return fit.problem.name, list(fit.factors), None
+
+
+def _of_gaussian(
+    fit: GaussianPosterior, problem: Problem, local: Collection[str], forgetting: float
+) -> dict[str, Prior]:
+    """The sites of all rows of a Gaussian on the reals, the others integrated out."""
+    space = fit.space
+    names = [name for name in space.slices if name not in local]
+    for name in names:
+        old, new = fit.problem.latents[name], problem.latents[name]
+        if old.shape != new.shape:
+            raise NotSupportedError(_other_shape([new], tuple(old.shape), tuple(new.shape)))
+    if not names:
+        return {}
+    index = torch.cat([torch.arange(space.size)[space.slices[name]] for name in names])
+    covariance = (fit.scale_tril @ fit.scale_tril.mT)[index][:, index] / forgetting
+    shapes = {name: tuple(space.shapes[name]) for name in names}
+    transforms = {
+        name: space.transforms[name]
+        for name in names
+        if base_support(problem.latents[name].support) is not td.constraints.real
+    }
+    dtype = problem.latents[names[0]].dtype
+    return dict(chained(fit.location[index], covariance, shapes, dtype, transforms))
 
 
 def _local(problem: Problem, rows: str | Sequence[str] | None) -> set[str]:
@@ -258,12 +262,16 @@ def _refuse_other_shape(factor: Factor, sites: Sequence[Site]) -> None:
     if factor.is_block and not sites[0].is_discrete:
         expected = (sum(site.shape.numel() for site in sites),)
     if found != expected and not sites[0].is_discrete:
-        groups = ", ".join(f"'{p}'" for site in sites for p in site.plates if p)
-        where = f" An element of plate {groups} that the fit has not seen?" if groups else ""
-        raise NotSupportedError(
-            f"update: {listed([repr(s.name) for s in sites])} has shape {list(found)} in the fit and "
-            f"{list(expected)} here.{where} Give the plate the size of all groups there will ever be."
-        )
+        raise NotSupportedError(_other_shape(sites, found, expected))
+
+
+def _other_shape(sites: Sequence[Site], found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    groups = ", ".join(f"'{p}'" for site in sites for p in site.plates if p)
+    where = f" An element of plate {groups} that the fit has not seen?" if groups else ""
+    return (
+        f"update: {listed([repr(s.name) for s in sites])} has shape {list(found)} in the fit and "
+        f"{list(expected)} here.{where} Give the plate the size of all groups there will ever be."
+    )
 
 
 def _priors(factor: Factor, sites: Sequence[Site], forgetting: float) -> dict[str, Prior]:
@@ -281,7 +289,9 @@ def _priors(factor: Factor, sites: Sequence[Site], forgetting: float) -> dict[st
                 f"update: q({title}) is a {type(base).__name__} over several sites, which no prior "
                 "states. Fit with joint=() to keep them apart."
             )
-        return _normals(base, sites, title, forgetting)
+        mean, covariance = _moments(base, title)
+        shapes = {site.name: tuple(site.shape) for site in sites}
+        return dict(chained(mean, covariance / forgetting, shapes, sites[0].dtype))
     kind = type(base).__name__
     if kind not in members() or (not hasattr(dist, kind) and not isinstance(base, FreeForm)):
         raise NotSupportedError(f"update: q({title}) is a {kind}, which no prior states.")
@@ -290,15 +300,11 @@ def _priors(factor: Factor, sites: Sequence[Site], forgetting: float) -> dict[st
     if not isinstance(base, FreeForm):
         kind = type(base).__name__
         dtype = sites[0].dtype
-        parameters = {p: _cast(getattr(base, p), dtype) for p in members()[kind][1]}
+        parameters = {p: cast(getattr(base, p), dtype) for p in members()[kind][1]}
         if kind == "Categorical":
             parameters = {"logits": base.logits}
         base = getattr(dist, kind)(**parameters, validate_args=False)
     return {sites[0].name: SitePrior(base.to_event(events) if events else base)}
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _tempered(base: Any, title: str, power: float) -> Any:
@@ -311,37 +317,6 @@ def _tempered(base: Any, title: str, power: float) -> Any:
         f"update: q({title}) is a {type(base).__name__}, which cannot be forgotten in part. Leave "
         "forgetting out, or give the site a conjugate prior."
     )
-
-
-def _normals(base: Any, sites: Sequence[Site], title: str, power: float) -> dict[str, Prior]:
-    """One normal factor as that of each site given those before it."""
-    mean, covariance = _moments(base, title)
-    root = torch.linalg.cholesky(covariance / power)
-    priors: dict[str, Prior] = {}
-    start = 0
-    before: list[tuple[Site, int]] = []
-    for site in sites:
-        count = site.shape.numel()
-        own = slice(start, start + count)
-        inverse = torch.linalg.solve_triangular(
-            root[own, own], torch.eye(count, dtype=root.dtype), upper=False
-        )
-        precision = (inverse.mT @ inverse).reshape((*site.shape, *site.shape))
-        given: dict[str, tuple[Tensor, Tensor]] = {}
-        if start:
-            slope = torch.linalg.solve_triangular(
-                root[:start, :start], root[own, :start], upper=False, left=False
-            )
-            for other, at in before:
-                part = slope[:, at : at + other.shape.numel()]
-                centre = mean[at : at + other.shape.numel()].reshape(other.shape)
-                shaped = part.reshape((*site.shape, *other.shape))
-                given[other.name] = _cast(shaped, site.dtype), _cast(centre, site.dtype)
-        loc = mean[own].reshape(site.shape)
-        priors[site.name] = NormalGiven(_cast(loc, site.dtype), _cast(precision, site.dtype), given)
-        before.append((site, start))
-        start += count
-    return priors
 
 
 def _moments(base: Any, title: str) -> tuple[Tensor, Tensor]:

@@ -38,7 +38,7 @@ class GaussianPosterior(Posterior):
         super().__init__(problem, **common)
         self.location, self.scale_tril = location, scale_tril
         self.location_error = location_error
-        self._space = UnconstrainedSpace(problem)
+        self.space = UnconstrainedSpace(problem)
         self._gaussian = MultivariateNormal(location, scale_tril=scale_tril, validate_args=False)
 
     def sample_with_log_prob(
@@ -47,21 +47,21 @@ class GaussianPosterior(Posterior):
         check_count(num_samples)
         with seeded(seed), torch.no_grad():
             vectors = self._gaussian.sample(torch.Size((num_samples,)))
-            log_q = self._gaussian.log_prob(vectors) - self._space.log_jacobian(vectors)
-            return self._space.to_values(vectors), log_q
+            log_q = self._gaussian.log_prob(vectors) - self.space.log_jacobian(vectors)
+            return self.space.to_values(vectors), log_q
 
     def log_prob(self, values: Mapping[str, Tensor]) -> Tensor:
         flat, sample_shape = self.problem.checked_draws(values)
         with torch.no_grad():
-            vectors = self._space.from_values(flat)
-            log_q = self._gaussian.log_prob(vectors) - self._space.log_jacobian(vectors)
+            vectors = self.space.from_values(flat)
+            log_q = self._gaussian.log_prob(vectors) - self.space.log_jacobian(vectors)
         return log_q.reshape(sample_shape)
 
     def _moments(self, name: str) -> tuple[Tensor, Tensor]:
         site = self.problem.latents[name]
         if base_support(site.support) is not torch.distributions.constraints.real:
             return super()._moments(name)
-        own = self._space.slices[name]
+        own = self.space.slices[name]
         sd = self.scale_tril[own].square().sum(-1).sqrt()
         return self.location[own].reshape(site.shape), sd.reshape(site.shape)
 
