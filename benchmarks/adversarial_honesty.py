@@ -1,6 +1,6 @@
 """Does the verdict hold on posteriors built to deceive?
 
-    python benchmarks/adversarial_honesty.py [--out benchmarks/results] [--only NAME] [--seeds 3]
+    python benchmarks/adversarial_honesty.py [--out benchmarks/results] [--only NAME] [--seeds 1]
                                              [--judge-seeds 2] [--workers 2] [--fresh]
 
 Every target of :mod:`adversarial_targets` is fitted five ways from several starts, and each fit is
@@ -156,7 +156,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=HERE / "results")
     parser.add_argument("--only", default="", help="targets whose name contains this")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--judge-seeds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--fresh", action="store_true", help="forget what is stored")

@@ -134,7 +134,7 @@ class Widening:
     def sd_ratio(self, missed: Sequence[Mode]) -> tuple[float, str]:
         """Of the fit's sds over those with some modes put in, at the worst entry."""
         added = [self.of(mode) for mode in missed]
-        total = {k: sum(each[k] for each in added) for k in self.mean} if added else {}
+        total = {k: torch.stack([each[k] for each in added]).sum(0) for k in self.mean if added}
         worst = max(total, key=lambda name: float(total[name].max()), default=None)
         if worst is None:
             return 1.0, ""

@@ -23,7 +23,7 @@ from vitools.posterior import DrawsPosterior
 from vitools.posterior.mixing import FEWEST_DRAWS, bulk_size
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 
-LEAST_FRACTION = 0.3
+LEAST_FRACTION, FREE_FRACTION = 0.3, 0.5
 ENOUGH_PER_CHAIN = 100
 """Effective draws of U in each chain from which on its walk has covered all energies."""
 
@@ -38,12 +38,18 @@ class EnergyMixing:
     Attributes:
         fraction: of missing information, as above.
         ess: effective sample size of U.
-        chains: how many there are.
+        chains, draws: how many there are.
     """
 
     fraction: float
     ess: float
     chains: int
+    draws: int
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the energies are far from a funnel's."""
+        return self.fraction > FREE_FRACTION
 
     @property
     def is_slow(self) -> bool:
@@ -59,6 +65,7 @@ def measure_energy(posterior: DrawsPosterior) -> EnergyMixing | None:
     space = UnconstrainedSpace(problem)
     points = space.from_values(posterior.draws).detach()
     work = points[..., 0].numel() * max(problem.mapper.bytes_per_draw, 8 * space.size)
+    draws = points[..., 0].numel()
     points = points[:, :: int(work / MOST_BYTES) + 1]
     if points.shape[1] < FEWEST_DRAWS:
         return None
@@ -67,4 +74,4 @@ def measure_energy(posterior: DrawsPosterior) -> EnergyMixing | None:
     if not bool(torch.isfinite(heights).all()):
         return None
     fraction = space.size / (float(heights.var()) + space.size / 2)
-    return EnergyMixing(fraction, float(bulk_size(heights.unsqueeze(-1))), len(points))
+    return EnergyMixing(fraction, float(bulk_size(heights.unsqueeze(-1))), len(points), draws)

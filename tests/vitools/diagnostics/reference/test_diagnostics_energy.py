@@ -30,13 +30,22 @@ def noise(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
 
 
-def chains(model, **draws):
+def chains(model, divergences=0, **draws):
     problem = Problem(model, torch.tensor(0.0).double())
-    return DrawsPosterior(problem, draws, engine="nuts", status=Status.SAMPLED, detail="R-hat 1.00")
+    return DrawsPosterior(
+        problem,
+        draws,
+        divergences=divergences,
+        engine="nuts",
+        status=Status.SAMPLED,
+        detail=f"R-hat 1.00, {divergences} divergences",
+    )
 
 
-def along_the_funnel(v):
-    return chains(funnel, v=v, x=noise(*v.shape, SIZE, seed=1) * (v / 2).exp().unsqueeze(-1))
+def along_the_funnel(v, divergences=0):
+    return chains(
+        funnel, divergences, v=v, x=noise(*v.shape, SIZE, seed=1) * (v / 2).exp().unsqueeze(-1)
+    )
 
 
 def walk(count, memory):
@@ -75,3 +84,17 @@ def test_what_has_no_density_or_too_few_draws_tells_nothing(monkeypatch):
     assert measure_energy(chains(gaussian, x=torch.full((2, 50, SIZE), torch.nan).double())) is None
     monkeypatch.setattr("vitools.diagnostics.reference.energy.MOST_BYTES", 1.0)
     assert measure_energy(chains(gaussian, x=noise(2, 50, SIZE))) is None
+
+
+@pytest.mark.parametrize(("divergences", "grade"), [(4, Grade.TRUST), (5, Grade.CARE)])
+def test_a_stray_divergence_is_named_and_no_more(divergences, grade):
+    verdict = judge(chains(gaussian, divergences, x=2 * noise(4, 1000, SIZE))).verdict
+    assert verdict.grade is grade
+    assert f"{divergences} " in verdict.reason
+
+
+def test_one_divergence_in_a_funnel_counts():
+    """Independent draws of it: nothing else is wrong with them."""
+    verdict = judge(along_the_funnel(3 * noise(4, 1000, seed=4), divergences=1)).verdict
+    assert verdict.grade is Grade.CARE
+    assert verdict.reason.startswith("1 transition diverged")
