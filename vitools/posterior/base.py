@@ -290,9 +290,22 @@ class Posterior(ABC):
 
 
 class BySite(dict[str, Tensor]):
-    """A dict of sites in which a mistyped name meets an explanation."""
+    """A dict of sites in which a mistyped name meets an explanation.
+
+    The steps of a loop, x_0, x_1, … (or x0, x1, …), are one tensor under the name x as well, step by step along a
+    first dim.
+    """
 
     def __missing__(self, name: object) -> Tensor:
+        for stem in (f"{name}_", f"{name}"):
+            numbers = sorted(
+                int(site[len(stem) :])
+                for site in self
+                if site.startswith(stem) and site[len(stem) :].isdecimal()
+            )
+            steps = [self[f"{stem}{number}"] for number in numbers if f"{stem}{number}" in self]
+            if len(steps) > 1 and all(step.shape == steps[0].shape for step in steps):
+                return torch.stack(steps)
         raise OptionError(
             f"no latent site {name!r} here (sites: {', '.join(self)}).{nearest(str(name), self)}"
         )

@@ -234,6 +234,7 @@ def test_long_chains_are_linear_in_time():
     assert fit.marginal("x").event_shape == (20_000, 1)
 
 
+@pytest.mark.slow
 def test_restarts_run_together():
     problem = Problem(regression, *noisy_walk(20))
     assert cavi(problem, progress=False, restarts=3).bound == pytest.approx(
@@ -289,3 +290,24 @@ def test_a_loop_of_second_order_beside_a_coefficient(monkeypatch):
 
     _, said = both_ways(monkeypatch, model, y, control)
     assert "51 steps of 1, 2 steps at a time" in said
+
+
+def test_steps_beyond_the_data_are_forecasts():
+    y, _ = noisy_walk(15)
+    ahead = 4
+
+    def model(y):
+        chain = GaussianMarkovChain(torch.zeros(1), 1.0, 0.3, torch.tensor([[0.9]]), num_steps=19)
+        x = pyro.sample("x", chain)
+        with pyro.plate("t", 15):
+            pyro.sample("y", dist.Normal(x[:15, 0], 0.5), obs=y)
+
+    one = torch.ones(1)
+    _, mean, cov = kalman(
+        y, [True] * 15, 0.9 * torch.eye(1), torch.zeros(14, 1), 0.3 * one, one, 0.5, 0 * one, one
+    )
+    fit = cavi(Problem(model, y), progress=False)
+    for step in range(ahead):
+        mean, cov = 0.9 * mean, 0.81 * cov + 0.09
+        torch.testing.assert_close(fit.mean()["x"][15 + step], mean, **EXACT)
+        torch.testing.assert_close(fit.sd()["x"][15 + step].square(), cov[0], **EXACT)

@@ -55,6 +55,11 @@ def test_a_walk_is_that_of_one_dense_normal_under_its_names(monkeypatch, tmp_pat
     assert set(fit.mean()) == {"drift", "noise", *(f"x_{t}" for t in range(12))}
     assert_same(fit, step_by_step(monkeypatch, walk, series(12)))
     assert "x " in explain(problem).splitlines()[3]
+    whole = fit.mean()["x"]
+    assert whole.shape == (12,)
+    assert torch.equal(whole[7], fit.mean()["x_7"])
+    with pytest.raises(OptionError, match="no latent site 'level'"):
+        fit.sd()["level"]
     marginal = fit.marginal("x_7")
     torch.testing.assert_close(marginal.mean.squeeze(), fit.mean()["x_7"])
     save(fit, tmp_path / "fit.safetensors")
