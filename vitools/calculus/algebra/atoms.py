@@ -160,11 +160,14 @@ class Atom:
     @property
     def data_labels(self) -> tuple[int, ...]:
         """Of the axes of data inside the function, less those that it sums over."""
+        if not isinstance(self.function, Function):
+            return ()
         inside = dict.fromkeys(label for d in self.data for label in d.labels)
-        summed = self.function.summed if isinstance(self.function, Function) else ()
-        return tuple(label for label in inside if label not in summed)
+        return tuple(label for label in inside if label not in self.function.summed)
 
     def rename(self, names: dict[int, int]) -> Atom:
+        if not self.indices and not isinstance(self.function, Function):
+            return self
         indices = tuple(
             i.rename(names) if isinstance(i, Gather) else names.get(i, i) for i in self.indices
         )

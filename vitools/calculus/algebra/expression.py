@@ -49,6 +49,7 @@ from vitools.calculus.algebra.positions import read_together, take_positions, wi
 from vitools.calculus.algebra.term import (
     Out,
     Term,
+    collected,
     constant_value,
     is_selector,
     multiply_terms,
@@ -191,7 +192,7 @@ class Expression:
         right = [term.pad(len(shape)) for term in other.terms]
         _check_size(len(left) * len(right))
         products = (simplify(multiply_terms(a, b)) for a in left for b in right)
-        return Expression([t for t in products if t is not None and t.coefficient], shape)
+        return Expression(collected([t for t in products if t is not None]), shape)
 
     def square(self) -> Expression:
         """Σ_i t_i² + 2 Σ_{i<j} t_i t_j."""
@@ -203,7 +204,7 @@ class Expression:
                 if product is not None:
                     weight = 1.0 if i == j else 2.0
                     terms.append(Term(product.coefficient * weight, product.factors, product.out))
-        return Expression(terms, self.shape)
+        return Expression(collected(terms), self.shape)
 
     def __neg__(self) -> Expression:
         return self * -1.0

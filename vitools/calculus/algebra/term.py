@@ -47,7 +47,8 @@ class Term:
         return Term(self.coefficient, tuple(f.rename(names) for f in self.factors), out)
 
     def freshen(self) -> Term:
-        return self.rename({label: fresh() for label in self.labels()})
+        labels = self.labels()
+        return self.rename({label: fresh() for label in labels}) if labels else self
 
     def atoms(self) -> list[Atom]:
         return [f for f in self.factors if isinstance(f, Atom)]
@@ -167,6 +168,38 @@ def simplify(term: Term) -> Term | None:
     if sum(isinstance(f, Constant) and f.selects for f in term.factors) > 1:
         return _merge_selecting_constants(term)
     return term
+
+
+def collected(terms: Sequence[Term]) -> list[Term]:
+    """Like terms added up, where they are plain products of powers of scalars.
+
+    A recursion over such makes the same products again and again: (a - x)(b + x) has x twice.
+    """
+    like: dict[object, int] = {}
+    found: list[Term] = []
+    for term in terms:
+        key = _monomial(term)
+        if key is None or key not in like:
+            if key is not None:
+                like[key] = len(found)
+            found.append(term)
+            continue
+        first = found[like[key]]
+        found[like[key]] = Term(first.coefficient + term.coefficient, first.factors, first.out)
+    return [term for term in found if term.coefficient]
+
+
+def _monomial(term: Term) -> object:
+    """What two terms share that differ in their coefficients only; None for all but scalars."""
+    if not term.factors or any(label is not None for label in term.out):
+        return None
+    powers = []
+    for factor in term.factors:
+        is_power = isinstance(factor, Atom) and isinstance(factor.function, float)
+        if not is_power or factor.indices:
+            return None
+        powers.append((factor.site, factor.function))
+    return len(term.out), tuple(sorted(powers))
 
 
 def _diagonal(factor: Factor) -> Factor:

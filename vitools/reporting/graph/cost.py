@@ -68,6 +68,11 @@ class Cost:
         part.strangers = self.strangers[:, arrows[edge] | moving[node]]
         return part
 
+    @property
+    def pairs(self) -> int:
+        """How many pairs of arrows and nodes are compared for one candidate."""
+        return len(self.crossings[0]) + len(self.strangers[0]) + len(self.nodes[0])
+
     def __call__(self, positions: Positions) -> NDArray[np.float32]:
         """Total cost of each candidate."""
         widest = max(1, len(self.crossings[0]), len(self.strangers[0]), len(self.nodes[0]))

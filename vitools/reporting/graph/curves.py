@@ -44,14 +44,21 @@ def points_on(curve: NDArray, count: int = 60) -> NDArray:
 
 def clearance(points: NDArray, centre: NDArray, box: Box) -> float:
     """Least distance, roughly, from points to a node with its caption; negative inside it."""
-    offset = points - centre
-    radial = np.hypot(offset[:, 0] / box.rx, offset[:, 1] / box.ry) - 1
-    distance = radial * min(box.rx, box.ry)
-    if box.caption_width:
-        sideways = np.abs(offset[:, 0]) - box.caption_width / 2
-        beyond = np.maximum(box.ry - offset[:, 1], offset[:, 1] - box.below)
-        distance = np.minimum(distance, np.maximum(sideways, beyond))
-    return float(distance.min())
+    return float(_distances(points, centre[None], [box]).min())
+
+
+def _distances(points: NDArray, centres: NDArray, boxes: Sequence[Box]) -> NDArray:
+    """The distance of each point [points, 2] to each node [nodes, 2]: [nodes, points]."""
+    rx, ry, width, below = np.array(
+        [(box.rx, box.ry, box.caption_width, box.below) for box in boxes]
+    ).T[:, :, None]
+    offset = points - centres[:, None]
+    radial = np.hypot(offset[..., 0] / rx, offset[..., 1] / ry) - 1
+    distance = radial * np.minimum(rx, ry)
+    sideways = np.abs(offset[..., 0]) - width / 2
+    beyond = np.maximum(ry - offset[..., 1], offset[..., 1] - below)
+    captioned = np.minimum(distance, np.maximum(sideways, beyond))
+    return np.where(width > 0, captioned, distance)
 
 
 def route(edge: tuple[int, int], boxes: Sequence[Box], centres: NDArray) -> NDArray:
@@ -60,6 +67,7 @@ def route(edge: tuple[int, int], boxes: Sequence[Box], centres: NDArray) -> NDAr
     along = end - start
     normal = np.array([-along[1], along[0]]) / np.hypot(*along)
     others = [v for v in range(len(boxes)) if v not in edge]
+    around, sizes = centres[others], [boxes[v] for v in others]
     bends = sorted(np.arange(-24, 25) * 0.15, key=abs)
     candidates = [np.array([start, end])]
     candidates += [np.array([start, start + along / 2 + k * normal, end]) for k in bends]
@@ -71,7 +79,7 @@ def route(edge: tuple[int, int], boxes: Sequence[Box], centres: NDArray) -> NDAr
     best, widest = candidates[0], -np.inf
     for curve in candidates:
         points = points_on(curve, 100)
-        free = min((clearance(points, centres[v], boxes[v]) for v in others), default=np.inf)
+        free = float(_distances(points, around, sizes).min()) if others else np.inf
         if free >= CLEAR:
             return curve
         if free > widest:
@@ -82,7 +90,7 @@ def route(edge: tuple[int, int], boxes: Sequence[Box], centres: NDArray) -> NDAr
 def leaving(curve: NDArray, centre: NDArray, box: Box, margin: float) -> float:
     """The last parameter in [0, 1] at which a curve from a node's centre is near that node."""
     points = points_on(curve, 400)
-    near = [clearance(point[None], centre, box) < margin for point in points]
+    near = _distances(points, centre[None], [box])[0] < margin
     return float(max(np.flatnonzero(near), default=0)) / 399
 
 

@@ -27,6 +27,7 @@ from vitools.distributions.layers import base_distribution
 from vitools.errors import ModelError
 from vitools.isolation import alone, validating
 from vitools.problem.density.improper import StandIns
+from vitools.problem.density.mappable import mappable_densities
 from vitools.problem.sites import is_deterministic, is_subsample, support_of
 from vitools.reporting.graph.record import DrawnPlate, GraphNode, ModelGraph, Role
 
@@ -35,6 +36,12 @@ __all__ = ["extract"]
 # Small and large moves in unconstrained space: a smooth dependence shows at the first, a threshold
 # (a change point, a rectifier) only once a larger one steps over it.
 _STEPS = (0.1, 1.0, 3.0)
+
+MANY = 40
+"""Sites from which all are moved in one run."""
+
+MOST_NUMBERS = 2**24
+"""Numbers that all moves together may hold for that."""
 
 
 def extract(
@@ -172,16 +179,27 @@ def _edges(
     # What a deterministic site can be is what its own parents' moves have made of it.
     elsewhere: dict[str, list[Tensor]] = {name: [] for name in held}
     order = {name: place for place, name in enumerate(held)}
+    torch.manual_seed(0)
+    moves = {
+        parent: [_moved(reference[parent], attempt) for attempt in range(len(_STEPS))]
+        for parent, value in held.items()
+        if value.numel() and not _is_deterministic(reference[parent])  # no pyro.factor
+    }
+    together: dict[str, set[str]] = {}
+    if len(held) >= MANY and not arguments_too:
+        together = _edges_together(run, held, moves, densities) or {}
     for parent in held:
+        if parent in together:
+            later = (c for c in densities if order[c] > order[parent])
+            edges += [(parent, child) for child in later if child in together[parent]]
+            continue
         if held[parent].numel() == 0:  # pyro.factor
             continue
         if _is_deterministic(reference[parent]):
-            moves = elsewhere[parent][: len(_STEPS)]
-        else:
-            moves = [_moved(reference[parent], attempt) for attempt in range(len(_STEPS))]
+            moves[parent] = elsewhere[parent][: len(_STEPS)]
         children = set()
         failures = []
-        for value in moves:
+        for value in moves[parent]:
             # A far move can leave the numbers (a matrix no longer positive definite): the nearer
             # moves then decide, and only a site that cannot be moved at all is an error.
             try:
@@ -201,13 +219,51 @@ def _edges(
                     for key, argument in arguments[child].items():
                         if key not in given or _differ(given[key], argument):
                             changed[child].add(key)
-        if failures and len(failures) == len(moves):
+        if failures and len(failures) == len(moves[parent]):
             raise ModelError(
                 f"site {parent!r}: the model fails at every other value of it that was tried, so "
                 f"its children cannot be told ({type(failures[0]).__name__}: {failures[0]})"
             ) from failures[0]
         edges += [(parent, child) for child in densities if child in children]
     return edges, changed
+
+
+def _edges_together(
+    run: Callable[[Mapping[str, Tensor]], dict[str, dict]],
+    held: Mapping[str, Tensor],
+    moves: Mapping[str, list[Tensor]],
+    densities: Mapping[str, Tensor],
+) -> dict[str, set[str]] | None:
+    """What each site changes, all moves in one run under vmap; None where the model refuses that.
+
+    One run for each move of each of n sites takes time like n².
+    """
+    if any(name not in moves for name in held if held[name].numel()):  # deterministic sites
+        return None
+    rows = [(parent, value) for parent, values in moves.items() for value in values]
+    if len(rows) * sum(value.numel() for value in held.values()) > MOST_NUMBERS:
+        return None
+    values = {name: value.expand(len(rows), *value.shape).clone() for name, value in held.items()}
+    for row, (parent, value) in enumerate(rows):
+        values[parent][row] = value
+
+    def densities_at(at: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        moved = run(at)
+        return {child: _density(moved[child]) for child in densities}
+
+    try:
+        with mappable_densities():
+            found = torch.vmap(densities_at, randomness="same")(values)
+    except Exception:  # vmap's refusals share no type; one run after another tells real errors
+        return None
+    children: dict[str, set[str]] = {parent: set() for parent in moves}
+    for child, density in found.items():
+        if density.shape[1:] != densities[child].shape:
+            return None
+        differs = ~torch.isclose(density, densities[child], rtol=1e-5, atol=1e-8, equal_nan=True)
+        for row in differs.reshape(len(rows), -1).any(1).nonzero().flatten().tolist():
+            children[rows[row][0]].add(child)
+    return children
 
 
 def _moved(site: dict, attempt: int) -> Tensor:

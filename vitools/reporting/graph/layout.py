@@ -17,6 +17,7 @@ __all__ = ["arrange"]
 
 _REACH = 12  # columns or rows that a node moves at once, so that a large graph costs no more a move
 _KICKS, _EFFORT = 6, 120_000  # repetitions, fewer of them the larger the graph
+_MOST_PAIRS = 150_000_000  # of arrows and nodes compared in one search: a few seconds
 
 
 def arrange(
@@ -118,19 +119,19 @@ def _search(cost: Cost) -> Positions:
     starts = [start.astype(np.float32) for start in starts]
     if cost.size == 1:
         return starts[0]
-    work = cost.size * (len(cost.crossings[0]) + len(cost.strangers[0]) + len(cost.nodes[0]))
-    kicks = min(_KICKS, _EFFORT // work)
+    kicks = min(_KICKS, _EFFORT // (cost.size * cost.pairs))
     if not kicks:
         starts = [min(starts, key=lambda start: float(cost(start[None])[0]))]
     best, price = starts[0], np.inf
     for start in starts:
-        now, now_price = _improve(cost, start)
+        budget = _Budget(_MOST_PAIRS // len(starts))
+        now, now_price = _improve(cost, start, budget)
         for _ in range(kicks):
             kicked = now.copy()
             chosen = random.choice(cost.size, max(2, cost.size // 4), replace=False)
             kicked[chosen] = random.permutation(kicked[chosen])
             kicked[chosen, 0] += random.integers(-2, 3, len(chosen))
-            trial, trial_price = _improve(cost, kicked)
+            trial, trial_price = _improve(cost, kicked, budget)
             if trial_price < now_price - 1e-3:
                 now, now_price = trial, trial_price
         if now_price < price - 1e-3:
@@ -183,20 +184,32 @@ def _timeline(cost: Cost) -> NDArray:
     return np.stack([column, row], 1)
 
 
-def _improve(cost: Cost, positions: Positions) -> tuple[Positions, float]:
+class _Budget:
+    """How many pairs may still be compared: of a large graph the search ends before it has settled."""
+
+    def __init__(self, pairs: int) -> None:
+        self.pairs = pairs
+
+
+def _improve(cost: Cost, positions: Positions, budget: _Budget) -> tuple[Positions, float]:
     """Best move of each node, plate and arrow in turn, until none helps."""
     while True:
         before = positions
         for block, around in cost.blocks:
-            for candidates in _moves(positions, block):
-                positions = _cheapest(around, positions, candidates)
-        positions = _cheapest(cost, positions, _rearranged(positions))
-        if positions is before:
+            if budget.pairs > 0:
+                for candidates in _moves(positions, block):
+                    positions = _cheapest(around, positions, candidates, budget)
+        if budget.pairs > 0:
+            positions = _cheapest(cost, positions, _rearranged(positions), budget)
+        if positions is before or budget.pairs <= 0:
             return positions, float(cost(positions[None])[0])
 
 
-def _cheapest(cost: Cost, positions: Positions, candidates: Positions) -> Positions:
+def _cheapest(
+    cost: Cost, positions: Positions, candidates: Positions, budget: _Budget
+) -> Positions:
     """The cheapest candidate if it beats the present positions, which else stay as they are."""
+    budget.pairs -= len(candidates) * cost.pairs
     prices = cost(np.concatenate([positions[None], candidates]))
     least = int(prices.argmin())
     return candidates[least - 1] if prices[least] < prices[0] - 1e-3 else positions
