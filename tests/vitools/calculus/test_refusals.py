@@ -146,7 +146,7 @@ def recursion_that_multiplies():
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (recursion_that_multiplies, ["'y3'", "'a', 'b'", "terms if written out"]),
+        (recursion_that_multiplies, ["'y4'", "'a', 'b'", "terms if written out"]),
         (mixture_density, ["'y'", "MixtureSameFamily", "'w'", "a distribution of its own"]),
         (log_density_by_hand, ["'y'", "'a', 'b'", "'log_factor'", "cos"]),
         (scale_of_a_scale, ["'scale', 'wide' separate", "HalfCauchy", "Gamma prior"]),

@@ -1,10 +1,12 @@
 """The command line in process, in a folder of its own."""
 
+import math
 import sys
 
 import pytest
 from typer.testing import CliRunner
 
+from vitools.cli import progress
 from vitools.cli.app import app
 
 
@@ -17,7 +19,17 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def vitools(folder):
+def no_lines_of_load(monkeypatch):
+    """A slow machine writes no line about a run that takes long: what is written is the command's.
+
+    Tests of these lines set the seconds themselves.
+    """
+    monkeypatch.setattr(progress, "QUICK", math.inf)
+    monkeypatch.setattr(progress, "EVERY", math.inf)
+
+
+@pytest.fixture
+def vitools(folder, no_lines_of_load):
     """``vitools("fit", "coin")`` runs that command; a traceback fails the test."""
 
     def run(*arguments):

@@ -195,8 +195,9 @@ def _monomial(term: Term) -> object:
         return None
     powers = []
     for factor in term.factors:
-        is_power = isinstance(factor, Atom) and isinstance(factor.function, float)
-        if not is_power or factor.indices:
+        if not isinstance(factor, Atom) or not isinstance(factor.function, float):
+            return None
+        if factor.indices:
             return None
         powers.append((factor.site, factor.function))
     return len(term.out), tuple(sorted(powers))

@@ -190,8 +190,8 @@ def _edges(
         together = _edges_together(run, held, moves, densities) or {}
     for parent in held:
         if parent in together:
-            later = (c for c in densities if order[c] > order[parent])
-            edges += [(parent, child) for child in later if child in together[parent]]
+            found = [c for c in densities if order[c] > order[parent] and c in together[parent]]
+            edges += [(parent, child) for child in found]
             continue
         if held[parent].numel() == 0:  # pyro.factor
             continue
