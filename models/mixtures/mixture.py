@@ -33,8 +33,8 @@ def model(data: Tensor, components: int = 2) -> None:
         data: [N, D], or [N] for D = 1.
         components: K.
     """
-    if not isinstance(components, int) or components < 1:
-        raise OptionError(f"components: expected a positive whole number, got {components!r}.")
+    if not isinstance(components, int) or components < 2:
+        raise OptionError(f"components: expected a whole number from 2, got {components!r}.")
     data = as_table("data", data)
     spread_of("data", data)
     num_rows, size = data.shape

@@ -67,7 +67,12 @@ def test_the_picture_has_a_curve_or_an_ellipse_a_component(columns):
         (torch.ones(9, 2), {}, DataError, "data, column 0 .*: all values are equal"),
         (torch.arange(6.0).reshape(2, 3), {}, DataError, "span fewer than 3 dimensions"),
         (torch.arange(6.0)[:, None] * torch.tensor([1.0, 2.0]), {}, DataError, "span fewer than 2"),
-        (torch.arange(6.0), {"components": 0}, OptionError, "components: expected a positive"),
+        (
+            torch.arange(6.0),
+            {"components": 1},
+            OptionError,
+            "components: expected a whole number from 2",
+        ),
     ],
 )
 def test_what_has_no_clusters_is_refused(data, options, error, said):
