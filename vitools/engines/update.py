@@ -9,8 +9,9 @@ from typing import Any
 from vitools.engines.cavi.cavi import cavi
 from vitools.engines.dadvi import dadvi
 from vitools.engines.laplace import laplace
+from vitools.engines.svi.svi import svi
 from vitools.errors import NotSupportedError
-from vitools.posterior import FactorisedPosterior, GaussianPosterior, Posterior, carry_over
+from vitools.posterior import GaussianPosterior, GuidePosterior, Posterior, carry_over
 from vitools.problem import Problem
 
 
@@ -21,15 +22,16 @@ def update(
     rows: str | Sequence[str] | None = None,
     forgetting: float = 1.0,
     **options: Any,
-) -> FactorisedPosterior | GaussianPosterior:
-    """Take new rows into a fit of ``cavi``, ``laplace`` or ``dadvi``, by the same engine.
+) -> Posterior:
+    """Take new rows into a fit of ``cavi``, ``laplace``, ``dadvi`` or ``svi``, by the same engine.
 
     Reference: Broderick et al. 2013, "Streaming variational Bayes".
 
     Latents outside the plates of rows have the fit's factors as their priors; those of single rows belong
     to the new rows. Where one factor holds all that is carried over and its updates are conjugate,
     the answer is that of one fit of all rows, in whatever order they come; several factors forget what ties
-    them at each step. The bound is that of the new rows given the fit: the sum over steps is one of all rows.
+    them at each step. Of ``svi`` a guide that is one Gaussian on the reals is taken, and a new one of its
+    class fitted. The bound is that of the new rows given the fit: the sum over steps is one of all rows.
 
     Args:
         fit: what is known, or the path of a saved fit; the rows it was made from are not needed.
@@ -57,6 +59,8 @@ def update(
         0.5
     """
     carried = carry_over(fit, problem, rows=rows, forgetting=forgetting)
+    if isinstance(fit, GuidePosterior):
+        return svi(carried, type(fit.guide), **options)
     if isinstance(fit, GaussianPosterior):
         engine = {"laplace": laplace, "dadvi": dadvi}.get(fit.engine)
         if engine is None:
@@ -66,6 +70,4 @@ def update(
             )
         return engine(carried, **options)
     options.setdefault("nested", ())
-    found = cavi(carried, **options)
-    assert isinstance(found, FactorisedPosterior)
-    return found
+    return cavi(carried, **options)

@@ -33,6 +33,7 @@ from vitools.files.archive import read_archive
 from vitools.posterior.base import Posterior
 from vitools.posterior.factorised import Factor, FactorisedPosterior, restored_factors
 from vitools.posterior.gaussian import GaussianPosterior
+from vitools.posterior.guided import GuidePosterior
 from vitools.posterior.normal_given import NormalGiven, cast, chained
 from vitools.problem import Problem
 from vitools.problem.reading.program import name_of
@@ -190,14 +191,16 @@ def _parts(
         state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
         made = restored_factors(header["meta"]["factors"], state)
         return header["model"], [Factor(sites, q) for sites, q in made], None
-    if isinstance(fit, GaussianPosterior):
-        return fit.problem.name, [], fit
+    gaussian = fit.as_gaussian() if isinstance(fit, GuidePosterior) else fit
+    if isinstance(gaussian, GaussianPosterior):
+        return fit.problem.name, [], gaussian
     if not isinstance(fit, FactorisedPosterior):
         got = type(fit).__name__
         advice = " Fit with nested=()." if got == "MixturePosterior" else ""
         raise NotSupportedError(
             f"update: a {got} cannot be carried over: expected the fit of cavi(), a product of "
-            f"factors, or the path of a saved one, or that of laplace() or dadvi().{advice}"
+            f"factors, or the path of a saved one, or a Gaussian on the reals (of laplace(), dadvi(), or svi() with "
+            f"AutoMultivariate or AutoMultivariateNormal).{advice}"
         )
     return fit.problem.name, list(fit.factors), None
 

@@ -12,11 +12,13 @@ from pyro.infer.autoguide import AutoContinuous, AutoGuide
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import Independent, Normal
 
 from vitools.distributions.rounding import inside
 from vitools.errors import NotSupportedError, OptionError
 from vitools.isolation import ParamState, full_plates, isolated, seeded, snapshot
 from vitools.posterior.base import Posterior, Saved, check_count
+from vitools.posterior.gaussian import GaussianPosterior
 from vitools.problem import Problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 from vitools.problem.density.improper import StandIns
@@ -236,6 +238,37 @@ class GuidePosterior(Posterior):
                 [torch.arange(space.size, device=vector.device)[space.slices[k]] for k in order]
             )
             return base.log_prob(vector[:, columns]) - space.log_jacobian(vector)
+
+    def as_gaussian(self) -> GaussianPosterior | None:
+        """The same density as a Gaussian on the reals; None where the guide is none."""
+        if not isinstance(self.guide, AutoContinuous):
+            return None
+        space = UnconstrainedSpace(self.problem)
+        with seeded(0), self._fitted(), torch.no_grad():
+            self.guide(*self.problem.args, **self.problem.kwargs)  # takes its parameters now
+            order = [name for name, _ in self.guide.prototype_trace.iter_stochastic_nodes()]
+            base = self.guide.get_posterior(*self.problem.args, **self.problem.kwargs)
+            if isinstance(base, Independent):
+                base = base.base_dist
+            if isinstance(base, Normal):
+                matrix = torch.diag(base.scale**2)
+            elif hasattr(base, "covariance_matrix"):
+                matrix = base.covariance_matrix
+            else:
+                return None
+            columns = torch.cat([torch.arange(space.size)[space.slices[name]] for name in order])
+            location = torch.zeros_like(base.loc)
+            location[columns] = base.loc
+            covariance = torch.zeros_like(matrix)
+            covariance[columns[:, None], columns] = matrix
+        return GaussianPosterior(
+            self.problem,
+            location=location.double(),
+            scale_tril=torch.linalg.cholesky(covariance.double()),
+            location_error=torch.zeros_like(location.double()),
+            engine=self.engine,
+            status=self.status,
+        )
 
     def marginal(self, site: str) -> Any:
         self._latent(site)

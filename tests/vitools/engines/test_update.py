@@ -8,8 +8,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from vitools import Problem, cavi, laplace, load, save, update
+from vitools import Problem, cavi, laplace, load, save, svi, update
 from vitools.errors import FileError, NotSupportedError, OptionError
+from vitools.guides import AutoMeanField, AutoMultivariate
 from vitools.posterior import carry_over
 
 
@@ -311,3 +312,21 @@ def test_other_supports_are_carried_over_through_their_maps():
     for name in ("w", "sd"):
         gap = (both.mean()[name] - whole.mean()[name]).abs() / whole.sd()[name]
         assert float(gap.max()) < 0.2  # what curvature at two modes misses, a part of an sd
+
+
+def test_a_guide_is_carried_over_by_its_density():
+    values = data(positive, rows=60)
+    fit = svi(Problem(positive, *values), AutoMultivariate, max_steps=60, compile=False)
+    gaussian = fit.as_gaussian()
+    draws, log_q = fit.sample_with_log_prob(6)
+    torch.testing.assert_close(gaussian.log_prob(draws), log_q, rtol=1e-5, atol=1e-5)
+    problem = Problem(positive, *data(positive, rows=40, seed=1))
+    carried = carry_over(fit, problem)
+    prior = carried.log_joint(draws) - sum(
+        x.sum(-1) for x in carried.pointwise_log_likelihood(draws).values()
+    )
+    torch.testing.assert_close(prior, log_q, rtol=1e-5, atol=1e-5)
+    both = update(fit, problem, max_steps=20, compile=False)
+    assert type(both.guide) is AutoMultivariate
+    with pytest.raises(NotSupportedError, match="a GuidePosterior cannot be carried over"):
+        update(svi(problem, AutoMeanField, max_steps=5, compile=False), problem)
