@@ -102,12 +102,12 @@ ORDER = {
             "single",
             "trajectory",
         },
-        {"gates", "markov_chain", "schedule", "tree"},
+        {"gates", "markov_chain", "nodes", "schedule", "tree"},
         {"links", "plan"},
     ],
     "vitools.calculus.densities": [
         {"rules"},
-        {"surrogates", "tabled", "whole"},
+        {"by_cases", "surrogates", "tabled", "whole"},
         {"log_joint"},
         {"masks"},
     ],
@@ -128,7 +128,7 @@ ORDER = {
     "vitools.engines.cavi": [
         {"batch", "moves", "repeated", "squarem", "steps", "training", "value_guides"},
         {"coordinate_ascent", "outcome"},
-        {"digits", "kept", "nested", "values"},
+        {"digits", "kept", "nested", "placing", "values"},
         {"minibatches"},
         {"cavi"},
     ],

@@ -39,6 +39,7 @@ from vitools.calculus.tracing.hidden_chains import with_hidden_chains
 from vitools.calculus.tracing.rolling import rolled
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
 from vitools.calculus.values.reading import Reading, moves, refilled
+from vitools.distributions.free_form.nodes import Nodes
 from vitools.errors import ModelError, NotConjugateError, NotSupportedError
 
 State = list[dict[str, Any]]
@@ -81,8 +82,8 @@ class ConjugateModel:
     factorised where a factor couples their elements, ``cut`` scalars whose factor may be cut off
     at given values (``None``: the scales of few group effects). Equal rows of data are one (``collapse``), and
     blocks whose plate is otherwise data keep only their sums over it (``stream``). ``points`` are what
-    locations are taken about, sought in the data if omitted. Loops over time are sites with a time axis
-    (:mod:`.tracing.rolling`).
+    locations are taken about, sought in the data if omitted, ``nodes`` those of scalar sites that count
+    as tables over them. Loops over time are sites with a time axis (:mod:`.tracing.rolling`).
     """
 
     def __init__(
@@ -100,10 +101,12 @@ class ConjugateModel:
         stream: bool = True,
         share: Share | None = None,
         points: Points | None = None,
+        nodes: Mapping[str, Nodes] | None = None,
     ):
-        self.share = share
+        self.share, self.nodes = share, dict(nodes or {})
         options = Options(joint, factorised, order, inner, cut, collapse, stream, points)
-        trace = with_mixtures(with_hidden_chains(trace_model(model, args, kwargs or {})))
+        traced = trace_model(model, args, kwargs or {}, nodes=nodes)
+        trace = with_mixtures(with_hidden_chains(traced))
         if share is not None:
             trace = share.weighted(trace)
         if not any(site.is_latent for site in trace.sites.values()):
@@ -139,7 +142,7 @@ class ConjugateModel:
             self.latents = {n: s for n, s in trace.sites.items() if s.is_latent}
             self.rows: dict[str, DistinctRows] = {}
             is_curved = bool(predictors(a for t in stated.terms for a in t.atoms))
-            if options.collapse and not is_curved:
+            if options.collapse and not is_curved and not self.nodes:
                 only = None if share is None else share.plate
                 few, short, rows = _collapsed(stated, trace, joint or (), only)
                 if rows and not _ties_rows(short, fold(few), rows, joint, factorised):
@@ -165,7 +168,7 @@ class ConjugateModel:
         """The model of the latents that have no values, at the values of a reading."""
         model = cls.__new__(cls)
         model.trace, model.rows, model.share, model.points = reading.trace, {}, None, {}
-        model.movable = set()
+        model.movable, model.nodes = set(), {}
         model.latents = {n: s for n, s in model.trace.sites.items() if s.is_latent}
         if not model.latents:
             raise NotConjugateError("no site is left for coordinate ascent")
@@ -195,7 +198,7 @@ class ConjugateModel:
         self.joint: ExpectedLogJoint = folded
         self.cut = tuple(cut)
         self.blocks = make_blocks(trace, folded.terms, joint, factorised, cut)
-        if stream and not predictors(a for t in stated.terms for a in t.atoms):
+        if stream and not self.nodes and not predictors(a for t in stated.terms for a in t.atoms):
             only = None if self.share is None else self.share.plate
             self.blocks = streamed(self.blocks, folded, self.rows, only)
         share = self.share

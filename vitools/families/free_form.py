@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from vitools.distributions.free_form import FreeForm
+from vitools.distributions.free_form import FreeForm, FreeFormPair
 from vitools.distributions.free_form.line import line_of
 from vitools.errors import NotSupportedError, NumericalError
 from vitools.families.family import Family, Natural
@@ -52,7 +52,8 @@ class FreeFormFamily(Family):
     name = "FreeForm"
     title = "free form"
     members = {  # noqa: RUF012
-        FreeForm: ("edges", "log_density", "lower", "upper", "tail_slopes")
+        FreeForm: ("edges", "log_density", "lower", "upper", "tail_slopes"),
+        FreeFormPair: ("log_density", "lower", "upper", "first", "step"),
     }
 
     def __init__(
@@ -74,7 +75,7 @@ class FreeFormFamily(Family):
         self.support = support  # type: ignore[misc]
         self.functions = tuple(functions)
         self.is_cut = is_cut
-        self._bounds = _bounds(support)
+        self._bounds = bounds_of(support)
         self._kept: dict[torch.Size, tuple[Tensor, AdaptiveIntegral]] = {}
         self._last: tuple[Tensor, torch.Size, Integrals] | None = None
 
@@ -262,7 +263,7 @@ def _distribution(panels: Panels, found: Integrals) -> FreeForm:
     )
 
 
-def _bounds(support: Any) -> tuple[Tensor, Tensor]:
+def bounds_of(support: Any) -> tuple[Tensor, Tensor]:
     """Lower and upper bound of a continuous scalar support, infinite where there is none."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint

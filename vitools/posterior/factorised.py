@@ -11,6 +11,7 @@ from torch import Tensor
 from torch import distributions as td
 
 from vitools.distributions import CategoricalMarkovChain
+from vitools.distributions.free_form import FreeForm, FreeFormPair
 from vitools.distributions.rounding import Beyond, beyond_log_prob, rounded_draws
 from vitools.errors import NotSupportedError
 from vitools.families import members
@@ -213,12 +214,23 @@ class FactorisedPosterior(Posterior):
                 probs=self._discrete_block_marginal(factor, site), validate_args=False
             )
         made = factor.distribution
+        if isinstance(made, FreeFormPair):
+            return self._of_pair(made, factor.sites.index(site), site)
         start = self._starts[site]
         flat = torch.arange(start, start + self.problem.latents[site].shape.numel())
         if isinstance(made, TreeNormal):
             return self._tree_marginal(made, flat, site)
         mean, covariance = made.loc, made.covariance_matrix
         return td.MultivariateNormal(mean[flat], covariance[flat][:, flat], validate_args=False)
+
+    def _of_pair(self, made: FreeFormPair, number: int, site: str) -> Any:
+        shape = self.problem.latents[site].shape
+        batch = self.problem.latents[site].batch_shape
+        one = made.marginals[number]
+        parameters = (getattr(one, name) for name in members()["FreeForm"][1])
+        made_one: Any = FreeForm(*(x.reshape((*shape, *x.shape[1:])) for x in parameters))
+        events = len(shape) - len(batch)
+        return td.Independent(made_one, events) if events else made_one
 
     def _tree_marginal(self, made: TreeNormal, index: Tensor, site: str) -> Any:
         """Up to so many numbers jointly, as of other blocks; else each element's own normal."""

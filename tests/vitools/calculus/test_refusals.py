@@ -35,7 +35,7 @@ def gamma_simplex():
 def half_normal_of_one_predictor():
     a, b = sample("a", dist.Normal(0.0, 1.0)), sample("b", dist.Normal(0.0, 1.0))
     with pyro.plate("rows", 3):
-        sample("y", dist.HalfNormal((a + b).exp()), obs=Y.abs())
+        sample("y", dist.HalfNormal((a + b).exp() - 1), obs=Y.abs())
 
 
 def softmax_normaliser_that_raises():
@@ -165,7 +165,7 @@ def recursion_that_multiplies():
         (gamma_simplex, ["'y'", "'g'", "sum to one"]),
         (
             half_normal_of_one_predictor,
-            ["'y'", "'a + b'", "HalfNormal(y | a + b) with data of its own"],
+            ["'y'", "'a + b'", "HalfNormal(y | a + b), which is no number at -2"],
         ),
         (softmax_normaliser_that_raises, ["'y'", "'w'", "no lower bound"]),
         (identity_link, ["'y'", "'a'", "which is no number at a = -2"]),

@@ -14,6 +14,8 @@ _counter = itertools.count()
 
 # log 0 of a constant probability: a finite stand-in, so that 0 · log 0 is 0 and not nan.
 LOG_ZERO = -1e300
+BEYOND = 1e250
+"""What stands for infinity in a case that has no probability."""
 
 
 def is_open(tensor: Tensor) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vitools.calculus.algebra.atoms import Atom, Constant, Gather, Unsupported, fresh
+from vitools.calculus.algebra.atoms import BEYOND, Atom, Constant, Gather, Unsupported, fresh
 from vitools.calculus.algebra.functions import to_power
 from vitools.calculus.algebra.term import Factor, Out, Term, contract_constants, is_selector
 
@@ -37,7 +37,7 @@ def cases_cover(terms: Sequence[Term]) -> bool:
         return True
     if any(plain):
         return False
-    aligned = _on_common_labels(terms)
+    aligned = on_common_labels(terms)
     if aligned is None:
         return False
     selectors = [
@@ -55,7 +55,7 @@ def as_table(terms: Sequence[Term]) -> Term | None:
     atoms = [atom for term in terms for atom in term.atoms()]
     if not atoms or any(atom.function != "indicator" for atom in atoms):
         return None
-    aligned = _on_common_labels(terms)
+    aligned = on_common_labels(terms)
     if aligned is None:
         return None
     # Σ_n 1[z_n = k] f_k is no case of z: an element may be read at out dims alone
@@ -103,7 +103,7 @@ def place_labels(indicator: Atom) -> tuple[int, ...]:
 
 
 @dataclass
-class _Aligned:
+class Aligned:
     """Terms whose out dims and whose indicators of the same latent carry the same labels."""
 
     terms: list[Term]
@@ -132,7 +132,7 @@ class _Aligned:
         return Constant(total, kept), tuple(x if x in inside else None for x in self.common)
 
 
-def _on_common_labels(terms: Sequence[Term]) -> _Aligned | None:
+def on_common_labels(terms: Sequence[Term]) -> Aligned | None:
     """Out dims matched by position, indicators by site and place; None where a support is read."""
     common = [fresh() for _ in terms[0].out]
     places: list[Atom] = []
@@ -156,14 +156,21 @@ def _on_common_labels(terms: Sequence[Term]) -> _Aligned | None:
             else:
                 places.append(atom)
         renamed.append(term)
-    return _Aligned(renamed, common, places)
+    return Aligned(renamed, common, places)
 
 
 def mapped(table: Term, function: Callable[[torch.Tensor], torch.Tensor]) -> Term:
     """A function of what stands in a table of cases (:func:`as_table`)."""
     (values,) = table.constants()
-    moved = Constant(function(values.tensor), values.labels)
+    moved = Constant(finite(function(values.tensor)), values.labels)
     return Term(1.0, (*table.atoms(), moved), table.out)
+
+
+def finite(table: torch.Tensor) -> torch.Tensor:
+    """Infinities as finite stand-ins: a case without probability takes nothing of them."""
+    if not table.is_floating_point():
+        return table
+    return table.nan_to_num(nan=torch.nan, posinf=BEYOND, neginf=-BEYOND)
 
 
 def power_of_case(term: Term, exponent: float) -> list[Term]:

@@ -29,11 +29,15 @@ class Discrete:
 
     @staticmethod
     def latent(site: str, shape: Sequence[int], support: Tensor) -> Discrete:
+        """A latent of these values ``[K]``, or ``[*shape, K]`` of each element's own."""
         (term,) = Expression.latent(site, shape).terms
         (place,) = term.atoms()
         value = fresh()
         atom = Atom(site, "indicator", (*place.indices, value))
-        return Discrete(Term(1.0, (atom, Constant(support, (value,))), term.out), shape, site)
+        labels = tuple(x for x in term.out if x is not None) if support.dim() > 1 else ()
+        own = [size for size in shape if size > 1] if support.dim() > 1 else []
+        table = Constant(support.reshape(*own, -1), (*labels, value))
+        return Discrete(Term(1.0, (atom, table), term.out), shape, site)
 
     @staticmethod
     def data(tensor: Tensor) -> Discrete:

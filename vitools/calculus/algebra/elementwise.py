@@ -81,7 +81,7 @@ def _whole(terms: Sequence[Term], change: Change) -> Term | None:
     found = one_place(renamed, common)
     if found is None:
         return None
-    atom = Atom(found.atom.site, change(_shortest(found.function)), found.atom.indices)
+    atom = Atom(found.atom.site, change(shortest(found.function)), found.atom.indices)
     return drop_unused_out(Term(1.0, (atom,), tuple(common)))
 
 
@@ -92,10 +92,10 @@ def _case(term: Term, change: Change, what: str) -> Term:
     found = one_place([inner], sorted(inner.labels()))
     if found is None:
         raise Unsupported(f"{what} of a sum of latents")
-    atom = Atom(found.atom.site, change(_shortest(found.function)), found.atom.indices)
+    atom = Atom(found.atom.site, change(shortest(found.function)), found.atom.indices)
     return drop_unused_out(Term(1.0, (*selectors, atom), term.out))
 
 
-def _shortest(function: Function) -> float | str | Function:
+def shortest(function: Function) -> float | str | Function:
     """A power or a plain logarithm by its short name."""
     return function.name if isinstance(function.name, float) or function.name == "log" else function

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -44,6 +45,7 @@ from vitools.calculus.algebra.cases import (
 )
 from vitools.calculus.algebra.elementwise import Change, changed
 from vitools.calculus.algebra.functions import ELEMENTWISE, as_function, composed, to_power
+from vitools.calculus.algebra.given_cases import given_cases
 from vitools.calculus.algebra.logarithm import LOG_SUM, is_sum_of_monomials, log_terms
 from vitools.calculus.algebra.positions import read_together, take_positions, without_ones
 from vitools.calculus.algebra.term import (
@@ -254,6 +256,9 @@ class Expression:
             try:
                 return Expression(changed(terms, change, what), self.shape)
             except Unsupported:
+                known = given_cases(terms, self.shape, change, _as_predictor)
+                if known is not None:
+                    return Expression([known], self.shape)
                 if not self.is_affine:
                     raise
                 return Expression.latent(self.predictor, self.shape, change(1.0))
@@ -271,6 +276,10 @@ class Expression:
         try:
             return Expression(log_terms(self.folded().terms, self.shape), self.shape)
         except Unsupported:
+            change: Change = partial(composed, "log")
+            known = given_cases(self.folded().terms, self.shape, change, _as_predictor)
+            if known is not None:
+                return Expression([known], self.shape)
             if not is_sum_of_monomials(self.folded().terms):
                 raise
             return LogOfSum(self.folded())
@@ -361,6 +370,10 @@ class Expression:
     def take_together(self, positions: Sequence[Tensor], shape: Sequence[int]) -> Expression:
         """Read every dim at once: result[m] = self[positions[0][m], positions[1][m], …]."""
         return Expression([read_together(t, positions, shape) for t in self.terms], shape)
+
+
+def _as_predictor(terms: Sequence[Term], shape: Sequence[int]) -> Predictor:
+    return Expression(terms, shape).predictor
 
 
 class LogOfSum(Expression):

@@ -8,6 +8,7 @@ log Γ(y_n + r).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 
 import torch
@@ -37,6 +38,7 @@ ELEMENTWISE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "sin": (torch.sin, "sin {}"),
     "sinh": (torch.sinh, "sinh {}"),
     "cosh": (torch.cosh, "cosh {}"),
+    "stirling_error": (lambda x: _stirling_error(x), "δ({})"),
     "softplus": (lambda x: -torch.nn.functional.logsigmoid(-x), "softplus({})"),
     "tanh": (torch.tanh, "tanh {}"),
 }
@@ -44,6 +46,20 @@ ELEMENTWISE: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 
 Softplus by log σ: torch's own is cut off at 20.
 """
+
+
+def _stirling_error(x: Tensor) -> Tensor:
+    """log Γ(x) - (x - ½) log x + x - ½ log 2π, of order 1 / 12x."""
+    small = x.clamp(max=STIRLING)
+    direct = torch.lgamma(small) - (small - 0.5) * small.log() + small - 0.5 * math.log(2 * math.pi)
+    inverse = 1 / x.clamp(min=STIRLING)
+    terms = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)
+    series = sum(c * inverse ** (2 * i + 1) for i, c in enumerate(terms))
+    return torch.where(x < STIRLING, direct, series)
+
+
+STIRLING = 16.0
+"""From where on five terms of the series are exact to rounding."""
 
 LOGARITHMS = {"ndtr": "log_ndtr", "sigmoid": "log_sigmoid"}
 """Distribution functions, symmetric about zero, and their logarithms, which do not underflow."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Atom, Function, Gather, Unsupported
 from vitools.calculus.algebra.atoms import Constant as ConstantFactor
+from vitools.calculus.algebra.cases import as_table
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.functions import composed
 from vitools.calculus.algebra.term import Term, contract_constants
@@ -61,8 +62,7 @@ class Product(Expression):
 
     def __mul__(self, other: object) -> Expression:
         other = Expression.constant(other)
-        is_positive = other.is_constant and bool((other.value() >= 0).all())
-        if is_positive or isinstance(other, Product):
+        if _is_positive(other):
             return self.map_log(lambda log: log + other.log())
         try:
             return Expression(self.terms, self.shape) * other
@@ -100,12 +100,27 @@ class Product(Expression):
         return self.map_log(lambda log: log.reshape(shape))
 
 
+def _is_positive(factor: Expression) -> bool:
+    """Whether a factor that is a number, or one in every case, is none below zero."""
+    if isinstance(factor, Product):
+        return True
+    if factor.is_constant:
+        return bool((factor.value() >= 0).all())
+    try:
+        table = as_table(factor.terms)
+    except Unsupported:
+        return False
+    return table is not None and bool((table.constants()[0].tensor > 0).all())
+
+
 def _exponential(log: Expression, origin: str) -> Expression:
     """exp(L): Π exp(L_i) over the parts of L; each a function of one latent or of one predictor."""
     affine = [t for t in log.terms if all(a.function == 1.0 for a in t.atoms())]
     rest: dict[str, list[Term]] = {}
     for term in log.terms:
         if not any(term is other for other in affine):
+            if any(a.function == "indicator" for a in term.atoms()) and len(term.atoms()) > 1:
+                return log.function(partial(composed, "exp"), origin)
             if len(term.atoms()) > 1:
                 raise Unsupported(f"{origin} of a product")
             rest.setdefault(term.atoms()[0].site, []).append(term)

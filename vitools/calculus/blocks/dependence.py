@@ -38,9 +38,12 @@ MOST_NUMBERS = 2000
 def kept_apart(blocks: Sequence[Block], terms: Sequence[ClosedTerm]) -> list[list[str]]:
     """Groups of discrete latents that terms tie together and that stand in blocks of their own."""
     block_of = {name: block for block in blocks for name in block.names}
+    on_nodes = {site.name for block in blocks for site in block.sites if site.nodes is not None}
     group_of = {name: [name] for name in block_of}
     for term in terms:
-        tied = sorted({a.site for a in term.atoms if a.function == "indicator"})
+        tied = sorted(
+            {a.site for a in term.atoms if a.function == "indicator" and a.site not in on_nodes}
+        )
         if len({block_of[name].title for name in tied if name in block_of}) < 2:
             continue
         together = list(dict.fromkeys(n for name in tied for n in group_of[name]))
@@ -72,7 +75,9 @@ def prior_switches(
     found: dict[PriorSwitch, None] = {}
     for term in terms:
         own = [a for a in term.atoms if a.site == term.origin and a.function != "indicator"]
-        cases = [a for a in term.atoms if a.function == "indicator"]
+        cases = [
+            a for a in term.atoms if a.function == "indicator" and not trace.sites[a.site].nodes
+        ]
         if own and cases and matters(term, own[0]):
             own_factor = block_of[term.origin].names
             apart = [a for a in cases if a.site not in own_factor]

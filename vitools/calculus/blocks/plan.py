@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from vitools.calculus.algebra.atoms import Unsupported
+from vitools.calculus.blocks.block import plate_names
 from vitools.calculus.blocks.dependence import few_cases
 from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.gates.gate import GateBlock
@@ -13,6 +14,7 @@ from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.blocks.grouping import LARGEST_DENSE, coupled_groups, joint_size
 from vitools.calculus.blocks.levels import tree_of
 from vitools.calculus.blocks.markov_chain import MarkovChainBlock, is_markov_chain
+from vitools.calculus.blocks.nodes.nodes_block import NodesBlock
 from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
 from vitools.calculus.blocks.trajectory import TrajectoryBlock
 from vitools.calculus.blocks.tree import TreeBlock
@@ -50,7 +52,8 @@ def make_blocks(
             numbers = joint_size(members, _joint_axes(members, terms, {}))
             return numbers <= LARGEST_DENSE or tree_of(members, terms, numbers) is not None
 
-        groups = [*coupled_groups(free, terms, fits), *gates]
+        pairs = tabled_pairs(latents, terms)
+        groups = [*coupled_groups(free, terms, fits), *gates, *pairs]
     group_of = {name: group for group in groups for name in group}
     blocks: list[Block] = []
     for name, _site in latents.items():
@@ -70,6 +73,30 @@ def make_blocks(
     return blocks
 
 
+def tabled_pairs(
+    latents: Mapping[str, TracedSite], terms: Sequence[ClosedTerm]
+) -> list[tuple[str, ...]]:
+    """Scalars on nodes that a term couples, two of the same plates."""
+    found: dict[tuple[str, ...], None] = {}
+    taken: set[str] = set()
+    for term in terms:
+        tied = tuple(
+            n for n in latents if any(a.site == n for a in term.atoms) and latents[n].nodes
+        )
+        if (
+            len(tied) == 2
+            and not taken & set(tied)
+            and len({_plates(latents[n]) for n in tied}) == 1
+        ):
+            found[tied] = None
+            taken |= set(tied)
+    return list(found)
+
+
+def _plates(site: TracedSite) -> tuple[object, ...]:
+    return (*site.shape, *plate_names(site))
+
+
 def _block(
     members: list[TracedSite],
     trace: ModelTrace,
@@ -80,6 +107,8 @@ def _block(
     if len(members) == 1 and needs_an_integral(members[0], terms):
         return FreeFormBlock(members[0])
     families = [site.family for site in members]
+    if all(site.nodes is not None for site in members):
+        return NodesBlock(members)
     if all(family is not None and family.is_discrete for family in families):
         if any(is_trajectory(site, trace) for site in members):
             if len(members) > 1:

@@ -15,6 +15,8 @@ F itself.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -23,36 +25,20 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vitools.calculus.algebra.atoms import Atom, Function, Predictor, Unsupported, is_open
+from vitools.calculus.algebra.atoms import Atom, Predictor, Unsupported, is_open
 from vitools.calculus.algebra.functions import as_function
 from vitools.calculus.blocks.block import Block, Resolved, describe
-from vitools.calculus.curved.expectation import expected, expected_of_runs
-from vitools.calculus.curved.function import CurvedFunction
-from vitools.calculus.curved.functions import FUNCTIONS
 from vitools.calculus.curved.rowwise import rowwise
 from vitools.calculus.curved.softmax import softmax_bound, softmax_bound_of_runs
+from vitools.calculus.curved.statistic import Statistic, missing_at
 from vitools.calculus.densities.log_joint import ClosedTerm
 from vitools.calculus.densities.surrogates import CURVATURE, SLOPE, SURROGATES
 from vitools.errors import NotConjugateError
 from vitools.problem.sites import listed
 
 VALUE = "log_sum_exp"
-KNOWN = {
-    ("exp", 1.0): "exp",
-    ("softplus", 1.0): "softplus",
-    ("log_sigmoid", 1.0): "log sigmoid",
-    ("sigmoid", 1.0): "sigmoid",
-    ("tanh", 1.0): "tanh",
-    ("log_ndtr", 1.0): "log normal cdf",
-    ("relu", 1.0): "relu",
-    ("abs", 1.0): "distance",
-    ("log", ("softplus", 1.0)): "log softplus",
-    ("log", ("sigmoid", 1.0)): "log sigmoid",
-    ("log1p_square", 1.0): "log1p square",
-}
-"""Functions of which more is known than their value, by the name that the algebra gives them."""
-
-
+MOST_EXPECTATIONS = 20_000_000
+"""Of one function, over elements and cases."""
 NODES = torch.linspace(-8.0, 8.0, 97, dtype=torch.float64)
 WEIGHTS = torch.softmax(-0.5 * NODES**2, 0)
 """The trapezoid rule of a standard normal, for gradients."""
@@ -62,13 +48,15 @@ class PredictorNode(Block):
     """The statistics of one predictor; no factor of q, but in the way of messages like one."""
 
     integrates = True
+    is_rough = False
+    """Whether expectations need not be exact yet."""
 
     def __init__(self, name: Predictor):
         self.name = name
         self.moments, self.version, self.natural, self.mask = {}, 0, (), None
         self.batch_shape = tuple(name.expression.shape)
         self.batch_plates = (None,) * len(self.batch_shape)
-        self._functions: dict[Any, CurvedFunction] = {}
+        self._functions: dict[Any, Statistic] = {}
         self._atoms: dict[Any, Atom] = {}
 
     @property
@@ -92,54 +80,72 @@ class PredictorNode(Block):
         if atom.function in SURROGATES:
             return Resolved(atom.function, atom.labels)
         function = as_function(atom.function)
-        key = (function.name, *(id(d.tensor) for d in function.data))
-        self._functions.setdefault(key, self._curved(function, atom))
+        own, summed = self._own_axes(atom)
+        key = (function.name, own, *(id(d.tensor) for d in function.data))
+        if key not in self._functions:
+            data = self._data_of(atom)
+            missing = missing_at(function, data)
+            if missing is not None:
+                raise Unsupported(f"{describe(atom)}, which is no number at {missing:g}")
+            self._functions[key] = Statistic(function, data, self.batch_shape, own, summed)
         self._atoms.setdefault(key, atom)
-        return Resolved(key, atom.labels)
+        return Resolved(key, (*self._labels(atom), *atom.labels[len(self._labels(atom)) :]))
 
-    def _curved(self, function: Function, atom: Atom) -> CurvedFunction:
-        if function.name in KNOWN:
-            return FUNCTIONS[KNOWN[function.name]]()
-        rank = len(self.batch_shape)
-        if atom.labels[rank:] or function.summed:
-            raise Unsupported(f"{describe(atom)} with data of its own axes")
-        return CurvedFunction(function.evaluate, data=self._data_of(atom))
+    def _labels(self, atom: Atom) -> tuple[int, ...]:
+        return atom.labels[: len(self.batch_shape)]
+
+    def _own_axes(self, atom: Atom) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The lengths of axes that data inside the function have and the predictor has not.
+
+        Those of the statistic, and those that the function sums over.
+        """
+        sizes = {x: n for d in atom.data for x, n in zip(d.labels, d.tensor.shape, strict=True)}
+        own = tuple(sizes[x] for x in atom.labels[len(self.batch_shape) :])
+        summed = tuple(sizes[x] for x in as_function(atom.function).summed)
+        if math.prod((*self.batch_shape, *own, *summed)) > MOST_EXPECTATIONS:
+            raise Unsupported(
+                f"{describe(atom)} at {math.prod((*own, *summed))} nodes or cases for each of "
+                f"{math.prod(self.batch_shape)} elements, more than {MOST_EXPECTATIONS:,} expectations"
+            )
+        return own, summed
 
     def _data_of(self, atom: Atom) -> tuple[Tensor, ...]:
-        """The data inside an atom's function, one number an element."""
-        rank, data = len(self.batch_shape), []
+        """The data inside an atom's function, one number an element (and a case), all in a row."""
+        data, shape = [], (*self.batch_shape, *itertools.chain(*self._own_axes(atom)))
+        labels = (*atom.labels, *as_function(atom.function).summed)
         for constant in atom.data:
-            places = [atom.labels.index(label) for label in constant.labels]
+            places = [labels.index(label) for label in constant.labels]
             order = sorted(range(len(places)), key=places.__getitem__)
-            view = [1] * rank
+            view = [1] * len(shape)
             for i in order:
                 view[places[i]] = constant.tensor.shape[i]
             laid_out = constant.tensor.double().permute(order).reshape(view)
-            data.append(laid_out.expand(self.batch_shape).reshape(-1))
+            data.append(laid_out.expand(shape).reshape(-1))
         return tuple(data)
 
     def statistic_shape(self, key: Any) -> tuple[int, ...]:
-        return self.batch_shape
+        return self._functions[key].shape if key in self._functions else self.batch_shape
 
     def start(self) -> None:
         """No opinion yet: the latents start without what this predictor would say."""
-        zeros = torch.zeros(self.batch_shape, dtype=torch.float64)
-        self.moments = dict.fromkeys((*self._functions, SLOPE, CURVATURE), zeros)
-        self.natural = (zeros, zeros)
+        keys = (*self._functions, SLOPE, CURVATURE)
+        self.moments = {k: torch.zeros(self.statistic_shape(k)).double() for k in keys}
+        self.natural = (self.moments[SLOPE], self.moments[CURVATURE])
         self.changed()
 
     def update(self, messages: dict[Any, Tensor]) -> None:
         """From E η and E η² to every F_k and the surrogate of them all."""
-        zeros = torch.zeros(self.batch_shape, dtype=torch.float64)
         mean, variance = self._normal(messages)
         slope, curvature = torch.zeros_like(mean), torch.zeros_like(mean)
         self.moments = {}
         for key, function in self._functions.items():
-            value, d_mean, d_variance = rowwise(partial(expected_of_runs, function), mean, variance)
-            weight = (zeros + messages.get(key, zeros)).reshape(-1)
-            self.moments[key] = value.reshape(self.batch_shape)
-            slope = slope + torch.where(weight == 0, 0.0, weight * d_mean)
-            curvature = curvature + torch.where(weight == 0, 0.0, weight * d_variance)
+            of_runs = partial(function.of_runs, self.is_rough)
+            value, d_mean, d_variance = rowwise(of_runs, mean, variance)
+            weight = self._weight(messages, key)
+            self.moments[key] = value.reshape(function.shape)
+            slope = slope + function.summed(torch.where(weight == 0, 0.0, weight * d_mean))
+            by_variance = torch.where(weight == 0, 0.0, weight * d_variance)
+            curvature = curvature + function.summed(by_variance)
         slope = slope - 2 * mean * curvature
         self.moments[SLOPE] = slope.reshape(self.batch_shape)
         self.moments[CURVATURE] = curvature.reshape(self.batch_shape)
@@ -151,18 +157,24 @@ class PredictorNode(Block):
         mean, variance = self._normal(messages)
         found: dict[Any, Tensor] = {}
         for key, function in self._functions.items():
-            exact = expected(function, mean, variance)
-            moved = exact.d_mean * (mean - mean.detach())
-            moved = moved + exact.d_variance * (variance - variance.detach())
+            exact = function.expected(mean, variance)
+            moved = exact.d_mean * function.cases(mean - mean.detach())
+            moved = moved + exact.d_variance * function.cases(variance - variance.detach())
             atom = self._atoms[key]
             if any(is_open(constant.tensor) for constant in atom.data):
-                spread = variance.detach().sqrt().unsqueeze(-1) * NODES
-                eta = mean.detach().unsqueeze(-1) + spread
+                spread = function.repeated(variance.detach()).sqrt().unsqueeze(-1) * NODES
+                eta = function.repeated(mean.detach()).unsqueeze(-1) + spread
                 data = [d.unsqueeze(-1) for d in self._data_of(atom)]
                 inside = (as_function(atom.function).evaluate(eta, *data) * WEIGHTS).sum(-1)
+                inside = function.added(inside)
                 moved = moved + inside - inside.detach()
-            found[key] = (exact.value + moved).reshape(self.batch_shape)
+            found[key] = (exact.value + moved).reshape(function.shape)
         return found
+
+    def _weight(self, messages: Mapping[Any, Tensor], key: Any) -> Tensor:
+        """The coefficients of a function in the bound, all in a row."""
+        given = torch.as_tensor(messages.get(key, 0.0), dtype=torch.float64)
+        return given.expand(self._functions[key].shape).reshape(-1)
 
     def _normal(self, messages: Mapping[Any, Tensor]) -> tuple[Tensor, Tensor]:
         """Mean and variance of every element of η, in a row."""
@@ -172,12 +184,10 @@ class PredictorNode(Block):
         return mean, (square - mean**2).clamp(min=0.0)
 
     def integral_error(self, messages: Mapping[Any, Tensor]) -> float:
-        zeros = torch.zeros(self.batch_shape, dtype=torch.float64)
         mean, variance = self._normal(messages)
         total = 0.0
         for key, function in self._functions.items():
-            found = expected(function, mean, variance)
-            weight = (zeros + messages.get(key, zeros)).reshape(-1)
+            found, weight = function.expected(mean, variance), self._weight(messages, key)
             total += float((weight * found.value * found.error).abs().nansum())
         return total
 

@@ -152,6 +152,9 @@ def _log_softplus_slope(eta: Tensor) -> Tensor:
 
 
 FUNCTIONS: dict[str, Callable[..., CurvedFunction]] = {
+    "identity": lambda: CurvedFunction(
+        lambda eta: eta, rule=lambda mean, variance: closed_forms.power(mean, variance, 1)
+    ),
     "exp": exp,
     "softplus": softplus_of,
     "log sigmoid": log_sigmoid,

@@ -31,6 +31,7 @@ from vitools.calculus.algebra.atoms import (
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term
+from vitools.calculus.densities.by_cases import numbers_as_predictors
 from vitools.calculus.densities.rules import DISCRETE_VALUES, RULES
 from vitools.calculus.densities.surrogates import (
     allocation_terms,
@@ -39,7 +40,7 @@ from vitools.calculus.densities.surrogates import (
     surrogate_terms,
 )
 from vitools.calculus.densities.tabled import tabled_density
-from vitools.calculus.densities.whole import whole_density
+from vitools.calculus.densities.whole import on_nodes, whole_density
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.errors import NotConjugateError
@@ -107,12 +108,19 @@ def stated_terms(
     """The terms of the sites' log densities, and the label of each plate."""
     plate_labels = {name: fresh() for name in trace.plates}
     simplex = on_the_simplex(trace)
-    terms: list[ClosedTerm] = []
+    written: list[tuple[str, Term]] = []
     for site in trace.sites.values():
         has_parts = site.is_latent and site.name in trace.rolled
         if site.name not in without and not has_parts:
-            for term in _site_terms(site, simplex, plate_labels):
-                terms.append(_read_by_selection(term, site.name, trace))
+            made = _site_terms(site, log_density(site, simplex), plate_labels)
+            written += [(site.name, term) for term in made]
+        if site.nodes is not None:
+            base = replace(site, mask=None, switch=None, scale=1.0)
+            made = _site_terms(base, on_nodes(site, site.nodes.log_weights), plate_labels)
+            written += [(site.name, term) for term in made]
+    read = numbers_as_predictors([term for _, term in written], trace)
+    origins = [name for name, _ in written]
+    terms = [_read_by_selection(t, name, trace) for name, t in zip(origins, read, strict=True)]
     return _vectors_as_predictors(terms, trace), plate_labels
 
 
@@ -163,10 +171,7 @@ def _vectors_as_predictors(terms: list[ClosedTerm], trace: ModelTrace) -> list[C
 # ---- closing ---------------------------------------------------------------------------------
 
 
-def _site_terms(
-    site: TracedSite, simplex: frozenset[str], plate_labels: dict[str, int]
-) -> list[Term]:
-    density = log_density(site, simplex)
+def _site_terms(site: TracedSite, density: Expression, plate_labels: dict[str, int]) -> list[Term]:
     if site.mask is not None:
         density = density * Expression.constant(site.mask.double())
     if site.switch is not None:
@@ -215,7 +220,7 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
     try:
         return _by_rule(site, arguments, simplex)
     except Unsupported as error:
-        value = None if site.observed is None else _observed(site)
+        value = _tabled_value(site)
         one = tabled_density(site, arguments, value) or whole_density(site, arguments)
         if one is not None:
             return one
@@ -235,6 +240,13 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
             f"its log density needs {error}",
             involved,
         ) from error
+
+
+def _tabled_value(site: TracedSite) -> Tensor | Expression | None:
+    """The data, or the values of a latent on nodes; None of another latent."""
+    if site.observed is not None:
+        return _observed(site)
+    return Expression.constant(value_of(site)) if site.nodes is not None else None
 
 
 def _by_rule(site: TracedSite, arguments: dict[str, Any], simplex: frozenset[str]) -> Expression:
@@ -289,7 +301,7 @@ def value_of(site: TracedSite) -> Expression | Discrete:
     """The latent itself, or the data, harmless where they are masked."""
     if site.observed is None:
         assert site.value is not None
-        return site.value
+        return site.value.expression() if site.nodes else site.value  # type: ignore[union-attr]
     value = _observed(site)
     if site.distribution in DISCRETE_VALUES:
         return Discrete.data(value)

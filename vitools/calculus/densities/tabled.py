@@ -1,8 +1,8 @@
-"""An observation's log density as a table: where its parameters depend on discrete latents alone.
+"""A log density as a table: where its value and parameters depend on discrete latents alone.
 
     log p(x_n | a(z_n), b(w)) = Σ_{k, l} 1[z_n = k] 1[w = l] log p(x_n | a_k, b_l)
 
-Whatever the distribution, its density at the data is a number for each case.
+Whatever the distribution, its density is a number for each case; so is that of a latent on nodes.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from vitools.calculus.algebra.term import Term, drop_unused_out
 from vitools.calculus.tracing.trace import TracedSite
 
 MOST_ENTRIES = 50_000_000
+VALUE = "the value"
 
 
 def tabled_density(
-    site: TracedSite, arguments: Mapping[str, Any], value: Tensor | None
+    site: TracedSite, arguments: Mapping[str, Any], value: Tensor | Expression | None
 ) -> Expression | None:
-    """log p of data as indicators times one table; None where another latent stands in it."""
+    """log p of data, or of a table, as indicators times one; None where another latent stands in it."""
     if value is None or any(isinstance(a, Distribution) for a in arguments.values()):
         return None
     common = [fresh() if size > 1 else None for size in site.batch_shape]
     places: list[Atom] = []
     tables: dict[str, _Table] = {}
+    arguments = {**arguments, VALUE: value}
     for name, argument in arguments.items():
         if isinstance(argument, Expression):
             table = _on_labels(argument, _event_dim(site, name), common, places)
@@ -52,8 +54,8 @@ def tabled_density(
     if entries > MOST_ENTRIES:
         return None
     values = {name: table.laid_out([*supports, *common]) for name, table in tables.items()}
-    others = {k: v for k, v in arguments.items() if k not in values}
-    density = _log_prob(site, {**others, **values}, value)
+    given = {**arguments, **values}
+    density = _log_prob(site, given, given.pop(VALUE))
     if bool(density.isnan().any()):
         return None
     density = density.expand([*cases, *site.batch_shape])

@@ -8,14 +8,15 @@ or of the one latent that the parameters of an observation depend on.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Transform
 
-from vitools.calculus.algebra.atoms import Atom, Function, Unsupported, fresh, is_open
+from vitools.calculus.algebra.atoms import LOG_ZERO, Atom, Function, Unsupported, fresh, is_open
+from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.elementwise import one_place
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term, drop_unused_out
@@ -30,9 +31,12 @@ Part = Function | Term
 
 def whole_density(site: TracedSite, arguments: Mapping[str, Any]) -> Expression | None:
     """log p of a scalar site as one statistic of one latent; None where two latents meet in it."""
+    is_prior = site.is_latent and not any(_depends(a) or _is_open(a) for a in arguments.values())
+    if is_prior and site.nodes is not None:
+        return _prior_on_nodes(site)
     if site.base_event_dim or not isinstance(site.value, Expression | None):
         return None
-    if site.is_latent and not any(_depends(a) or _is_open(a) for a in arguments.values()):
+    if is_prior:
         return _prior(site)
     if any(isinstance(a, Distribution) for a in arguments.values()):
         return None
@@ -80,17 +84,35 @@ def _is_open(argument: Any) -> bool:
 
 def _prior(site: TracedSite) -> Expression:
     """A latent's log density under known parameters, whatever distribution it is."""
-    fn = _in_double(site.fn, {})
-
-    def evaluate(x: Tensor) -> Tensor:  # [*batch, nodes]; a distribution has its batch last
-        return fn.log_prob(x.movedim(-1, 0)).movedim(0, -1)
-
+    evaluate = log_prob_of(site)
     words = f"log {site.distribution}({{}})"
     assert isinstance(site.value, Expression)
     (term,) = site.value.terms
     (atom,) = term.atoms()
     statistic = Atom(site.name, Function(("prior", site.name), evaluate, words), atom.indices)
     return Expression([Term(1.0, (statistic,), term.out)], site.value.shape)
+
+
+def log_prob_of(site: TracedSite) -> Callable[[Tensor], Tensor]:
+    """log p of a latent with known parameters, elementwise from x ``[*batch, n]``."""
+    fn = _in_double(site.fn, {})
+
+    def evaluate(x: Tensor) -> Tensor:  # [*batch, nodes]; a distribution has its batch last
+        return fn.log_prob(x.movedim(-1, 0)).movedim(0, -1)
+
+    return evaluate
+
+
+def _prior_on_nodes(site: TracedSite) -> Expression:
+    """The same where the latent is a table of values."""
+    assert site.nodes is not None
+    density = log_prob_of(site)(site.nodes.values).clamp(min=LOG_ZERO)
+    return on_nodes(site, density)
+
+
+def on_nodes(site: TracedSite, table: Tensor) -> Expression:
+    """Σ_k 1[s = s_k] f_k of numbers ``[*shape, K]``."""
+    return Discrete.latent(site.name, site.shape, table).expression()
 
 
 def _in_double(part: Any, made: dict[int, Any]) -> Any:

@@ -25,6 +25,7 @@ from vitools.calculus.tracing.constructors import (
 )
 from vitools.calculus.tracing.operations.rules import expression
 from vitools.calculus.tracing.symbolic import Refusal, SymbolicTensor
+from vitools.distributions.free_form.nodes import Nodes
 from vitools.distributions.layers import base_distribution
 from vitools.errors import NotConjugateError, NotSupportedError
 from vitools.families import Family, family_of_prior
@@ -53,6 +54,7 @@ class TracedSite:
     fn: Any = field(default=None, repr=False)
     reference: Tensor | None = None  # the value is this plus what the terms call the latent
     is_part: bool = False  # the density of some steps of a rolled latent, of whose name it is
+    nodes: Nodes | None = None  # of a continuous latent that counts as a table of values
 
     @property
     def is_latent(self) -> bool:
@@ -61,6 +63,8 @@ class TracedSite:
     @property
     def family(self) -> Family | None:
         """The family of a latent's optimal factor under a conjugate model; None where there is none."""
+        if self.nodes is not None:
+            return family_of_prior("Categorical")
         if self.distribution == "ImproperUniform":
             base = self.fn.support
             while isinstance(base, constraints.independent):
@@ -90,13 +94,15 @@ def trace_model(
     kwargs: dict[str, Any],
     *,
     differentiable: bool = False,
+    nodes: Mapping[str, Nodes] | None = None,
 ) -> ModelTrace:
     """What the model states.
 
     Args:
+        nodes: of continuous latents that are to be tables over them.
         differentiable: whether constants keep the gradient of what they were computed from.
     """
-    recorder = Recorder()
+    recorder = Recorder(nodes or {})
     with validating(False), constructors_recorded(), recorder:
         try:
             with torch.set_grad_enabled(differentiable):
@@ -121,9 +127,10 @@ def _not_followed(recorder: Recorder, reason: str) -> NotConjugateError:
 class Recorder(Messenger):
     """Fills latents with symbolic tensors and records every site with its final context."""
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: Mapping[str, Nodes]) -> None:
         super().__init__()
         self.trace = ModelTrace({}, {}, {})
+        self._nodes = nodes
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["done"] or msg["is_observed"] or is_subsample(msg):
@@ -137,7 +144,7 @@ class Recorder(Messenger):
             msg["value"] = torch.ones(tuple(msg["fn"].batch_shape) + tuple(msg["fn"].event_shape))
             msg["infer"] = {**msg["infer"], "_deterministic": True}
         else:
-            msg["value"] = _symbolic_value(msg["name"], msg["fn"])
+            msg["value"] = _symbolic_value(msg["name"], msg["fn"], self._nodes.get(msg["name"]))
         msg["done"] = True
 
     def _pyro_post_sample(self, msg: Any) -> None:
@@ -205,6 +212,7 @@ class Recorder(Messenger):
         else:
             scale = float(scale)
         node = value.node if isinstance(value, SymbolicTensor) else None
+        nodes = None if msg["is_observed"] else self._nodes.get(name)
         self.trace.sites[name] = TracedSite(
             name=name,
             distribution=kind,
@@ -219,8 +227,13 @@ class Recorder(Messenger):
             mask=mask if isinstance(mask, Tensor) else None,
             switch=None if switch is None else expression(switch.node),
             scale=0.0 if mask is False else scale,
-            support_size=_support_size(base, kind) if observed is None else 0,
+            support_size=0
+            if observed is not None
+            else nodes.count
+            if nodes
+            else _support_size(base, kind),
             fn=base,
+            nodes=nodes,
         )
 
 
@@ -271,13 +284,15 @@ def _support_size(base: Any, kind: str) -> int:
     return 2 if kind == "Bernoulli" else 0
 
 
-def _symbolic_value(name: str, fn: Any) -> SymbolicTensor:
+def _symbolic_value(name: str, fn: Any, nodes: Nodes | None) -> SymbolicTensor:
     base = base_distribution(fn)
     kind, _ = written(base)
     shape = tuple(fn.batch_shape) + tuple(fn.event_shape)
     node: Expression | Discrete | Refusal
     dtype = None
-    if kind in ("Categorical", "CategoricalMarkovChain"):
+    if nodes is not None:
+        node = Discrete.latent(name, shape, nodes.values)
+    elif kind in ("Categorical", "CategoricalMarkovChain"):
         node = Discrete.latent(name, shape, torch.arange(_support_size(base, kind)))
         dtype = torch.long
     elif kind == "Bernoulli":

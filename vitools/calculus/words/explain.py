@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from textwrap import wrap
 from typing import Any
 
@@ -15,6 +16,7 @@ from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.dependence import kept_apart, scales_of_few
 from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.markov_chain import is_markov_chain
+from vitools.calculus.blocks.nodes.nodes_block import NodesBlock
 from vitools.calculus.blocks.plan import make_blocks
 from vitools.calculus.blocks.single import discrete_batch
 from vitools.calculus.blocks.tree import TreeBlock
@@ -29,12 +31,14 @@ from vitools.calculus.densities.log_joint import (
 from vitools.calculus.densities.surrogates import predictors
 from vitools.calculus.model import ConjugateModel, is_number
 from vitools.calculus.needed_values import needed_values
+from vitools.calculus.start.on_nodes import with_nodes
 from vitools.calculus.tracing.alternatives import alternative
 from vitools.calculus.tracing.augmentation import with_mixtures
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
 from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
 from vitools.calculus.words.naming import DataNames
+from vitools.calculus.words.nodes import cost
 from vitools.calculus.words.predictors import PredictorNames
 from vitools.calculus.words.structure import held
 from vitools.calculus.words.tables import Row, folded, span, table
@@ -77,7 +81,8 @@ def explain(problem: Problem) -> str:
     isolation = isolated(problem.params, problem.model)
     with seeded(0), isolation as store, full_plates():
         try:
-            conjugate = ConjugateModel(problem.model, problem.args, problem.kwargs)
+            made = (problem.model, problem.args, problem.kwargs)
+            conjugate = with_nodes(partial(ConjugateModel, *made), partial(trace_model, *made))
         except NotConjugateError as error:
             return _refusal(problem, error, needed_values(problem, error))
     free = [name for name, value in store["params"].items() if value.requires_grad]
@@ -114,6 +119,8 @@ def explain(problem: Problem) -> str:
         apart.append(
             f"parameters held at the values they have: {listed(free)}; cavi() and svi() train them."
         )
+    on_nodes = [block for block in conjugate.blocks if isinstance(block, NodesBlock)]
+    apart += [cost(block, stated.terms) for block in on_nodes]
     apart += [held(block) for block in conjugate.blocks if isinstance(block, TreeBlock)]
     curved = PredictorNames(stated.terms).notes()
     return "\n".join([table(folded(rows)), *names.legend(), *curved, *apart, summary])
@@ -124,7 +131,9 @@ def _updates_are(blocks: Sequence[Block], terms: Sequence[ClosedTerm]) -> str:
     integrals = [repr(b.title) for b in blocks if isinstance(b, FreeFormBlock)]
     if integrals:
         return f"coordinate updates, {listed(integrals)} by one-dimensional integrals"
-    is_curved = bool(predictors(atom for term in terms for atom in term.atoms))
+    is_curved = any(isinstance(b, NodesBlock) for b in blocks) or bool(
+        predictors(atom for term in terms for atom in term.atoms)
+    )
     return "coordinate updates" if is_curved else "closed-form updates"
 
 

@@ -16,6 +16,7 @@ from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.gates.gate import GateBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
+from vitools.calculus.blocks.nodes.nodes_block import NodesBlock
 from vitools.calculus.blocks.tree import TreeBlock
 from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint, Selection
 from vitools.calculus.reduction.folding import connected, fold_term, operand_labels
@@ -28,6 +29,7 @@ from vitools.calculus.words.naming import (
     products,
     times_identity,
 )
+from vitools.calculus.words.nodes import on_nodes
 from vitools.calculus.words.predictors import PredictorNames
 from vitools.calculus.words.tables import shortened
 
@@ -40,6 +42,8 @@ def family(block: Block) -> str:
     """What kind of factor the block is."""
     if isinstance(block, GaussianBlock) and block.elementwise:
         return "Normal, element by element"
+    if isinstance(block, NodesBlock):
+        return "free form on nodes" if len(block.names) == 1 else "joint free form on nodes"
     return block.family.title or block.family.name
 
 
@@ -52,6 +56,8 @@ def update(
         blocks: all factors: the expectation of a product of sites that share one is not the product
             of their expectations.
     """
+    if isinstance(block, NodesBlock):
+        return on_nodes(block, joint.terms)
     shared = {name: other.names for other in blocks for name in other.names}
     predictors = PredictorNames(joint.terms)
     sums: dict[Any, dict[str, float]] = {}

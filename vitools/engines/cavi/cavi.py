@@ -17,7 +17,9 @@ from vitools.calculus import ConjugateModel
 from vitools.calculus.blocks.dependence import PriorSwitch, kept_apart
 from vitools.calculus.model import State
 from vitools.calculus.start.initialise import initialise as start_model
+from vitools.calculus.start.on_nodes import with_nodes
 from vitools.calculus.streams.streamed import StreamedBlock
+from vitools.calculus.tracing.trace import trace_model
 from vitools.calculus.values.reading import Reader, Reading
 from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
 from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Schedule
@@ -28,6 +30,7 @@ from vitools.engines.cavi.minibatches.rows import BatchRows, RowBatches
 from vitools.engines.cavi.moves import Moves
 from vitools.engines.cavi.nested import NestedAscent, check_nested
 from vitools.engines.cavi.outcome import factors as factors_of
+from vitools.engines.cavi.placing import placed, roughly
 from vitools.engines.cavi.training import Training
 from vitools.engines.cavi.value_guides import Guides, guides_by_default, read_guides
 from vitools.engines.cavi.values import fit_on_values
@@ -196,6 +199,8 @@ def cavi(
     isolation = isolated(params, problem.model)
     with isolation, full_plates(), problem.at_rest(), torch.no_grad():
         make = partial(ConjugateModel, problem.model, problem.args, problem.kwargs, **choices)
+        at = partial(make, collapse=collapse)
+        read = partial(trace_model, problem.model, problem.args, problem.kwargs)
         reader = Reader(problem.model, problem.args, problem.kwargs)
         of_reading: Callable[[Reading], ConjugateModel] = partial(
             ConjugateModel.of_reading, **choices
@@ -223,7 +228,7 @@ def cavi(
             )
         if not on_values:
             try:
-                model = of_reading(reader({})) if trains else make(collapse=collapse)
+                model = of_reading(reader({})) if trains else with_nodes(at, read)
             except NotConjugateError as refusal:
                 if guides is None and not nested:
                     on_values = guides_by_default(problem, refusal, of_values)
@@ -252,31 +257,37 @@ def cavi(
         make = partial(make, collapse=collapse)
         if _starts_inside_rows(model, begin):
             make = partial(make, collapse=False, stream=False)
-            model = make()
+            model = make(nodes=model.nodes)
         if begin.sites and warmup_sweeps is None:
             warmup_sweeps = 0  # a warm-up would forget the start
         schedule = Schedule(tol, max_sweeps, accelerate, inner_sweeps, warmup_sweeps)
         _warn_of_switches(problem, model.prior_switches)
         seeds = list(range(seed, seed + restarts))
+        if model.nodes and file is not None:
+            raise OptionError(
+                f"checkpoint: not where sites stand on nodes that move ({listed(model.nodes)}). Leave it out."
+            )
         keeper = Keeper(file, resume)
         began -= keeper.seconds
         for returns in range(MOST_RETURNS + 1):
             initialise = _initialiser(problem, model, begin, seed, restarts)
             fall: NumericalError | None = None
             try:
-                runs, interrupted = _climb(
-                    model, seeds, schedule, initialise, progress, began, keeper
-                )
+                first = roughly(schedule, model)
+                runs, interrupted = _climb(model, seeds, first, initialise, progress, began, keeper)
                 best = max(runs, key=lambda run: run.bound)
                 model.load(best.state)
             except NumericalError as error:
                 fall, interrupted = error, False
-            nats = lost(model)
+            nats = 0.0 if model.nodes else lost(model)
             if not nats or interrupted or trains or returns == MOST_RETURNS:
                 break
             model, keeper = make(points=own_points(model)), Keeper(None, False)
         if fall is not None:
             raise fall
+        if model.nodes and not interrupted:
+            best, model = placed(model, at, schedule, began, progress)
+            interrupted = best.status is Status.INTERRUPTED
         if trains:
             if not interrupted:
                 best, model = _trained(reader, model, of_reading, best, schedule, began, progress)

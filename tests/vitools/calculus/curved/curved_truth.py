@@ -62,6 +62,7 @@ def ordinal_probit(low, high):
 KINK = 0.3
 
 CASES = {
+    "identity": (FUNCTIONS["identity"](), lambda x: x),
     "softplus": (FUNCTIONS["softplus"](), softplus),
     "log sigmoid": (FUNCTIONS["log sigmoid"](), lambda x: -softplus(-x)),
     "sigmoid": (FUNCTIONS["sigmoid"](), sp.expit),

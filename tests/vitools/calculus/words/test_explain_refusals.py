@@ -12,17 +12,19 @@ from vitools.models import SHIPPED
 def test_a_refusal_names_the_sites_and_spares_the_others():
     def model():
         wide = pyro.sample("wide", dist.HalfCauchy(1.0))
-        scale = pyro.sample("scale", dist.HalfCauchy(wide))
         m = pyro.sample("m", dist.Normal(0.0, 1.0))
-        pyro.sample("y", dist.Normal(m, scale), obs=torch.tensor(1.0))
+        with pyro.plate("rows", 200):
+            scale = pyro.sample("scale", dist.HalfCauchy(wide))
+            pyro.sample("y", dist.Normal(m, scale), obs=torch.ones(200))
 
     lines = explain(Problem(model)).splitlines()
-    assert lines[1].startswith("wide   HalfCauchy  -        none: site 'scale': HalfCauchy has no ")
+    said = "wide   values of a guide  -        none: site 'scale': HalfCauchy has no "
+    assert lines[1].startswith(said)
     assert "in which 'scale', 'wide' separate" in " ".join(" ".join(lines).split())
     assert lines[3].strip() == "svi() and nuts() fit it by the gradient of its density"
-    update = "Normal with precision P = 1 + E[scale⁻²] and mean P⁻¹(E[scale⁻²])"
-    assert lines[7] == f"m      Normal      -        {update}"
-    assert lines[8] == "1 of 3 latents have closed-form updates."
+    update = "Normal with precision P = 1 + Σ_rows E[scale⁻²] and mean P⁻¹(Σ_rows E[scale⁻²])"
+    assert lines[4] == f"m      Normal             -        {update}"
+    assert lines[-1] == "1 of 3 latents have closed-form updates."
 
 
 def test_others_that_share_a_factor_are_spared_together():
@@ -39,10 +41,10 @@ def test_others_that_share_a_factor_are_spared_together():
 
 def test_whatever_meets_an_operation_without_closed_form_is_at_fault():
     def model(x):
-        w = pyro.sample("w", dist.Normal(0.0, 1.0))
-        v = pyro.sample("v", dist.Normal(0.0, 1.0))
+        w = pyro.sample("w", dist.Normal(torch.zeros(200), 1.0).to_event(1))
+        v = pyro.sample("v", dist.Normal(torch.zeros(200), 1.0).to_event(1))
         m = pyro.sample("m", dist.Normal(0.0, 1.0))
-        pyro.sample("x", dist.Normal((w * v).cos(), 1.0), obs=x)
+        pyro.sample("x", dist.Normal((w * v).cos(), 1.0).to_event(1), obs=x.expand(200))
         pyro.sample("y", dist.Normal(m, 1.0), obs=x)
 
     lines = explain(Problem(model, torch.tensor(1.0))).splitlines()

@@ -12,6 +12,7 @@ from vitools.calculus.densities.rules.beta import beta, uniform
 from vitools.calculus.densities.rules.categorical import categorical, one_hot_categorical
 from vitools.calculus.densities.rules.counts import (
     binomial,
+    gamma_poisson,
     geometric,
     multinomial,
     negative_binomial,
@@ -19,7 +20,7 @@ from vitools.calculus.densities.rules.counts import (
 )
 from vitools.calculus.densities.rules.dirichlet import dirichlet
 from vitools.calculus.densities.rules.gamma import chi2, exponential, gamma, inverse_gamma
-from vitools.calculus.densities.rules.heavy_tails import cauchy, laplace, student_t
+from vitools.calculus.densities.rules.heavy_tails import cauchy, laplace, logistic, student_t
 from vitools.calculus.densities.rules.markov_chains import (
     categorical_markov_chain,
     gaussian_markov_chain,
@@ -42,6 +43,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "Dirichlet": dirichlet,
     "Exponential": exponential,
     "Gamma": gamma,
+    "GammaPoisson": gamma_poisson,
     "GaussianMarkovChain": gaussian_markov_chain,
     "Geometric": geometric,
     "Gumbel": gumbel,
@@ -49,6 +51,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "InverseGamma": inverse_gamma,
     "Laplace": laplace,
     "LogNormal": log_normal,
+    "Logistic": logistic,
     "Multinomial": multinomial,
     "MultivariateNormal": multivariate_normal,
     "NegativeBinomial": negative_binomial,

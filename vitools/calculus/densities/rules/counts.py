@@ -4,7 +4,12 @@ import torch
 
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.densities.rules.bernoulli import log_complement, log_probability
-from vitools.calculus.densities.rules.functions import constant, log_gamma, log_probabilities
+from vitools.calculus.densities.rules.functions import (
+    constant,
+    log_gamma,
+    log_gamma_ratio,
+    log_probabilities,
+)
 
 
 def poisson(x: Expression, rate: Expression) -> Expression:
@@ -37,9 +42,16 @@ def negative_binomial(
 ) -> Expression:
     """Successes x of probability p before ``total_count`` failures (torch's convention)."""
     n, k = total_count.folded(), constant(x, "value")
-    choose = log_gamma((n + k).folded()) - log_gamma(k + 1) - log_gamma(n)
+    choose = log_gamma_ratio(n, k) - log_gamma(k + 1)
+    if logits is not None and not logits.is_constant:
+        return x * logits - (n + k).folded() * logits.elementwise("softplus") + choose
     success, failure = log_probability(probs, logits), log_complement(probs, logits)
     return x * success + n * failure + choose
+
+
+def gamma_poisson(x: Expression, concentration: Expression, rate: Expression) -> Expression:
+    """A Poisson whose rate is Gamma(a, b): a negative binomial of a failures, its logit -log b."""
+    return negative_binomial(x, concentration, logits=(-rate.log()).folded())
 
 
 def multinomial(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Atom, Constant, Unsupported
-from vitools.calculus.algebra.cases import as_table, mapped
+from vitools.calculus.algebra.cases import as_table, mapped, place_labels
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.products import Product, adds_to_one
 from vitools.calculus.algebra.term import Term
@@ -24,9 +24,30 @@ def constant(expression: Expression, what: str) -> Tensor:
     return expression.value()
 
 
+def known(expression: Expression, what: str) -> Expression:
+    """A parameter that must not depend on latents other than discrete ones, whose cases are numbers."""
+    if not expression.is_constant and as_table(expression.terms) is not None:
+        return expression
+    return Expression.constant(constant(expression, what))
+
+
 def log_gamma(value: Tensor | Expression) -> Expression:
     """log Γ of data, of a table of cases, or of one scalar latent."""
     return Expression.constant(value).elementwise("lgamma")
+
+
+def log_gamma_ratio(n: Expression, k: Tensor | float) -> Expression:
+    """log Γ(n + k) - log Γ(n), which cancels where n is large; of a table by Stirling's formula.
+
+    (n - ½) log(1 + k/n) + k log(n + k) - k + δ(n + k) - δ(n), δ the formula's error.
+    """
+    added = Expression.constant(k)
+    total = (n + added).folded()
+    if n.is_constant or isinstance(n, Product) or as_table(n.terms) is None:
+        return log_gamma(total) - log_gamma(n)
+    error = total.elementwise("stirling_error") - n.elementwise("stirling_error")
+    grown = (added * n.power(-1.0)).elementwise("log1p")
+    return (n - 0.5).folded() * grown + added * total.log() - added + error
 
 
 def log_probabilities(
@@ -63,17 +84,24 @@ def _normalised(term: Term) -> Term:
     """Indicators times a table of constants, made to sum to one over the last dim."""
     (table,) = term.constants()
     values, last = table.tensor, term.out[-1]
-    if last is None:
+    if last is None or _of_different_latents(term):
         raise Unsupported("probabilities that are not known to sum to one")
     values = values / values.sum(table.labels.index(last), keepdim=True)
     normalised = Constant(values, table.labels, table.selects, table.words)
     return Term(term.coefficient, (*term.atoms(), normalised), term.out)
 
 
+def _of_different_latents(term: Term) -> bool:
+    """Whether what stands along the last dim belongs to cases of different elements of a latent."""
+    return any(term.out[-1] in place_labels(atom) for atom in term.atoms())
+
+
 def _normalised_logits(term: Term, shape: Sequence[int]) -> Expression:
     """log softmax over the last dim of indicators times a table of constants."""
     (table,) = term.constants()
     last = term.out[-1]
+    if _of_different_latents(term):
+        raise Unsupported("logits each of which another latent selects")
     if last is None:  # all alike
         return Expression.constant(-math.log(shape[-1])).expand(shape)
     axis = table.labels.index(last)

@@ -1,0 +1,1 @@
+"""Factors over scalars that count as tables on the nodes of a quadrature."""

@@ -1,0 +1,227 @@
+"""Which scalars go on nodes, and where the nodes stand.
+
+A scalar goes on nodes where the model has no closed form, and no integral over it alone, but has once the
+scalar is a table (:mod:`vitools.calculus.blocks.nodes.nodes_block`). As few as will do are chosen, those that could not
+stand in a predictor before those that could. A first look spans all scales; what q makes of it says where
+nodes are needed, until every one of its sums stands.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from vitools.calculus.algebra.atoms import Predictor
+from vitools.calculus.algebra.discrete import Discrete
+from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.blocks.nodes.nodes_block import NodesBlock
+from vitools.calculus.densities.whole import log_prob_of
+from vitools.calculus.model import ConjugateModel, is_number
+from vitools.calculus.tracing.augmentation import MIXTURES
+from vitools.calculus.tracing.symbolic import Refusal
+from vitools.calculus.tracing.trace import ModelTrace, TracedSite
+from vitools.distributions.free_form.nodes import Nodes
+from vitools.errors import NotConjugateError, NumericalError, VitoolsError
+from vitools.families.free_form import bounds_of
+from vitools.problem.sites import support_of
+
+FIRST_LOOK, LOOK_AT_PAIRS = 41, 21
+"""Nodes of a first look at one scalar, and at each of two."""
+ENOUGH = 25
+"""Nodes of a window about a density that is nearly normal."""
+MOST_NODES, FARTHEST = 500, 200.0
+"""Nodes of a site, and how far out in u, beyond which it is told that q has no place."""
+MOST_SITES = 2
+"""Scalars on nodes."""
+MOST_INSTEAD = 2_500_000
+"""Expectations a sweep up to which nodes take the place of a mixture of normals."""
+MOST_ELEMENTS = 100
+"""Elements of a site on nodes."""
+
+Make = Callable[..., ConjugateModel]
+
+
+def with_nodes(make: Make, trace: Callable[[], ModelTrace]) -> ConjugateModel:
+    """The model as it is, or with as few scalars on nodes as it takes.
+
+    Args:
+        make: the model, with ``nodes=`` where sites are on nodes.
+        trace: of the model, read without any.
+    """
+
+    def tried(
+        choices: Iterable[tuple[str, ...]], sites: Mapping[str, TracedSite]
+    ) -> ConjugateModel | None:
+        for names in choices:
+            count = FIRST_LOOK if len(names) == 1 else LOOK_AT_PAIRS
+            try:
+                model = make(nodes={name: first_look(sites[name], count) for name in names})
+            except VitoolsError:
+                continue
+            return look_roughly(model, True)
+        return None
+
+    read: ModelTrace | None = None
+    try:
+        model = make()
+        if not model.trace.auxiliary:
+            return model
+        read = trace()
+        return tried(_instead_of_mixtures(read), read.sites) or model
+    except NotConjugateError as refused:
+        read = read or trace()
+        found = tried(_choices(read), read.sites)
+        if found is None:
+            raise refused
+        return found
+
+
+def _instead_of_mixtures(trace: ModelTrace) -> Iterator[tuple[str, ...]]:
+    """The scalars by which an observed site would be a mixture of normals, a wider model's bound."""
+    for site in trace.sites.values():
+        if site.is_latent or site.distribution not in MIXTURES:
+            continue
+        found: set[str] = set()
+        for name, argument in site.arguments.items():
+            if name != "loc" and isinstance(argument, Expression):
+                found |= argument.sites()
+        names = tuple(name for name in trace.sites if name in found)
+        able = all(_can_be(trace.sites[n]) and not _is_gaussian(trace.sites[n]) for n in names)
+        numbers = math.prod(site.shape) * ENOUGH ** len(names)
+        if names and able and len(names) <= MOST_SITES and numbers <= MOST_INSTEAD:
+            yield names
+
+
+def look_roughly(model: ConjugateModel, roughly: bool) -> ConjugateModel:
+    """Whether expectations at nodes are only to say where the nodes should be."""
+    for node in model.predictors:
+        node.is_rough = roughly
+    return model
+
+
+def first_look(site: TracedSite, count: int) -> Nodes:
+    is_known = not any(isinstance(a, Expression | Discrete) for a in site.arguments.values())
+    is_known = is_known and site.distribution != "ImproperUniform"
+    log_prior = log_prob_of(site) if is_known else None
+    return Nodes.first_look(bounds_of(support_of(site.fn)), site.shape, count, log_prior)
+
+
+def _choices(trace: ModelTrace) -> Iterator[tuple[str, ...]]:
+    """Sets of scalars, small before large; without those that may be below a predictor before with."""
+    able = [name for name, site in trace.sites.items() if _can_be(site)]
+    others = [n for n in able if not _is_gaussian(trace.sites[n])]
+    tried: set[tuple[str, ...]] = set()
+    for names in (others, able):
+        for count in range(1, MOST_SITES + 1):
+            for chosen in itertools.combinations(names, count):
+                if chosen not in tried:
+                    tried.add(chosen)
+                    yield chosen
+
+
+def _can_be(site: TracedSite) -> bool:
+    if not site.is_latent or site.support_size or not is_number(site) or site.mask is not None:
+        return False
+    return math.prod(site.shape) <= MOST_ELEMENTS and _has_line(site)
+
+
+def _has_line(site: TracedSite) -> bool:
+    """Whether the ends of its support are numbers."""
+    if any(isinstance(a, Refusal) for a in site.arguments.values()):
+        return False
+    try:
+        bounds = bounds_of(support_of(site.fn))
+    except VitoolsError:
+        return False
+    return not any(bound.is_meta for bound in bounds)
+
+
+def _is_gaussian(site: TracedSite) -> bool:
+    return site.family is not None and site.family.is_gaussian
+
+
+# ---- where they stand ------------------------------------------------------------------------
+
+
+def refined(model: ConjugateModel) -> dict[str, Nodes]:
+    """All nodes anew where some do not hold their q; empty where all do."""
+    found: dict[str, Nodes] = {}
+    for block in model.blocks:
+        if isinstance(block, NodesBlock):
+            averaged = {name: averaged_over(model, block, name) for name in block.names}
+            found |= block.refined(averaged, ENOUGH)
+    for name, nodes in found.items():
+        ends = nodes.coordinates[..., [0, -1]]
+        if nodes.count > MOST_NODES or not bool((ends.abs() < FARTHEST).all()):
+            raise NumericalError(
+                f"site {name!r}: q has no place that a quadrature holds: the posterior may be improper, or an "
+                "expectation of it infinite. Give it a tighter prior"
+            )
+    return model.nodes | found if found else {}
+
+
+def averaged_over(model: ConjugateModel, block: NodesBlock, name: str) -> list[Tensor]:
+    """The sizes ``[*batch, K]`` of what terms average over a site's nodes for other factors."""
+    number = block.names.index(name)
+    count = block.supports[number]
+    found = []
+    for term in model.joint.terms:
+        own = next((a for a in term.atoms if a.site == name and a.function == "indicator"), None)
+        if own is None or all(a.site in block.names for a in term.atoms):
+            continue
+        label = own.labels[-1]
+        size = torch.ones(count, dtype=torch.float64)
+        for constant in term.constants:
+            if label in constant.labels:
+                size = size * _largest(constant.tensor, constant.labels, label)
+        for atom in term.atoms:
+            if isinstance(atom.site, Predictor) and label in atom.labels:
+                node = next(p for p in model.predictors if p.name == atom.site)
+                resolved = node.resolve([atom])
+                size = size * _largest(node.moments[resolved.key], resolved.labels, label)
+        found.append(size.expand(*block.batch_shape, count))
+    return found
+
+
+def _largest(tensor: Tensor, labels: tuple[int, ...], label: int) -> Tensor:
+    """|x| along one label, the largest along the others."""
+    axes = [i for i, x in enumerate(labels) if x != label]
+    return tensor.double().abs().amax(axes) if axes else tensor.double().abs()
+
+
+def carried_over(model: ConjugateModel, other: ConjugateModel) -> ConjugateModel:
+    """The other model, of the same sites at other nodes, with the factors of the first; rough."""
+    look_roughly(other, True)
+    for node in other.predictors:
+        node.start()
+    for block, before in zip(other.blocks, model.blocks, strict=True):
+        if not isinstance(block, NodesBlock):
+            block.restore(before.natural)
+    for block in other.blocks:
+        if isinstance(block, NodesBlock):
+            block.start(other.messages(block, given=()), None)
+    settle(other)
+    settle(other)
+    return other
+
+
+def settle(model: ConjugateModel) -> None:
+    """q at the nodes from what predictors say there, and they from q."""
+    for node in model.predictors:
+        node.update(model.messages(node))
+    for block in model.blocks:
+        if isinstance(block, NodesBlock):
+            model.update(block)
+    for node in model.predictors:
+        node.update(model.messages(node))
+
+
+def exact(model: ConjugateModel) -> ConjugateModel:
+    """The model with expectations that are to be reported."""
+    look_roughly(model, False)
+    settle(model)
+    return model
