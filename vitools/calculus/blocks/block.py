@@ -134,6 +134,11 @@ class Block(ABC):
         """The factor of a block of several sites."""
         raise NotImplementedError
 
+    @property
+    def adds_messages(self) -> bool:
+        """Whether natural parameters are sums of what terms say: not where elements move one by one."""
+        return True
+
     def factors(self) -> dict[str | tuple[str, ...], Distribution]:
         """The block as a posterior has it: by its site, or by all its sites."""
         if len(self.names) > 1:

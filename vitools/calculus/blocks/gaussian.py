@@ -157,6 +157,10 @@ class GaussianBlock(DenseBlock):
         start, stop = self.offsets[name]
         return [start, self.size - stop]
 
+    @property
+    def adds_messages(self) -> bool:
+        return not self.elementwise
+
     # ---- the update ------------------------------------------------------------------------
 
     def update(self, messages: dict[Any, Tensor]) -> None:

@@ -214,6 +214,13 @@ def test_cases_beside_other_elements_keep_the_sites_apart():
         ConjugateModel(model, joint=[("z", "w")])
 
 
+def test_elements_updated_in_turn_are_not_taken_in_minibatches():
+    x, y = design(12, 4)
+    problem = Problem(regression, x, y, True)
+    with pytest.raises(NotSupportedError, match=r"'z, w' are updated one after another.*joint="):
+        cavi(problem, batch_rows=6)
+
+
 def one_switch_for_a_plate(y):
     z = pyro.sample("z", dist.Bernoulli(0.5))
     with pyro.plate("groups", len(y)):

@@ -185,6 +185,10 @@ class GateBlock(DenseBlock):
         part = message.reshape((*start, *self._view(names)))
         return part.expand((*start, *self.supports.values()))
 
+    @property
+    def adds_messages(self) -> bool:
+        return not self.tied
+
     # ---- the update ------------------------------------------------------------------------
 
     def gathered(self, messages: Mapping[Any, Tensor]) -> tuple[Tensor, ...]:

@@ -148,6 +148,12 @@ def refuse_unfit(model: ConjugateModel, batches: RowBatches) -> None:
                 f"{listed([repr(name) for name in local])}, so that a row says nothing without the "
                 "others. Leave batch_rows out, or keep sites apart with joint=() or factorised=."
             )
+        if not block.adds_messages:
+            raise NotSupportedError(
+                f"batch_rows: the elements of {block.title!r} are updated one after another, so that what "
+                "batches say of them does not add up. Leave batch_rows out, or let them share a factor: "
+                "joint=() keeps discrete sites apart, without factorised= elements have a covariance."
+            )
         if isinstance(block, FreeFormBlock) and block.has_data:
             raise NotSupportedError(
                 f"batch_rows: data of single rows stand inside functions of site {block.title!r}, so "
