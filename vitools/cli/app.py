@@ -48,6 +48,8 @@ class Commands(TyperGroup):
             print(f"vitools: {error}", file=sys.stderr)
             raise typer.Exit(1 if isinstance(error, NumericalError) else 2) from error
         except SystemExit as error:  # typer's own are of another kind
+            if isinstance(error.__context__, BrokenPipeError):  # by rich: nobody reads on
+                raise typer.Exit(1) from error
             print(
                 f"vitools: the model or what it imports ended the program (sys.exit({error.code!r})). "
                 "Let it raise an error instead.",

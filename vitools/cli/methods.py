@@ -223,7 +223,8 @@ def default_methods(target: "Target") -> list[str]:
     if target.is_amortised:
         return [OWN_GUIDE, *_rivals(target)]
     size = UnconstrainedSpace(problem).size
-    names = ["exact"] if size <= 2 else []
+    # at an edge quadrature over two latents is not accurate enough
+    names = ["exact"] if size <= (1 if problem.moving_ends else 2) else []
     if _is_conjugate(problem):
         names.append("cavi")
         if _joint_blocks(problem):
