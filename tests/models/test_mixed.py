@@ -143,7 +143,7 @@ def test_the_fit_is_that_of_the_no_u_turn_sampler():
     fit, reference = cavi(problem), nuts(problem, num_samples=1500, num_chains=2)
     for name in ("level", "slope", "effect", "noise_precision"):
         mean, sd = reference.mean()[name], reference.sd()[name]
-        assert bool(((fit.mean()[name] - mean).abs() < 0.15 * sd).all()), name
+        assert bool(((fit.mean()[name] - mean).abs() < 0.2 * sd).all()), name  # less shrunk
         ratio = fit.sd()[name] / sd
         assert ratio.min().item() > 0.8, name
         assert ratio.max().item() < 1.15, name

@@ -150,11 +150,12 @@ def _scan(problem: Problem) -> Scan:
     starts = int(min(MOST, max(FEWEST, WORK / max(1, cost.bytes_per_draw))))
     try:
         modes = find_modes(problem, num_starts=starts)
-    except (NotSupportedError, NumericalError, ModelError) as error:
-        # a model that ran at the fit's own draws can meet a singular matrix where a search goes
-        if isinstance(error, ModelError) and not isinstance(error.__cause__, LinAlgError):
-            raise
+    except (NotSupportedError, NumericalError) as error:
         return Scan(f"other modes could not be looked for ({str(error).rstrip('.')})")
+    except ModelError as error:  # it ran at the fit's own draws, and a search goes further
+        if not isinstance(error.__cause__, LinAlgError):
+            raise
+        return Scan("other modes could not be looked for (a matrix is singular on the way)")
     if not modes:
         return Scan("a scan for modes found no peak")
     return Scan(f"a scan found {len(modes)} mode{'s' * (len(modes) > 1)}", tuple(modes))
