@@ -1,6 +1,8 @@
 """Scalars on nodes: beside a predictor, and two with one joint table, against integrals by SciPy."""
 
+import csv
 import math
+from pathlib import Path
 
 import numpy as np
 import pyro
@@ -10,7 +12,7 @@ import scipy.stats as st
 import torch
 from scipy.special import expit
 
-from vitools import Problem, cavi, explain, load, save
+from vitools import Problem, cavi, explain, load, nuts, save
 from vitools.errors import NotConjugateError, NumericalError
 
 ROWS = 24
@@ -412,3 +414,39 @@ def test_an_improper_posterior_is_told():
 
     with pytest.raises(NumericalError, match="'s'"):
         cavi(Problem(model))
+
+
+EPIL = Path(__file__).resolve().parents[4] / "shared" / "data" / "epil" / "epil.csv"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not EPIL.exists(), reason="needs the epil data")
+def test_epilepsy_counts_against_long_nuts():
+    """Negative binomial counts with effects of 59 subjects, their scale nested, the dispersion on nodes."""
+    with EPIL.open() as file:
+        rows = list(csv.DictReader(file))
+    column = {k: torch.tensor([float(r[k]) for r in rows]) for k in ("y", "lbase", "lage", "V4")}
+    subject = torch.tensor([int(r["subject"]) - 1 for r in rows])
+    treated = torch.tensor([float(r["trt"] == "progabide") for r in rows])
+    base = column["lbase"]
+    parts = [torch.ones(len(rows)), treated, base, column["lage"], column["V4"], treated * base]
+    design = torch.stack(parts, 1).double()
+
+    def model():
+        b = pyro.sample("b", dist.Normal(torch.zeros(6).double(), 2.0).to_event(1))
+        tau = pyro.sample("tau", dist.HalfNormal(torch.tensor(1.0).double()))
+        r = pyro.sample("r", dist.Gamma(torch.tensor(2.0).double(), 0.2))
+        with pyro.plate("subjects", 59):
+            u = pyro.sample("u", dist.Normal(0.0, tau))
+        logits = design @ b + u[subject] - r.log()
+        with pyro.plate("visits", len(rows)):
+            pyro.sample("y", dist.NegativeBinomial(r, logits=logits), obs=column["y"].double())
+
+    problem = Problem(model)
+    fit, draws = cavi(problem, nested=["tau"]), nuts(problem, num_samples=1500)
+    for name, narrow in (("b", 0.95), ("tau", 0.93), ("r", 0.8)):  # r does not know of the effects
+        apart = (fit.mean()[name] - draws.mean()[name]) / draws.sd()[name]
+        assert float(apart.abs().max()) < 0.1, name
+        ratio = fit.sd()[name] / draws.sd()[name]
+        assert narrow < float(ratio.min()), name
+        assert float(ratio.max()) < 1.08, name
