@@ -17,7 +17,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pyro
@@ -86,6 +86,7 @@ def of_schools(data: Path, *, centred: bool) -> tuple[Problem, Truth]:
     return problem, reference_moments(problem, draws, 10)
 
 
+@cache
 def of_regression(_: Path) -> tuple[Problem, Truth]:
     found = bayesian_regression.simulate(30, 4, 1)
     problem = Problem(bayesian_regression.model, found.features, found.target)

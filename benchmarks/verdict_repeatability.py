@@ -38,10 +38,10 @@ from vitools.posterior import Posterior
 HERE = Path(__file__).resolve().parent
 MODELS = (
     "regression, 30 rows",
-    "logistic regression",
     "eight_schools-eight_schools_noncentered",
-    "kidiq-kidscore_interaction",
     "kilpisjarvi_mod-kilpisjarvi",
+    "logistic regression",
+    "kidiq-kidscore_interaction",
     "mesquite-mesquite",
     "low_dim_gauss_mix-low_dim_gauss_mix",
     "arK-arK",
