@@ -25,7 +25,7 @@ def kalman(y, seen, start, spread, matrix, noise_of_state, noise):
         ahead.append((m, P))
         if seen[t]:
             variance = h @ P @ h + noise**2
-            evidence += scipy.stats.norm(h @ m, math.sqrt(variance)).logpdf(value)
+            evidence -= 0.5 * (math.log(2 * math.pi * variance) + (value - h @ m) ** 2 / variance)
             gain = P @ h / variance
             m, P = m + gain * (value - h @ m), P - np.outer(gain, h @ P)
         filtered.append((m, P))
