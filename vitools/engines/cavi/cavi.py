@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,6 @@ import torch
 
 from vitools.calculus import ConjugateModel
 from vitools.calculus.blocks.dependence import PriorSwitch, kept_apart
-from vitools.calculus.model import State
 from vitools.calculus.start.initialise import initialise as start_model
 from vitools.calculus.start.on_nodes import with_nodes
 from vitools.calculus.streams.streamed import StreamedBlock
@@ -29,9 +27,9 @@ from vitools.engines.cavi.minibatches.ascent import fit_in_batches
 from vitools.engines.cavi.minibatches.rows import BatchRows, RowBatches
 from vitools.engines.cavi.moves import Moves
 from vitools.engines.cavi.nested import NestedAscent, check_nested
-from vitools.engines.cavi.outcome import factors as factors_of
+from vitools.engines.cavi.outcome import Outcome
 from vitools.engines.cavi.placing import placed, roughly
-from vitools.engines.cavi.training import Training
+from vitools.engines.cavi.training import trained
 from vitools.engines.cavi.value_guides import Guides, guides_by_default, read_guides
 from vitools.engines.cavi.values import fit_on_values
 from vitools.engines.held_params import held_params
@@ -48,7 +46,6 @@ from vitools.errors import (
 from vitools.isolation import full_plates, isolated, snapshot
 from vitools.posterior import (
     FactorisedPosterior,
-    History,
     MixturePosterior,
     ProductPosterior,
     Status,
@@ -58,7 +55,6 @@ from vitools.problem.sites import listed
 from vitools.whole_numbers import check_seed, check_whole
 
 WORDS = ("prior", "data")
-REPORTED_ERROR = 1e-6  # nats by which numerical integrals may miss the bound unsaid
 CLOSE = 0.1  # nats by which a start may miss the best bound and still have found the same answer
 
 
@@ -290,7 +286,7 @@ def cavi(
             interrupted = best.status is Status.INTERRUPTED
         if trains:
             if not interrupted:
-                best, model = _trained(reader, model, of_reading, best, schedule, began, progress)
+                best, model = trained(reader, model, of_reading, best, schedule, began, progress)
             names = listed(problem.free_params)
             held = [f"parameters of the model trained through the bound: {names}"]
             problem = problem.with_params(snapshot(pyro.get_param_store().get_state()))
@@ -309,7 +305,7 @@ def cavi(
             status = cells.run(progress, began)
             history = cells.history
             remarks.insert(1, cells.in_words())
-        made = _Made(problem, model, [run.bound for run in runs], seed)
+        made = Outcome(problem, model, [run.bound for run in runs], seed)
         fit = made.factorised(best.bound) if cells is None else made.nested(cells)
         if fit.bound_error:
             remarks.append(f"integrals in the bound accurate to about {fit.bound_error:.1g} nats")
@@ -318,57 +314,6 @@ def cavi(
     fit.history = history
     fit.seconds = time.perf_counter() - began
     return fit
-
-
-@dataclass(frozen=True)
-class _Made:
-    """What the model was brought to, as posteriors."""
-
-    problem: Problem
-    model: ConjugateModel
-    restart_bounds: list[float]
-    seed: int
-
-    def factorised(self, bound: float) -> FactorisedPosterior:
-        return self._factors(bound, self._integral_error())
-
-    def nested(self, found: NestedAscent) -> MixturePosterior:
-        """The mixture of what was found in each cell; integrals are checked in the heaviest."""
-        cells = found.reached.cells
-        found.enter(max(cells, key=lambda cell: cell.bound))
-        error = self._integral_error()
-        parts = []
-        for cell in cells:
-            found.enter(cell)
-            parts.append(self._factors(cell.bound, error))
-        return MixturePosterior(
-            self.problem,
-            found.reached.bounds.softmax(0),
-            parts,
-            apart=found.names,
-            bound=found.reached.bound,
-            bound_error=error,
-            restart_bounds=self.restart_bounds,
-            engine="cavi",
-            status=Status.CONVERGED,
-            seed=self.seed,
-        )
-
-    def _factors(self, bound: float, error: float) -> FactorisedPosterior:
-        return FactorisedPosterior(
-            self.problem,
-            factors_of(self.model),
-            bound,
-            restart_bounds=self.restart_bounds,
-            bound_error=error,
-            engine="cavi",
-            status=Status.CONVERGED,
-            seed=self.seed,
-        )
-
-    def _integral_error(self) -> float:
-        error = self.model.integral_error()
-        return error if error > REPORTED_ERROR else 0.0
 
 
 def _climb(
@@ -398,33 +343,6 @@ def _climb(
     if not runs:
         raise KeyboardInterrupt  # not one sweep was finished: there is no fit to keep
     return runs, interrupted
-
-
-def _trained(
-    reader: Reader,
-    model: ConjugateModel,
-    make: Callable[[Reading], ConjugateModel],
-    best: CaviRun,
-    schedule: Schedule,
-    began: float,
-    progress: Listener | None,
-) -> tuple[CaviRun, ConjugateModel]:
-    """The model's parameters, and the factors with them, at the maximum of the bound."""
-    following = replace(schedule, warmup_sweeps=0)
-
-    def solve(model: ConjugateModel) -> tuple[State, float]:
-        ascent = CoordinateAscent(model, [0], following, lambda seed: None)
-        status = ascent.run(None, began)
-        if status is Status.INTERRUPTED:
-            raise KeyboardInterrupt
-        (run,) = ascent.runs(status)
-        return run.state, run.bound
-
-    training = Training(reader, model, make, solve, best.history)
-    status = training.run(began, progress)
-    _, state, model, _ = training.best
-    ended = best.status if status is Status.CONVERGED else status
-    return CaviRun(state, ended, History.of_rows(training.rows)), model
 
 
 def _starts_inside_rows(model: ConjugateModel, start: StartMoments) -> bool:

@@ -1,6 +1,8 @@
-"""The factors of a fitted model as torch distributions, over all rows of the data."""
+"""The factors of a fitted model as torch distributions, over all rows of the data, and as posteriors."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from torch.distributions import Distribution
 
@@ -8,8 +10,13 @@ from vitools.calculus.blocks.block import Block, plate_names
 from vitools.calculus.blocks.single import DiscreteBlock
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.streams.streamed import StreamedBlock
+from vitools.engines.cavi.nested import NestedAscent
 from vitools.engines.cavi.repeated import Categorical as RepeatedCategorical
 from vitools.engines.cavi.steps import by_step
+from vitools.posterior import FactorisedPosterior, MixturePosterior, Status
+from vitools.problem import Problem
+
+REPORTED_ERROR = 1e-6  # nats by which numerical integrals may miss the bound unsaid
 
 
 def factors(model: ConjugateModel) -> dict[str | tuple[str, ...], Distribution]:
@@ -65,3 +72,54 @@ def full(model: ConjugateModel, block: Block) -> Block:
             sites = [model.latents[name] for name in block.names]
             block = block.spread(axis, model.rows[plate].inverse, sites)
     return block
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the model was brought to, as posteriors."""
+
+    problem: Problem
+    model: ConjugateModel
+    restart_bounds: list[float]
+    seed: int
+
+    def factorised(self, bound: float) -> FactorisedPosterior:
+        return self._factors(bound, self._integral_error())
+
+    def nested(self, found: NestedAscent) -> MixturePosterior:
+        """The mixture of what was found in each cell; integrals are checked in the heaviest."""
+        cells = found.reached.cells
+        found.enter(max(cells, key=lambda cell: cell.bound))
+        error = self._integral_error()
+        parts = []
+        for cell in cells:
+            found.enter(cell)
+            parts.append(self._factors(cell.bound, error))
+        return MixturePosterior(
+            self.problem,
+            found.reached.bounds.softmax(0),
+            parts,
+            apart=found.names,
+            bound=found.reached.bound,
+            bound_error=error,
+            restart_bounds=self.restart_bounds,
+            engine="cavi",
+            status=Status.CONVERGED,
+            seed=self.seed,
+        )
+
+    def _factors(self, bound: float, error: float) -> FactorisedPosterior:
+        return FactorisedPosterior(
+            self.problem,
+            factors(self.model),
+            bound,
+            restart_bounds=self.restart_bounds,
+            bound_error=error,
+            engine="cavi",
+            status=Status.CONVERGED,
+            seed=self.seed,
+        )
+
+    def _integral_error(self) -> float:
+        error = self.model.integral_error()
+        return error if error > REPORTED_ERROR else 0.0

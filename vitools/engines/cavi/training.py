@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pyro
@@ -20,6 +21,7 @@ from torch import Tensor
 from vitools.calculus import ConjugateModel
 from vitools.calculus.model import State
 from vitools.calculus.values.reading import Reader, Reading
+from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Schedule
 from vitools.engines.progress import Listener, Progress
 from vitools.errors import NumericalError
 from vitools.isolation import ParamState, snapshot
@@ -146,3 +148,30 @@ class Training:
         sizes = [p.numel() for p in self.parameters.values()]
         for p, part in zip(self.parameters.values(), whole.split(sizes), strict=True):
             p.copy_(part.reshape(p.shape))
+
+
+def trained(
+    reader: Reader,
+    model: ConjugateModel,
+    make: Callable[[Reading], ConjugateModel],
+    best: CaviRun,
+    schedule: Schedule,
+    began: float,
+    progress: Listener | None,
+) -> tuple[CaviRun, ConjugateModel]:
+    """The model's parameters, and the factors with them, at the maximum of the bound."""
+    following = replace(schedule, warmup_sweeps=0)
+
+    def solve(model: ConjugateModel) -> tuple[State, float]:
+        ascent = CoordinateAscent(model, [0], following, lambda seed: None)
+        status = ascent.run(None, began)
+        if status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
+        (run,) = ascent.runs(status)
+        return run.state, run.bound
+
+    training = Training(reader, model, make, solve, best.history)
+    status = training.run(began, progress)
+    _, state, model, _ = training.best
+    ended = best.status if status is Status.CONVERGED else status
+    return CaviRun(state, ended, History.of_rows(training.rows)), model
