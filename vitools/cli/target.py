@@ -25,6 +25,7 @@ class Target:
     """What a command works on; what a model brings along is said at ``vitools.models.Example``.
 
     ``is_amortised``: the model comes with a guide without which it is of no use (an encoder).
+    ``nested``: sites that coordinate ascent nests; it chooses if None.
     ``batch_rows``: rows that coordinate ascent takes at a time; all if None.
     ``untrained``: the networks whose method the guide is, as they were: a fit trains its own in place.
     """
@@ -33,12 +34,12 @@ class Target:
     description: str
     guide: Any = None
     learning_rate: float | None = None
-    nested: tuple[str, ...] | None = None
     is_amortised: bool = False
     pictures: Callable[[Any], dict[str, Any]] | None = None
     validation: tuple[Any, ...] = ()
     held_out: tuple[Any, ...] = ()
     batch_rows: int | None = None
+    nested: tuple[str, ...] | None = None
     untrained: Any = field(init=False)
 
     def __post_init__(self) -> None:

@@ -223,21 +223,24 @@ def test_gradient_at_the_answer_is_zero():
 def may_be_negative(x, y):
     a = pyro.sample("a", dist.Normal(0.0, 2.0))
     b = pyro.sample("b", dist.Gamma(2.0, 1.0))
+    d = pyro.sample("d", dist.Gamma(2.0, 1.0))
     with pyro.plate("rows", len(y)):
-        pyro.sample("y", dist.Poisson(a + b * x), obs=y)
+        pyro.sample("y", dist.Poisson(a + b * x + d * x**2), obs=y)
 
 
 def lowered(x, y):
     a = pyro.sample("a", dist.Gamma(2.0, 1.0))
     b = pyro.sample("b", dist.Gamma(2.0, 1.0))
-    pyro.factor("y", -(y * (a + b * x).log()).sum())
+    d = pyro.sample("d", dist.Gamma(2.0, 1.0))
+    pyro.factor("y", -(y * (a + b * x + d * x**2).log()).sum() / 5)
 
 
 def weighted_by_a_latent(x, y):
     a = pyro.sample("a", dist.Gamma(2.0, 1.0))
     b = pyro.sample("b", dist.Gamma(2.0, 1.0))
-    c = pyro.sample("c", dist.Gamma(2.0, 1.0))
-    pyro.factor("y", (c * y * (a + b * x).log()).sum() - 9 * a - 9 * b)
+    c = pyro.sample("c", dist.Beta(2.0, 1.0))
+    d = pyro.sample("d", dist.Gamma(2.0, 1.0))
+    pyro.factor("y", (c * y * (a + b * x + d * x**2).log()).sum() - 9 * (a + b + d))
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def compare(
         ...     q = torch.distributions.Beta(*torch.tensor([a, b]).double())
         ...     return FactorisedPosterior(
         ...         problem, {"p": q}, 0.0, engine="by hand", status=Status.CONVERGED)
-        >>> comparison = compare({"posterior": beta(3.0, 2.0), "narrow": beta(12.0, 8.0)})
+        >>> comparison = compare({"posterior": beta(3.0, 2.0), "narrow": beta(30.0, 20.0)})
         >>> comparison.table["verdict"].to_dict()
         {'posterior': 'trust', 'narrow': 'do not use'}
     """

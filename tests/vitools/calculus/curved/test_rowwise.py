@@ -5,10 +5,10 @@ from functools import partial
 import pytest
 import torch
 
-from vitools.calculus.curved.expectation import expected_of_runs
-from vitools.calculus.curved.functions import student_t
+from vitools.calculus.algebra.atoms import Function
 from vitools.calculus.curved.rowwise import rowwise
 from vitools.calculus.curved.softmax import softmax_bound_of_runs
+from vitools.calculus.curved.statistic import Statistic
 
 
 def normals(*shape):
@@ -16,10 +16,14 @@ def normals(*shape):
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
+def expectation_of(observed):
+    """E of the log of a Student-t with 3 degrees of freedom and scale ½ about a predictor, for ``rowwise``."""
+    tail = Function("tail", lambda x, y: -2 * torch.log1p(4 * (y - x) ** 2 / 3), "tail({})")
+    return partial(Statistic(tail, (observed,), observed.shape, ()).of_runs, False)
+
+
 def test_rows_of_all_runs_keep_the_data_of_their_own():
-    observed = normals(7)
-    function = student_t(observed, 0.5, 3.0)
-    expectation = partial(expected_of_runs, function)
+    expectation = expectation_of(normals(7))
     mean, variance = normals(3, 7), normals(3, 7).exp()
     variance[1] *= 1e-6  # other nodes than those of its neighbours
     found = torch.vmap(partial(rowwise, expectation))(mean, variance)
@@ -30,7 +34,7 @@ def test_rows_of_all_runs_keep_the_data_of_their_own():
 
 
 def test_an_argument_may_be_the_same_for_all_runs():
-    function = partial(expected_of_runs, student_t(normals(4), 0.5, 3.0))
+    function = expectation_of(normals(4))
     mean, variance = normals(2, 4), torch.ones(4, dtype=torch.float64)
     found = torch.vmap(partial(rowwise, function), in_dims=(0, None))(mean, variance)
     alone = rowwise(function, mean[1], variance)
@@ -41,7 +45,7 @@ def test_an_argument_may_be_the_same_for_all_runs():
 def test_rows_that_are_no_numbers_spoil_no_others(number):
     mean, variance = normals(3), torch.ones(3, dtype=torch.float64)
     mean[1] = number
-    for part in expected_of_runs(student_t(0.0, 1.0, 3.0), 1, mean, variance):
+    for part in expectation_of(torch.zeros(3, dtype=torch.float64))(1, mean, variance):
         assert part.isnan().tolist() == [False, True, False]
     rows, covariance = normals(3, 2), torch.eye(2, dtype=torch.float64).repeat(3, 1, 1)
     covariance[1, 0, 1] = number

@@ -62,7 +62,10 @@ def always_due(monkeypatch):
 
 
 @pytest.mark.usefixtures("always_due")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=pytest.mark.slow) if c == "minibatches" else c for c in CASES],
+)
 def test_a_run_that_was_cut_short_goes_on_to_the_same_numbers(case, tmp_path):
     model, data, options = CASES[case]
     problem, path = Problem(model, *data), tmp_path / "run.ckpt"
