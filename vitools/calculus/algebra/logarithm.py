@@ -62,8 +62,10 @@ def _log_complement(terms: Sequence[Term], shape: Sequence[int]) -> list[Term] |
     """log(1 - Σ_k s_k x_k) = Σ_k s_k log(1 - x_k) for exclusive selectors s_k; else None."""
     constant = [term for term in terms if not term.atoms()]
     rest = [term for term in terms if term.atoms()]
+    if not constant:
+        return None
     known = constant_value(constant, shape)
-    if not constant or is_open(known) or not bool((known == 1).all()):
+    if is_open(known) or not bool((known == 1).all()):
         return None
     if any(term.coefficient != -1 or len(term.split()[1]) != 1 for term in rest):
         return None
