@@ -184,6 +184,16 @@ def test_batches(cases, seeded):
         torch.testing.assert_close(one.mean, found.mean[i])
 
 
+def test_values_may_vary_along_a_batch_dim_of_one(cases):
+    found, _ = cases["Gamma"]
+    columns = FreeForm(*(argument.unsqueeze(1) for argument in arguments(found)))
+    assert columns.batch_shape == (3, 1)
+    s = found.icdf(double([0.1, 0.3, 0.5, 0.9]).unsqueeze(-1))
+    expected = found.log_prob(s).mT
+    torch.testing.assert_close(columns.log_prob(s.mT), expected)
+    torch.testing.assert_close(columns.log_prob(s.mT.expand(2, 3, 4)), expected.expand(2, 3, 4))
+
+
 def test_many_values_at_once_are_as_one_by_one(cases):
     found, _ = cases["Gamma"]
     p = torch.linspace(0.001, 0.999, 60_000, dtype=torch.float64).unsqueeze(-1)

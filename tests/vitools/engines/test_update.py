@@ -3,10 +3,12 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from torch import distributions as td
 
 from vitools import Problem, cavi, laplace, load, save, svi, update
 from vitools.errors import FileError, NotSupportedError, OptionError
@@ -160,6 +162,27 @@ def test_latents_of_rows_are_those_of_the_new_rows_and_a_free_form_factor_is_a_p
         gap = (fit.mean()[name] - whole.mean()[name]).abs() / whole.sd()[name]
         assert float(gap.max()) < 0.05
         torch.testing.assert_close(fit.sd()[name], whole.sd()[name], rtol=0.05, atol=0)
+
+
+def test_a_scalar_on_nodes_is_a_prior_on_nodes():
+    """q₂(r) ∝ q₁(r) exp Σ_n E log p(y_n | level, r), the expectation over q₂(level) by Gauss-Hermite."""
+
+    def counts(y):
+        level = pyro.sample("level", dist.Normal(torch.tensor(0.0).double(), 2.0))
+        r = pyro.sample("r", dist.Gamma(torch.tensor(2.0).double(), 0.5))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.GammaPoisson(r, r / level.exp()), obs=y)
+
+    first = cavi(Problem(counts, torch.tensor([0.0, 3.0, 1.0, 6.0, 2.0, 0.0]).double()))
+    new = torch.tensor([1.0, 0.0, 4.0, 9.0]).double()
+    fit = update(first, Problem(counts, new))
+    at, weights = map(torch.from_numpy, np.polynomial.hermite_e.hermegauss(60))
+    level = fit.mean()["level"] + fit.sd()["level"] * at
+    r = torch.tensor([0.4, 0.9, 1.7, 3.0, 6.0]).double()
+    densities = td.NegativeBinomial(r, logits=level[:, None] - r.log()).log_prob(new[:, None, None])
+    expected = densities.sum(0).mT @ (weights / weights.sum())
+    gained = fit.marginal("r").log_prob(r) - first.marginal("r").log_prob(r)
+    assert torch.allclose(gained - gained[0], expected - expected[0], atol=1e-6)
 
 
 def test_forgetting_counts_old_rows_by_powers():

@@ -35,6 +35,7 @@ _FARTHEST_COORDINATE = 1e4
 _ROUNDS = 60
 _STOPS = torch.cat([-NODES.new_ones(1), NODES, NODES.new_ones(1)])
 _TO_NODES = legendre_integral(_STOPS).T.contiguous()
+_EVENT_DIMS = {"edges": 1, "log_density": 2, "lower": 0, "upper": 0, "tail_slopes": 1}
 _AT_ONCE = 2**17
 """Values whose polynomials are held in memory together."""
 
@@ -64,9 +65,10 @@ class FreeForm(TorchDistribution):
             inf where the density is cut off there.
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = dict.fromkeys(
-        ("edges", "log_density", "lower", "upper", "tail_slopes"), constraints.dependent
-    )
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
+        name: constraints.dependent(is_discrete=False, event_dim=dims)
+        for name, dims in _EVENT_DIMS.items()
+    }
     has_rsample = False
 
     def __init__(
@@ -262,11 +264,18 @@ class FreeForm(TorchDistribution):
 
     def _each(self, function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
         """A function of values [B, n], applied to values of any shape over the batch."""
-        shape = torch.broadcast_shapes(value.shape, self.batch_shape)
-        lead = shape[: len(shape) - len(self.batch_shape)]
-        rows = value.to(self.edges.dtype).expand(shape).reshape(lead.numel(), len(self._edges)).T
+        batch = self.batch_shape
+        shape = torch.broadcast_shapes(value.shape, batch)
+        wide = [
+            i for i in range(-len(batch), 0) if shape[i] != batch[i]
+        ]  # one density, many values
+        places = list(range(len(wide)))
+        values = value.to(self.edges.dtype).expand(shape).movedim(wide, places)
+        lead = values.shape[: len(shape) - len(batch) + len(wide)]
+        rows = values.reshape(lead.numel(), len(self._edges)).T
         parts = rows.split(max(1, _AT_ONCE // max(1, len(rows))), 1)
-        return torch.cat([function(part.contiguous()) for part in parts], 1).T.reshape(shape)
+        results = torch.cat([function(part.contiguous()) for part in parts], 1)
+        return results.T.reshape(values.shape).movedim(places, wide)
 
     def _column(self, bound: Tensor) -> Tensor:
         return bound.reshape(-1, 1)
