@@ -60,6 +60,25 @@ def model(data: Tensor, components: int = 2) -> None:
         )
 
 
+def invariants(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What no change of labels moves: the components from the left to the right of the first column.
+
+    Args:
+        values: ``weights`` [*lead, K], ``location`` [*lead, K, D] and ``precision`` [*lead, K, D, D].
+    """
+    location = values["location"]
+    order = location[..., 0].argsort(-1)
+    found = {}
+    for name, dims in (("weights", 0), ("location", 1), ("precision", 2)):
+        value = values[name]
+        index = order.reshape(*order.shape, *[1] * dims).expand(value.shape)
+        found[f"{name}_in_order"] = value.gather(order.dim() - 1, index)
+    return found
+
+
+model.invariants = invariants  # type: ignore[attr-defined]
+
+
 @dataclass(frozen=True)
 class Clusters:
     """Simulated rows [N, 2], the component of each [N], and the truth by site."""

@@ -78,3 +78,20 @@ def test_the_picture_has_a_curve_or_an_ellipse_a_component(columns):
 def test_what_has_no_clusters_is_refused(data, options, error, said):
     with pytest.raises(error, match=said):
         Problem(mixture.model, data, **options)
+
+
+def test_fits_are_judged_by_what_no_change_of_labels_moves():
+    data = mixture.simulate(100, seed=0).data
+    problem = Problem(mixture.model, data, components=3)
+    draws = cavi(problem, max_sweeps=20).sample(7)
+    names = ("weights", "precision", "location")
+    changed = {name: draws[name][:, [2, 0, 1]] for name in names}
+    torch.testing.assert_close(problem.log_joint(changed), problem.log_joint(draws))
+    judged, again = problem.invariants(draws), problem.invariants(changed)
+    for name in names:
+        assert torch.equal(judged[f"{name}_in_order"], again[f"{name}_in_order"])
+        assert judged[f"{name}_in_order"].shape == draws[name].shape
+    assert (judged["location_in_order"][..., 0].diff(dim=1) >= 0).all()
+    whole = {name: value.flatten(1).sum(1) for name, value in draws.items()}
+    for name in names:
+        torch.testing.assert_close(judged[f"{name}_in_order"].flatten(1).sum(1), whole[name])
