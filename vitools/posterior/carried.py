@@ -297,7 +297,10 @@ def _priors(factor: Factor, sites: Sequence[Site], forgetting: float) -> dict[st
         return dict(chained(mean, covariance / forgetting, shapes, sites[0].dtype))
     kind = type(base).__name__
     if kind not in members() or (not hasattr(dist, kind) and not isinstance(base, FreeForm)):
-        raise NotSupportedError(f"update: q({title}) is a {kind}, which no prior states.")
+        raise NotSupportedError(
+            f"update: q({title}) is a {kind}, which no prior "
+            "states. Fit the model on all rows, old and new."
+        )
     if forgetting < 1:
         base = _tempered(base, title, forgetting)
     if not isinstance(base, FreeForm):

@@ -42,6 +42,7 @@ from vitools.errors import (
     OptionError,
     VitoolsWarning,
     callers_level,
+    clause,
 )
 from vitools.isolation import full_plates, isolated, snapshot
 from vitools.posterior import (
@@ -206,22 +207,28 @@ def cavi(
         )
         if batch_rows is not None:
             _refuse_beside_batches(nested=nested, guides=guides, trains=trains, start=begin.sites)
-            batches = RowBatches(
-                problem,
-                batch_rows,
-                partial(ConjugateModel, **choices | {"cut": ()}, collapse=collapse),
-            )
-            return fit_in_batches(
-                batches,
-                Schedule(tol, max_sweeps, accelerate, inner_sweeps, 0),
-                list(range(seed, seed + restarts)),
-                lambda model, seed: start_model(model, seed, from_data=begin.word != "prior"),
-                began,
-                progress,
-                held,
-                file,
-                resume,
-            )
+            try:
+                batches = RowBatches(
+                    problem,
+                    batch_rows,
+                    partial(ConjugateModel, **choices | {"cut": ()}, collapse=collapse),
+                )
+                return fit_in_batches(
+                    batches,
+                    Schedule(tol, max_sweeps, accelerate, inner_sweeps, 0),
+                    list(range(seed, seed + restarts)),
+                    lambda model, seed: start_model(model, seed, from_data=begin.word != "prior"),
+                    began,
+                    progress,
+                    held,
+                    file,
+                    resume,
+                )
+            except NotConjugateError as refusal:
+                raise NotConjugateError(
+                    f"batch_rows: {clause(refusal)}. Scalars on nodes and sites on values need all rows "
+                    "at once: leave batch_rows out where the model is one that cavi() takes so."
+                ) from refusal
         if not on_values:
             try:
                 model = of_reading(reader({})) if trains else with_nodes(at, read)
