@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vitools.calculus.blocks.allocation import LogOfSumNode
 from vitools.calculus.blocks.block import DenseBlock
+from vitools.calculus.blocks.gates.gate import GateBlock
 from vitools.calculus.blocks.predictor import CURVATURE, SLOPE, PredictorNode
 from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
 from vitools.calculus.model import ConjugateModel
@@ -166,23 +167,29 @@ def _start(model: ConjugateModel, block: Block, generator: torch.Generator) -> N
     alone = unseen_scale(model, block)  # with the shape that data add, but not their rate
     prior = model.messages(block, given=()) if alone is None else alone
     if any(switch.selector in block.names for switch in model.prior_switches):
-        (drawn,) = block.starting_point(prior, generator)
-        block.restore((_sure(drawn, block, generator),))
+        block.restore(_sure(block.starting_point(prior, generator), block, generator))
     else:
         block.start(prior, generator)
 
 
-def _sure(drawn: Tensor, block: Block, generator: torch.Generator) -> Tensor:
+def _sure(
+    natural: tuple[Tensor, ...], block: Block, generator: torch.Generator
+) -> tuple[Tensor, ...]:
     """Logits that all but choose a case for each element; a start draws how common each case is.
 
     A latent whose prior is selected holds its selector where it began, so undecided starts all end
     alike, where the narrowest of the priors leads.
     """
+    gate = block.family if isinstance(block, GateBlock) else None
+    drawn = natural[0] if gate is None else gate.logits(natural).clamp(0, 1)
     common = -_uniform((drawn.shape[-1],), generator).log()
     scores = common.log() - (-drawn.log()).log()  # the largest is a draw from the common weights
-    if isinstance(block, DiscreteBlock):
+    if isinstance(block, DiscreteBlock | GateBlock):
         scores = torch.nn.functional.one_hot(scores.argmax(-1), drawn.shape[-1]).double()
-    return SURE * scores
+    if gate is None:
+        return (SURE * scores,)
+    _, *normal = gate.coordinates(natural)
+    return gate.from_coordinates((SURE * scores, *normal))
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -231,3 +231,29 @@ def one_switch_for_a_plate(y):
 def test_sites_of_other_plates_are_refused_by_name():
     with pytest.raises(NotSupportedError, match=r"'z', 'w'.*of the same plates"):
         cavi(Problem(one_switch_for_a_plate, Y), joint=[("z", "w")])
+
+
+def two_gated(y):
+    """One discrete site selects the priors of two Gaussians, of which one shares its factor."""
+    with pyro.plate("groups", y.shape[1]):
+        z = pyro.sample("z", dist.Bernoulli(0.4)).long()
+        w = pyro.sample("w", dist.Normal(torch.tensor([-2.0, 2.0])[z], 0.5))
+        v = pyro.sample("v", dist.Normal(w, torch.tensor([0.2, 0.6])[z]))
+        with pyro.plate("rows", y.shape[0], dim=-2):
+            pyro.sample("y", dist.Normal(v, 0.5), obs=y)
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_a_gate_that_selects_one_more_prior_outside_it(restarts):
+    y = 2 + torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(VitoolsWarning, match=r"selects the prior of"):
+        fit = cavi(Problem(two_gated, y), restarts=restarts)
+    logs = [
+        td.MultivariateNormal(
+            torch.full((3,), mean), 0.25 * torch.eye(3) + 0.25 + scale**2
+        ).log_prob(y.mT)
+        + math.log(chance)
+        for mean, scale, chance in ((-2.0, 0.2, 0.6), (2.0, 0.6, 0.4))
+    ]
+    evidence = float(torch.stack(logs).logsumexp(0).sum())
+    assert evidence - 6 < fit.bound < evidence
