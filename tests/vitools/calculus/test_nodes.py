@@ -241,6 +241,27 @@ def test_two_scalars_are_their_posterior(name, tmp_path):
     assert again.mean() == fit.mean()
 
 
+@pytest.mark.parametrize("rows", [3, 6])
+def test_few_waiting_times_have_draws_as_their_moments(rows):
+    """Where log q falls to -1e40 and less within the nodes, between which it is a polynomial."""
+
+    def model():
+        a = pyro.sample("a", dist.HalfCauchy(torch.tensor(1.0).double()))
+        b = pyro.sample("b", dist.HalfNormal(torch.tensor(3.0).double()))
+        with pyro.plate("rows", rows):
+            times = torch.tensor([0.73, 1.07, 2.33, 1.01, 0.55, 0.97]).double()[:rows]
+            pyro.sample("y", dist.Weibull(a, b), obs=times)
+
+    fit = cavi(Problem(model))
+    drawn = fit.sample(4000)["b"]
+    assert float(drawn.mean()) == pytest.approx(
+        float(fit.mean()["b"]), abs=5 * float(fit.sd()["b"]) / math.sqrt(4000)
+    )
+    off = (fit.log_weights(1000) - fit.bound).abs()  # the density of every draw is the posterior's
+    assert float(off.max()) < 0.01
+    assert float(off.median()) < 1e-4
+
+
 def test_a_pair_for_every_element_of_a_plate():
     def model():
         with pyro.plate("groups", 2):

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from vitools.distributions.free_form.free_form import FreeForm
-from vitools.distributions.free_form.nodes import Nodes, stencil
+from vitools.distributions.free_form.nodes import Nodes, gently, stencil
 
 AT_ONCE = 1 << 12
 """Draws whose conditional densities are held in memory together."""
@@ -44,7 +44,7 @@ class FreeFormPair(Distribution):
         step: Tensor,
         validate_args: bool | None = None,
     ):
-        self.log_density = log_density
+        self.log_density, self._gentle = log_density, gently(log_density, (-2, -1))
         self.lower, self.upper, self.first, self.step = lower, upper, first, step
         self.nodes = [
             Nodes(lower[i], upper[i], first[i], step[i], log_density.shape[1 + i]) for i in (0, 1)
@@ -73,7 +73,7 @@ class FreeFormPair(Distribution):
         near = (start.unsqueeze(-1) + torch.arange(weights.shape[-1])).reshape(*place.shape, -1)
         element = torch.arange(place.shape[1]).reshape(-1, 1)
         weights = weights.reshape(near.shape)
-        inside = (self.log_density[element, near] * weights.unsqueeze(-1)).sum(-2)
+        inside = (self._gentle[element, near] * weights.unsqueeze(-1)).sum(-2)
         lower, upper, first, step = (
             x.expand(a.shape) for x in (other.lower, other.upper, other.first, other.step)
         )
