@@ -298,3 +298,24 @@ def test_updates_of_integrals_are_optimal():
     assert_never_falls(bounds)
     assert_updates_are_optimal(conjugate)
     assert_bound_matches_monte_carlo(conjugate, model, (), draws=100)
+
+
+def test_a_weibull_shape_alone_where_powers_of_the_data_overflow():
+    """log We(y | 1, k) of ordinary y is a number at every k that a search looks at."""
+    y = torch.tensor([0.4, 0.9, 1.3, 2.3], dtype=torch.float64)
+
+    def model():
+        k = pyro.sample("k", dist.Gamma(torch.tensor(2.0).double(), 1.0))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Weibull(torch.tensor(1.0).double(), k), obs=y)
+
+    u = torch.linspace(-12, 5, 20_001, dtype=torch.float64)
+    k, log_y = u.exp(), y.log().unsqueeze(-1)
+    log_joint = (u + (k - 1) * log_y - (k * log_y).exp()).sum(0) + 2 * u - k
+    fit = cavi(Problem(model))
+    assert fit.bound == pytest.approx(
+        float(log_joint.logsumexp(0)) + math.log(17 / 20_000), abs=1e-8
+    )
+    assert float(fit.mean()["k"]) == pytest.approx(
+        float((log_joint.softmax(0) * k).sum()), rel=1e-8
+    )

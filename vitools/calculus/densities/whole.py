@@ -144,9 +144,24 @@ def _on_labels(terms: Sequence[Term], common: Sequence[int | None]) -> list[Term
     return renamed
 
 
+def _log_prob_by(made: Any) -> Callable[..., Tensor]:
+    def log_prob(value: Tensor, **parameters: Tensor) -> Tensor:
+        density: Tensor = made(**parameters, validate_args=False).log_prob(value)
+        return density
+
+    return log_prob
+
+
+def _log_weibull(value: Tensor, scale: Tensor, concentration: Tensor) -> Tensor:
+    """log k/λ + (k-1) log(x/λ) - (x/λ)^k; by way of (x/λ)^k, as Pyro has it, NaN where that overflows."""
+    log_ratio = value.log() - scale.log()
+    tail = (concentration * log_ratio).exp()
+    return concentration.log() - scale.log() + (concentration - 1) * log_ratio - tail
+
+
 def _density_of(site: TracedSite, inside: Mapping[str, Part]) -> Function:
     """x ↦ log p with parameters (and value) that are functions of x and of data."""
-    made = type(site.fn)
+    log_prob = _log_weibull if site.distribution == "Weibull" else _log_prob_by(type(site.fn))
     data = {
         name: part.data if isinstance(part, Function) else tuple(part.constants())
         for name, part in inside.items()
@@ -163,7 +178,7 @@ def _density_of(site: TracedSite, inside: Mapping[str, Part]) -> Function:
                 for tensor in own:
                     found[name] = found[name] * tensor
         value = found.pop("value")
-        density = made(**found, validate_args=False).log_prob(value)
+        density = log_prob(value, **found)
         # ∞ - ∞ of parameters at the end of the numbers, where nothing is left of the density; any other
         # NaN is the model's, and is told of
         at_the_end = torch.zeros((), dtype=torch.bool)
