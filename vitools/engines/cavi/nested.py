@@ -222,7 +222,12 @@ class NestedAscent:
 
     def _block(self, name: str) -> FreeFormBlock:
         block = self.model.block_of[name]
-        assert isinstance(block, FreeFormBlock)
+        if not isinstance(block, FreeFormBlock):
+            raise NotSupportedError(
+                f"nested: site {name!r} has no one-dimensional integral in this model (it is below a curved "
+                "function, on nodes, or in a joint factor), so that its values are not cut into cells. "
+                "Nest another site, or none."
+            )
         return block
 
 

@@ -229,3 +229,14 @@ def test_a_discrete_site_is_refused():
 
     with pytest.raises(NotSupportedError, match="'z' is discrete"):
         cavi(Problem(model), nested=["z"])
+
+
+def test_a_site_below_a_curved_function_is_refused():
+    def model():
+        a = pyro.sample("a", dist.Normal(torch.tensor(0.0).double(), 1.0))
+        b = pyro.sample("b", dist.HalfNormal(torch.tensor(3.0).double()))
+        with pyro.plate("rows", 3):
+            pyro.sample("y", dist.Gumbel(a, b), obs=torch.tensor([0.3, 1.2, 0.7]).double())
+
+    with pytest.raises(NotSupportedError, match="'a' has no one-dimensional integral"):
+        cavi(Problem(model), nested=["a"])
