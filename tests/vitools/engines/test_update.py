@@ -353,3 +353,24 @@ def test_a_guide_is_carried_over_by_its_density():
     assert type(both.guide) is AutoMultivariate
     with pytest.raises(NotSupportedError, match="a GuidePosterior cannot be carried over"):
         update(svi(problem, AutoMeanField, max_steps=5, compile=False), problem)
+
+
+def counts_of_unknown_spread(x, y):
+    """A dispersion on the nodes of a quadrature, beside coefficients."""
+    w = pyro.sample("w", dist.Normal(torch.zeros(2).double(), 2.0).to_event(1))
+    s = pyro.sample("s", dist.HalfNormal(number(2.0)))
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.NegativeBinomial(s, logits=x @ w - s.log()), obs=y)
+
+
+def test_a_scalar_on_nodes_is_carried_over_as_the_prior_of_one():
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(40, 2, generator=generator).double()
+    y = torch.poisson((0.5 + x[:, 0]).exp(), generator=generator)
+    first = cavi(Problem(counts_of_unknown_spread, x[:30], y[:30]))
+    both = update(first, Problem(counts_of_unknown_spread, x[30:], y[30:]))
+    whole = cavi(Problem(counts_of_unknown_spread, x, y))
+    assert first.bound + both.bound == pytest.approx(whole.bound, abs=0.3)
+    for name in ("w", "s"):
+        gap = (both.mean()[name] - whole.mean()[name]).abs() / whole.sd()[name]
+        assert float(gap.max()) < 0.2  # what factors of the first rows lose of their dependence

@@ -30,6 +30,9 @@ def tabled_density(
     """log p of data, or of a table, as indicators times one; None where another latent stands in it."""
     if value is None or any(isinstance(a, Distribution) for a in arguments.values()):
         return None
+    parameters = [a for a in arguments.values() if isinstance(a, Expression)]
+    if site.nodes is not None and all(a.is_constant for a in parameters):
+        return None  # a known prior of a scalar on nodes, whose own density is taken there
     common = [fresh() if size > 1 else None for size in site.batch_shape]
     places: list[Atom] = []
     tables: dict[str, _Table] = {}
