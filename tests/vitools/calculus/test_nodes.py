@@ -437,6 +437,20 @@ def test_an_improper_posterior_is_told():
         cavi(Problem(model))
 
 
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_data_whose_support_moves_are_refused_by_the_reason(is_masked):
+    """A density that breaks off at a latent is no smooth function of it: no quadrature, and no claim of more."""
+
+    def model(y):
+        t = pyro.sample("t", dist.Gamma(2.0, 1.0))
+        mask = torch.tensor([True, True, not is_masked, True])
+        with pyro.plate("n", len(y)), pyro.poutine.mask(mask=mask):
+            pyro.sample("y", dist.Uniform(0.0, t), obs=y)
+
+    with pytest.raises(NotConjugateError, match="an upper bound that depends on a latent"):
+        cavi(Problem(model, torch.tensor([0.5, 0.7, 0.9, 1.2], dtype=torch.float64)))
+
+
 EPIL = Path(__file__).resolve().parents[4] / "shared" / "data" / "epil" / "epil.csv"
 
 

@@ -45,7 +45,7 @@ from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.errors import NotConjugateError
 from vitools.families import conjugate_priors
-from vitools.supports import from_reals
+from vitools.supports import bounds, from_reals
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,6 +320,8 @@ def _observed(site: TracedSite) -> Tensor:
 
 def _harmless(site: TracedSite, value: Tensor) -> Tensor:
     """A value inside the support, put where the mask hides the data (which may be nan)."""
+    if any(isinstance(end, Tensor) and end.is_meta for end in bounds(site.fn.support)):
+        return torch.zeros_like(value)  # it moves with latents
     try:
         onto = from_reals(site.fn.support)
     except NotImplementedError:  # whole numbers, where zero is one; or no map is known

@@ -28,6 +28,7 @@ from vitools.distributions.free_form.nodes import Nodes
 from vitools.errors import NotConjugateError, NumericalError, VitoolsError
 from vitools.families.free_form import bounds_of
 from vitools.problem.sites import support_of
+from vitools.supports import bounds
 
 FIRST_LOOK, LOOK_AT_PAIRS = 41, 21
 """Nodes of a first look at one scalar, and at each of two."""
@@ -72,11 +73,13 @@ def with_nodes(make: Make, trace: Callable[[], ModelTrace]) -> ConjugateModel:
             return model
         read = trace()
         return tried(_instead_of_mixtures(read), read.sites) or model
-    except NotConjugateError as refused:
+    except NotConjugateError:
         read = read or trace()
+        if any(_has_moving_ends(site) for site in read.sites.values()):
+            raise  # a density that breaks off is no smooth function of what moves its ends
         found = tried(_choices(read), read.sites)
         if found is None:
-            raise refused
+            raise
         return found
 
 
@@ -138,6 +141,13 @@ def _has_line(site: TracedSite) -> bool:
     except VitoolsError:
         return False
     return not any(bound.is_meta for bound in bounds)
+
+
+def _has_moving_ends(site: TracedSite) -> bool:
+    """Whether data are observed of a distribution whose support hangs on latents."""
+    if site.is_latent or site.distribution == "Unit":
+        return False
+    return any(isinstance(end, Tensor) and end.is_meta for end in bounds(site.fn.support))
 
 
 def _is_gaussian(site: TracedSite) -> bool:
