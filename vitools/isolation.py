@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pyro
 import torch
@@ -44,6 +44,31 @@ def alone() -> Iterator[None]:
     """
     with _lock:
         yield
+
+
+T = TypeVar("T")
+
+
+class lazy(Generic[T]):
+    """A property that is computed when it is first asked for.
+
+    ``functools.cached_property`` of Python 3.11 holds a lock of its own meanwhile. A thread that holds
+    it and waits in :func:`alone` would block one that is alone and asks for the same property; here
+    two threads compute twice at worst.
+    """
+
+    def __init__(self, function: Callable[[Any], T]) -> None:
+        self.function, self.__doc__ = function, function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: Any = None) -> T:
+        if instance is None:
+            return self  # type: ignore[return-value]
+        value = self.function(instance)
+        vars(instance)[self.name] = value  # which is found before this from now on
+        return value
 
 
 ParamState = dict[str, Any]

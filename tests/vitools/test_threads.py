@@ -1,5 +1,6 @@
 """Fits in several threads of one process are the fits of one thread."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pyro.distributions as dist
@@ -9,6 +10,7 @@ from pyro import param, plate, sample
 from vitools import Problem, cavi, laplace, nuts, svi
 from vitools.diagnostics import judge
 from vitools.guides import AutoMeanField
+from vitools.isolation import alone, lazy
 
 ZERO = torch.zeros((), dtype=torch.float64)
 
@@ -57,6 +59,25 @@ def numbers(make):
     fit = make()
     found = [*fit.sample(3).values(), *fit.mean().values(), *judge(fit).draws.values()]
     return torch.cat([value.flatten() for value in found])
+
+
+def test_who_is_alone_gets_what_another_thread_computes_and_waits_for():
+    """Both ask for one property, whose computation wants to be alone."""
+
+    class Asked:
+        @lazy
+        def answer(self):
+            begun.set()
+            with alone():
+                return 42
+
+    begun, asked = threading.Event(), Asked()
+    with ThreadPoolExecutor(1) as pool:
+        with alone():
+            other = pool.submit(lambda: asked.answer)
+            assert begun.wait(10)
+            assert asked.answer == 42  # with a lock in the property neither would go on
+        assert other.result(10) == 42
 
 
 def test_four_threads_give_what_one_gives():

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
 from importlib import import_module
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.distributions import Independent, Normal
 
 from vitools.distributions.rounding import inside
 from vitools.errors import NotSupportedError, OptionError
-from vitools.isolation import ParamState, full_plates, isolated, seeded, snapshot
+from vitools.isolation import ParamState, full_plates, isolated, lazy, seeded, snapshot
 from vitools.posterior.base import Posterior, Saved, check_count
 from vitools.posterior.gaussian import GaussianPosterior
 from vitools.problem import Problem
@@ -115,8 +114,8 @@ class GuidePosterior(Posterior):
         with isolated(self.params, self.guide, self.problem.model), full_plates():
             yield
 
-    @cached_property
-    def points(self) -> tuple[str, ...]:  # type: ignore[override]
+    @lazy
+    def points(self) -> tuple[str, ...]:
         with self._fitted(), seeded(0):
             return point_sites(self.problem, self.guide)
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
-from functools import cached_property, partial, reduce
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from vitools.distributions.rounding import Beyond
 from vitools.errors import NotSupportedError, OptionError
-from vitools.isolation import quiet_draws, seeded
+from vitools.isolation import lazy, quiet_draws, seeded
 from vitools.problem.bound_model import BoundModel
 from vitools.problem.density.discrete import draw_sites, site_marginal, support_size
 from vitools.problem.density.enumeration import FactorGraph
@@ -109,7 +109,7 @@ class Problem(BoundModel):
         if self.discrete:  # whether enumeration means what the model says is told at once
             _ = self._size
 
-    @cached_property
+    @lazy
     def _size(self) -> tuple[torch.dtype, int]:
         """The widest number type of the factors, and the bytes of all at one draw."""
         is_small = not (self.is_large or self._is_large_enumerated)
@@ -124,7 +124,7 @@ class Problem(BoundModel):
         """The widest number type among the model's factors: float64 where data or priors are."""
         return self._size[0]
 
-    @cached_property
+    @lazy
     def mapper(self) -> DrawMapper:
         """Maps functions of one draw over many."""
         return DrawMapper(self._program.title, self._size[1])

@@ -6,7 +6,6 @@ torch on many points at a time.
 """
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vitools.graphs.over_draws import OverDraws, over_draws
-from vitools.isolation import seeded
+from vitools.isolation import lazy, seeded
 from vitools.problem.density.vectorise import WORTH_RECORDING
 from vitools.problem.problem import Problem
 
@@ -92,11 +91,11 @@ class Density:
 
     # ---- compiled ------------------------------------------------------------------------
 
-    @cached_property
+    @lazy
     def _compiled_gradients(self) -> OverDraws | None:
         return self._compiled(value_and_gradient(self.at), self._gradients, self._tried)
 
-    @cached_property
+    @lazy
     def _compiled_products(self) -> OverDraws | None:
         def product(point: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
             with torch.enable_grad():

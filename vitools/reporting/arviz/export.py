@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from vitools._version import __version__
 from vitools.diagnostics.weights.khat import MIN_DRAWS, pareto_khat
 from vitools.diagnostics.weights.site_khat import site_khats
 from vitools.errors import OptionError
+from vitools.isolation import lazy
 from vitools.posterior import DrawsPosterior, Posterior
 from vitools.posterior.base import check_count
 from vitools.problem import Problem
@@ -143,7 +143,7 @@ class _Draws:
                 self.values, self.log_q = posterior.sample_with_log_prob(count, seed)
         self.count = math.prod(self.shape)
 
-    @cached_property
+    @lazy
     def hidden(self) -> dict[str, Tensor]:
         """Draws of the discrete latents from their conditionals."""
         if not self.problem.discrete:
@@ -197,7 +197,7 @@ class _Draws:
             group["site_khat"] = ("khat_site",), np.asarray([k.value for k in found.values()])
         return group
 
-    @cached_property
+    @lazy
     def prior_groups(self) -> dict[str, dict[str, Variable]]:
         if not has_prior(self.problem):
             return {"prior": {}, "prior_predictive": {}}
