@@ -61,9 +61,10 @@ def compare(
         ...     q = torch.distributions.Beta(*torch.tensor([a, b]).double())
         ...     return FactorisedPosterior(
         ...         problem, {"p": q}, 0.0, engine="by hand", status=Status.CONVERGED)
-        >>> comparison = compare({"posterior": beta(3.0, 2.0), "narrow": beta(30.0, 20.0)})
+        >>> fits = {"posterior": beta(3.0, 2.0), "half the sd": beta(12.0, 8.0), "a third": beta(30.0, 20.0)}
+        >>> comparison = compare(fits)
         >>> comparison.table["verdict"].to_dict()
-        {'posterior': 'trust', 'narrow': 'do not use'}
+        {'posterior': 'trust', 'half the sd': 'use with care', 'a third': 'do not use'}
     """
     _check(fits, reference, num_samples)
     judging = Judging(fits, num_samples, seed)
