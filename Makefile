@@ -5,9 +5,10 @@ BIN    := $(VENV)/bin
 PLAIN  := .venv-plain
 INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PIP    := $(BIN)/python $(INSTALL)
+SITE   := $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow test-plain lint browser docs clean
+.PHONY: demo test test-slow test-plain lint browser docs docs-check pictures clean
 
 demo: $(VENV)/.installed  ## the main job: compare methods on the two dice, write report/
 	$(BIN)/vitools compare two-dice --report report
@@ -35,14 +36,20 @@ browser:  ## install Debian's chromium and its driver for the tests of pages, wh
 	  (SUDO=$$(command -v sudo || true); $$SUDO apt-get update && \
 	   $$SUDO apt-get install --yes --no-install-recommends chromium chromium-driver)
 
-docs: $(VENV)/.installed  ## redraw the map of the house and the graphs of the derivations
+docs: $(VENV)/.installed-docs  ## the site with its notebooks executed (kept in a cache): docs/_build/html/index.html
+	OMP_NUM_THREADS=1 $(SITE)
+
+docs-check: $(VENV)/.installed-docs  ## the same without executing anything: pages, links, reference
+	SITE_EXECUTES=no OMP_NUM_THREADS=1 $(SITE)
+
+pictures: $(VENV)/.installed  ## redraw the map of the house and the graphs of the derivations
 	$(BIN)/python docs/draw_architecture.py
 	$(BIN)/vitools draw two-dice --out docs/derivations/two_dice_graph.svg --force
 	$(BIN)/vitools draw regression --out docs/derivations/bayesian_regression_graph.svg --force
 	$(BIN)/vitools draw vae --out docs/derivations/vae_graph.svg --force
 
 clean:
-	rm -rf $(VENV) $(PLAIN) .typecheck build *.egg-info report .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PLAIN) docs/_build docs/repository .typecheck build *.egg-info report .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/python $(PLAIN)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "vitools needs Python 3.11 or newer; try make PYTHON=python3.12")'
@@ -54,6 +61,10 @@ $(VENV)/.installed: $(BIN)/python $(SOURCES)
 
 $(VENV)/.installed-dev: $(BIN)/python $(SOURCES)
 	$(PIP) -e '.[dev]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(BIN)/python $(SOURCES)
+	$(PIP) -e '.[docs]'
 	touch $@ $(VENV)/.installed
 
 $(PLAIN)/.installed: $(PLAIN)/bin/python $(SOURCES)

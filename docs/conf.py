@@ -1,0 +1,63 @@
+"""How the site is built; ``make docs`` does it. Pages are Markdown (MyST), formulas become MathML."""
+
+import os
+import sys
+import tomllib
+from pathlib import Path
+
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
+import vitools
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS / "_ext"))
+
+_project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))["project"]
+project = _project["name"]
+author = copyright = "the authors of vitools"
+release = version = vitools.__version__
+html_title = f"{project} {release}"
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx_design",
+    "sphinx_copybutton",
+    "mathml",
+    "repository",
+]
+exclude_patterns = ["_build", "_ext", "_static", "**.ipynb_checkpoints"]
+root_doc = "index"
+language = "en"
+
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "attrs_inline"]
+myst_heading_anchors = 4
+myst_dmath_double_inline = True
+html_math_renderer = "mathml"
+
+nitpicky = True
+
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_copy_source = False
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+copybutton_exclude = ".linenos, .gp, .go"
+templates_path: list[str] = []
+
+# Notebooks run when they have changed, and are kept; make docs-check runs none.
+nb_execution_mode = "off" if os.environ.get("SITE_EXECUTES") == "no" else "cache"
+nb_execution_cache_path = str(DOCS / "_build" / "notebooks")
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+
+def setup(app: Sphinx) -> None:
+    """A table in a file of commas is shown as it is; Pygments has no lexer of that name."""
+    app.add_lexer("csv", TextLexer)
