@@ -23,11 +23,12 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.napoleon",
     "sphinx_design",
     "sphinx_copybutton",
     "mathml",
     "repository",
+    "reference",
+    "docstrings",
 ]
 exclude_patterns = ["_build", "_ext", "_static", "**.ipynb_checkpoints"]
 root_doc = "index"
@@ -39,6 +40,14 @@ myst_dmath_double_inline = True
 html_math_renderer = "mathml"
 
 nitpicky = True
+suppress_warnings = ["ref.python"]  # an attribute's name in a docstring that several classes have
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autosummary_generate = False
+python_maximum_signature_line_length = 90
+python_use_unqualified_type_names = True
 
 html_theme = "furo"
 html_static_path = ["_static"]

@@ -72,6 +72,7 @@ OBSERVABLES: dict[str, Callable[[Tensor], Tensor]] = {
     "real": lambda psi: psi.real,
     "complex": lambda psi: torch.cat([psi.real, psi.imag], -1),
 }
+"""What of a packet is seen, by name."""
 
 
 def model(

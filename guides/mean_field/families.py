@@ -19,3 +19,4 @@ FAMILIES: dict[str, type[GuideFamily]] = {
     "dirichlet": DirichletGuideFamily,
     "beta": BetaGuideFamily,
 }
+"""The families of one site's q, by the names that ``AutoMeanField(model, families=…)`` takes."""

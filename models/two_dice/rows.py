@@ -21,7 +21,7 @@ RollsLike = Tensor | np.ndarray | Sequence[Sequence[int]]
 class CountedRows(NamedTuple):
     """The distinct count vectors of a data set.
 
-    Fields:
+    Attributes:
         counts: C, how often each face fell in each distinct row, shape [U, V], floating.
         multiplicity: m, how many rows of the data have these counts, shape [U], floating.
         row_index: the distinct row of each row of the data, shape [N], so that

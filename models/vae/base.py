@@ -27,7 +27,7 @@ class DeepModel(torch.nn.Module):
     name (``decoder.network.0.weight``), and what the store holds is used: train each model in a
     store of its own, ``with pyro.get_param_store().scope():``.
 
-    The recipe for a subclass, with networks ``decoder`` and ``encoder`` that return distributions:
+    The recipe for a subclass, with networks ``decoder`` and ``encoder`` that return distributions::
 
         def model(self, images, batch_size=None):
             decoder = self._network("decoder")

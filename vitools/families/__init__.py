@@ -16,7 +16,6 @@ from vitools.families.normal import NormalFamily
 from vitools.families.tree_normal import TreeNormalFamily
 from vitools.families.wishart import WishartFamily
 
-# The families, by name.
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
@@ -30,6 +29,7 @@ FAMILIES: dict[str, Family] = {
         WishartFamily(),
     )
 }
+"""The families, by name."""
 
 # Families of which each block of q makes one of its own.
 MADE_FOR_A_BLOCK: tuple[type[Family], ...] = (
