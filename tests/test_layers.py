@@ -29,6 +29,7 @@ ORDER = {
         {"calculus", "posterior", "guides"},
         {"engines", "diagnostics"},
         {"reporting"},
+        {"inference"},
         {"__init__"},
         {"cli"},
         {"__main__"},

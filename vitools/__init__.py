@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vitools.engines.preflight import preflight
     from vitools.engines.svi import warm_up
     from vitools.errors import VitoolsError
+    from vitools.inference import mix
     from vitools.posterior import Estimate, History, Posterior, Status, load, save
     from vitools.problem import Problem, Site
     from vitools.reporting import compare, draw, to_arviz
@@ -56,6 +57,7 @@ _HOME = {
     "judge": "vitools.diagnostics",
     "laplace": "vitools.engines",
     "load": "vitools.posterior",
+    "mix": "vitools.inference",
     "nuts": "vitools.engines",
     "preflight": "vitools.engines",
     "save": "vitools.posterior",
@@ -93,6 +95,7 @@ __all__ = [
     "judge",
     "laplace",
     "load",
+    "mix",
     "nuts",
     "preflight",
     "save",

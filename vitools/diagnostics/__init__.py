@@ -4,6 +4,7 @@ from vitools.diagnostics.calibration.calibration import Calibration, calibrate
 from vitools.diagnostics.calibration.simulation import with_data
 from vitools.diagnostics.convergence import restarts, split_rhat, trend
 from vitools.diagnostics.evidence.evidence_bounds import Evidence, evidence
+from vitools.diagnostics.evidence.union import FitUnion, measure_union
 from vitools.diagnostics.evidence.wasserstein_bounds import ErrorBounds, error_bounds
 from vitools.diagnostics.modes.missed import Scan
 from vitools.diagnostics.modes.scan import Mode, find_modes
@@ -27,6 +28,7 @@ __all__ = [
     "Distance",
     "ErrorBounds",
     "Evidence",
+    "FitUnion",
     "Grade",
     "Judgement",
     "Mode",
@@ -52,6 +54,7 @@ __all__ = [
     "measure_accuracy",
     "measure_correction",
     "measure_distance",
+    "measure_union",
     "moments",
     "pareto_khat",
     "predictive_checks",

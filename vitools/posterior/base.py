@@ -35,6 +35,7 @@ class Saved:
         common: the arguments of ``Posterior.__init__`` but for the problem.
         guide: the user's own, where one was passed to :func:`~vitools.load`.
         kinds: the classes of posteriors by name, for a posterior that is made of others.
+        is_part: whether it is one of those others.
     """
 
     problem: Problem
@@ -43,6 +44,7 @@ class Saved:
     common: dict[str, Any]
     guide: Any
     kinds: Mapping[str, "type[Posterior]"]
+    is_part: bool = False
 
     def part(self, number: int, described: Mapping[str, Any], problem: Problem) -> "Posterior":
         """One of the posteriors that this one is made of, from its kind and meta and its tensors."""
@@ -52,7 +54,9 @@ class Saved:
             for name, value in self.tensors.items()
             if name.startswith(prefix)
         }
-        saved = replace(self, problem=problem, tensors=tensors, meta=described["meta"])
+        saved = replace(
+            self, problem=problem, tensors=tensors, meta=described["meta"], is_part=True
+        )
         return self.kinds[described["kind"]]._restore(saved)
 
 

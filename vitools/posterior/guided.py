@@ -292,9 +292,10 @@ class GuidePosterior(Posterior):
 
     @classmethod
     def _restore(cls, saved: Saved) -> "GuidePosterior":
-        made = build_guide(
-            saved.problem, saved.guide or _known_guide(saved.meta["guide"]), **saved.meta["options"]
-        )
+        name, guide = saved.meta["guide"], saved.guide
+        if guide is None or (saved.is_part and name.startswith(KNOWN_GUIDES)):
+            guide = _known_guide(name)  # of the parts of a mixture some may be the user's own
+        made = build_guide(saved.problem, guide, **saved.meta["options"])
         stand_ins = StandIns((saved.problem.args, saved.problem.kwargs))
         isolation = isolated(None, made, saved.problem.model)
         with seeded(0), isolation as params, stand_ins, torch.no_grad():

@@ -26,6 +26,9 @@ class MixturePosterior(Posterior):
         bound: the engine's own bound where it has one; else it is estimated from draws.
         bound_error: by how much ``bound`` may be off.
         restart_bounds: the bounds that several starts of the engine reached; also an attribute.
+        weight_errors: ``[K]``, standard errors of the weights where these are estimates; also an
+            attribute, zeros where they are none.
+        log_evidence: log p(x) as the components together have it; also an attribute.
     """
 
     def __init__(
@@ -38,6 +41,8 @@ class MixturePosterior(Posterior):
         bound: float | None = None,
         bound_error: float = 0.0,
         restart_bounds: Sequence[float] = (),
+        weight_errors: Tensor | Sequence[float] | None = None,
+        log_evidence: Estimate | None = None,
         **common: Any,
     ) -> None:
         super().__init__(problem, **common)
@@ -48,6 +53,9 @@ class MixturePosterior(Posterior):
         self.apart = tuple(apart)
         self.bound, self.bound_error = bound, bound_error
         self.restart_bounds = list(restart_bounds)
+        errors = torch.zeros_like(self.weights) if weight_errors is None else weight_errors
+        self.weight_errors = torch.as_tensor(errors, dtype=torch.float64)
+        self.log_evidence = log_evidence
 
     def elbo(self, num_samples: int = 1000, seed: int = 0) -> Estimate:
         """The engine's bound where it has one; else an estimate, discrete latents summed out."""
@@ -118,7 +126,8 @@ class MixturePosterior(Posterior):
         return mean, variance.sqrt()
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors, described = {"weights": self.weights}, []
+        tensors = {"weights": self.weights, "weight_errors": self.weight_errors}
+        described = []
         for k, component in enumerate(self.components):
             state, meta = component._state()
             tensors |= {f"{k}.{name}": value for name, value in state.items()}
@@ -128,20 +137,26 @@ class MixturePosterior(Posterior):
             "bound_error": self.bound_error,
             "restart_bounds": self.restart_bounds,
         }
-        return tensors, {"components": described, "apart": self.apart, **bounds}
+        known = self.log_evidence
+        evidence = None if known is None else [known.value, known.standard_error]
+        meta = {"components": described, "apart": self.apart, "log_evidence": evidence}
+        return tensors, meta | bounds
 
     @classmethod
     def _restore(cls, saved: Saved) -> "MixturePosterior":
         described = enumerate(saved.meta["components"])
         components = [saved.part(k, each, saved.problem) for k, each in described]
+        evidence = saved.meta.get("log_evidence")
         return cls(
-            saved.problem,
+            components[0].problem,  # with the values of the model's own parameters
             saved.tensors["weights"],
             components,
             apart=saved.meta["apart"],
             bound=saved.meta["bound"],
             bound_error=saved.meta["bound_error"],
             restart_bounds=saved.meta["restart_bounds"],
+            weight_errors=saved.tensors.get("weight_errors"),
+            log_evidence=None if evidence is None else Estimate(*evidence),
             **saved.common,
         )
 

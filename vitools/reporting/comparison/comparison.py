@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-
-import torch
 
 from vitools.errors import OptionError
 from vitools.files.atomic import atomic_path
 from vitools.posterior import Posterior
 from vitools.problem.sites import nearest
+from vitools.reporting.comparison.alike import check_alike
 from vitools.reporting.comparison.json import comparison_record
 from vitools.reporting.comparison.judging import Judging, default_references, error_words
 from vitools.reporting.comparison.record import JudgedFits, Unjudged
@@ -101,6 +99,8 @@ def _comparison(judging: Judging, missing: str = "") -> Comparison | None:
             for name, fit in fits.items()
             if name not in settled
         },
+        judging.union,
+        judging.no_union,
     )
 
 
@@ -145,27 +145,4 @@ def _check(fits: Mapping[str, Posterior], reference: str | None, num_samples: in
         )
     if not isinstance(num_samples, int) or num_samples < FEWEST_DRAWS:
         raise OptionError(f"expected num_samples of at least {FEWEST_DRAWS}, got {num_samples!r}.")
-    (first, one), *others = fits.items()
-    for name, other in others:
-        if other.problem.fingerprint != one.problem.fingerprint:
-            raise OptionError(
-                f"'{first}' and '{name}' are fits of different problems: '{one.problem!r}' and "
-                f"'{other.problem!r}' differ in their sites or observed values. Compare fits of one "
-                "Problem."
-            )
-        if not _have_equal_densities(one, other):
-            raise OptionError(
-                f"'{first}' and '{name}' have the same sites and data, but their models give "
-                "different densities (another prior or hyperparameter?). Compare fits of one Problem."
-            )
-
-
-def _have_equal_densities(one: Posterior, other: Posterior) -> bool:
-    """Whether two problems agree at a draw from the prior (models with parameters may differ)."""
-    first, second = one.problem, other.problem
-    if first is second or first.params["params"] or second.params["params"]:
-        return True
-    point = {k: v[0] for k, v in first.starting_draws(1).items() if k in first.drawn}
-    with torch.no_grad():
-        values = [float(problem.log_joint(point)) for problem in (first, second)]
-    return math.isclose(*values, rel_tol=1e-4, abs_tol=1e-4) or not all(map(math.isfinite, values))
+    check_alike(fits, "Compare")

@@ -5,6 +5,7 @@ from typing import Any
 
 from vitools._version import __version__
 from vitools.diagnostics.evidence.evidence_bounds import Evidence
+from vitools.diagnostics.evidence.union import FitUnion
 from vitools.diagnostics.reference.accuracy import entry_name
 from vitools.diagnostics.reference.distance import Distance
 from vitools.posterior import Estimate, Posterior
@@ -20,10 +21,11 @@ def comparison_record(comparison: JudgedFits) -> dict[str, Any]:
     Of more than :data:`MOST_ENTRIES` entries, those on which the fits disagree most are kept.
 
     Keys: ``vitools`` (version), ``model``, ``num_samples``, ``seed``, ``reference``, ``best``,
-    ``log_evidence``, ``fits`` (``{name: figures}``), ``unjudged`` (fits that could not be judged,
+    ``log_evidence``, ``union`` (what the fits say together, ``null`` where that is not known), ``fits``
+    (``{name: figures}``), ``unjudged`` (fits that could not be judged,
     with the ``reason``) and ``moments``
     (``{entry: {fit: {"mean", "sd"}}}``). An estimate is ``{"value", "standard_error"}``. Of each fit,
-    beside the table's figures: ``evidence`` (bounds on log p(x)), ``effective_size`` (of its weights),
+    beside the table's figures: ``missed`` (mass), ``evidence`` (bounds on log p(x)), ``effective_size`` (of its weights),
     ``distance`` (from the reference), ``guaranteed`` (limits to errors, where k̂ < 1/2).
     """
     problem = next(iter(comparison.fits.values())).problem
@@ -36,6 +38,7 @@ def comparison_record(comparison: JudgedFits) -> dict[str, Any]:
         "reference": comparison.reference,
         "best": comparison.best,
         "log_evidence": _estimate(comparison.log_evidence),
+        "union": _union(comparison.union),
         "fits": {name: _fit(comparison, name) for name in comparison.fits},
         "unjudged": {
             name: {**_run(other.fit), "reason": other.reason}
@@ -61,6 +64,7 @@ def _fit(comparison: JudgedFits, name: str) -> dict[str, Any]:
         "advice": verdict.advice,
         "bound": _estimate(judgement.bound),
         "khat": _estimate(judgement.khat),
+        "missed": _estimate(comparison.missed.get(name)),
         "site_khats": {
             site: {"value": _number(found.value), "at": found.at}
             for site, found in judgement.site_khats.items()
@@ -101,6 +105,18 @@ def _evidence(found: Evidence | None) -> dict[str, Any] | None:
         "jackknife": {str(k): _known(value) for k, value in found.jackknife.items()},
         "upper": _estimate(found.upper),
         "exact": _estimate(found.exact),
+    }
+
+
+def _union(found: FitUnion | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "fits": list(found.names),
+        "num_samples": found.num_samples,
+        "log_evidence": _known(found.log_evidence),
+        "khat": _known(found.khat),
+        "is_usable": found.is_usable,
     }
 
 

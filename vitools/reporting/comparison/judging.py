@@ -5,12 +5,16 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vitools.diagnostics import Grade, Judgement, judge
-from vitools.errors import VitoolsError, first_words
+from vitools.diagnostics import FitUnion, Grade, Judgement, judge, measure_union
+from vitools.errors import VitoolsError, clause, first_words
 from vitools.posterior import DrawsPosterior, Estimate, GridPosterior, Posterior, Status
+from vitools.reporting.comparison.alike import have_equal_params
 
 NEGLIGIBLE_GAP = 0.1
 """Nats below the best bound at which no fit can be said to miss a mode."""
+
+MOST_UNITED = 1000
+"""Numbers in a posterior above which weights of whole draws say nothing of any fit."""
 
 
 class Judging:
@@ -20,6 +24,8 @@ class Judging:
         judgements: ``{name: Judgement}``.
         errors: what the judging of the others raised.
         reference: the fit whose moments count as true.
+        union: what all fits with a density say together; ``None`` where that is less than two fits, or
+            could not be found out, for the reason ``no_union``.
     """
 
     def __init__(self, fits: Mapping[str, Posterior], num_samples: int, seed: int) -> None:
@@ -28,6 +34,8 @@ class Judging:
         self.errors: dict[str, Exception] = {}
         self.reference: str | None = None
         self.looked_twice: set[str] = set()
+        self.union: FitUnion | None = None
+        self.no_union = ""
 
     def run(self, references: Sequence[str], *, is_named: bool = False) -> None:
         """Judge all, by the moments of the first of ``references`` that is itself trusted, or named."""
@@ -42,6 +50,26 @@ class Judging:
         for name in self._behind():
             self._look(name, least_evidence=self._least_evidence())
             self.looked_twice.add(name)
+        self._unite()
+
+    def _unite(self) -> None:
+        """Multiple importance sampling by the fits whose densities are finite at their own draws."""
+        fits = {
+            name: self.fits[name]
+            for name, found in self.judgements.items()
+            if found.bound is not None and math.isfinite(found.bound.value)
+        }
+        one = next(iter(fits.values()), None)
+        if one is None or len(fits) < 2 or not one.problem.drawn:
+            return
+        if not all(have_equal_params(one, other) for other in fits.values()):
+            return  # models that differ have no evidence in common
+        if sum(site.shape.numel() for site in one.problem.continuous.values()) > MOST_UNITED:
+            return
+        try:
+            self.union = measure_union(fits, self.num_samples, self.seed)
+        except VitoolsError as error:
+            self.no_union = clause(error)
 
     def _is_sound(self, name: str) -> bool:
         """Whether a fit that nobody named can serve as the reference."""

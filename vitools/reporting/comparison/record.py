@@ -5,10 +5,11 @@ Text, JSON, page and pictures are views of it.
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import pandas
 
-from vitools.diagnostics import Grade, Judgement
+from vitools.diagnostics import FitUnion, Grade, Judgement
 from vitools.posterior import Estimate, GridPosterior, Posterior
 
 UNJUDGED = "not judged"
@@ -32,6 +33,9 @@ class JudgedFits:
         reference: the name of the fit whose moments count as true, or ``None``.
         num_samples, seed: of the draws.
         unjudged: the other fits, each with the reason: what its judging raised, or Ctrl-C.
+        union: what all fits with a density say together
+            (:class:`~vitools.diagnostics.evidence.union.FitUnion`); ``None`` where that is less than two
+            fits or the model is too large for it, or it failed for the reason ``no_union``.
     """
 
     fits: dict[str, Posterior]
@@ -40,12 +44,27 @@ class JudgedFits:
     num_samples: int
     seed: int
     unjudged: dict[str, Unjudged] = field(default_factory=dict)
+    union: FitUnion | None = None
+    no_union: str = ""
 
     @property
     def log_evidence(self) -> Estimate | None:
         """log p(x), where one of the fits is exact."""
         exact = (fit for fit in self.fits.values() if isinstance(fit, GridPosterior))
         return next((fit.log_evidence for fit in exact), None)
+
+    @cached_property
+    def missed(self) -> dict[str, Estimate]:
+        """The share of the posterior's mass that each fit misses, as all fits together have it.
+
+        Empty where they do not cover the posterior themselves, and where the model's sites are not
+        identified: one of several equal modes is enough there.
+        """
+        union = self.union
+        if union is None or not union.is_usable:
+            return {}
+        is_identified = next(iter(self.fits.values())).problem.invariants is None
+        return union.missed if is_identified else {}
 
     @property
     def best(self) -> str:

@@ -1,13 +1,15 @@
 """A comparison on a terminal of 80 columns: two tables, and what they mean."""
 
-import torch
-
 from vitools.diagnostics import Grade
 from vitools.diagnostics.weights.khat import khat_threshold
 from vitools.posterior import GridPosterior, Posterior
 from vitools.problem.sites import listed
+from vitools.reporting.comparison.alike import have_equal_params
 from vitools.reporting.comparison.record import UNJUDGED, JudgedFits
 from vitools.reporting.terminal import Cell, estimate_words, layout, paragraph, seconds_words
+
+WORTH_SAYING = 0.01
+"""The share of the mass that a fit has to miss to be listed for it."""
 
 
 def comparison_text(comparison: JudgedFits) -> str:
@@ -71,6 +73,7 @@ def general_notes(comparison: JudgedFits) -> list[str]:
             f"bound: E[log p({sites}){inside}]{summed}, {count} draws of each fit, {usable}"
         )
     notes += _evidence_note(comparison)
+    notes += _union_note(comparison)
     notes += _params_note(comparison)
     if comparison.reference is None:
         notes.append(
@@ -107,12 +110,34 @@ def _evidence_note(comparison: JudgedFits) -> list[str]:
     return [said]
 
 
+def _union_note(comparison: JudgedFits) -> list[str]:
+    """What the fits know together."""
+    union, title = comparison.union, "together (multiple importance sampling)"
+    if comparison.no_union:
+        return [f"{title}: not known, because {comparison.no_union}"]
+    if union is None:
+        return []
+    khat, most = union.khat, khat_threshold(union.log_joint.numel())
+    if not union.is_usable:
+        return [f"{title}: the fits do not cover the posterior, k̂ {khat} of at most {most:.2f}"]
+    said = f"{title}: log evidence {union.log_evidence} as far as the fits reach, k̂ {khat}"
+    if comparison.missed:
+        masses = [
+            f"{name} {mass}"
+            for name, mass in comparison.missed.items()
+            if mass.value > WORTH_SAYING
+        ]
+        said += f"; mass that {union.num_samples} draws of a fit would not show: "
+        said += ", ".join(masses) or f"less than {WORTH_SAYING} for each"
+    return [said]
+
+
 def _params_note(comparison: JudgedFits) -> list[str]:
     """Fits whose models have other parameters are fits of other models."""
     kinds: list[tuple[Posterior, list[str]]] = []
     for name, fit in comparison.fits.items():
         for other, alike in kinds:
-            if _have_equal_params(fit, other):
+            if have_equal_params(fit, other):
                 alike.append(name)
                 break
         else:
@@ -129,14 +154,6 @@ def _params_note(comparison: JudgedFits) -> list[str]:
         "verdicts compare those models as well as the fits. Give all engines the problem of a fit "
         "that trained them (fit.problem)"
     ]
-
-
-def _have_equal_params(one: Posterior, other: Posterior) -> bool:
-    first, second = (fit.problem.params["params"] for fit in (one, other))
-    return all(
-        name in first and name in second and torch.equal(first[name], second[name])
-        for name in one.problem.free_params
-    )
 
 
 def _advice(comparison: JudgedFits) -> list[str]:
