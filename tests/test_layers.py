@@ -117,7 +117,9 @@ ORDER = {
         {"symbolic"},
         {"constructors"},
         {"trace"},
-        {"alternatives", "augmentation", "hidden_chains", "rolling"},
+        {"alternatives", "augmentation", "hidden_chains", "steps"},
+        {"stacking"},
+        {"rolling"},
     ],
     "vitools.engines": [
         {"progress"},

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from vitools.calculus.blocks.allocation import make_allocations, with_allocations
 from vitools.calculus.blocks.block import Block, DenseBlock
-from vitools.calculus.blocks.dependence import prior_switches, scales_of_few
-from vitools.calculus.blocks.plan import make_blocks
+from vitools.calculus.blocks.dependence import held_to_cells, prior_switches, sites_of
+from vitools.calculus.blocks.plan import make_blocks, shared_normals
 from vitools.calculus.blocks.predictor import PredictorNode, make_predictors
 from vitools.calculus.blocks.schedule import inner_blocks, ordered, with_predictors
 from vitools.calculus.densities.log_joint import ExpectedLogJoint, advice, expected_log_joint
@@ -36,11 +36,11 @@ from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.calculus.tracing.alternatives import alternative_named
 from vitools.calculus.tracing.augmentation import with_mixtures
 from vitools.calculus.tracing.hidden_chains import with_hidden_chains
-from vitools.calculus.tracing.rolling import rolled
+from vitools.calculus.tracing.rolling import rolled, step_by_step
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
 from vitools.calculus.values.reading import Reading, moves, refilled
 from vitools.distributions.free_form.nodes import Nodes
-from vitools.errors import ModelError, NotConjugateError, NotSupportedError
+from vitools.errors import ModelError, NotConjugateError, NotSupportedError, clause
 
 State = list[dict[str, Any]]
 # What an update sets in a block; all else in it is fixed when the model is compiled.
@@ -68,7 +68,7 @@ class Options:
     @property
     def named(self) -> set[str]:
         """The sites that are spoken of."""
-        named = _named(self.joint)
+        named = sites_of(self.joint)
         for names in (self.factorised, self.order, self.inner, self.cut):
             named |= set(names or ())
         return named
@@ -111,14 +111,18 @@ class ConjugateModel:
             trace = share.weighted(trace)
         if not any(site.is_latent for site in trace.sites.values()):
             raise ModelError("the model has no latent sites: there is nothing to infer")
-        over_time = rolled(trace, options.named) if options.joins_steps and share is None else trace
-        if over_time is not trace:
-            try:
-                self._read(over_time, options)
-            except (NotConjugateError, NotSupportedError):
-                over_time = trace  # steps that have no factor together may have one each
-        if over_time is trace:
-            self._read(trace, options)
+        if options.joins_steps and share is None:
+            over_time = rolled(trace, options.named)
+            if over_time.rolled:
+                try:
+                    self._read(over_time, options)
+                    return
+                except (NotConjugateError, NotSupportedError) as error:
+                    # steps that have no factor together may have one each
+                    trace = step_by_step(trace, clause(error))
+            else:
+                trace = over_time
+        self._read(trace, options)
 
     def _read(self, trace: ModelTrace, options: Options) -> None:
         """The model that a trace states."""
@@ -130,6 +134,9 @@ class ConjugateModel:
                 check_family(site)
             stated = expected_log_joint(self.trace)
             trace = with_priors_that_matter(self.trace, stated.terms)
+            chosen = held_to_cells(trace, joint, options.cut)
+            normal = shared_normals(trace, stated.terms, joint, factorised, chosen)
+            trace = replace(trace, normal=normal) if normal else trace
             if trace is not self.trace:
                 self.trace, stated = trace, expected_log_joint(trace)
             self.movable = movable(trace)
@@ -147,8 +154,6 @@ class ConjugateModel:
                 few, short, rows = _collapsed(stated, trace, joint or (), only)
                 if rows and not _ties_rows(short, fold(few), rows, joint, factorised):
                     stated, trace, self.rows = few, short, rows
-            cut = options.cut
-            chosen = scales_of_few(trace, but=_named(joint)) if cut is None else cut
             order, inner = options.order, options.inner
             self._compile(
                 stated, fold(stated), trace, joint, factorised, order, inner, chosen, options.stream
@@ -175,7 +180,7 @@ class ConjugateModel:
         with torch.no_grad(), alternative_named(model.trace):
             for site in model.latents.values():
                 check_family(site)
-            chosen = scales_of_few(model.trace, but=_named(joint)) if cut is None else cut
+            chosen = held_to_cells(model.trace, joint, cut)
             terms, folded = reading.stated, reading.joint
             model._compile(
                 terms, folded, model.trace, joint, factorised, order, inner, chosen, False
@@ -427,11 +432,6 @@ def check_family(site: TracedSite) -> None:
             f"({advice(site)})",
             [site.name],
         )
-
-
-def _named(joint: Sequence[Sequence[str] | str] | None) -> set[str]:
-    entries = [[entry] if isinstance(entry, str) else entry for entry in joint or ()]
-    return {name.partition("[")[0] for entry in entries for name in entry}
 
 
 def _collapsed(

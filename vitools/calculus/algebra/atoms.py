@@ -91,12 +91,19 @@ class Function:
     summed: tuple[int, ...] = ()
     inner: float | str | Function | None = None
     """What an elementwise function is taken of, where it is one."""
+    parts: tuple[tuple[float, tuple[Constant, ...], Function | None], ...] = ()
+    """What a sum is made of: a number times data times a function."""
 
     def rename(self, names: dict[int, int]) -> Function:
         if not self.data:
             return self
         inner = self.inner.rename(names) if isinstance(self.inner, Function) else self.inner
-        return replace(self, data=tuple(d.rename(names) for d in self.data), inner=inner)
+        parts = tuple(
+            (c, tuple(d.rename(names) for d in constants), f and f.rename(names))
+            for c, constants, f in self.parts
+        )
+        data = tuple(d.rename(names) for d in self.data)
+        return replace(self, data=data, inner=inner, parts=parts)
 
     def said_of(self, name: str) -> str:
         return self.words.replace("{}", name)
@@ -120,6 +127,11 @@ class Predictor(str):
     """Whether it is a sum of positive products, of which the logarithm is wanted."""
     is_factor: bool
     """Whether it is the logarithm of a factor of such a product."""
+
+    @property
+    def is_curved(self) -> bool:
+        """Whether curved functions of it are expected, under a normal distribution."""
+        return not (self.is_sum or self.is_factor)
 
     @staticmethod
     def of(

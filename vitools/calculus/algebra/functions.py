@@ -194,7 +194,8 @@ def combined(terms: Sequence[tuple[float, Sequence[Constant], Function | None]])
             total = total + part
         return total
 
-    return Function(("sum", *names), evaluate, " ".join(words), tuple(data))
+    parts = tuple((number, tuple(constants), function) for number, constants, function in terms)
+    return Function(("sum", *names), evaluate, " ".join(words), tuple(data), parts=parts)
 
 
 def _complement(

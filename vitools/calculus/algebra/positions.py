@@ -61,7 +61,7 @@ def substitute(term: Term, label: int, index: Tensor, labels: tuple[int, ...]) -
                     Constant(*read(d.tensor, d.labels)) if label in d.labels else d
                     for d in function.data
                 )
-                function = replace(function, data=tuple(inside), inner=None)
+                function = replace(function, data=tuple(inside), inner=None, parts=())
             indices: list[Index] = []
             for place in factor.indices:
                 if isinstance(place, Gather):

@@ -177,6 +177,19 @@ def scales_of_few(trace: ModelTrace, but: Collection[str] = ()) -> tuple[str, ..
     return tuple(sorted(groups, key=lambda name: groups[name])[:1])
 
 
+def held_to_cells(
+    trace: ModelTrace, joint: Sequence[Sequence[str] | str] | None, cut: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The scalars whose factor may be cut off at given values: those named, or the scale of few effects."""
+    return scales_of_few(trace, but=sites_of(joint)) if cut is None else tuple(cut)
+
+
+def sites_of(joint: Sequence[Sequence[str] | str] | None) -> set[str]:
+    """The sites that ``joint`` names, as in ``"W[rows]"``."""
+    entries = [[entry] if isinstance(entry, str) else entry for entry in joint or ()]
+    return {name.partition("[")[0] for entry in entries for name in entry}
+
+
 def _number_of_effects(site: TracedSite) -> int:
     """Of a latent in plates alone, else 0."""
     if not site.is_latent or site.support_size or len(site.plates) < len(site.shape):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
-from vitools.calculus.algebra.atoms import Unsupported
+from vitools.calculus.algebra.atoms import Predictor, Unsupported
 from vitools.calculus.blocks.block import plate_names
 from vitools.calculus.blocks.dependence import few_cases
 from vitools.calculus.blocks.free_form import FreeFormBlock
@@ -37,23 +37,8 @@ def make_blocks(
     ``cut``: scalar sites that get a factor of any form, which can be cut off at given values.
     """
     latents = {name: site for name, site in trace.sites.items() if site.is_latent}
-    factorised = list(latents) if factorised == "all" else factorised or ()
-    for name in factorised:
-        if name not in latents:
-            raise OptionError(f"factorised: no latent site {name!r}; latents are {list(latents)}")
-    groups, along = _parse_joint(joint or (), latents)
-    if joint is None:
-        gates = few_cases(trace, terms, but=(*factorised, *cut))
-        apart = {*factorised, *cut, *(name for gate in gates for name in gate)}
-        free = {n: s for n, s in latents.items() if n not in apart and can_be_joined(s, terms)}
-
-        def fits(names: Sequence[str]) -> bool:
-            members = [latents[n] for n in names]
-            numbers = joint_size(members, _joint_axes(members, terms, {}))
-            return numbers <= LARGEST_DENSE or tree_of(members, terms, numbers) is not None
-
-        pairs = tabled_pairs(latents, terms)
-        groups = [*coupled_groups(free, terms, fits), *gates, *pairs]
+    factorised = _apart(latents, factorised)
+    groups, along = _groups(latents, trace, terms, joint, {*factorised, *cut})
     group_of = {name: group for group in groups for name in group}
     blocks: list[Block] = []
     for name, _site in latents.items():
@@ -71,6 +56,98 @@ def make_blocks(
                 raise NotConjugateError(f"site {name!r}: {error}", [name]) from error
             raise NotSupportedError(f"joint block {group}: {error}") from error
     return blocks
+
+
+def shared_normals(
+    trace: ModelTrace,
+    terms: Sequence[ClosedTerm],
+    joint: Sequence[Sequence[str] | str] | None,
+    factorised: Sequence[str] | Literal["all"] | None,
+    cut: Sequence[str] = (),
+) -> frozenset[str]:
+    """Scalars of normal priors that share a normal factor although the terms hold curved functions of them.
+
+    A scalar that has a factor to itself takes the optimal one, an integral. One that a term ties to other
+    Gaussian numbers (x_t ~ Normal(x_t-1, s) under a Poisson's exp(x_t)) loses more by being torn from them than by
+    being normal; one that stands in a curved function with others (exp(a + b)) has to be. The arguments
+    are those of :func:`make_blocks`.
+    """
+    latents = {name: site for name, site in trace.sites.items() if site.is_latent}
+    apart = {*_apart(latents, factorised), *cut}
+    curved = {
+        name
+        for name, site in latents.items()
+        if _may_be_normal(site) and needs_an_integral(site, terms)
+    }
+    if not curved:
+        return frozenset()
+    groups, along = _groups(latents, trace, terms, joint, apart, curved)
+    tied = {
+        name for group in groups if all(_is_gaussian(latents[n]) for n in group) for name in group
+    }
+    tied |= {name for name in curved if along.get(name)}
+    tied |= {name for name in curved if _joint_axes([latents[name]], terms, {})[name]}
+    below = {
+        name
+        for term in terms
+        for atom in term.atoms
+        if isinstance(atom.site, Predictor) and atom.site.is_curved
+        for name in atom.site.expression.sites()
+    }
+    return frozenset(curved & (tied | below))
+
+
+def _may_be_normal(site: TracedSite) -> bool:
+    """Whether a scalar's factor may be normal, and normal together with others."""
+    return _is_gaussian(site) and site.mask is None and not site.base_event_dim
+
+
+def _is_gaussian(site: TracedSite) -> bool:
+    return site.family is not None and site.family.is_gaussian
+
+
+def _apart(
+    latents: Mapping[str, TracedSite], factorised: Sequence[str] | Literal["all"] | None
+) -> Sequence[str]:
+    """The sites that are to be fully factorised."""
+    factorised = list(latents) if factorised == "all" else factorised or ()
+    for name in factorised:
+        if name not in latents:
+            raise OptionError(f"factorised: no latent site {name!r}; latents are {list(latents)}")
+    return factorised
+
+
+def _groups(
+    latents: Mapping[str, TracedSite],
+    trace: ModelTrace,
+    terms: Sequence[ClosedTerm],
+    joint: Sequence[Sequence[str] | str] | None,
+    apart: Collection[str],
+    also: Collection[str] = (),
+) -> tuple[list[tuple[str, ...]], dict[str, set[int]]]:
+    """Sites that share a factor, and the axes along which the user wants one to have a covariance.
+
+    Args:
+        apart: sites that are not to be joined unless asked for.
+        also: Gaussian scalars that may be joined although curved functions of them stand in the terms.
+    """
+    groups, along = _parse_joint(joint or (), latents)
+    if joint is not None:
+        return groups, along
+    gates = few_cases(trace, terms, but=apart)
+    apart = {*apart, *(name for gate in gates for name in gate)}
+    free = {
+        n: s
+        for n, s in latents.items()
+        if n not in apart and (n in also or can_be_joined(s, terms))
+    }
+
+    def fits(names: Sequence[str]) -> bool:
+        members = [latents[n] for n in names]
+        numbers = joint_size(members, _joint_axes(members, terms, {}))
+        return numbers <= LARGEST_DENSE or tree_of(members, terms, numbers) is not None
+
+    return [*coupled_groups(free, terms, fits), *gates, *tabled_pairs(latents, terms)], along
 
 
 def tabled_pairs(
@@ -152,8 +229,7 @@ def is_trajectory(site: TracedSite, trace: ModelTrace) -> bool:
 
 def can_be_joined(site: TracedSite, terms: Sequence[ClosedTerm]) -> bool:
     """Whether a site may share a normal factor."""
-    is_gaussian = site.family is not None and site.family.is_gaussian
-    return is_gaussian and site.mask is None and not needs_an_integral(site, terms)
+    return _is_gaussian(site) and site.mask is None and not needs_an_integral(site, terms)
 
 
 def needs_an_integral(site: TracedSite, terms: Sequence[ClosedTerm]) -> bool:

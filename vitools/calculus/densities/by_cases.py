@@ -1,8 +1,9 @@
-"""Numbers whose functions differ between cases of discrete latents, as predictors of their own.
+"""Numbers of a normal factor of which terms hold curved functions, as predictors of their own.
 
-A scalar μ of a normal prior takes its optimal factor, an integral over a line, as long as its functions are few.
-Where one stands for every row and case, log(1 + (y_n - μ)² / w_k²), its factor is normal and the function that of
-a predictor, η = μ.
+A scalar μ of a normal prior takes its optimal factor, an integral over a line, as long as it has it to itself
+and its functions are few. Where a function stands for every row and case, log(1 + (y_n - μ)² / w_k²), and where μ
+shares a normal factor with other numbers (:func:`~vitools.calculus.blocks.grouping.shared_normals`), the
+function is that of a predictor, η = μ.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term
 from vitools.calculus.tracing.trace import ModelTrace
 
+POLYNOMIAL = (1.0, 2.0)
+"""Powers of which a normal factor has the expectation itself."""
+
 
 def numbers_as_predictors(terms: Sequence[Term], trace: ModelTrace) -> list[Term]:
     """The terms with all functions of such scalars as functions of predictors."""
-    chosen = {
+    chosen = trace.normal | {
         atom.site for term in terms for atom in term.atoms() if _differs_by_case(atom, term, trace)
     }
     if not chosen:
@@ -26,7 +30,7 @@ def numbers_as_predictors(terms: Sequence[Term], trace: ModelTrace) -> list[Term
     known: list[tuple[Atom, Predictor]] = []
 
     def of_predictor(atom: Atom) -> Atom:
-        if atom.site not in chosen or not isinstance(atom.function, Function):
+        if atom.site not in chosen or atom.function in POLYNOMIAL:
             return atom
         labels = Atom(atom.site, 1.0, atom.indices).labels
         place = Atom(atom.site, 1.0, atom.indices).rename({x: i for i, x in enumerate(labels)})

@@ -9,8 +9,8 @@ nobody's posterior: the bound of the wider model is a bound on that of the model
 An observed Student-t is written so where its scale or its degrees of freedom are latent beside others
 (with known ones it is a curved function of its location, which is tighter, as is one integral where
 they are all that is latent); a latent one where it meets other
-latents, or elements of its own, in one quantity, as the coefficients of a regression do, so that they
-can share a factor.
+latents, or elements of its own, in one quantity, as the coefficients of a regression do, or where several follow
+latent locations, as the states of a robust walk do, so that they can share a factor.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Arguments = dict[str, Any]
 
 def with_mixtures(trace: ModelTrace) -> ModelTrace:
     """The same model, with the mixing variables of the sites that need them as latents."""
-    met = _met(trace)
+    met = _met(trace) | _following(trace)
     sites: dict[str, TracedSite] = {}
     auxiliary = set(trace.auxiliary)
     for site in trace.sites.values():
@@ -52,6 +52,17 @@ def _met(trace: ModelTrace) -> set[str]:
                 sites = argument.sites()
                 found |= sites if len(sites) > 1 else _added_up(argument)
     return found
+
+
+def _following(trace: ModelTrace) -> set[str]:
+    """Heavy-tailed latents whose location is latent, if there are several (one finds its place on nodes)."""
+    found = {
+        site.name
+        for site in trace.sites.values()
+        if site.is_latent and site.distribution in MIXTURES
+        if isinstance(site.arguments.get("loc"), Expression) and site.arguments["loc"].sites()
+    }
+    return found if len(found) > 1 else set()
 
 
 def _added_up(argument: Expression) -> set[str]:

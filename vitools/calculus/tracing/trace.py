@@ -82,6 +82,10 @@ class ModelTrace:
     """Latents of a wider model that the user's does not have."""
     rolled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Latents that are sequences of the user's, step by step; parts have their densities."""
+    step_by_step: Mapping[str, str] = field(default_factory=dict)
+    """Why the states of a loop are latents of their own, by what their names begin with."""
+    normal: frozenset[str] = frozenset()
+    """Scalars whose factor is normal although the terms hold curved functions of them."""
 
     def as_written(self, names: Iterable[str]) -> set[str]:
         """The user's sites that some latents stand for."""

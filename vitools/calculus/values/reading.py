@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pyro import poutine
@@ -22,6 +22,8 @@ from torch import Tensor
 from vitools.calculus.algebra.atoms import Atom, Constant, Function, Predictor, fresh, is_open
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term
+from vitools.calculus.blocks.dependence import held_to_cells
+from vitools.calculus.blocks.plan import shared_normals
 from vitools.calculus.densities.log_joint import (
     ClosedTerm,
     ExpectedLogJoint,
@@ -52,17 +54,38 @@ class Reading:
 
 
 class Reader:
-    """Reads a model again and again, at other draws each time."""
+    """Reads a model again and again, at other draws each time.
 
-    def __init__(self, model: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]):
+    ``joint``, ``factorised`` and ``cut`` are those of the blocks that are to be made of what it reads.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        joint: Sequence[Sequence[str] | str] | None = None,
+        factorised: Sequence[str] | Literal["all"] | None = None,
+        cut: Sequence[str] | None = (),
+    ):
         self._model, self._args, self._kwargs = model, args, dict(kwargs)
+        self._joint, self._factorised, self._cut = joint, factorised, cut
         self._mapper = DrawMapper(None)
         self._trace: ModelTrace | None = None
         self._unmasked: frozenset[str] = frozenset()
+        self._normal: frozenset[str] = frozenset()
 
     def anew(self) -> Reader:
         """A reader of the same model that has read nothing."""
-        return Reader(self._model, self._args, self._kwargs)
+        return Reader(
+            self._model,
+            self._args,
+            self._kwargs,
+            joint=self._joint,
+            factorised=self._factorised,
+            cut=self._cut,
+        )
 
     @torch.enable_grad()
     def __call__(self, values: Mapping[str, Tensor]) -> Reading:
@@ -89,20 +112,23 @@ class Reader:
     def _stated(self, draw: Mapping[str, Tensor]) -> tuple[list[ClosedTerm], dict[str, int]]:
         trace = self._traced(draw)
         unmasked = {name: replace(trace.sites[name], mask=None) for name in self._unmasked}
-        return stated_terms(replace(trace, sites={**trace.sites, **unmasked}))
+        return stated_terms(replace(trace, sites={**trace.sites, **unmasked}, normal=self._normal))
 
     def _traced(self, draw: Mapping[str, Tensor]) -> ModelTrace:
         model = poutine.condition(self._model, data=dict(draw)) if draw else self._model
         return with_mixtures(trace_model(model, self._args, self._kwargs, differentiable=True))
 
     def _settled(self, draw: Mapping[str, Tensor]) -> ModelTrace:
-        """The trace, and which masks of latents are none."""
+        """The trace; which masks of latents are none, and which scalars share a normal factor."""
         before = self._traced({name: value.detach() for name, value in draw.items()})
-        after = with_priors_that_matter(before, stated_terms(before)[0])
+        stated = with_surrogates(*stated_terms(before), before)
+        after = with_priors_that_matter(before, stated.terms)
         self._unmasked = frozenset(
             name for name, site in after.sites.items() if site.mask is not before.sites[name].mask
         )
-        return after
+        cut = held_to_cells(after, self._joint, self._cut)
+        self._normal = shared_normals(after, stated.terms, self._joint, self._factorised, cut)
+        return replace(after, normal=self._normal)
 
 
 def moves(atom: Atom) -> bool:
@@ -204,7 +230,7 @@ def _averaged(terms: Sequence[ClosedTerm], stacked: Mapping[int, Tensor]) -> lis
         function = atom.function
         if isinstance(function, Function) and any(id(c) in stacked for c in function.data):
             data = tuple(moved(constant, axis) for constant in function.data)
-            function = replace(function, data=data, inner=None)
+            function = replace(function, data=data, inner=None, parts=())
         if atom.site in predictors:
             return Atom(predictors[atom.site], function, (axis, *atom.indices))  # type: ignore[index]
         return replace(atom, function=function)

@@ -1,7 +1,8 @@
-"""How a Gaussian factor over groups is held, in words."""
+"""How a Gaussian factor over groups is held, and what keeps the states of a loop from one, in words."""
 
 from vitools.calculus.blocks.levels import Axes
 from vitools.calculus.blocks.tree import TreeBlock
+from vitools.calculus.tracing.trace import ModelTrace
 from vitools.elimination import Border, Level
 
 
@@ -31,3 +32,13 @@ def _kind(level: Level, border: Border, axes: Axes) -> str:
     chains = "a Markov chain" if level.groups == 1 else f"{level.groups} Markov chains"
     together = "" if axes.lag == 1 else f", {axes.lag} steps at a time"
     return f"{chains} of {axes.steps} steps of {level.width // axes.lag}{together}"
+
+
+def step_by_step(stem: str, why: str, trace: ModelTrace) -> str:
+    """``x_0, …, x_99: states of a loop, read one by one: a LogNormal has no factor with its neighbours.``"""
+    numbers = sorted(
+        int(n.removeprefix(stem))
+        for n in trace.sites
+        if n.startswith(stem) and n.removeprefix(stem).isdecimal()
+    )
+    return f"{stem}{numbers[0]}, …, {stem}{numbers[-1]}: states of a loop, read one by one: {why}."

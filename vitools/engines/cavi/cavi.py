@@ -198,7 +198,8 @@ def cavi(
         make = partial(ConjugateModel, problem.model, problem.args, problem.kwargs, **choices)
         at = partial(make, collapse=collapse)
         read = partial(trace_model, problem.model, problem.args, problem.kwargs)
-        reader = Reader(problem.model, problem.args, problem.kwargs)
+        shares = {name: choices[name] for name in ("joint", "factorised", "cut")}
+        reader = Reader(problem.model, problem.args, problem.kwargs, **shares)
         of_reading: Callable[[Reading], ConjugateModel] = partial(
             ConjugateModel.of_reading, **choices
         )
