@@ -24,6 +24,7 @@ from cavi_timing import report
 
 from vitools import Problem
 from vitools.engines.svi.validation import svi_validated
+from vitools.information import mutual_information
 from vitools.models import wave_packets
 from vitools.models.conditional_vae import ConditionalVAE, indicators
 from vitools.models.vae import (
@@ -32,10 +33,6 @@ from vitools.models.vae import (
     elbo_terms,
     importance_weighted_log_likelihood,
     load,
-)
-from vitools.models.vae.evaluation.mutual_information import (
-    mutual_information,
-    mutual_information_with_labels,
 )
 
 NUM_VALIDATION = 238
@@ -73,8 +70,7 @@ def digits(latent_dim=8, hidden=(128,)):
     every = [torch.cat(column) for column in zip(*parts.values(), strict=True)]
 
     def class_information(model, *all_images):
-        estimate = mutual_information_with_labels(model.encode(*all_images), every[1])
-        return "{:.2f} ± {:.2f}".format(*estimate)
+        return str(mutual_information(model.encode(*all_images), every[1]))
 
     def of_class(part, label):
         images, its_labels = parts[part]
@@ -170,9 +166,7 @@ def packets(num_packets, observable, plain, given):
         mean, error = average(importance_weighted_log_likelihood(model, *held_out).value)
         latents = model.encode(*held_out)
         knows = {
-            f"I(z; {cause})": "{:.2f} ± {:.2f}".format(
-                *mutual_information(latents, truth[second:, i])
-            )
+            f"I(z; {cause})": str(mutual_information(latents, truth[second:, i]))
             for i, cause in enumerate(wave_packets.TRUTH)
         }
         kl = elbo_terms(model, *held_out).kl.mean().item()

@@ -27,7 +27,7 @@ ORDER = {
         {"families", "graphs", "supports", "files", "data"},
         {"problem", "models"},
         {"calculus", "posterior", "guides"},
-        {"engines", "diagnostics"},
+        {"engines", "diagnostics", "information"},
         {"reporting"},
         {"inference"},
         {"__init__"},

@@ -31,6 +31,15 @@ if TYPE_CHECKING:
     from vitools.engines.svi import warm_up
     from vitools.errors import VitoolsError
     from vitools.inference import mix
+    from vitools.information import (
+        cramer_rao,
+        entropy,
+        fisher_information,
+        information_gain,
+        jeffreys_prior,
+        kl,
+        mutual_information,
+    )
     from vitools.posterior import Estimate, History, Posterior, Status, load, save
     from vitools.problem import Problem, Site
     from vitools.reporting import compare, draw, to_arviz
@@ -68,6 +77,13 @@ _HOME = {
     "compare": "vitools.reporting",
     "draw": "vitools.reporting",
     "to_arviz": "vitools.reporting",
+    "cramer_rao": "vitools.information",
+    "entropy": "vitools.information",
+    "fisher_information": "vitools.information",
+    "information_gain": "vitools.information",
+    "jeffreys_prior": "vitools.information",
+    "kl": "vitools.information",
+    "mutual_information": "vitools.information",
 }
 
 __all__ = [
@@ -87,15 +103,22 @@ __all__ = [
     "__version__",
     "cavi",
     "compare",
+    "cramer_rao",
     "dadvi",
     "draw",
+    "entropy",
     "exact",
     "explain",
     "find_modes",
+    "fisher_information",
+    "information_gain",
+    "jeffreys_prior",
     "judge",
+    "kl",
     "laplace",
     "load",
     "mix",
+    "mutual_information",
     "nuts",
     "preflight",
     "save",

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,29 +14,38 @@ from torch import Tensor
 class Estimate:
     """A number and its standard error; 0 means exact.
 
+    Attributes:
+        side: of a bound, on which side of the number sought its expectation lies; empty for others.
+
     Example:
         >>> print(Estimate(-3456.213, 0.021), "|", Estimate(-12.79))
         -3456.21 ± 0.02 | -12.79 (exact)
+        >>> print(Estimate(0.312, 0.021, "lower"))
+        0.31 ± 0.02 (lower bound)
     """
 
     value: float
     standard_error: float = 0.0
+    side: Literal["", "lower", "upper"] = ""
 
     @classmethod
-    def of_mean(cls, terms: Tensor) -> "Estimate":
+    def of_mean(cls, terms: Tensor, side: Literal["", "lower", "upper"] = "") -> "Estimate":
         """The mean of independent terms with its Monte Carlo standard error."""
         terms = terms.detach().double()
         if terms.numel() < 2:
-            return cls(float(terms.mean()), math.inf)
-        return cls(float(terms.mean()), float(terms.std() / math.sqrt(terms.numel())))
+            return cls(float(terms.mean()), math.inf, side)
+        return cls(float(terms.mean()), float(terms.std() / math.sqrt(terms.numel())), side)
 
     @property
     def is_exact(self) -> bool:
         return self.standard_error == 0.0
 
     def __str__(self) -> str:
+        return self._number() + (f" ({self.side} bound)" if self.side else "")
+
+    def _number(self) -> str:
         if self.is_exact:
-            return f"{self.value:.2f} (exact)"
+            return f"{self.value:.2f}" + ("" if self.side else " (exact)")
         if not math.isfinite(self.standard_error):
             return f"{self.value:.2f} ± ?"
         if self.standard_error < 1e-8:

@@ -13,7 +13,7 @@ Pyro's ``TraceEnum_ELBO``.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -131,6 +131,21 @@ class FactorGraph:
         total: Any = 0.0
         for members in self.components(probes):
             total = total + self._scaled(members)
+        return total
+
+    def log_likelihood(self, observed: Collection[str]) -> Tensor:
+        """log p(x | θ) of these sites given the latents that are not enumerated, a scalar.
+
+        Of a component that holds some, what it is without them is taken off: the prior of a θ that
+        depends on the same discrete latents.
+        """
+        total: Any = 0.0
+        for members in self.components():
+            others = [f for f in members if f.name not in observed]
+            if len(others) < len(members):
+                total = total + self._scaled(members)
+                if others:
+                    total = total - self._scaled(others)
         return total
 
     def _scaled(self, members: list[SiteFactor]) -> Tensor:
