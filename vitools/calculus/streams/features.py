@@ -48,7 +48,7 @@ class Feature:
             for i in range(size):
                 torch.mul(first[:, i:], first[:, i : i + 1], out=out[:, column : column + size - i])
                 column += size - i
-        elif len(self.factors) == 1:
+        elif len(self.factors) == 1 and self.axes[0] == tuple(range(len(self.shape))):
             out.copy_(self.factors[0][start:stop].reshape(stop - start, -1))
         else:
             arguments: list[Any] = []

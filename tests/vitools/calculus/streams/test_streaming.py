@@ -138,6 +138,19 @@ def tables_of_data():
         sample("y", dist.Normal(m[z], 1.0), obs=Y)
 
 
+@streams("z")
+def words_of_few_documents():
+    """The data's table of a word holds its document, which the topics share, before its letters."""
+    words = (YY.abs() * 10).long() % 3
+    with pyro.plate("topics", 2):
+        beta = sample("beta", dist.Dirichlet(torch.ones(3)))
+    with pyro.plate("documents", 4, dim=-2):
+        theta = sample("theta", dist.Dirichlet(torch.ones(2)))
+        with pyro.plate("words", N, dim=-1):
+            z = sample("z", dist.Categorical(theta))
+            sample("y", dist.Categorical(beta[z]), obs=words.T)
+
+
 @streams()
 def coupled():
     """A mixture of Student distributions: the scales depend on the cases."""
