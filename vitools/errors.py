@@ -22,6 +22,9 @@ def clause(error: BaseException) -> str:
 class VitoolsError(Exception):
     """Something the user can put right; the message names the site or file."""
 
+    is_common: bool = False
+    """Whether all processes of a sharded run raise it."""
+
     def __init__(self, message: object = "") -> None:
         super().__init__(sentence(message))
 
@@ -56,6 +59,10 @@ class NumericalError(VitoolsError):
 
 class FileError(VitoolsError):
     """A saved fit or report cannot be read or written: damaged, foreign, or a folder without leave."""
+
+
+class ProcessError(VitoolsError):
+    """Another process of a sharded run has ended or does not answer; a checkpoint goes on from there."""
 
 
 class VitoolsWarning(UserWarning):

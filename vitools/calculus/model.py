@@ -43,6 +43,7 @@ from vitools.distributions.free_form.nodes import Nodes
 from vitools.errors import ModelError, NotConjugateError, NotSupportedError, clause
 
 State = list[dict[str, Any]]
+Together = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 # What an update sets in a block; all else in it is fixed when the model is compiled.
 VARYING = frozenset({"natural", "moments", "mean", "covariance", "_entropies", "_entropy"})
 
@@ -86,6 +87,9 @@ class ConjugateModel:
     as tables over them. Loops over time are sites with a time axis (:mod:`.tracing.rolling`).
     """
 
+    together: Together | None
+    """Makes of what a share of the rows says what all of them say; None where the rows are all there are."""
+
     def __init__(
         self,
         model: Callable[..., Any],
@@ -104,6 +108,7 @@ class ConjugateModel:
         nodes: Mapping[str, Nodes] | None = None,
     ):
         self.share, self.nodes = share, dict(nodes or {})
+        self.together = None
         options = Options(joint, factorised, order, inner, cut, collapse, stream, points)
         traced = trace_model(model, args, kwargs or {}, nodes=nodes)
         trace = with_mixtures(with_hidden_chains(traced))
@@ -173,7 +178,7 @@ class ConjugateModel:
         """The model of the latents that have no values, at the values of a reading."""
         model = cls.__new__(cls)
         model.trace, model.rows, model.share, model.points = reading.trace, {}, None, {}
-        model.movable, model.nodes = set(), {}
+        model.movable, model.nodes, model.together = set(), {}, None
         model.latents = {n: s for n, s in model.trace.sites.items() if s.is_latent}
         if not model.latents:
             raise NotConjugateError("no site is left for coordinate ascent")
@@ -274,8 +279,25 @@ class ConjugateModel:
     @torch.no_grad()
     def update(self, block: Block) -> None:
         """Maximise the bound over one factor; NumericalError where no density does."""
-        block.update(self.messages(block))
+        self._update(block, self.messages(block))
         block.check()
+
+    def _update(self, block: Block, messages: dict[Any, Tensor]) -> None:
+        if self.together is not None and isinstance(block, DenseBlock) and self.is_shared(block):
+            block.restore(self._target(block, messages))
+        else:
+            block.update(messages)
+
+    def _target(self, block: DenseBlock, messages: dict[Any, Tensor]) -> tuple[Tensor, ...]:
+        """The natural parameters of the factor's optimum given all others."""
+        found = block.gathered(messages)
+        if self.together is None or not self.is_shared(block):
+            return found
+        return self.together(found)
+
+    def is_shared(self, block: Block) -> bool:
+        """Whether all rows speak to a factor, where the model has a share of them."""
+        return block not in self.weights and isinstance(block, DenseBlock)
 
     @torch.no_grad()
     def sweep(self, step: float = 1.0, *, every: bool = False) -> None:
@@ -290,11 +312,10 @@ class ConjugateModel:
             partial = block in self.damped or (every and _is_continuous(block))
             if step < 1 and partial:
                 assert isinstance(block, DenseBlock)
-                target = block.gathered(messages)
-                pairs = zip(block.natural, target, strict=True)
+                pairs = zip(block.natural, self._target(block, messages), strict=True)
                 block.restore(tuple(a + step * (b - a) for a, b in pairs))
             else:
-                block.update(messages)
+                self._update(block, messages)
 
     @torch.no_grad()
     def inner_sweep(self) -> None:
@@ -306,7 +327,7 @@ class ConjugateModel:
             if isinstance(block, StreamedBlock):
                 block.update(self.messages(block), self._idle[block])
             else:
-                block.update(self.messages(block))
+                self._update(block, self.messages(block))
 
     def _idle_statistics(self) -> dict[Block, frozenset[Any]]:
         """Statistics of streamed inner blocks that no other inner block asks for."""
@@ -338,7 +359,10 @@ class ConjugateModel:
     @torch.no_grad()
     def bound(self) -> Tensor:
         """The ELBO as a tensor without axes."""
-        return self._summed_up()
+        return self._of_all(self._summed_up())
+
+    def _of_all(self, number: Tensor) -> Tensor:
+        return number if self.together is None else self.together((number,))[0]
 
     @torch.enable_grad()
     def bound_of_values(self) -> Tensor:
@@ -379,7 +403,7 @@ class ConjugateModel:
                 part = link.value() * block.moments[link.key]
                 total = total + self._weighted(block, part).abs().sum()
             total = total + self._weighted(block, block.entropies()).abs().sum()
-        return total
+        return self._of_all(total)
 
     def _weighted(self, block: Block, tensor: Tensor) -> Tensor:
         """Times the multiplicity of each row, for a block inside a collapsed plate."""
@@ -402,7 +426,8 @@ class ConjugateModel:
     def integral_error(self) -> float:
         """Estimated error of the bound, in nats, by all integrals that are taken numerically."""
         integrated = (part for part in self.parts if part.integrates)
-        return sum(part.integral_error(self.messages(part)) for part in integrated)
+        error = sum(part.integral_error(self.messages(part)) for part in integrated)
+        return float(self._of_all(torch.tensor(error, dtype=torch.float64)))
 
     def load(self, state: State) -> None:
         """Go back to a state. What was computed at it is kept where the model is still there."""

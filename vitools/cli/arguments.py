@@ -48,12 +48,15 @@ class DataFile:
     Attributes:
         path: a file, or a pattern of the names of several.
         quiet: whether nobody is told how far the reading is.
+        rank, num_ranks: which of so many equal parts of the rows.
     """
 
     path: Path | None = None
     columns: Chosen = field(default_factory=dict)
     missing: MissingPolicy = "refuse"
     quiet: bool = False
+    rank: int = 0
+    num_ranks: int = 1
 
     @classmethod
     def of(
@@ -129,10 +132,18 @@ def bind(function: Callable[..., Any], data: DataFile, model: str) -> Problem:
 def _table(data: DataFile, chosen: Chosen) -> Table:
     """In memory, or mapped where there are many files or one that is large."""
     assert data.path is not None
-    if not is_pattern(data.path) and data.path.stat().st_size < LARGE:
+    is_whole = data.num_ranks == 1
+    if is_whole and not is_pattern(data.path) and data.path.stat().st_size < LARGE:
         return read_table(data.path, chosen, missing=data.missing)
     with status_line("opening", data.quiet) as say:
-        return open_table(data.path, chosen, missing=data.missing, progress=say or _nobody)
+        return open_table(
+            data.path,
+            chosen,
+            missing=data.missing,
+            rank=data.rank,
+            num_ranks=data.num_ranks,
+            progress=say or _nobody,
+        )
 
 
 def _nobody(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitools.cli import INTERRUPTED
-from vitools.cli.methods import OWN_GUIDE, default_methods, find_method
+from vitools.cli.methods import OF_PROCESSES, OWN_GUIDE, default_methods, find_method
 from vitools.cli.options import (
     BatchRows,
     Columns,
@@ -21,6 +21,7 @@ from vitools.cli.options import (
     Model,
     Quiet,
     Seed,
+    Sharded,
     Update,
     complete_method,
 )
@@ -29,7 +30,9 @@ from vitools.files.atomic import check_folder
 from vitools.files.folders import whole_folder
 
 if TYPE_CHECKING:
+    from vitools.cli.arguments import DataFile
     from vitools.cli.target import Target
+    from vitools.engines.sharding.ranks import Ranks
     from vitools.posterior import Posterior
 
 
@@ -45,6 +48,7 @@ def fit(
     update: Update = None,
     forgetting: Forgetting = 1.0,
     batch_rows: BatchRows = None,
+    sharded: Sharded = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for fit.safetensors, posterior.nc and pictures.")
     ] = None,
@@ -55,58 +59,97 @@ def fit(
 ) -> None:
     """Fit a model by one method, print the posterior and say whether to trust it."""
     from vitools.cli.arguments import DataFile
+    from vitools.cli.processes import processes
     from vitools.cli.progress import progress_line
     from vitools.cli.target import open_target
     from vitools.posterior import Status, carry_over, save
 
-    if out is not None:
-        check_folder(out, "fit.safetensors", "posterior.nc", force=force)
-    named = find_method(method) if method else None
-    refuse_idle_guide(guide, [method] if method else [], "--method")
-    file = DataFile.of(data, columns, missing, quiet)
-    if update is None and forgetting != 1.0:
-        raise OptionError("--forgetting is of earlier rows: name their fit, --update FILE.")
-    target = open_target(model, file, seed, guide)
-    if update is not None:
-        problem = carry_over(update, target.problem, forgetting=forgetting)
-        target = replace(target, problem=problem)
-    target = replace(target, batch_rows=batch_rows)
-    if out is not None and target.pictures:
-        check_folder(out, *(path.name for path in out.glob("*.png")), force=force)
-    chosen = named or find_method(OWN_GUIDE if guide else default_methods(target)[0])
-    if batch_rows is not None and chosen is not find_method("cavi"):
-        raise OptionError(f"--batch-rows is for --method cavi, not for {chosen.label}.")
-    label = chosen.named_for(target).label
-    try:
-        with progress_line(label, quiet) as progress:
-            result = chosen.run(target, seed=seed, progress=progress, start=None)
-    except (NotConjugateError, NotSupportedError) as error:
-        others = [name for name in default_methods(target) if find_method(name) is not chosen]
-        raise type(error)(
-            f"{error} For {model}, try --method with one of: {', '.join(others)}."
-        ) from error
-    except NumericalError as error:
-        if not hasattr(error, "posterior"):
-            raise
-        print(f"vitools: {error}", file=sys.stderr)
-        result = error.posterior
-    try:
-        is_usable = _judge(result, target, label, seed)
+    if sharded is not None:
+        if update is not None or batch_rows is not None:
+            raise OptionError(
+                "--sharded: not beside --update or --batch-rows. Leave one of both out."
+            )
+        if data is None:
+            raise OptionError(
+                "--sharded: of which rows? Add --data FILE, of which each takes its part."
+            )
+    with processes(sharded) as ranks:
         if out is not None:
-            written = _write(result, target, out, force, seed, draws)
-            print_written(written)
-    except KeyboardInterrupt:
-        if out is None:
-            raise
-        with whole_folder(out, force=force) as aside:
-            save(result, aside / "fit.safetensors")
-        print_written([out / "fit.safetensors"])
-        print("vitools: interrupted; the fit alone is kept.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+            check_folder(out, "fit.safetensors", "posterior.nc", force=force)
+        named = find_method(method) if method else None
+        refuse_idle_guide(guide, [method] if method else [], "--method")
+        if ranks is not None and method and method not in OF_PROCESSES:
+            raise OptionError(
+                f"--sharded is for --method {', '.join(OF_PROCESSES)}, not for {method}."
+            )
+        file = DataFile.of(data, columns, missing, quiet or bool(ranks and ranks.rank))
+        if update is None and forgetting != 1.0:
+            raise OptionError("--forgetting is of earlier rows: name their fit, --update FILE.")
+        if ranks is None:
+            target = open_target(model, file, seed, guide)
+        else:
+            target = _opened_in_turn(ranks, model, file, seed, guide)
+        if update is not None:
+            problem = carry_over(update, target.problem, forgetting=forgetting)
+            target = replace(target, problem=problem)
+        target = replace(target, batch_rows=batch_rows, sharded=sharded)
+        if out is not None and target.pictures:
+            check_folder(out, *(path.name for path in out.glob("*.png")), force=force)
+        by_default = "cavi" if ranks is not None else default_methods(target)[0]
+        chosen = named or find_method(OWN_GUIDE if guide else by_default)
+        if batch_rows is not None and chosen is not find_method("cavi"):
+            raise OptionError(f"--batch-rows is for --method cavi, not for {chosen.label}.")
+        label = chosen.named_for(target).label
+        try:
+            with progress_line(label, file.quiet) as progress:
+                result = chosen.run(target, seed=seed, progress=progress, start=None)
+        except (NotConjugateError, NotSupportedError) as error:
+            if ranks is not None:
+                raise
+            others = [name for name in default_methods(target) if find_method(name) is not chosen]
+            raise type(error)(
+                f"{error} For {model}, try --method with one of: {', '.join(others)}."
+            ) from error
+        except NumericalError as error:
+            if not hasattr(error, "posterior"):
+                raise
+            print(f"vitools: {error}", file=sys.stderr)
+            result = error.posterior
+        try:
+            if ranks is not None:
+                is_usable = True
+                print(result)
+                print("verdict: none: a fit of rows on several processes is not judged.")
+            else:
+                is_usable = _judge(result, target, label, seed)
+            if out is not None and not (ranks and ranks.rank):
+                written = _write(result, target, out, force, seed, draws)
+                print_written(written)
+        except KeyboardInterrupt:
+            if out is None:
+                raise
+            with whole_folder(out, force=force) as aside:
+                save(result, aside / "fit.safetensors")
+            print_written([out / "fit.safetensors"])
+            print("vitools: interrupted; the fit alone is kept.", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
     if result.status is Status.INTERRUPTED:
         raise typer.Exit(INTERRUPTED)
     if not (result.status.is_good and is_usable):
         raise typer.Exit(1)
+
+
+def _opened_in_turn(
+    ranks: "Ranks", model: str, file: "DataFile", seed: int, guide: str
+) -> "Target":
+    """What each process works on; the first one converts the files, which the others find converted."""
+    from vitools.cli.target import open_target
+
+    def opened() -> "Target":
+        return open_target(model, replace(file, rank=ranks.rank, num_ranks=ranks.size), seed, guide)
+
+    first = ranks.each(lambda: opened() if ranks.rank == 0 else None)
+    return ranks.each(lambda: first or opened())
 
 
 def _judge(result: "Posterior", target: "Target", label: str, seed: int) -> bool:
@@ -142,6 +185,8 @@ def _write(
     with whole_folder(out, force=force) as aside:
         written = [aside / "fit.safetensors"]
         save(result, written[0])
+        if result.part:  # its draws beside data are for whoever has all rows
+            return [out / path.name for path in written]
         if draws is not None or not target.held_out:  # an encoder's are one set for each datum
             written.append(aside / "posterior.nc")
             save_posterior(result, written[-1], seed=seed, num_samples=draws)

@@ -39,6 +39,16 @@ class Method:
 
 RESTARTS = 10
 OWN_GUIDE = "own-guide"
+OF_PROCESSES = (
+    "cavi",
+    "own-guide",
+    "kumaraswamy",
+    "logistic-normal",
+    "dirichlet",
+    "normal",
+    "multivariate",
+)
+"""Methods whose rows several processes may share."""
 
 
 def _cavi(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
@@ -46,9 +56,10 @@ def _cavi(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posteri
 
     return cavi(
         target.problem,
-        nested=target.nested if target.batch_rows is None else (),
+        nested=target.nested if target.batch_rows is None and target.sharded is None else (),
         restarts=RESTARTS,
         batch_rows=target.batch_rows,
+        sharded=target.sharded,
         seed=seed,
         progress=progress,
     )
@@ -89,7 +100,14 @@ def _svi(guide: str) -> Callable[..., "Posterior"]:
         from vitools.engines import svi
 
         chosen = getattr(guides, guide)
-        return svi(target.problem, chosen, seed=seed, progress=progress, start=start)
+        return svi(
+            target.problem,
+            chosen,
+            sharded=target.sharded,
+            seed=seed,
+            progress=progress,
+            start=start,
+        )
 
     return fit
 
@@ -110,6 +128,7 @@ def _own_guide(target: "Target", *, seed: int, progress: Any, start: Any) -> "Po
         target.problem,
         target.guide,
         learning_rate=target.learning_rate,
+        sharded=target.sharded,
         seed=seed,
         progress=progress,
     )

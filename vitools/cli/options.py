@@ -91,6 +91,15 @@ BatchRows = Annotated[
         show_default=False,
     ),
 ]
+Sharded = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PLATE",
+        help="For cavi and the methods of svi, started by torchrun: the plate of rows of which every "
+        "process takes its part.",
+        show_default=False,
+    ),
+]
 Guide = Annotated[
     str, typer.Option(metavar="FILE.py:NAME", help="A Pyro guide of your own, for own-guide.")
 ]

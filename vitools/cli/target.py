@@ -27,6 +27,7 @@ class Target:
     ``is_amortised``: the model comes with a guide without which it is of no use (an encoder).
     ``nested``: sites that coordinate ascent nests; it chooses if None.
     ``batch_rows``: rows that coordinate ascent takes at a time; all if None.
+    ``sharded``: the plate of which every process has some rows; None where one has all.
     ``untrained``: the networks whose method the guide is, as they were: a fit trains its own in place.
     """
 
@@ -40,6 +41,7 @@ class Target:
     held_out: tuple[Any, ...] = ()
     batch_rows: int | None = None
     nested: tuple[str, ...] | None = None
+    sharded: str | None = None
     untrained: Any = field(init=False)
 
     def __post_init__(self) -> None:

@@ -81,6 +81,9 @@ class Posterior(ABC):
     points: tuple[str, ...] = ()
     """Latents of which the fit is a point estimate: it has no density then, and no widths."""
 
+    part: str = ""
+    """Whose rows the problem has, where a fit of more rows has left some with other processes."""
+
     def __init__(
         self,
         problem: Problem,
@@ -201,9 +204,20 @@ class Posterior(ABC):
         self, num_samples: int, seed: int = 0
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Draws as of :meth:`sample_with_log_prob`, and the :meth:`log_weights` of them."""
+        self.refuse_part("importance weights")
         values, log_q = self.sample_with_log_prob(num_samples, seed)
         with torch.no_grad():
             return values, self.problem.log_joint(values) - log_q
+
+    def refuse_part(self, subject: str) -> None:
+        """Raise where the problem has some of the rows that the fit is of."""
+        if self.part:
+            raise NotSupportedError(
+                f"this fit of model '{self.problem.name}' is of the rows of several processes, of which "
+                f"its problem has those of {self.part}, so {subject} would hold it against these alone. "
+                "Its moments, draws and bound are those of all rows; to weigh them, fit where all rows are "
+                "(cavi with batch_rows= holds some at a time)."
+            )
 
     def elbo(self, num_samples: int = 1000, seed: int = 0) -> Estimate:
         """E_q[log p(x, θ) - log q(θ)], discrete latents summed out, with its standard error.

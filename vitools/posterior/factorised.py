@@ -145,6 +145,7 @@ class FactorisedPosterior(Posterior):
     def sample_with_log_weights(
         self, num_samples: int, seed: int = 0
     ) -> tuple[dict[str, Tensor], Tensor]:
+        self.refuse_part("importance weights")
         values, beyond = self._rounded(num_samples, seed)
         with torch.no_grad():
             log_q = self.log_prob(values).expand(num_samples)

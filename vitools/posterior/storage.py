@@ -55,6 +55,8 @@ def save(posterior: Posterior, path: str | Path) -> None:
         "seed": posterior.seed,
         "meta": meta,
     }
+    if posterior.part:
+        header["part"] = posterior.part
     write_archive(path, header, tensors)
 
 
@@ -90,4 +92,6 @@ def load(path: str | Path, problem: Problem, guide: Any = None) -> Posterior:
     }
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
     saved = Saved(problem, state, header["meta"], common, guide, KINDS)
-    return KINDS[header["kind"]]._restore(saved)
+    restored = KINDS[header["kind"]]._restore(saved)
+    restored.part = header.get("part", "")
+    return restored

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sized
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 from pyro import poutine
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vitools.errors import ModelError, NotSupportedError, OptionError, VitoolsError, first_words
 from vitools.isolation import ParamState, full_plates, isolated
+from vitools.problem.density.counted import CountedRows
 from vitools.problem.density.improper import StandIns
 from vitools.problem.dims import site_dims
 from vitools.problem.reading.inspection import inspect_model
@@ -42,6 +43,7 @@ class BoundModel:
         self.has_given_params = False
         self.max_plate_nesting = structure.max_plate_nesting
         self.coords: dict[str, list[Any]] = {}
+        self._counted: tuple[str, float] | None = None
         self.kept: dict[str, Any] = {}  # what was found out about the density, for all its copies
         self.invariants: Callable[..., dict[str, Tensor]] | None = getattr(
             model, "invariants", None
@@ -127,8 +129,19 @@ class BoundModel:
 
     def call(self) -> Any:
         """Run the model on its data, inside whatever Pyro handlers are active."""
-        with ReadingRules(self._structure.batch_dims, moving_ends=self.moving_ends):
+        rules = ReadingRules(self._structure.batch_dims, moving_ends=self.moving_ends)
+        with rules, self.counted_rows():
             return self.model(*self.args, **self.kwargs)
+
+    def counted_rows(self) -> AbstractContextManager[Any]:
+        """Inside the block rows count as :meth:`counting` says; the guide of such a problem runs there."""
+        return nullcontext() if self._counted is None else CountedRows(*self._counted)
+
+    def counting(self, plate: str, times: float) -> Self:
+        """The same problem in which each row of a plate counts so many times, in the place of others."""
+        other = copy.copy(self)
+        other._counted, other.kept = (plate, times), {}
+        return other
 
     @contextmanager
     def _isolated(self) -> Iterator[None]:

@@ -29,6 +29,7 @@ from vitools.engines.cavi.moves import Moves
 from vitools.engines.cavi.nested import NestedAscent, check_nested
 from vitools.engines.cavi.outcome import Outcome
 from vitools.engines.cavi.placing import placed, roughly
+from vitools.engines.cavi.sharded.fit import fit_in_shards
 from vitools.engines.cavi.training import trained
 from vitools.engines.cavi.value_guides import Guides, guides_by_default, read_guides
 from vitools.engines.cavi.values import fit_on_values
@@ -42,7 +43,6 @@ from vitools.errors import (
     OptionError,
     VitoolsWarning,
     callers_level,
-    clause,
 )
 from vitools.isolation import full_plates, isolated, snapshot
 from vitools.posterior import (
@@ -78,6 +78,7 @@ def cavi(
     warmup_sweeps: int | None = None,
     collapse: bool = True,
     batch_rows: BatchRows | None = None,
+    sharded: str | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     progress: ProgressCallback | None = None,
@@ -140,6 +141,9 @@ def cavi(
             ``{plate: rows}``: natural-gradient steps on minibatches, then passes over all rows until
             the bound rests (:mod:`~vitools.engines.cavi.minibatches.ascent`). For rows that are many, or
             that memory does not hold; a sweep is then a pass over all rows.
+        sharded: the plate of which every process of torch.distributed has some rows, each in a
+            ``Problem`` of its own (:mod:`~vitools.engines.sharding.shard`). The factors of what all rows
+            share are those of one process with all rows; factors of single rows are where these are.
         checkpoint: file to keep the state of the run in, renewed about every second.
         resume: go on from ``checkpoint`` if the file exists. A run that was killed gives the same numbers
             as one that was not; only ``max_sweeps`` may be changed. Cells of nested sites and the
@@ -190,8 +194,9 @@ def cavi(
         "nested": nested, "tol": tol, "accelerate": accelerate, "restarts": restarts,
         "start": start, "seed": seed, "inner_sweeps": inner_sweeps,
         "warmup_sweeps": warmup_sweeps, "collapse": collapse, "batch_rows": batch_rows,
+        "sharded": sharded,
     }  # fmt: skip
-    file = checkpoint_of(problem, checkpoint, resume, identity)
+    file = None if sharded else checkpoint_of(problem, checkpoint, resume, identity)
     params = snapshot(problem.params)
     isolation = isolated(params, problem.model)
     with isolation, full_plates(), problem.at_rest(), torch.no_grad():
@@ -206,30 +211,37 @@ def cavi(
         of_values: Callable[[Reading], ConjugateModel] = partial(
             ConjugateModel.of_reading, **choices | {"cut": ()}
         )
+        seeds = list(range(seed, seed + restarts))
+        some_rows = partial(ConjugateModel, **choices | {"cut": ()}, collapse=collapse)
         if batch_rows is not None:
-            _refuse_beside_batches(nested=nested, guides=guides, trains=trains, start=begin.sites)
-            try:
-                batches = RowBatches(
-                    problem,
-                    batch_rows,
-                    partial(ConjugateModel, **choices | {"cut": ()}, collapse=collapse),
-                )
-                return fit_in_batches(
-                    batches,
-                    Schedule(tol, max_sweeps, accelerate, inner_sweeps, 0),
-                    list(range(seed, seed + restarts)),
-                    lambda model, seed: start_model(model, seed, from_data=begin.word != "prior"),
-                    began,
-                    progress,
-                    held,
-                    file,
-                    resume,
-                )
-            except NotConjugateError as refusal:
-                raise NotConjugateError(
-                    f"batch_rows: {clause(refusal)}. Scalars on nodes and sites on values need all rows "
-                    "at once: leave batch_rows out where the model is one that cavi() takes so."
-                ) from refusal
+            _refuse_beside("batch_rows", nested, guides, trains, begin.sites, sharded)
+            return fit_in_batches(
+                RowBatches(problem, batch_rows, some_rows),
+                Schedule(tol, max_sweeps, accelerate, inner_sweeps, 0),
+                seeds,
+                lambda model, seed: start_model(model, seed, from_data=begin.word != "prior"),
+                began,
+                progress,
+                held,
+                file,
+                resume,
+            )
+        if sharded is not None:
+            _refuse_beside("sharded", nested, guides, trains, begin.sites)
+            return fit_in_shards(
+                problem,
+                sharded,
+                some_rows,
+                Schedule(tol, max_sweeps, accelerate, inner_sweeps, warmup_sweeps),
+                seeds,
+                lambda model, seed: start_model(model, seed, from_data=begin.word != "prior"),
+                began,
+                progress,
+                held,
+                checkpoint,
+                resume,
+                identity,
+            )
         if not on_values:
             try:
                 model = of_reading(reader({})) if trains else with_nodes(at, read)
@@ -247,7 +259,7 @@ def cavi(
             return fit_on_values(
                 problem,
                 on_values,
-                list(range(seed, seed + restarts)),
+                seeds,
                 of_values,
                 lambda model, seed: start_model(
                     model, seed, begin.sites, from_data=begin.word != "prior"
@@ -266,7 +278,6 @@ def cavi(
             warmup_sweeps = 0  # a warm-up would forget the start
         schedule = Schedule(tol, max_sweeps, accelerate, inner_sweeps, warmup_sweeps)
         _warn_of_switches(problem, model.prior_switches)
-        seeds = list(range(seed, seed + restarts))
         if model.nodes and file is not None:
             raise OptionError(
                 f"checkpoint: not where sites stand on nodes that move ({listed(model.nodes)}). Leave it out."
@@ -428,17 +439,25 @@ def _check_options(
     check_seed(seed)
 
 
-def _refuse_beside_batches(**given: Any) -> None:
-    """What minibatches do not go with."""
-    words = {
-        "nested": "nested sites, whose cells each need all rows",
-        "guides": "sites on values",
-        "trains": "parameters of the model, which svi() trains on minibatches",
-        "start": "a start by sites (give 'prior' or 'data')",
+def _refuse_beside(
+    option: str,
+    nested: Sequence[str] | None,
+    guides: Guides | None,
+    trains: bool,
+    start: object,
+    sharded: str | None = None,
+) -> None:
+    """What a fit of some of the rows at a time does not go with."""
+    given = {
+        "nested sites, whose cells each need all rows": nested,
+        "sites on values": guides,
+        "parameters of the model, which svi() trains on some of the rows": trains,
+        "a start by sites (give 'prior' or 'data')": start,
+        "sharded=, whose processes each take all of their rows": sharded,
     }
-    for name, value in given.items():
+    for words, value in given.items():
         if value:
-            raise OptionError(f"batch_rows: not beside {words[name]}. Leave one of both out.")
+            raise OptionError(f"{option}: not beside {words}. Leave one of both out.")
 
 
 def _check_lists(**options: Any) -> None:

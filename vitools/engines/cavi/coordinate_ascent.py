@@ -82,6 +82,7 @@ class CoordinateAscent:
     Args:
         seeds: of the starts that are still to be run.
         initialise: sets the model to the start of a seed; by default the model's own.
+        moves: of the model; by default those of one process.
     """
 
     def __init__(
@@ -90,9 +91,10 @@ class CoordinateAscent:
         seeds: Sequence[int],
         schedule: Schedule,
         initialise: Callable[[int], object] | None = None,
+        moves: Moves | None = None,
     ):
         self.model, self.schedule = model, schedule
-        self.moves = Moves(model, settled=schedule.inner_sweeps is None)
+        self.moves = moves or Moves(model, settled=schedule.inner_sweeps is None)
         initialise = initialise or partial(start_model, model)
         initialise(seeds[0])
         starts = [model.state()]
@@ -289,7 +291,9 @@ class CoordinateAscent:
         self, first: State, second: State, third: State, limit: Tensor
     ) -> tuple[State, Tensor]:
         here = self.moves.coordinates
-        point, length = extrapolate(here(first), here(second), here(third), limit)
+        point, length = extrapolate(
+            here(first), here(second), here(third), limit, self.moves.length
+        )
         return self.moves.moved_to(third, point), length
 
     # ---- the end ----------------------------------------------------------------------------

@@ -28,9 +28,17 @@ Tensors = dict[str, Tensor]
 
 
 def checkpoint_of(
-    problem: Problem, path: str | Path | None, resume: bool, options: Mapping[str, Any]
+    problem: Problem,
+    path: str | Path | None,
+    resume: bool,
+    options: Mapping[str, Any],
+    data: str | None = None,
 ) -> Checkpoint | None:
-    """The file, which knows the run by its problem and options; None where none is wanted."""
+    """The file, which knows the run by its problem and options; None where none is wanted.
+
+    Args:
+        data: a digest of the data, where they are not all in the problem.
+    """
     if path is None:
         if resume:
             raise OptionError("resume=True needs checkpoint=, the file to go on from.")
@@ -39,7 +47,8 @@ def checkpoint_of(
     described = {name: _in_words(value) for name, value in options.items()}
     if isinstance(start, Posterior):
         described["start"] = f"a fit by {start.engine} ({start.fingerprint})"
-    identity = {"problem": f"'{problem.name}' with data {problem.fingerprint}", **described}
+    digest = problem.fingerprint if data is None else data
+    identity = {"problem": f"'{problem.name}' with data {digest}", **described}
     return Checkpoint(path, {"engine": "cavi", **identity})
 
 

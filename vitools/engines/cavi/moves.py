@@ -12,6 +12,7 @@ from torch import Tensor
 from vitools.calculus.model import ConjugateModel, State
 from vitools.calculus.start.initialise import restart_inner
 from vitools.calculus.streams.streamed import StreamedBlock
+from vitools.engines.cavi.squarem import length_of
 from vitools.families.family import Natural
 
 
@@ -81,6 +82,10 @@ class Moves:
             for i in self.leaping
             for x in self.model.blocks[i].member_family.coordinates(state[i]["natural"])
         ]
+
+    def length(self, point: list[Tensor]) -> Tensor:
+        """‖θ‖ of coordinates."""
+        return length_of(point)
 
     def moved_to(self, state: State, point: list[Tensor]) -> State:
         """The state with its extrapolated blocks at the given coordinates."""

@@ -41,7 +41,8 @@ class Objective:
 
 def run_guide(problem: Problem, guide: Any) -> Trace:
     """A trace of the guide on the problem's arguments."""
-    return poutine.trace(guide).get_trace(*problem.args, **problem.kwargs)
+    with problem.counted_rows():
+        return poutine.trace(guide).get_trace(*problem.args, **problem.kwargs)
 
 
 def drawn_sites(guide_run: Trace) -> dict[str, Any]:

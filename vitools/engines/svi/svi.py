@@ -8,14 +8,17 @@ from typing import Any
 
 import torch
 from pyro.optim import PyroOptim
+from torch import Tensor
 
 from vitools.engines.checkpoint import Checkpoint
 from vitools.engines.loop import iterate
 from vitools.engines.objectives import Objective
 from vitools.engines.progress import Listener, Progress, ProgressCallback, listener
+from vitools.engines.sharding.shard import Shard
 from vitools.engines.svi.optimisers.adam_settings import Adam
 from vitools.engines.svi.optimisers.natural import NaturalGradient
 from vitools.engines.svi.optimisers.optimizer_ascent import OptimizerFactory
+from vitools.engines.svi.sharded import refuse_options
 from vitools.engines.svi.starts import Start
 from vitools.engines.svi.svi_run import Options, SviRun
 from vitools.errors import OptionError
@@ -27,6 +30,7 @@ from vitools.problem.sites import listed
 from vitools.whole_numbers import check_seed, check_whole
 
 Callback = Callable[[int, float], None]
+Saved = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def svi(
@@ -42,6 +46,7 @@ def svi(
     step_backs: int = 0,
     compile: Compile = "auto",
     start: Posterior | Start | None = None,
+    sharded: str | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     seed: int = 0,
@@ -93,6 +98,9 @@ def svi(
             prior's centre if it is new. By default new guides of :mod:`vitools.guides` search
             where that is cheap and keep what is found where its bound is higher; Adam's steps are
             then taken in units of the scales found.
+        sharded: the plate of which every process of torch.distributed has some rows, each in a
+            ``Problem`` of its own; gradients are added up at each step. The guide has parameters of what
+            all rows share (an encoder's, say), none of single rows.
         checkpoint: file to keep the state of the run in, renewed about every second.
         resume: go on from ``checkpoint`` if the file exists. A run that was killed gives the
             same numbers as one that was not; only ``max_steps`` may be changed.
@@ -134,6 +142,8 @@ def svi(
         )
     if step_backs and has_own_rate:
         raise OptionError("step_backs needs Adam, the default optimiser, which can undo a step.")
+    if sharded is not None:
+        refuse_options(objective, compile, callback)
     check_problem(problem, "svi()", fixed_data=False)
     problem.refuse_beyond_memory("svi()")
     began = time.perf_counter()
@@ -148,8 +158,9 @@ def svi(
         compile,
         seed,
     )
+    shard = None if sharded is None else Shard.of(problem, sharded)
     with seeded(seed):
-        run = SviRun(problem, guide, options, start)
+        run = SviRun(problem, guide, options, start, shard)
         try:
             status = _ascend(run, checkpoint, resume, progress, callback, began)
         finally:
@@ -159,7 +170,7 @@ def svi(
         if run.points:
             outside.append(f"a point estimate of {listed(run.points)}, without widths")
     history = run.history
-    return GuidePosterior(
+    fit = GuidePosterior(
         problem,
         run.guide,
         snapshot(run.params),
@@ -172,6 +183,8 @@ def svi(
         seconds=time.perf_counter() - began,
         seed=seed,
     )
+    fit.part = "" if shard is None else shard.words
+    return fit
 
 
 def _check_optimizer(optimizer: Any) -> None:
@@ -189,6 +202,23 @@ def _check_optimizer(optimizer: Any) -> None:
         )
 
 
+def _opened(
+    shard: Shard | None, path: str | Path | None, identity: dict[str, Any] | None, resume: bool
+) -> tuple[Checkpoint | None, Saved | None]:
+    """The file to keep a run in, of several processes the first one's, and what all go on from."""
+
+    def opened() -> tuple[Checkpoint | None, Saved | None]:
+        if path is None or identity is None or (shard is not None and shard.ranks.rank > 0):
+            return None, None
+        file = Checkpoint(path, identity)
+        return file, file.read() if resume else None
+
+    if shard is None:
+        return opened()
+    file, saved = shard.ranks.each(opened)
+    return file, shard.ranks.of_first(saved)
+
+
 def _ascend(
     run: SviRun,
     checkpoint: str | Path | None,
@@ -198,13 +228,12 @@ def _ascend(
     began: float,
 ) -> Status:
     """Steps until the rule, the limit, Ctrl-C or an error ends the run."""
-    file = None if checkpoint is None else Checkpoint(checkpoint, run.identity())
-    if file is not None and resume:
-        saved = file.read()
-        if saved is not None:
-            run.restore(*saved)
-            if run.kept.ended is not None:
-                return run.kept.ended
+    identity = None if checkpoint is None else run.identity()
+    file, saved = _opened(run.shard, checkpoint, identity, resume)
+    if saved is not None:
+        run.restore(*saved)
+        if run.kept.ended is not None:
+            return run.kept.ended
 
     def after(done: int) -> None:
         if callback is not None:

@@ -17,14 +17,16 @@ from vitools.engines.edges import EDGE_REMEDY, edge_words
 from vitools.engines.objectives import Elbo, Objective, negative_elbo
 from vitools.engines.preflight.guide_support import outside_in_words
 from vitools.engines.preflight.preflight import asked
+from vitools.engines.sharding.shard import Shard
 from vitools.engines.svi.compiling import Compiling
 from vitools.engines.svi.culprit import find_bad_gradient, find_culprit
 from vitools.engines.svi.optimisers.adam import AdamAscent
 from vitools.engines.svi.optimisers.adam_settings import Adam
 from vitools.engines.svi.optimisers.ascent import BLOCK, GradientAscent
-from vitools.engines.svi.optimisers.gradient import EagerGradient, recorded_gradient
+from vitools.engines.svi.optimisers.gradient import EagerGradient, Gradient, recorded_gradient
 from vitools.engines.svi.optimisers.natural import NaturalGradient
 from vitools.engines.svi.optimisers.optimizer_ascent import OptimizerAscent, OptimizerFactory
+from vitools.engines.svi.sharded import SharedGradient, begin_alike
 from vitools.engines.svi.starts import Start, begin, is_new
 from vitools.engines.svi.stopping import PlateauRule, StopState
 from vitools.errors import (
@@ -35,7 +37,6 @@ from vitools.errors import (
     callers_level,
 )
 from vitools.graphs.compiled import Compile
-from vitools.graphs.functional import FunctionalGraph
 from vitools.isolation import isolated, seeded, snapshot
 from vitools.posterior import GuidePosterior, History, Posterior, Status
 from vitools.problem import Problem
@@ -87,13 +88,21 @@ class SviRun:
     """
 
     def __init__(
-        self, problem: Problem, guide: Any, options: Options, start: Posterior | Start | None
+        self,
+        problem: Problem,
+        guide: Any,
+        options: Options,
+        start: Posterior | Start | None,
+        shard: Shard | None = None,
     ) -> None:
-        self.problem, self.options, self.start = problem, options, start
+        self.shard, self.options, self.start = shard, options, start
         with isolated() as self.params:
             guide_is_new = is_new(guide)
             report = asked(problem, guide)
             report.enforce()
+            if shard is not None:
+                problem = problem.counting(shard.plate, shard.weight)
+            self.problem = problem
             self.guide = guide = report.guide
             self.wide, self.points = report.wide, report.points
             if self.points and not isinstance(options.objective, Elbo | None):
@@ -110,13 +119,18 @@ class SviRun:
         ]
         if not self.parameters:
             raise OptionError(f"guide {type(guide).__name__} has no parameters to fit.")
-        self.gradient: FunctionalGraph | EagerGradient
-        self.gradient = EagerGradient(self._loss_and_gradient, self.parameters)
+        if shard is not None:
+            with isolated(self.params), seeded(options.seed):
+                begin_alike(problem, guide, self.objective, self.parameters, shard)
+        self.gradient: Gradient = EagerGradient(self._loss_and_gradient, self.parameters)
         if self.objective.is_recordable:
             subject = f"svi of model '{problem.name}'"
             self.gradient = recorded_gradient(self._loss_and_gradient, self.parameters, subject)
-        self.ascent = self._ascent()
         num_latents = sum(site.shape.numel() for site in problem.drawn.values())
+        if shard is not None:
+            self.gradient = SharedGradient(self.gradient, shard)
+            num_latents = max(shard.ranks.gathered(num_latents))
+        self.ascent = self._ascent()
         self.rule = PlateauRule(
             self._reduce_rate,
             lambda: self.ascent.vector(),
@@ -136,7 +150,11 @@ class SviRun:
             lambda: self.gradient.draw(BLOCK),
             f"svi of model '{problem.name}'",
         )
-        if not self.objective.is_recordable and self.objective.hindrance:
+        if shard is not None:
+            self.compiling.how = (
+                f"not compiled: gradients of {shard.ranks.size} processes are added up"
+            )
+        elif not self.objective.is_recordable and self.objective.hindrance:
             self.compiling.how = f"not recorded, so not compiled: {self.objective.hindrance}"
 
     def _metric(self) -> Callable[[int], Tensor] | None:
@@ -154,6 +172,8 @@ class SviRun:
         if isinstance(optimizer, Adam):
             if len(kinds) == 1:
                 units = self._units()
+                if self.shard is not None:
+                    units = self.shard.ranks.of_first(units)
                 return AdamAscent(self.parameters, self.gradient, clip, rate, units, optimizer)
             optimizer = optimizer.of_torch(rate)
         if isinstance(optimizer, NaturalGradient):
@@ -261,12 +281,13 @@ class SviRun:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with."""
         options, start, kind = self.options, self.start, type(self.guide)
-        optimizer = options.optimizer or Adam()
+        shard, optimizer = self.shard, options.optimizer or Adam()
+        digest = self.problem.fingerprint if shard is None else shard.fingerprint(self.problem)
         if not isinstance(optimizer, Adam):
             assert isinstance(self.ascent, OptimizerAscent)
             optimizer = type(self.ascent.optimizer)
         return {
-            "problem": f"'{self.problem.name}' with data {self.problem.fingerprint}",
+            "problem": f"'{self.problem.name}' with data {digest}",
             "guide": getattr(self.guide, "__name__", f"{kind.__module__}.{kind.__qualname__}"),
             "start": f"a fit by {start.engine} ({start.fingerprint})"
             if isinstance(start, Posterior)

@@ -50,7 +50,7 @@ from vitools.engines.cavi.squarem import extrapolate
 from vitools.engines.checkpoint import Checkpoint
 from vitools.engines.loop import iterate
 from vitools.engines.progress import Listener
-from vitools.errors import NumericalError
+from vitools.errors import NotConjugateError, NumericalError, clause
 from vitools.families import Family
 from vitools.isolation import released
 from vitools.posterior import FactorisedPosterior, History, Status
@@ -124,7 +124,7 @@ class MinibatchAscent:
         self.points = self._shared(model)
         if self.points.keys() != model.points.keys():
             model = self.batches.model(rows, self.points)
-        refuse_unfit(model, self.batches)
+        refuse_unfit(model, self.batches.problem.name, self.batches.plate, "batch_rows")
         self.batches.try_rows(rows, model)
         self.families: dict[str, Family] = {b.title: b.member_family for b in outside(model)}
         schedule = Schedule(ROUGH, FIRST_SWEEPS, False, None, 0)
@@ -388,7 +388,13 @@ def fit_in_batches(
         file: to keep the run in.
         resume: whether to go on from there.
     """
-    ascent = MinibatchAscent(batches, schedule, seeds, initialise)
+    try:
+        ascent = MinibatchAscent(batches, schedule, seeds, initialise)
+    except NotConjugateError as refusal:
+        raise NotConjugateError(
+            f"batch_rows: {clause(refusal)}. Scalars on nodes and sites on values need all rows at once: "
+            "leave batch_rows out where the model is one that cavi() takes so."
+        ) from refusal
     saved = file.read() if file is not None and resume else None
     status = None
     if saved is not None:

@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from vitools.calculus import ConjugateModel
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.streams.share import Share
 from vitools.calculus.tracing.trace import TracedSite
+from vitools.engines.rows import cut, is_of_rows, plate_of_rows
 from vitools.errors import ModelError, NotSupportedError, OptionError, VitoolsError, clause
 from vitools.isolation import plate_at
 from vitools.problem import Problem
-from vitools.problem.sites import listed
 from vitools.whole_numbers import check_whole
 
 RUN = 64
@@ -50,7 +50,7 @@ class RowBatches:
         self.total = plate.size
         self._subsamples = plate.subsample_size < plate.size
         leaves = tree_leaves((problem.args, problem.kwargs))
-        self._has_rows = any(_is_of_rows(leaf, self.total) for leaf in leaves)
+        self._has_rows = any(is_of_rows(leaf, self.total) for leaf in leaves)
         if not (self._subsamples or self._has_rows):
             raise NotSupportedError(
                 f"batch_rows: no argument of model '{problem.name}' has the {self.total} rows of plate "
@@ -87,7 +87,7 @@ class RowBatches:
         share = Share(self.plate, self.total / len(rows), points)
         args, kwargs = self.problem.args, dict(self.problem.kwargs)
         if not self._subsamples:
-            args, kwargs = tree_map(lambda leaf: _cut(leaf, self.total, rows), (args, kwargs))
+            args, kwargs = cut((args, kwargs), self.total, rows)
         chosen = plate_at(self.plate, rows) if self._subsamples else nullcontext()
         with chosen:
             try:
@@ -122,7 +122,7 @@ class RowBatches:
         other = self.model(half, {})
         for name, site in model.trace.sites.items():
             twin = other.trace.sites.get(name)
-            if twin is None or _same_rows(site, twin):
+            if twin is None or same_rows(site, twin):
                 continue
             raise NotSupportedError(
                 f"batch_rows: what model '{self.problem.name}' states of site '{name}' for a row depends "
@@ -132,27 +132,15 @@ class RowBatches:
 
 
 def _plate_and_size(problem: Problem, size: BatchRows) -> tuple[str, int]:
-    observed = {p for site in problem.observed.values() for p in site.plates if p in problem.plates}
+    plate: str | None = None
+    count: Any = size
     if isinstance(size, Mapping):
         if len(size) != 1:
             raise OptionError(
                 f"batch_rows: expected a number, or {{plate: number}} for one plate, got {dict(size)!r}."
             )
         ((plate, count),) = size.items()
-        if plate not in problem.plates:
-            raise OptionError(
-                f"batch_rows: no plate '{plate}' in model '{problem.name}' (plates: "
-                f"{listed(list(problem.plates)) or 'none'})."
-            )
-    else:
-        count = size
-        if not observed:
-            raise NotSupportedError(
-                f"batch_rows: no observed site of model '{problem.name}' stands in a plate, so there are "
-                "no rows to take some of. Put the rows of data into a pyro.plate, or leave batch_rows "
-                "out."
-            )
-        plate = max(observed, key=lambda name: problem.plates[name].size)
+    plate = plate_of_rows(problem, "batch_rows", plate)
     check_whole("batch_rows", count, 2)
     total = problem.plates[plate].size
     if count >= total:
@@ -163,15 +151,7 @@ def _plate_and_size(problem: Problem, size: BatchRows) -> tuple[str, int]:
     return plate, int(count)
 
 
-def _is_of_rows(leaf: Any, total: int) -> bool:
-    return isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == total
-
-
-def _cut(leaf: Any, total: int, rows: Tensor) -> Any:
-    return leaf[rows] if _is_of_rows(leaf, total) else leaf
-
-
-def _same_rows(site: TracedSite, half: TracedSite) -> bool:
+def same_rows(site: TracedSite, half: TracedSite) -> bool:
     """Whether the first rows of a site are those of another run on these alone."""
     pairs = [(site.observed, half.observed)]
     for name, argument in site.arguments.items():

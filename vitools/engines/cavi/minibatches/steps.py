@@ -14,7 +14,6 @@ from vitools.calculus.blocks.block import Block, DenseBlock
 from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.predictor import PredictorNode
 from vitools.calculus.streams.streamed import StreamedBlock
-from vitools.engines.cavi.minibatches.rows import RowBatches
 from vitools.errors import NotSupportedError
 from vitools.families.family import Natural
 from vitools.problem.sites import listed
@@ -127,37 +126,42 @@ def targets(model: ConjugateModel, share: float) -> Naturals:
     }
 
 
-def refuse_unfit(model: ConjugateModel, batches: RowBatches) -> None:
-    """Raise for a model whose minibatches say nothing of all rows, or not in the same terms."""
-    title = f"model '{batches.problem.name}'"
+def refuse_unfit(model: ConjugateModel, name: str, plate: str, option: str) -> None:
+    """Raise for a model of which some rows say nothing of all, or not in the same terms.
+
+    Args:
+        name: of the model.
+        plate: that the rows stand in.
+        option: that asks for some of them.
+    """
     if model.allocations:
         names = listed([block.title for block in model.allocations])
         raise NotSupportedError(
-            f"batch_rows: the logarithm of a sum of latents ({names}) in {title} is not yet taken in "
-            "minibatches. Leave batch_rows out."
+            f"{option}: the logarithm of a sum of latents ({names}) in model '{name}' is not yet taken "
+            f"from some of the rows. Leave {option} out."
         )
     for block in outside(model):
         local = [
             site.name
             for site in block.sites
-            if any(plate.name == batches.plate for plate in site.plates.values())
+            if any(other.name == plate for other in site.plates.values())
         ]
         if local:
             raise NotSupportedError(
-                f"batch_rows: one factor ties the rows of '{batches.plate}' through "
+                f"{option}: one factor ties the rows of '{plate}' through "
                 f"{listed([repr(name) for name in local])}, so that a row says nothing without the "
-                "others. Leave batch_rows out, or keep sites apart with joint=() or factorised=."
+                f"others. Leave {option} out, or keep sites apart with joint=() or factorised=."
             )
         if not block.adds_messages:
             raise NotSupportedError(
-                f"batch_rows: the elements of {block.title!r} are updated one after another, so that what "
-                "batches say of them does not add up. Leave batch_rows out, or let them share a factor: "
+                f"{option}: the elements of {block.title!r} are updated one after another, so that what "
+                f"some rows say of them does not add up. Leave {option} out, or let them share a factor: "
                 "joint=() keeps discrete sites apart, without factorised= elements have a covariance."
             )
         if isinstance(block, FreeFormBlock) and block.has_data:
             raise NotSupportedError(
-                f"batch_rows: data of single rows stand inside functions of site {block.title!r}, so "
-                "that each minibatch has other statistics of it. Leave batch_rows out, or fit by svi()."
+                f"{option}: data of single rows stand inside functions of site {block.title!r}, so "
+                f"that other rows have other statistics of it. Leave {option} out, or fit by svi()."
             )
 
 

@@ -16,7 +16,7 @@ from torch.nn import Parameter
 
 from vitools.engines.svi.optimisers.adam_settings import Adam
 from vitools.engines.svi.optimisers.ascent import BLOCK, GradientAscent
-from vitools.engines.svi.optimisers.gradient import EagerGradient
+from vitools.engines.svi.optimisers.gradient import Gradient
 from vitools.engines.svi.optimisers.schedules import factor_at
 from vitools.graphs.functional import FunctionalGraph, aten
 
@@ -61,7 +61,7 @@ class AdamAscent(GradientAscent):
     def __init__(
         self,
         parameters: Sequence[Parameter],
-        gradient: FunctionalGraph | EagerGradient,
+        gradient: Gradient,
         clip_norm: float | None,
         rate: float,
         units: Tensor | None = None,

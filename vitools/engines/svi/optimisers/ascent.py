@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.nn import Parameter
 
-from vitools.engines.svi.optimisers.gradient import EagerGradient
+from vitools.engines.svi.optimisers.gradient import Gradient
 from vitools.graphs.functional import FunctionalGraph
 
 BLOCK = 4
@@ -31,7 +31,7 @@ class GradientAscent:
     def __init__(
         self,
         parameters: Sequence[Parameter],
-        gradient: FunctionalGraph | EagerGradient,
+        gradient: Gradient,
         clip_norm: float | None,
     ) -> None:
         self.parameters, self.gradient = list(parameters), gradient

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,16 @@ from vitools.graphs.functional import (
 from vitools.isolation import seeded
 
 LossAndGradient = Callable[[], tuple[Tensor, ...]]
+
+
+class Gradient(Protocol):
+    """A loss and its gradient at parameters, with noise that is drawn outside for several steps."""
+
+    def __call__(self, parameters: Sequence[Tensor], noise: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The loss and the gradient with respect to each parameter."""
+
+    def draw(self, count: int) -> list[Tensor]:
+        """The noise of so many steps."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 from torch.nn import Parameter
 
 from vitools.engines.svi.optimisers.ascent import GradientAscent
-from vitools.engines.svi.optimisers.gradient import EagerGradient
+from vitools.engines.svi.optimisers.gradient import Gradient
 from vitools.graphs.functional import FunctionalGraph
 
 OptimizerFactory = Callable[[Iterable[Parameter]], torch.optim.Optimizer]
@@ -22,7 +22,7 @@ class OptimizerAscent(GradientAscent):
     def __init__(
         self,
         parameters: Sequence[Parameter],
-        gradient: FunctionalGraph | EagerGradient,
+        gradient: Gradient,
         clip_norm: float | None,
         make: OptimizerFactory,
     ) -> None:

@@ -1,0 +1,1 @@
+"""Coordinate ascent on rows of which every process has some."""
