@@ -127,7 +127,8 @@ class Problem(BoundModel):
     @lazy
     def mapper(self) -> DrawMapper:
         """Maps functions of one draw over many."""
-        return DrawMapper(self._program.title, self._size[1])
+        statements = len(self.latents) + len(self.observed)
+        return DrawMapper(self._program.title, self._size[1], statements)
 
     # ---- densities ---------------------------------------------------------------------
 
@@ -148,10 +149,12 @@ class Problem(BoundModel):
         flat, sample_shape = self.checked_draws(values)
         if beyond:
             log_joint = self.map_draws(
-                lambda draw: self.factors(*draw).log_density(), (flat, dict(beyond))
+                lambda draw: self.factors(*draw).log_density(), (flat, dict(beyond)), "log joint"
             )
         else:
-            log_joint = self.map_draws(lambda draw: self.factors(draw).log_density(), flat)
+            log_joint = self.map_draws(
+                lambda draw: self.factors(draw).log_density(), flat, "log joint"
+            )
         for name, value in flat.items():
             outside = out_of_bounds(self.latents[name], value)
             if outside is not None:
@@ -348,12 +351,16 @@ class Problem(BoundModel):
 
     # ---- many draws ----------------------------------------------------------------------
 
-    def map_draws(self, function: Callable[[Any], Any], draws: Any) -> Any:
-        """``function`` of every draw ``[n, …]``; of one empty draw where ``draws`` is empty."""
+    def map_draws(self, function: Callable[[Any], Any], draws: Any, name: str = "") -> Any:
+        """``function`` of every draw ``[n, …]``; of one empty draw where ``draws`` is empty.
+
+        Args:
+            name: of a function that is the same at every call; what is compiled of it is kept.
+        """
         self.try_on_values()
         with seeded(0), self._explained():  # models may use torch's generator as they like
             if not isinstance(draws, Mapping) or draws:
-                return self.mapper(function, draws)
+                return self.mapper(function, draws, name=name)
             return tree_map(lambda leaf: leaf.unsqueeze(0), function({}))
 
     # ---- checking ----------------------------------------------------------------------

@@ -1,5 +1,8 @@
 """Densities at many points: derivatives against closed forms, compiled or not, and fresh data."""
 
+import copy
+import pickle
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -69,6 +72,7 @@ def test_a_flat_density_has_no_slope() -> None:
 
 def always_repaid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vectorise, "WORTH_RECORDING", 1.0)
+    monkeypatch.setattr(vectorise, "WORTH_KEEPING", 1.0)
     monkeypatch.setattr("vitools.graphs.over_draws.SECONDS_PER_ELEMENT", 1.0)
 
 
@@ -95,7 +99,7 @@ def test_log_joint_by_machine_code_is_the_same_and_sees_new_data(
         compiled.append(over_draws(*args))
         return compiled[-1]
 
-    monkeypatch.setattr(vectorise, "over_draws", watched)
+    monkeypatch.setattr("vitools.graphs.over_draws.over_draws", watched)
     torch.testing.assert_close(problem.log_joint(values), plain)
     torch.testing.assert_close(problem.pointwise_log_likelihood(values)["x"], pointwise)
     x += 1.0
@@ -107,8 +111,48 @@ def test_log_joint_by_machine_code_is_the_same_and_sees_new_data(
         + dist.LogNormal(0.0, 1.0).log_prob(values["scale"])
     )
     torch.testing.assert_close(problem.log_joint(values), expected)
-    assert len(compiled) == 3
+    problem.log_joint(problem.prior(2000, seed=1))
+    assert len(compiled) == 2  # one program serves all draws; it reads the data where they lie
     assert all(compiled)
+
+
+@needs_compiler
+def test_a_program_that_the_model_has_left_behind_is_written_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prior = {"mean": 0.0}
+
+    def model(x: torch.Tensor) -> None:
+        level = pyro.sample("level", dist.Normal(torch.tensor(prior["mean"]).double(), 1.0))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Normal(level, 1.0), obs=x)
+
+    always_repaid(monkeypatch)
+    x = draws(20)
+    problem = Problem(model, x)
+    level = draws(500)
+    of_data = dist.Normal(level.unsqueeze(-1), 1.0).log_prob(x).sum(-1)
+    for mean in (0.0, 3.0, 3.0):
+        prior["mean"] = mean
+        expected = of_data + dist.Normal(mean, 1.0).log_prob(level)
+        torch.testing.assert_close(problem.log_joint({"level": level}), expected)
+    assert len(problem.mapper.programs) == 1
+
+
+@needs_compiler
+def test_programs_are_written_once_and_are_in_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem(scaled, draws(400, 3, seed=6))
+    space = UnconstrainedSpace(problem)
+    points = draws(2, space.size, seed=1)
+    first, second = (space.density(points[0], MANY) for _ in range(2))
+    expected = first.gradients(points)
+    assert first._compiled_gradients is not None
+    monkeypatch.setattr("vitools.graphs.over_draws.over_draws", None)
+    assert all(map(torch.equal, second.gradients(points), expected))
+    assert space.density(points[0], 1)._compiled_gradients is None  # that few are for torch
+    programs = problem.mapper.programs
+    assert list(programs) == ["gradients"]
+    assert dict(copy.deepcopy(programs)) == dict(pickle.loads(pickle.dumps(programs))) == {}
 
 
 class Shifted(PyroModule):

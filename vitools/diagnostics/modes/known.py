@@ -39,11 +39,17 @@ ALIKE, ROUNDING = 1.0, 1e-6
 not vary."""
 
 
-def is_known(posterior: Posterior, values: Mapping[str, Tensor]) -> Callable[[Mode], bool]:
-    """Whether a fit with draws ``{site: [n, *shape]}`` knows a mode that they do not visit."""
+def is_known(
+    posterior: Posterior, values: Mapping[str, Tensor], num_points: int = 0
+) -> Callable[[Mode], bool]:
+    """Whether a fit with draws ``{site: [n, *shape]}`` knows a mode that they do not visit.
+
+    Args:
+        num_points: at which the scan for modes has the density, of which this is a part.
+    """
     problem = posterior.problem
     draws = UnconstrainedSpace(problem).from_values(values).detach()
-    ends = _ends(problem, draws)
+    ends = _ends(problem, draws, num_points)
     rules = [_has_a_way(problem, draws, ends)]
     if not isinstance(posterior, DrawsPosterior):
         rules.insert(0, _is_high(posterior, values))
@@ -138,12 +144,12 @@ class Copies:
         return {k: v.double() for k, v in quantities(self.space.problem, values).items()}
 
 
-def _ends(problem: Problem, draws: Tensor) -> Tensor:
+def _ends(problem: Problem, draws: Tensor, num_points: int) -> Tensor:
     """Where some of the draws ``[n, P]`` end that climb the density in their own widths."""
     starts = _some(draws, CLIMBERS)
     width = draws.std(0)
     width = torch.where(width > 0, width, 1.0)
-    density = UnconstrainedSpace(problem).density(starts[0], CLIMBERS * CLIMB_STEPS)
+    density = UnconstrainedSpace(problem).density(starts[0], num_points + CLIMBERS * CLIMB_STEPS)
 
     def in_widths(points: Tensor) -> tuple[Tensor, Tensor]:
         heights, slopes = density.gradients(points * width)

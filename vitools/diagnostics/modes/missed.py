@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.linalg import LinAlgError
 
 from vitools.diagnostics.modes.known import Copies, is_known
-from vitools.diagnostics.modes.scan import Mode, find_modes
+from vitools.diagnostics.modes.scan import Mode, find_modes, most_points
 from vitools.diagnostics.reference.accuracy import entry_name, varying_scale
 from vitools.diagnostics.reference.moments import quantities
 from vitools.errors import ModelError, NotSupportedError, NumericalError
@@ -99,7 +99,7 @@ def scan_for(posterior: Posterior, values: Mapping[str, Tensor]) -> Scan:
     widening = Widening(problem, values)
     missed = unvisited(problem, modes, values, widening)
     if missed:
-        known = is_known(posterior, values)
+        known = is_known(posterior, values, most_points(_num_starts(problem)))
         missed = [mode for mode in missed if not known(mode)]
     return Scan(found.words, tuple(modes), tuple(missed), *widening.sd_ratio(missed))
 
@@ -145,11 +145,10 @@ class Widening:
 
 def _scan(problem: Problem) -> Scan:
     size, cost = sum(s.shape.numel() for s in problem.continuous.values()), problem.mapper
-    if not 0 < size <= MAX_DIMENSIONS or cost.bytes_per_draw > MAX_BYTES:
+    if not 0 < size <= MAX_DIMENSIONS or cost.cost_per_draw > MAX_BYTES:
         return Scan("other modes were not looked for: find_modes(problem) does")
-    starts = int(min(MOST, max(FEWEST, WORK / max(1, cost.bytes_per_draw))))
     try:
-        modes = find_modes(problem, num_starts=starts)
+        modes = find_modes(problem, num_starts=_num_starts(problem))
     except (NotSupportedError, NumericalError) as error:
         return Scan(f"other modes could not be looked for ({str(error).rstrip('.')})")
     except ModelError as error:  # it ran at the fit's own draws, and a search goes further
@@ -159,6 +158,10 @@ def _scan(problem: Problem) -> Scan:
     if not modes:
         return Scan("a scan for modes found no peak")
     return Scan(f"a scan found {len(modes)} mode{'s' * (len(modes) > 1)}", tuple(modes))
+
+
+def _num_starts(problem: Problem) -> int:
+    return int(min(MOST, max(FEWEST, WORK / max(1, problem.mapper.cost_per_draw))))
 
 
 def unvisited(

@@ -101,7 +101,7 @@ def find_modes(problem: Problem, *, num_starts: int = 16, seed: int = 0) -> list
             f"dense Hessians and takes at most {MAX_DIMENSIONS}. Start fits from several seeds instead."
         )
     starts = _starts(space, num_starts, seed)
-    density = space.density(space.initial_point(seed), len(starts) * MAX_STEPS)
+    density = space.density(space.initial_point(seed), most_points(num_starts))
     tol = 10 * torch.finfo(space.dtype).eps ** 0.5
     first = starts.new_tensor(FIRST_STEPS).repeat(len(starts))[: len(starts), None]
     ends, heights, slopes = climb(density.gradients, starts, MAX_STEPS, tol, first)
@@ -111,6 +111,11 @@ def find_modes(problem: Problem, *, num_starts: int = 16, seed: int = 0) -> list
     return _weighed(
         space, _told_apart(space, density, ends[arrived][order], heights[arrived][order])
     )
+
+
+def most_points(num_starts: int) -> int:
+    """Points at which a scan may want the density."""
+    return 2 * len(TEMPERATURES) * num_starts * MAX_STEPS
 
 
 def _starts(space: UnconstrainedSpace, num_starts: int, seed: int) -> Tensor:

@@ -213,7 +213,7 @@ def _is_settled(found: Figures, rules: Rules, times: int, log_weights: Tensor) -
 def _is_affordable(posterior: Posterior, num_samples: int) -> bool:
     problem = posterior.problem
     numbers = sum(site.shape.numel() for site in problem.latents.values())
-    bytes_of_one = max(problem.mapper.bytes_per_draw, 8 * numbers)
+    bytes_of_one = max(problem.mapper.cost_per_draw, 8 * numbers)
     return num_samples * numbers <= MOST_NUMBERS and num_samples * bytes_of_one <= MOST_BYTES
 
 

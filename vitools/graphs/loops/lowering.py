@@ -11,6 +11,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from vitools.graphs.loops.emission import Emitter
+from vitools.graphs.loops.matrices import MATRICES
 from vitools.graphs.loops.operations import (
     BOOLEAN_ONLY,
     ELEMENTWISE,
@@ -32,7 +33,7 @@ aten = torch.ops.aten
 OF_ONE = {"sum", "mean", "prod", "amax", "amin"}
 FILLED = {"full", "full_like", "scalar_tensor", "zeros", "zeros_like", "ones", "ones_like"}
 FILLED |= {"new_zeros", "new_ones", "new_full", "empty", "empty_like", "new_empty"}
-KNOWN = {*ELEMENTWISE, *VIEWS, *FILLED, *OF_ONE, *PRODUCTS, *SPECIAL, "clamp"}
+KNOWN = {*ELEMENTWISE, *VIEWS, *FILLED, *OF_ONE, *PRODUCTS, *SPECIAL, *MATRICES, "clamp"}
 """Operations that are not to be taken apart."""
 
 
@@ -75,6 +76,8 @@ class Lowering:
             return self._called(node)
 
     def _written(self, node: Node, name: str, made: Any) -> Any:
+        if name in MATRICES:
+            return MATRICES[name](self, node, made)
         if not isinstance(made, Tensor):
             raise NotInLoops(name)
         if name in OF_ONE:

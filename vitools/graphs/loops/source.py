@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from vitools.graphs.loops.groups import Group, group_text
+from vitools.graphs.loops.matrices import FUNCTIONS
 from vitools.graphs.loops.nests import Call, Nest, Statement, Text, nest_text
 from vitools.graphs.loops.operations import TYPES, declarations
 from vitools.graphs.loops.values import Buffer
@@ -23,7 +24,7 @@ def source(
     outputs and the noise are gone through step by step.
     """
     offsets, end = _placed(statements)
-    lines = [declarations(), _HEAD]
+    lines = [declarations(), FUNCTIONS, _HEAD]
     for buffer in inputs:
         if buffer.kind == "state":
             lines.append(_pointer(buffer, f"outputs[{buffer.index}]", constant=False))

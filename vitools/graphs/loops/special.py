@@ -64,6 +64,15 @@ def _select_scatter(lowering: Any, node: Any, made: Tensor) -> Value:
     return into
 
 
+def _diagonal_scatter(lowering: Any, node: Any, made: Tensor) -> Value:
+    base, source, *where = node.args
+    into = _copy(lowering, base, made)
+    part = torch.ops.aten.diagonal.default(into.meta(), *where, **node.kwargs)
+    piece = lowering.expression(source, tuple(part.shape), made.dtype)
+    lowering.emitter.assign(into.seen_as(part), piece)
+    return into
+
+
 def _constant_pad_nd(lowering: Any, node: Any, made: Tensor) -> Value:
     base, pads, *rest = node.args
     filling = literal(rest[0] if rest else 0, made.dtype)
@@ -164,18 +173,23 @@ def _chosen(
 
 
 def _index_put(lowering: Any, node: Any, made: Tensor) -> Value:
-    base, index, values, *rest = node.args
+    base, given, values, *rest = node.args
     into = _copy(lowering, base, made)
-    dim, where = _one_index(lowering, index)
+    first, where = _neighbours(lowering, given)
     value = lowering.value(values)
-    if where.shape == () and len(value.shape) == made.ndim:  # as index_add's gradient has it
-        where = where.seen_as(where.meta().view(-1))
-    shape = (*made.shape[:dim], *where.shape, *made.shape[dim + 1 :])
+    if where[0].shape == () and len(value.shape) == made.ndim:  # as index_add's gradient has it
+        where = [index.seen_as(index.meta().view(-1)) for index in where]
+    rank = len(where[0].shape)
+    shape = (*made.shape[:first], *where[0].shape, *made.shape[first + len(where) :])
     value = value.broadcast(shape)
     indices = _indices(len(shape))
+    found = [
+        _checked(index.at(indices[first : first + rank]), made.shape[first + k])
+        for k, index in enumerate(where)
+    ]
     sign = "+=" if rest and rest[0] else "="
-    body = f"{into.at(_indexed(indices, dim, where, into))} {sign} {value.at(indices)};"
-    _loops(lowering, shape, body, [where, value, into], into)
+    place = into.at([*indices[:first], *found, *indices[first + rank :]])
+    _loops(lowering, shape, f"{place} {sign} {value.at(indices)};", [*where, value, into], into)
     return into
 
 
@@ -189,19 +203,22 @@ def _copy(lowering: Any, base: Any, made: Tensor) -> Value:
 
 
 def _one_index(lowering: Any, given: Any) -> tuple[int, Value]:
-    dims = [d for d, entry in enumerate(given) if entry is not None]
-    if len(dims) != 1:
+    dim, where = _neighbours(lowering, given)
+    if len(where) != 1:
         raise NotInLoops("indexing by several tensors")
-    where = lowering.value(given[dims[0]])
-    if where.dtype not in (torch.int64, torch.int32):
+    return dim, where[0]
+
+
+def _neighbours(lowering: Any, given: Any) -> tuple[int, list[Value]]:
+    """Indices of dimensions side by side, of one shape, and the first of these dimensions."""
+    dims = [d for d, entry in enumerate(given) if entry is not None]
+    if not dims or dims[-1] - dims[0] != len(dims) - 1:
+        raise NotInLoops("indexing of dimensions that lie apart")
+    found = [lowering.value(given[d]) for d in dims]
+    if any(index.dtype not in (torch.int64, torch.int32) for index in found):
         raise NotInLoops("indexing by a mask")
-    return dims[0], where
-
-
-def _indexed(indices: list[str], dim: int, where: Value, source: Value) -> list[str]:
-    rank = len(where.shape)
-    found = _checked(where.at(indices[dim : dim + rank]), source.shape[dim])
-    return [*indices[:dim], found, *indices[dim + rank :]]
+    shape = torch.broadcast_shapes(*(index.shape for index in found))
+    return dims[0], [index.broadcast(shape) for index in found]
 
 
 def _checked(index: str, size: int, *, from_end: bool = True) -> str:
@@ -236,6 +253,7 @@ SPECIAL: dict[str, Lowered] = {
     "cat": _cat,
     "constant_pad_nd": _constant_pad_nd,
     "cumsum": _cumsum,
+    "diagonal_scatter": _diagonal_scatter,
     "flip": _flip,
     "gather": _gather,
     "index": _index,

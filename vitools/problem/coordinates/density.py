@@ -1,8 +1,8 @@
 """log f at many points of ℝ^P, its gradients, and products with its Hessian.
 
 For whatever climbs or samples a density: one function of one point, recorded once, compiled where
-so many evaluations repay it (:func:`~vitools.graphs.over_draws.over_draws`), and otherwise run by
-torch on many points at a time.
+so many evaluations repay it (:mod:`vitools.graphs.over_draws`; once for all who evaluate it), and
+otherwise run by torch on many points at a time.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vitools.graphs.over_draws import OverDraws, over_draws
+from vitools.graphs.over_draws import OverDraws
 from vitools.isolation import lazy, seeded
 from vitools.problem.density.vectorise import WORTH_RECORDING
 from vitools.problem.problem import Problem
@@ -93,7 +93,8 @@ class Density:
 
     @lazy
     def _compiled_gradients(self) -> OverDraws | None:
-        return self._compiled(value_and_gradient(self.at), self._gradients, self._tried)
+        function = value_and_gradient(self.at)
+        return self._compiled("gradients", function, self._gradients, self._tried)
 
     @lazy
     def _compiled_products(self) -> OverDraws | None:
@@ -105,14 +106,18 @@ class Density:
             return slope.detach(), along
 
         tried = self._tried
-        return self._compiled(product, self._products, tried, torch.ones_like(tried))
+        return self._compiled("products", product, self._products, tried, torch.ones_like(tried))
 
     @property
     def _tried(self) -> Tensor:
         return torch.stack([self.example, self.example + NEARBY])
 
     def _compiled(
-        self, function: Callable[..., Any], by_torch: Callable[..., Any], *tried: Tensor
+        self,
+        name: str,
+        function: Callable[..., Any],
+        by_torch: Callable[..., Any],
+        *tried: Tensor,
     ) -> OverDraws | None:
         work = PASSES * self.num_points * self.problem.mapper.bytes_per_draw
         if work < WORTH_RECORDING:
@@ -121,7 +126,8 @@ class Density:
         if not self.problem.mapper.can_vmap:  # it reads numbers out of its point
             return None
         with seeded(0):
-            return over_draws(function, tried, expected, self.num_points)
+            programs = self.problem.mapper.programs
+            return programs.over_draws(name, function, tried, expected, self.num_points)
 
 
 def value_and_gradient(

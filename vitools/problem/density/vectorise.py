@@ -14,16 +14,26 @@ from torch.autograd import forward_ad
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from vitools.errors import OptionError, VitoolsError, VitoolsWarning, callers_level
-from vitools.graphs.over_draws import over_draws
+from vitools.graphs.over_draws import Programs
 from vitools.problem.density.draws import vmap_can_draw
 from vitools.problem.density.mappable import mappable_densities
 
-CHUNK_BYTES = 2**22
-"""Draws are taken in chunks whose intermediate tensors stay near the size of a core's cache."""
+CHUNK_BYTES = 2**24
+"""Draws are taken in chunks whose intermediate tensors stay near the size of a processor's cache …"""
+
+BYTES_PER_STATEMENT = 300_000
+"""… unless a chunk's arithmetic took less time than the run of the model around it: what a sample
+statement costs in Python, in bytes that torch goes through meanwhile."""
+
+MOST_BYTES, MOST_DRAWS = 2**27, 8192
+"""A chunk is no larger for all that."""
 
 WORTH_RECORDING = 1e9
 """Bytes touched by all draws together, a second or more of torch's time, from which on a function
 is recorded to see whether machine code would be worth while."""
+
+WORTH_KEEPING = 2.5e8
+"""The same of a function whose program is kept for the calls to come."""
 
 COMPARED = 2  # draws by which a compiled function is held against torch's
 
@@ -42,17 +52,41 @@ class DrawMapper:
         subject: what the warning calls the mapped code, e.g. ``"model 'eight_schools'"``;
             ``None`` for no warning (torch's own samplers are often not vectorised).
         bytes_per_draw: memory one draw touches, which sets the chunk.
+        statements: the sample statements of a model that the code runs.
+
+    Attributes:
+        programs: what was compiled for draws, by name.
     """
 
-    def __init__(self, subject: str | None, bytes_per_draw: int = 0) -> None:
+    def __init__(self, subject: str | None, bytes_per_draw: int = 0, statements: int = 0) -> None:
         self.subject, self.bytes_per_draw = subject, bytes_per_draw
-        self.chunk = max(1, min(1024, CHUNK_BYTES // max(1, bytes_per_draw)))
+        self.bytes_per_run = BYTES_PER_STATEMENT * statements
+        together = max(CHUNK_BYTES, min(self.bytes_per_run, MOST_BYTES))
+        self.chunk = max(1, min(MOST_DRAWS, together // max(1, bytes_per_draw)))
         self.can_vmap = True
+        self.programs = Programs()
+
+    @property
+    def cost_per_draw(self) -> int:
+        """Of many draws, in bytes that torch goes through in the same time.
+
+        Code that cannot be vectorised, as the first call finds out, is run once for each.
+        """
+        return max(self.bytes_per_draw, 0 if self.can_vmap else self.bytes_per_run)
 
     def __call__(
-        self, function: Callable[[Any], Any], draws: Any, *, randomness: str = "error"
+        self,
+        function: Callable[[Any], Any],
+        draws: Any,
+        *,
+        randomness: str = "error",
+        name: str = "",
     ) -> Any:
-        """``function`` of each draw, stacked: leaves of ``draws`` are ``[n, …]``, so are the results'."""
+        """``function`` of each draw, stacked: leaves of ``draws`` are ``[n, …]``, so are the results'.
+
+        Args:
+            name: by which what is compiled for the call is kept for later ones.
+        """
         num_samples = tree_flatten(draws)[0][0].shape[0]
         if num_samples == 0:
             raise OptionError("expected at least one draw, got none.")
@@ -60,9 +94,9 @@ class DrawMapper:
         if (
             self.can_vmap
             and randomness == "error"
-            and num_samples * self.bytes_per_draw >= WORTH_RECORDING
+            and num_samples * self.bytes_per_draw >= (WORTH_KEEPING if name else WORTH_RECORDING)
         ):
-            compiled = self._by_machine_code(function, draws, num_samples)
+            compiled = self._by_machine_code(function, draws, num_samples, name)
             if compiled is not None:
                 return compiled
             _set_generator_states(generators)
@@ -86,8 +120,10 @@ class DrawMapper:
             )
         return result
 
-    def _by_machine_code(self, function: Callable[[Any], Any], draws: Any, num_samples: int) -> Any:
-        """The results, or None; recorded for this call alone, for data and parameters may change."""
+    def _by_machine_code(
+        self, function: Callable[[Any], Any], draws: Any, num_samples: int, name: str
+    ) -> Any:
+        """The results, or None; without a name recorded for this call alone."""
         leaves, spec = tree_flatten(draws)
         some = [leaf[:COMPARED] for leaf in leaves]
         if any(map(_is_transformed, leaves)):
@@ -106,7 +142,8 @@ class DrawMapper:
         def flat(*values: Tensor) -> list[Tensor]:
             return tree_flatten(function(tree_unflatten(list(values), spec)))[0]
 
-        program = over_draws(flat, some, results, num_samples)
+        programs = self.programs if name else Programs()
+        program = programs.over_draws(f"{name} {spec}", flat, some, results, num_samples)
         return None if program is None else tree_unflatten(program(*leaves), made)
 
     def _vmapped(self, function: Callable[[Any], Any], draws: Any, randomness: str) -> Any:
