@@ -72,7 +72,6 @@ def test_a_flat_density_has_no_slope() -> None:
 
 def always_repaid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vectorise, "WORTH_RECORDING", 1.0)
-    monkeypatch.setattr(vectorise, "WORTH_KEEPING", 1.0)
     monkeypatch.setattr("vitools.graphs.over_draws.SECONDS_PER_ELEMENT", 1.0)
 
 

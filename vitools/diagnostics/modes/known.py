@@ -8,15 +8,14 @@ matters.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from vitools.diagnostics.modes.climb import climb
+from vitools.diagnostics.modes.labels import Copies
 from vitools.diagnostics.modes.scan import Mode
-from vitools.diagnostics.reference.moments import quantities
 from vitools.posterior import DrawsPosterior, Posterior
 from vitools.problem import Problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
@@ -34,17 +33,17 @@ USUAL = 101
 CLIMBERS, CLIMB_STEPS = 16, 60
 """Draws that climb to the modes of their own."""
 
-ALIKE, ROUNDING = 1.0, 1e-6
-"""Standard deviations of the fit between the invariants of two copies of one mode, and of what does
-not vary."""
-
 
 def is_known(
-    posterior: Posterior, values: Mapping[str, Tensor], num_points: int = 0
+    posterior: Posterior,
+    values: Mapping[str, Tensor],
+    copies: Copies | None = None,
+    num_points: int = 0,
 ) -> Callable[[Mode], bool]:
     """Whether a fit with draws ``{site: [n, *shape]}`` knows a mode that they do not visit.
 
     Args:
+        copies: how modes may differ by labels.
         num_points: at which the scan for modes has the density, of which this is a part.
     """
     problem = posterior.problem
@@ -53,8 +52,7 @@ def is_known(
     rules = [_has_a_way(problem, draws, ends)]
     if not isinstance(posterior, DrawsPosterior):
         rules.insert(0, _is_high(posterior, values))
-    if problem.invariants is not None:
-        copies = Copies(problem, values)
+    if copies is not None:
         rules.append(lambda mode: copies.has_one(mode, ends))
     return lambda mode: any(rule(mode) for rule in rules)
 
@@ -103,47 +101,6 @@ def _has_a_way(problem: Problem, draws: Tensor, ends: Tensor) -> Callable[[Mode]
     return told
 
 
-class Copies:
-    """Modes that differ by labels alone: their invariants are alike.
-
-    The copies of a mode need not look alike to the last digit: coordinates of a simplex treat its
-    entries differently, and so the maximum of the density of the coordinates moves with the labels,
-    by a fraction of the posterior's widths.
-
-    Args:
-        problem: with invariants.
-        values: draws of a fit, ``{site: [n, *shape]}``, for the widths.
-    """
-
-    def __init__(self, problem: Problem, values: Mapping[str, Tensor]) -> None:
-        self.space = UnconstrainedSpace(problem)
-        judged = self._of(values)
-        self.width = {name: ALIKE * value.std(0) + ROUNDING for name, value in judged.items()}
-
-    def of_one(self, modes: Sequence[Mode]) -> list[Mode]:
-        """The largest of each kind, its share that of its own mass among these."""
-        kept: list[Mode] = []
-        for mode in modes:
-            others = [other.point for other in kept]
-            if not others or not self.has_one(mode, torch.stack(others)):
-                kept.append(mode)
-        total = torch.tensor([mode.log_mass for mode in kept], dtype=torch.float64).logsumexp(0)
-        return [replace(mode, share=math.exp(mode.log_mass - float(total))) for mode in kept]
-
-    def has_one(self, mode: Mode, points: Tensor) -> bool:
-        """Whether one of ``[n, P]`` is a copy of the mode."""
-        own = self._of({name: value.unsqueeze(0) for name, value in mode.values.items()})
-        others = self._of(self.space.to_values(points.to(self.space.dtype)))
-        alike = [
-            ((others[name] - own[name]).abs() <= width).flatten(1).all(1)
-            for name, width in self.width.items()
-        ]
-        return bool(torch.stack(alike).all(0).any())
-
-    def _of(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {k: v.double() for k, v in quantities(self.space.problem, values).items()}
-
-
 def _ends(problem: Problem, draws: Tensor, num_points: int) -> Tensor:
     """Where some of the draws ``[n, P]`` end that climb the density in their own widths."""
     starts = _some(draws, CLIMBERS)
@@ -152,7 +109,7 @@ def _ends(problem: Problem, draws: Tensor, num_points: int) -> Tensor:
     density = UnconstrainedSpace(problem).density(starts[0], num_points + CLIMBERS * CLIMB_STEPS)
 
     def in_widths(points: Tensor) -> tuple[Tensor, Tensor]:
-        heights, slopes = density.gradients(points * width)
+        heights, slopes = density.defined_gradients(points * width)
         return heights, slopes * width
 
     tol = 10 * torch.finfo(draws.dtype).eps ** 0.5

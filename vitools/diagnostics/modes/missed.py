@@ -6,13 +6,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.linalg import LinAlgError
 
-from vitools.diagnostics.modes.known import Copies, is_known
+from vitools.diagnostics.modes.known import is_known
+from vitools.diagnostics.modes.labels import (
+    AlikeInvariants,
+    Copies,
+    Exchange,
+    Relabelled,
+    exchanges,
+)
 from vitools.diagnostics.modes.scan import Mode, find_modes, most_points
 from vitools.diagnostics.reference.accuracy import entry_name, varying_scale
 from vitools.diagnostics.reference.moments import quantities
-from vitools.errors import ModelError, NotSupportedError, NumericalError
+from vitools.errors import NotSupportedError, NumericalError
 from vitools.posterior import Posterior
 from vitools.problem import Problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
@@ -48,6 +54,7 @@ class Scan:
         words: in one phrase; why there was none, where there was none.
         modes: all that were found.
         missed: those that the fit does not know.
+        exchanges: labels that the density does not tell apart, where there are several modes.
         sd_ratio: the least of the fit's sds over those of the fit with the missed modes put in, by
             how far away they are; and ``sd_ratio_at`` its entry.
     """
@@ -57,6 +64,7 @@ class Scan:
     missed: tuple[Mode, ...] = ()
     sd_ratio: float = 1.0
     sd_ratio_at: str = ""
+    exchanges: tuple[Exchange, ...] = ()
 
     @property
     def missed_share(self) -> float:
@@ -93,15 +101,28 @@ def scan_for(posterior: Posterior, values: Mapping[str, Tensor]) -> Scan:
             problem.kept[KEPT] = found
     if not found.modes:
         return found
-    modes = list(found.modes)
-    if problem.invariants is not None:
-        modes = Copies(problem, values).of_one(modes)
+    modes, words = list(found.modes), found.words
+    copies = _copies(problem, values, found.exchanges)
+    if copies is not None:
+        modes = copies.of_one(modes)
+        if len(modes) < len(found.modes):
+            words += f", {len(modes)} but for {copies.words}"
     widening = Widening(problem, values)
     missed = unvisited(problem, modes, values, widening)
     if missed:
-        known = is_known(posterior, values, most_points(_num_starts(problem)))
+        known = is_known(posterior, values, copies, most_points(_num_starts(problem)))
         missed = [mode for mode in missed if not known(mode)]
-    return Scan(found.words, tuple(modes), tuple(missed), *widening.sd_ratio(missed))
+    far = widening.sd_ratio(missed)
+    return Scan(words, tuple(modes), tuple(missed), *far, found.exchanges)
+
+
+def _copies(
+    problem: Problem, values: Mapping[str, Tensor], found: tuple[Exchange, ...]
+) -> Copies | None:
+    """How modes may differ by labels: by the model's own word, else by its density."""
+    if problem.invariants is not None:
+        return AlikeInvariants(problem, values)
+    return Relabelled(problem, found) if found else None
 
 
 class Widening:
@@ -151,13 +172,11 @@ def _scan(problem: Problem) -> Scan:
         modes = find_modes(problem, num_starts=_num_starts(problem))
     except (NotSupportedError, NumericalError) as error:
         return Scan(f"other modes could not be looked for ({str(error).rstrip('.')})")
-    except ModelError as error:  # it ran at the fit's own draws, and a search goes further
-        if not isinstance(error.__cause__, LinAlgError):
-            raise
-        return Scan("other modes could not be looked for (a matrix is singular on the way)")
     if not modes:
         return Scan("a scan for modes found no peak")
-    return Scan(f"a scan found {len(modes)} mode{'s' * (len(modes) > 1)}", tuple(modes))
+    words = f"a scan found {len(modes)} mode{'s' * (len(modes) > 1)}"
+    labels = exchanges(problem) if len(modes) > 1 else ()
+    return Scan(words, tuple(modes), exchanges=labels)
 
 
 def _num_starts(problem: Problem) -> int:

@@ -104,7 +104,7 @@ def find_modes(problem: Problem, *, num_starts: int = 16, seed: int = 0) -> list
     density = space.density(space.initial_point(seed), most_points(num_starts))
     tol = 10 * torch.finfo(space.dtype).eps ** 0.5
     first = starts.new_tensor(FIRST_STEPS).repeat(len(starts))[: len(starts), None]
-    ends, heights, slopes = climb(density.gradients, starts, MAX_STEPS, tol, first)
+    ends, heights, slopes = climb(density.defined_gradients, starts, MAX_STEPS, tol, first)
     flat = 1e3 * tol * (1.0 + heights.abs())
     arrived = torch.isfinite(heights) & (slopes < flat) & (ends.abs().amax(-1) < FARTHEST)
     order = heights[arrived].argsort(descending=True)
@@ -168,7 +168,7 @@ def _hessian(density: Density, point: Tensor) -> Tensor:
 def _differences(density: Density, point: Tensor, steps: Tensor) -> Tensor:
     """∇² log f ``[P, P]`` by differences over ``steps`` ``[P]`` to both sides."""
     moves = steps.diag()
-    above, below = (density.gradients(point + side * moves)[1] for side in (1, -1))
+    above, below = (density.defined_gradients(point + side * moves)[1] for side in (1, -1))
     return (above - below) / (2 * steps[:, None])
 
 

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from vitools.graphs.over_draws import OverDraws
 from vitools.isolation import lazy, seeded
+from vitools.problem.coordinates.singular import where_defined
 from vitools.problem.density.vectorise import WORTH_RECORDING
 from vitools.problem.problem import Problem
 
@@ -41,6 +42,15 @@ class Density:
         """log f ``[n]`` and ∇ log f ``[n, P]``."""
         run = self._compiled_gradients or self._gradients
         values, slopes = run(points)
+        return values, slopes
+
+    def defined_gradients(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`gradients`; -inf and NaN at points at which a matrix of the model is singular."""
+
+        def nothing(points: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.full_like(points[:, 0], -torch.inf), torch.full_like(points, torch.nan)
+
+        values, slopes = where_defined(self.gradients, nothing, points)
         return values, slopes
 
     def products(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:

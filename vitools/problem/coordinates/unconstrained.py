@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vitools.errors import ModelError
 from vitools.problem.coordinates.density import Density
+from vitools.problem.coordinates.singular import where_defined
 from vitools.problem.problem import Problem
 from vitools.supports import from_reals
 
@@ -101,7 +102,12 @@ class UnconstrainedSpace:
             draws = self.from_values(self.problem.starting_draws(count, seed))
             for shrink in (1.0, 0.5, 0.1, 0.0):
                 candidates = (draws * shrink).clamp(-10.0, 10.0)
-                good = torch.isfinite(self.log_density(candidates))
+                (heights,) = where_defined(
+                    lambda points: (self.log_density(points),),
+                    lambda points: (torch.full_like(points[:, 0], -torch.inf),),
+                    candidates,
+                )
+                good = torch.isfinite(heights)
                 if bool(good.any()):
                     return candidates[int(good.nonzero()[0])]
         raise ModelError(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.linalg import LinAlgError
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from vitools.errors import OptionError, VitoolsError, VitoolsWarning, callers_level
@@ -31,9 +32,6 @@ MOST_BYTES, MOST_DRAWS = 2**27, 8192
 WORTH_RECORDING = 1e9
 """Bytes touched by all draws together, a second or more of torch's time, from which on a function
 is recorded to see whether machine code would be worth while."""
-
-WORTH_KEEPING = 2.5e8
-"""The same of a function whose program is kept for the calls to come."""
 
 COMPARED = 2  # draws by which a compiled function is held against torch's
 
@@ -94,7 +92,7 @@ class DrawMapper:
         if (
             self.can_vmap
             and randomness == "error"
-            and num_samples * self.bytes_per_draw >= (WORTH_KEEPING if name else WORTH_RECORDING)
+            and num_samples * self.bytes_per_draw >= WORTH_RECORDING
         ):
             compiled = self._by_machine_code(function, draws, num_samples, name)
             if compiled is not None:
@@ -104,7 +102,7 @@ class DrawMapper:
             return self._looped(function, draws, num_samples)
         try:
             return self._vmapped(function, draws, randomness)
-        except VitoolsError:
+        except (VitoolsError, LinAlgError):  # no refusal: a matrix is singular at one of the draws
             raise
         except Exception as error:  # vmap's refusals share no type; the loop re-raises real errors
             reason = _reason(error)
@@ -132,7 +130,7 @@ class DrawMapper:
             results, made = tree_flatten(
                 self._vmapped(function, tree_unflatten(some, spec), "error")
             )
-        except VitoolsError:
+        except (VitoolsError, LinAlgError):
             raise
         except Exception:  # vmap refuses it, and says so when it is asked for all draws
             return None

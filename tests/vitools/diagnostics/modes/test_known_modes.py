@@ -7,8 +7,9 @@ import torch
 from torch.distributions import constraints
 
 from vitools import Problem
-from vitools.diagnostics import Grade, judge
+from vitools.diagnostics import Grade, find_modes, judge
 from vitools.diagnostics.modes.known import is_known
+from vitools.diagnostics.modes.labels import AlikeInvariants
 from vitools.diagnostics.modes.missed import scan_for
 from vitools.posterior import DrawsPosterior, Status
 
@@ -26,13 +27,13 @@ def noise(*shape):
     return torch.randn(shape, generator=torch.Generator().manual_seed(1)).double()
 
 
-def of_two(x):
+def of_two(x, shares=(0.5, 0.5)):
     """Two clusters of known width."""
     mean = pyro.sample("mean", dist.Normal(torch.zeros(2).double(), 5.0).to_event(1))
     component = torch.distributions.Normal(mean, torch.tensor(0.5).double())
     with pyro.plate("rows", len(x)):
-        even = torch.distributions.Categorical(torch.ones(2).double())
-        pyro.sample("x", dist.MixtureSameFamily(even, component), obs=x)
+        chosen = torch.distributions.Categorical(torch.tensor(shares).double())
+        pyro.sample("x", dist.MixtureSameFamily(chosen, component), obs=x)
 
 
 def either_label(x):
@@ -50,9 +51,24 @@ def one_label(model):
 
 
 def test_labels_that_the_model_identifies_are_two_modes():
-    verdict = judge(one_label(of_two)).verdict
-    assert verdict.grade is Grade.REJECT
-    assert "about 0.5 of the mass is missed" in verdict.reason
+    """Three of the seven rows are low, so that one order of two unequal shares is the likelier."""
+
+    def unequal(x):
+        of_two(x, shares=(0.45, 0.55))
+
+    scan = judge(one_label(unequal)).scan
+    assert scan.exchanges == ()
+    assert [len(scan.modes), len(scan.missed)] == [2, 1]
+    # of shares (.45, .55) the odds of the orders are (.55 / .45)^(4 - 3)
+    assert scan.missed_share == pytest.approx(0.45, abs=0.01)
+
+
+def test_labels_that_the_density_does_not_tell_apart_are_one_mode():
+    found = judge(one_label(of_two))
+    assert found.verdict.grade is Grade.TRUST
+    assert found.verdict.reason.endswith("a scan found 2 modes, 1 but for the labels of mean")
+    (mode,) = found.scan.modes
+    assert mode.share == pytest.approx(1.0)
 
 
 def test_labels_that_it_does_not_identify_are_one_mode():
@@ -69,7 +85,9 @@ def test_draws_of_a_label_that_no_start_has_found_know_the_other():
     if float(other.values["mean"][0]) < 0:  # keep the copy without draws
         draws = {"mean": fit.draws["mean"].flip(-1)}
         fit = DrawsPosterior(fit.problem, draws, engine="nuts", status=Status.SAMPLED)
-    assert is_known(fit, fit.pooled())(other)
+    copies = AlikeInvariants(fit.problem, fit.pooled())
+    assert is_known(fit, fit.pooled(), copies)(other)
+    assert not is_known(fit, fit.pooled())(other)
 
 
 def funnel():
@@ -107,14 +125,16 @@ def test_a_mode_behind_a_barrier_is_missed(distance):
     assert scan_for(independent(problem, u=both), {"u": both}).missed == ()
 
 
-def test_a_singular_matrix_on_the_way_ends_the_scan_and_not_the_verdict(monkeypatch):
-    def meets_one(problem, **_):
-        with problem._explained():
-            torch.linalg.cholesky(torch.ones(2, 2))
+def test_a_start_at_which_a_matrix_is_singular_spares_the_others():
+    """A has no root below t = -8, where wide starts are; -(t - 1) - t (t² - 9) / 2 is 0 at the modes."""
 
-    monkeypatch.setattr("vitools.diagnostics.modes.missed.find_modes", meets_one)
-    problem = Problem(of_two, DATA)
-    values = {name: noise(40, *site.shape) for name, site in problem.drawn.items()}
-    scan = scan_for(independent(problem, **values), values)
-    assert scan.modes == ()
-    assert scan.words == "other modes could not be looked for (a matrix is singular on the way)"
+    def model():
+        t = pyro.sample("t", dist.Normal(torch.tensor(1.0).double(), 1.0))
+        positive = torch.stack([t + 8.0, torch.ones_like(t)]).diag_embed()
+        root = torch.linalg.cholesky(positive)
+        pyro.factor("target", root.diagonal().prod().log() * 0.0 - (t**2 - 9.0) ** 2 / 8)
+
+    modes = find_modes(Problem(model))
+    found = [float(mode.values["t"]) for mode in modes]
+    assert [t > 0 for t in found] == [True, False]
+    assert [t**3 - 7 * t - 2 for t in found] == pytest.approx([0.0, 0.0], abs=1e-4)
