@@ -156,7 +156,6 @@ def _judge(result: "Posterior", target: "Target", label: str, seed: int) -> bool
     """Print the fit and what is thought of it; whether it may be used."""
     from vitools.cli.deep_methods import has_encoder
     from vitools.diagnostics import Grade, judge
-    from vitools.reporting.comparison.judging import draw_seed
     from vitools.reporting.terminal import paragraph
 
     if target.held_out and has_encoder(result):
@@ -169,7 +168,7 @@ def _judge(result: "Posterior", target: "Target", label: str, seed: int) -> bool
         print(f"\n{held_out}")
         return held_out.is_usable
     print(result)
-    verdict = judge(result, seed=draw_seed(seed, result)).verdict  # draws of compare
+    verdict = judge(result, seed=seed).verdict
     advice = f" Next: {verdict.advice}" if verdict.advice else ""
     print("\n".join(paragraph(f"verdict: {verdict}: {verdict.reason.rstrip('.')}.{advice}")))
     return verdict.grade is not Grade.REJECT

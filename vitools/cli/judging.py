@@ -27,12 +27,11 @@ def judge(
     from vitools.diagnostics import Grade
     from vitools.diagnostics import judge as judge_fit
     from vitools.posterior import Posterior
-    from vitools.reporting.comparison.judging import draw_seed
     from vitools.reporting.terminal import paragraph
 
     target = open_target(model, DataFile.of(data, columns, missing), seed)
     fit = Posterior.from_draws(target.problem, draws, name=draws.name)
-    verdict = judge_fit(fit, seed=draw_seed(seed, fit)).verdict
+    verdict = judge_fit(fit, seed=seed).verdict
     print(fit)
     advice = f" Next: {verdict.advice}" if verdict.advice else ""
     print("\n".join(paragraph(f"verdict: {verdict}: {verdict.reason.rstrip('.')}.{advice}")))

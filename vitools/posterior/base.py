@@ -22,6 +22,7 @@ from vitools.problem.sites import nearest
 
 ELSEWHERE = "vitools.posterior.elsewhere"  # knows the kinds of posterior, which know this one
 DRAWS_FOR_MOMENTS = 4000
+DRAWS_FOR_FINGERPRINT = 4
 WIDTH, MAX_ROWS = 80, 20
 """What fits on a screen when a posterior is printed."""
 
@@ -129,8 +130,12 @@ class Posterior(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the numbers this fit consists of."""
-        return fingerprint((), self._state()[0])
+        """A digest of the numbers this fit consists of; of some draws where no file can hold it."""
+        try:
+            numbers = self._state()[0]
+        except NotSupportedError:
+            numbers = self.sample(DRAWS_FOR_FINGERPRINT)
+        return fingerprint((), numbers)
 
     # ---- fits made elsewhere -----------------------------------------------------------------
 

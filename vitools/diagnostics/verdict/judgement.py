@@ -1,6 +1,8 @@
 """All figures on one fit, from one set of draws, and further looks until they tell."""
 
 import math
+import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -28,6 +30,7 @@ from vitools.diagnostics.verdict.verdict import (
     Grade,
     Verdict,
     of_missed_modes,
+    of_missing,
     reach_verdict,
 )
 from vitools.diagnostics.weights.bounds import bound
@@ -48,13 +51,17 @@ class Judgement:
     """What the judge found.
 
     Attributes:
-        bound, khat: ``None`` for a fit without density.
+        bound: ``None`` for a fit without density.
+        khat, khat_limit: of the weights of all draws that were looked at, and up to where it is usable
+            at so many; ``None`` and NaN for a fit without density.
         accuracy: ``None`` without a reference.
         verdict: grade, reason and advice.
         draws: the judged quantities at the draws used, ``{name: [n, *shape]}``, on the CPU.
         moments: their moments, exact where the fit gives them.
         evidence: bounds on log p(x) for as many K as the draws allow; ``None`` without density.
-        weights: smoothed importance weights of the draws; ``None`` where undefined.
+        weights: smoothed importance weights of ``draws``, whose own k̂ may be another than that of
+            all; ``None`` where undefined.
+        accounted: log of the evidence that the draws account for; ``None`` where undefined.
         site_khats: the worst entry of each latent, ``{site: SiteKhat}``; empty where undefined.
         psis_moments: the posterior's moments as the weights have them, where k̂ is below its
             threshold; else empty.
@@ -64,6 +71,7 @@ class Judgement:
         trend: what the end of the fit's record says; of an engine that does not iterate, that there
             is none.
         scan: the modes looked for; ``None`` where there is a reference, or nothing to save.
+        seconds: what judging took.
     """
 
     bound: Estimate | None
@@ -74,6 +82,8 @@ class Judgement:
     moments: dict[str, Moments]
     evidence: Evidence | None = None
     weights: SmoothedWeights | None = None
+    khat_limit: float = math.nan
+    accounted: Estimate | None = None
     site_khats: dict[str, SiteKhat] = field(default_factory=dict)
     psis_moments: dict[str, Moments] = field(default_factory=dict)
     correction: Accuracy | None = None
@@ -81,6 +91,7 @@ class Judgement:
     distance: Distance | None = None
     trend: Trend | None = None
     scan: Scan | None = None
+    seconds: float = 0.0
 
 
 def judge(
@@ -103,19 +114,41 @@ def judge(
     Args:
         reference: moments to compare with, from :func:`~vitools.diagnostics.reference.moments.moments`.
         num_samples: draws from a fit with a density; a sampler's own draws are all used.
+        seed: of these draws, with the numbers of the fit (:func:`draw_seed`): the same fit has the
+            same figures by itself and in every comparison, under whatever name.
         reference_draws: draws of the same quantities ``{name: [n, *shape]}``, e.g. another
             judgement's ``draws``, for :class:`~vitools.diagnostics.reference.distance.Distance`.
         least_evidence: a lower bound on log p(x) from elsewhere (the bound of another fit). A fit
-            that cannot account for nine tenths of it misses a mode. Not applied where the model's
-            sites are not identified (``problem.invariants``): one of several equal modes is enough
-            there.
+            that cannot account for nine tenths of it misses a mode (:func:`against_evidence`).
     """
     if not isinstance(posterior, Posterior):
         raise OptionError(f"expected a fit to judge, got {type(posterior).__name__}.")
-    found = _look(posterior, reference, num_samples, seed, reference_draws, least_evidence)
-    if found.verdict.grade is Grade.REJECT or found.accuracy is not None:
+    began = time.perf_counter()
+    seed = draw_seed(seed, posterior)
+    found = _look(posterior, reference, num_samples, seed, reference_draws)
+    found = against_evidence(posterior, found, least_evidence)
+    if found.verdict.grade is not Grade.REJECT and found.accuracy is None:
+        found = _with_scan(posterior, found, num_samples, seed)
+    return replace(found, seconds=time.perf_counter() - began)
+
+
+def draw_seed(seed: int, fit: Posterior) -> int:
+    """The seed of one fit's draws: another for each fit, as standard errors of differences assume."""
+    return seed + zlib.crc32(fit.fingerprint.encode())
+
+
+def against_evidence(posterior: Posterior, found: Judgement, least: Estimate | None) -> Judgement:
+    """The judgement, where log p(x) is known to be no less than ``least``.
+
+    Not applied where the model's sites are not identified (``problem.invariants``): one of several equal
+    modes is enough there.
+    """
+    if least is None or found.accounted is None or posterior.problem.invariants is not None:
         return found
-    return _with_scan(posterior, found, num_samples, seed)
+    verdict = of_missing(difference(least, found.accounted))
+    if verdict is None or found.verdict.grade is Grade.REJECT:
+        return found
+    return replace(found, verdict=verdict)
 
 
 def _with_scan(posterior: Posterior, found: Judgement, num_samples: int, seed: int) -> Judgement:
@@ -145,7 +178,6 @@ def _look(
     num_samples: int,
     seed: int,
     reference_draws: Mapping[str, Tensor] | None,
-    least_evidence: Estimate | None,
 ) -> Judgement:
     """What draws say, those of the first look wherever that is not said."""
     problem = posterior.problem
@@ -197,7 +229,9 @@ def _look(
     correction = measure_correction(draws, weights) if draws and is_usable else None
     remedy = suggest(posterior, values, weights, khats, correction) if values else RICHER
     plate = None if reference is None else exchanged_plate(problem, found, reference)
-    missing = _missing(posterior, log_weights, known.exact or least_evidence)
+    accounted, missing = _accounted(log_weights), None
+    if known.exact is not None and problem.invariants is None:
+        missing = difference(known.exact, accounted)
 
     def rules(figures: Figures) -> Verdict:
         return reach_verdict(
@@ -215,16 +249,18 @@ def _look(
             remedy=remedy if plate is None else advise(plate),
         )
 
-    verdict = look_on(posterior, draws, log_weights, reference, rules, seed)
+    verdict, decisive = look_on(posterior, draws, log_weights, reference, rules, seed)
     return Judgement(
         lower,
-        weights.khat,
+        decisive.khat,
         accuracy,
         verdict,
         draws,
         found,
         known,
         weights,
+        decisive.threshold,
+        accounted,
         khats,
         psis_moments(draws, weights) if is_usable else {},
         correction,
@@ -256,11 +292,15 @@ def _culprit(khats: Mapping[str, SiteKhat]) -> str:
     return f"{worst.at} ({worst.value:.2f})" if worst and worst.value > CLEAR_KHAT else ""
 
 
-def _missing(posterior: Posterior, log_weights: Tensor, known: Estimate | None) -> Estimate | None:
-    """What the fit's draws leave of the evidence that is known to be there, in nats."""
-    if known is None or posterior.problem.invariants is not None:
-        return None
+def _accounted(log_weights: Tensor) -> Estimate:
+    """log of the mean weight ``[n]``."""
     log_weights = log_weights.detach().double()
     level = log_weights.logsumexp(0) - math.log(len(log_weights))
     error = float((log_weights - level).exp().std()) / math.sqrt(len(log_weights))
-    return Estimate(known.value - float(level), math.hypot(error, known.standard_error))
+    return Estimate(float(level), error)
+
+
+def difference(one: Estimate, other: Estimate) -> Estimate:
+    """Of independent estimates."""
+    error = math.hypot(one.standard_error, other.standard_error)
+    return Estimate(one.value - other.value, error)

@@ -76,6 +76,15 @@ class Figures:
     correction: Accuracy | None
     is_certain: bool = True
 
+    @property
+    def alone(self) -> "Figures":
+        """What they say without a reference."""
+        return replace(self, accuracy=None, own=None)
+
+    def weighed_as(self, other: "Figures") -> "Figures":
+        """These moments, beside the weights of another look."""
+        return replace(other, num_samples=self.num_samples, accuracy=self.accuracy, own=self.own)
+
     def shifted(self, errors: float) -> "Figures":
         """With all figures so many standard errors worse (better, if negative)."""
         return replace(
@@ -151,8 +160,12 @@ def look_on(
     reference: Mapping[str, Moments] | None,
     rules: Rules,
     seed: int,
-) -> Verdict:
-    """The verdict at the last look; in the words of the first, where both say *trust*.
+) -> tuple[Verdict, Figures]:
+    """The verdict at the last look, and the figures that decided.
+
+    Weights are looked at until they settle what they say by themselves, so that k̂ and what reweighting
+    does to the moments are the same whatever the fit is compared with. Where there is a reference, the
+    moments alone may ask for more.
 
     Args:
         draws, log_weights: of the first look: quantities ``{name: [n, *shape]}``, and ``[n]``.
@@ -160,11 +173,15 @@ def look_on(
     """
     size = len(log_weights)
     found = measured(posterior, draws, log_weights, reference, size)
-    verdict = first = rules(found)
+    weighed: Figures | None = None
     for times in LOOKS:
-        if _is_settled(found, rules, times, log_weights) or not _is_affordable(
-            posterior, times * size
+        if weighed is None and _is_settled(found.alone, rules, times, log_weights):
+            weighed = found
+        if weighed is not None and (
+            reference is None or _is_settled(found.weighed_as(weighed), rules, times, log_weights)
         ):
+            break
+        if not _is_affordable(posterior, times * size):
             break
         more = times * size - len(log_weights)
         further = zlib.crc32(f"{seed} {times}".encode())
@@ -174,20 +191,21 @@ def look_on(
         draws = {name: torch.cat([x, judged[name].detach().cpu()]) for name, x in draws.items()}
         log_weights = torch.cat([log_weights, new.expand(more).to(log_weights)])
         if not bool(torch.isfinite(log_weights).all()):
-            worst = Estimate(math.inf)
-            found = replace(found, num_samples=len(log_weights), khat=worst, deep_khat=worst)
-            verdict = rules(found)
+            worst, count = Estimate(math.inf), len(log_weights)
+            found = replace(found, num_samples=count, khat=worst, deep_khat=worst)
+            weighed = None
             break
         found = measured(posterior, draws, log_weights, reference, size)
-        verdict = rules(found)
+    found = found.weighed_as(weighed or found)
+    verdict = rules(found)
     doubt = undecided(
         found.khat, found.threshold, found.accuracy, found.correction, found.deep_khat
     )
     if verdict.grade is Grade.TRUST and doubt:
         verdict = Verdict(Grade.CARE, f"undecided: {doubt}", NO_TELLING)
-    if (verdict.grade is Grade.TRUST and first.grade is Grade.TRUST) or found.num_samples == size:
-        return verdict if found.num_samples == size else first
-    return replace(verdict, reason=f"at {found.num_samples} draws, {verdict.reason}")
+    if verdict.grade is Grade.TRUST or found.num_samples == size:
+        return verdict, found
+    return replace(verdict, reason=f"at {found.num_samples} draws, {verdict.reason}"), found
 
 
 def _is_settled(found: Figures, rules: Rules, times: int, log_weights: Tensor) -> bool:

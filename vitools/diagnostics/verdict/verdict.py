@@ -154,10 +154,11 @@ def reach_verdict(
         >>> print(verdict, "|", verdict.reason)
         use with care | k̂ 0.82 is above its threshold 0.70, on account of tau, give or take 0.10
     """
+    lacking = of_missing(missing)
     found = [
         _of_status(status, detail, advice),
         _of_density(bound),
-        _of_missing(missing),
+        None if lacking is None else _Complaint(lacking),
         _of_divergences(divergences, energy),
         _of_energy(energy),
     ]
@@ -287,18 +288,17 @@ def _of_density(bound: Estimate | None) -> _Complaint | None:
     )
 
 
-def _of_missing(missing: Estimate | None) -> _Complaint | None:
+def of_missing(missing: Estimate | None) -> Verdict | None:
+    """What is to be said of a fit that lacks so many nats of log p(x)."""
     if missing is None or not missing.value - SURE * missing.standard_error > -math.log(
         LEAST_SHARE
     ):
         return None
-    return _Complaint(
-        Verdict(
-            Grade.REJECT,
-            f"its draws account for {math.exp(-missing.value):.2g} of the evidence that is known to "
-            "be there",
-            "start from several seeds (another mode holds the rest), or use nuts()",
-        )
+    return Verdict(
+        Grade.REJECT,
+        f"its draws account for {math.exp(-missing.value):.2g} of the evidence that is known to "
+        "be there",
+        "start from several seeds (another mode holds the rest), or use nuts()",
     )
 
 

@@ -65,6 +65,8 @@ def _fit(comparison: JudgedFits, name: str) -> dict[str, Any]:
         "bound": _estimate(judgement.bound),
         "khat": _estimate(judgement.khat),
         "missed": _estimate(comparison.missed.get(name)),
+        "khat_limit": _number(judgement.khat_limit),
+        "judge_seconds": judgement.seconds,
         "site_khats": {
             site: {"value": _number(found.value), "at": found.at}
             for site, found in judgement.site_khats.items()

@@ -1,17 +1,14 @@
 """Judging fits one after another: an error spares the others, and Ctrl-C what is judged."""
 
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vitools.diagnostics import FitUnion, Grade, Judgement, judge, measure_union
+from vitools.diagnostics.verdict.judgement import against_evidence
 from vitools.errors import VitoolsError, clause, first_words
-from vitools.posterior import DrawsPosterior, Estimate, GridPosterior, Posterior, Status
+from vitools.posterior import DrawsPosterior, GridPosterior, Posterior, Status
 from vitools.reporting.comparison.alike import have_equal_params
-
-NEGLIGIBLE_GAP = 0.1
-"""Nats below the best bound at which no fit can be said to miss a mode."""
 
 MOST_UNITED = 1000
 """Numbers in a posterior above which weights of whole draws say nothing of any fit."""
@@ -33,7 +30,6 @@ class Judging:
         self.judgements: dict[str, Judgement] = {}
         self.errors: dict[str, Exception] = {}
         self.reference: str | None = None
-        self.looked_twice: set[str] = set()
         self.union: FitUnion | None = None
         self.no_union = ""
 
@@ -47,9 +43,6 @@ class Judging:
         for name in self.fits:
             if name not in self.judgements and name not in self.errors:
                 self._look(name)
-        for name in self._behind():
-            self._look(name, least_evidence=self._least_evidence())
-            self.looked_twice.add(name)
         self._unite()
 
     def _unite(self) -> None:
@@ -77,50 +70,33 @@ class Judging:
 
     @property
     def settled(self) -> dict[str, Judgement]:
-        """The judgements that nothing can change any more, in the order of the fits."""
-        open_ones = set(self._behind()) - self.looked_twice
+        """The judgements in the order of the fits, in the light of the best bound among them all.
+
+        log p(x) is at least that, whatever a fit's own draws can see of it.
+        """
+        bounds = [j.bound for j in self.judgements.values()]
+        known = [bound for bound in bounds if bound and math.isfinite(bound.value)]
+        least = max(known, key=lambda bound: bound.value, default=None)
         return {
-            name: self.judgements[name]
-            for name in self.fits
-            if name in self.judgements and name not in open_ones
+            name: against_evidence(fit, self.judgements[name], least)
+            for name, fit in self.fits.items()
+            if name in self.judgements
         }
 
-    def _look(self, name: str, **known: Any) -> None:
+    def _look(self, name: str) -> None:
         """One judgement, or the error that there is instead."""
+        known: dict[str, Any] = {}
         if self.reference is not None and name != self.reference:
             true = self.judgements[self.reference]
-            known |= {"reference": true.moments, "reference_draws": true.draws}
+            known = {"reference": true.moments, "reference_draws": true.draws}
         try:
-            seed = draw_seed(self.seed, self.fits[name])
-            found = judge(self.fits[name], num_samples=self.num_samples, seed=seed, **known)
+            fit = self.fits[name]
+            found = judge(fit, num_samples=self.num_samples, seed=self.seed, **known)
         except Exception as error:  # a model's or a guide's own errors share no type
             self.errors[name] = error
             self.judgements.pop(name, None)
         else:
             self.judgements[name] = found
-
-    def _behind(self) -> list[str]:
-        """Fits not rejected whose bound leaves room for a mode that they miss: to look at again."""
-        least = self._least_evidence()
-        return [
-            name
-            for name, found in self.judgements.items()
-            if least
-            and found.bound
-            and found.verdict.grade is not Grade.REJECT
-            and least.value - found.bound.value > NEGLIGIBLE_GAP
-        ]
-
-    def _least_evidence(self) -> Estimate | None:
-        """The best bound: log p(x) is at least that, whatever a fit's own draws can see of it."""
-        bounds = [j.bound for j in self.judgements.values()]
-        known = [bound for bound in bounds if bound and math.isfinite(bound.value)]
-        return max(known, key=lambda bound: bound.value, default=None)
-
-
-def draw_seed(seed: int, fit: Posterior) -> int:
-    """The seed of one fit's draws in a comparison: another for each fit, whatever its name."""
-    return seed + zlib.crc32(fit.fingerprint.encode())
 
 
 def default_references(fits: Mapping[str, Posterior]) -> list[str]:

@@ -88,7 +88,7 @@ class JudgedFits:
 
         Columns: ``bound``, ``khat``, ``mean_error`` (in reference sds), ``sd_ratio``, each with
         its standard error in ``…_se`` (0 where exact); ``mean_error_at``, ``sd_ratio_at``, the
-        worst entries; ``gap``, log p(x) less the bound, where log p(x) is known; ``seconds``;
+        worst entries; ``khat_limit``, up to where k̂ is usable; ``gap``, log p(x) less the bound, where log p(x) is known; ``seconds``;
         ``status``, ``detail``; ``verdict``, ``reason``, ``advice``. Fits that were not judged
         come last.
         """
@@ -105,6 +105,7 @@ class JudgedFits:
             for column, figure in figures.items():
                 row[column] = figure.value if figure else math.nan
                 row[f"{column}_se"] = figure.standard_error if figure else math.nan
+            row["khat_limit"] = judgement.khat_limit
             row["mean_error_at"] = accuracy.mean_error_at if accuracy else ""
             row["sd_ratio_at"] = accuracy.sd_ratio_at if accuracy else ""
             evidence, lower = self.log_evidence, judgement.bound

@@ -1,6 +1,9 @@
 """A comparison on a terminal of 80 columns: two tables, and what they mean."""
 
-from vitools.diagnostics import Grade
+import math
+
+from vitools.diagnostics import Grade, Judgement
+from vitools.diagnostics.verdict.looks import LOOKS
 from vitools.diagnostics.weights.khat import khat_threshold
 from vitools.posterior import GridPosterior, Posterior
 from vitools.problem.sites import listed
@@ -23,21 +26,30 @@ def comparison_text(comparison: JudgedFits) -> str:
 
 
 def _verdicts(comparison: JudgedFits) -> list[list[Cell]]:
-    rows: list[list[Cell]] = [["fit", "bound", "k̂", "seconds", "verdict"]]
+    rows: list[list[Cell]] = [["fit", "bound", "k̂", "up to", "seconds", "verdict"]]
     for name, judgement in comparison.judgements.items():
         rows.append(
             [
                 name,
                 estimate_words(judgement.bound),
                 estimate_words(judgement.khat),
+                _limit(judgement),
                 seconds_words(comparison.fits[name].seconds),
                 comparison.verdict_words(name),
             ]
         )
     for name, other in comparison.unjudged.items():
-        rows.append([name, ("", ""), ("", ""), seconds_words(other.fit.seconds), UNJUDGED])
+        rows.append(
+            [name, ("", ""), ("", ""), ("", ""), seconds_words(other.fit.seconds), UNJUDGED]
+        )
     blank = [i for i in range(len(rows[0])) if all(row[i] == ("", "") for row in rows[1:])]
     return [[cell for i, cell in enumerate(row) if i not in blank] for row in rows]
+
+
+def _limit(judgement: Judgement) -> Cell:
+    """Up to where k̂ is usable."""
+    limit = judgement.khat_limit
+    return (f"{limit:.2f}" if math.isfinite(limit) else "", "")
 
 
 def _errors(comparison: JudgedFits) -> list[list[Cell]]:
@@ -68,13 +80,14 @@ def general_notes(comparison: JudgedFits) -> list[str]:
         sites = ", ".join([*problem.observed, *problem.drawn])
         inside = f" - log q({', '.join(problem.drawn)})" if problem.drawn else ""
         count = comparison.num_samples
-        usable = f"at which k̂ is usable up to {khat_threshold(count):.2f}"
         notes.append(
-            f"bound: E[log p({sites}){inside}]{summed}, {count} draws of each fit, {usable}"
+            f"bound: E[log p({sites}){inside}]{summed}, {count} draws of each fit; k̂ of up to "
+            f"{LOOKS[-1]} times as many, and up to where it is usable at so many"
         )
     notes += _evidence_note(comparison)
     notes += _union_note(comparison)
     notes += _params_note(comparison)
+    notes.append(_cost_note(comparison))
     if comparison.reference is None:
         notes.append(
             f"no reference: no {'judged ' * bool(comparison.unjudged)}fit is exact or has "
@@ -130,6 +143,15 @@ def _union_note(comparison: JudgedFits) -> list[str]:
         said += f"; mass that {union.num_samples} draws of a fit would not show: "
         said += ", ".join(masses) or f"less than {WORTH_SAYING} for each"
     return [said]
+
+
+def _cost_note(comparison: JudgedFits) -> str:
+    judging = sum(judgement.seconds for judgement in comparison.judgements.values())
+    fitting = sum(comparison.fits[name].seconds for name in comparison.judgements)
+    said = f"judging took {judging:.1f} s"
+    if fitting > 0:
+        said += f", {judging / fitting:.2g} times as long as the fits"
+    return said
 
 
 def _params_note(comparison: JudgedFits) -> list[str]:

@@ -38,7 +38,7 @@ def page_data(comparison: JudgedFits, calibration: Sequence[RankHistogram] = ())
         "fits": _fits(comparison),
         "reference": names.index(comparison.reference) if comparison.reference else None,
         "yardstick": yardstick,
-        "threshold": number(khat_threshold(comparison.num_samples)),
+        "threshold": _threshold(comparison),
         "evidence": number(comparison.log_evidence.value) if comparison.log_evidence else None,
         "bound": _bound(comparison),
         "sites": sites,
@@ -70,9 +70,17 @@ def _fits(comparison: JudgedFits) -> list[dict[str, Any]]:
             "seconds": number(fit.seconds),
             "bound": _pair(comparison.judgements[name].bound, 10),
             "khat": _pair(comparison.judgements[name].khat),
+            "khat_limit": number(comparison.judgements[name].khat_limit),
         }
         for name, fit in comparison.fits.items()
     ]
+
+
+def _threshold(comparison: JudgedFits) -> float | None:
+    """Where the zone begins in which no fit's k̂ is usable."""
+    limits = [judgement.khat_limit for judgement in comparison.judgements.values()]
+    finite = [limit for limit in limits if math.isfinite(limit)]
+    return number(max(finite, default=khat_threshold(comparison.num_samples)))
 
 
 def _pair(estimate: Estimate | None, digits: int = 6) -> list[float | None] | None:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 import os
 import platform
 import unicodedata
@@ -12,7 +13,6 @@ from pathlib import Path
 
 from vitools._version import __version__
 from vitools.diagnostics import Grade
-from vitools.diagnostics.weights.khat import khat_threshold
 from vitools.diagnostics.weights.site_khat import SiteKhat
 from vitools.errors import VitoolsError
 from vitools.files.atomic import atomic_path
@@ -125,6 +125,8 @@ def _card(comparison: JudgedFits, number: int, name: str) -> str:
         "sd ratio": accuracy.sd_ratio if accuracy else None,
     }
     shown = {key: _words(value) for key, value in figures.items() if value}
+    if "k̂" in shown and math.isfinite(judgement.khat_limit):
+        shown["k̂"] += f" of at most {judgement.khat_limit:.2f}"
     seconds = {"seconds": seconds_words(comparison.fits[name].seconds)}
     shown = {k: shown.pop(k) for k in ("bound", "k̂") if k in shown} | seconds | shown
     return part(
@@ -219,8 +221,7 @@ def _site_khat(site: str, found: SiteKhat) -> str:
 def _captions(comparison: JudgedFits) -> dict[str, str]:
     yardstick = comparison.reference or comparison.best
     reference = comparison.reference
-    count = comparison.num_samples
-    threshold = f"{khat_threshold(count):.2f} at {count} draws (min(1 − 1/log₁₀ S, 0.7) at S)"
+    limit = "the mark, min(1 − 1/log₁₀ S, 0.7) at as many draws S as were looked at"
     return {
         "against": f" against {yardstick}",
         "marginals_caption": "Smoothed densities of each fit’s draws"
@@ -232,7 +233,7 @@ def _captions(comparison: JudgedFits) -> dict[str, str]:
         "correlation r. A fit that treats correlated quantities as independent may have every "
         "marginal right and their joint distribution wrong.",
         "khat_caption": "The shape of the largest importance weights p(x, θ)/q(θ) of each fit’s "
-        f"draws. Below 0.5 the weights have a variance; above its threshold, {threshold}, not even "
+        f"draws. Below 0.5 the weights have a variance; above its limit ({limit}) not even "
         "importance sampling can repair the fit. k̂ sees the fit’s own draws only: of a mode that "
         "the fit misses it knows nothing, which is why a reference outranks it.",
     }

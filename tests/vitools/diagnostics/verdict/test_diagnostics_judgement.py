@@ -151,7 +151,7 @@ def without_its_tail(scale):
     return FactorisedPosterior(problem, factors, 0.0, engine="svi", status=Status.CONVERGED)
 
 
-@pytest.mark.parametrize("seed", [0, 3, 8])
+@pytest.mark.parametrize("seed", [5, 14, 28])
 def test_trust_by_weights_alone_takes_a_second_look(seed):
     """The fit's sd is 0.59 of the posterior's; a thousand draws happen to show less of it."""
     fit = without_its_tail(0.9)
@@ -162,7 +162,7 @@ def test_trust_by_weights_alone_takes_a_second_look(seed):
     assert len(found.draws["tau"]) == 1000  # all else is of the first draws
     assert abs(found.correction.sd_ratio.value - 1) <= 0.2
     truth = {"tau": Moments.exact(torch.tensor(0.0), torch.tensor(3.0).sqrt())}
-    assert judge(fit, truth, seed=seed).verdict.reason.startswith("the sd of tau is too narrow")
+    assert "the sd of tau is too narrow: 0.5" in judge(fit, truth, seed=seed).verdict.reason
 
 
 def test_a_second_look_bears_out_a_fit_that_is_nearly_right():

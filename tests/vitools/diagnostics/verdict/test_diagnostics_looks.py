@@ -127,22 +127,36 @@ def test_a_grade_is_the_same_for_all_seeds(mean, sd, grade):
     assert {judge(fit, seed=seed).verdict.grade for seed in range(4)} == {grade}
 
 
-def test_against_a_reference_only_the_fit_is_drawn_anew(monkeypatch):
-    """A reference's own error is no reason to draw more of the fit."""
+def test_a_reference_changes_no_measurement_of_the_weights(monkeypatch):
+    """Nor does its own error make for more draws of the fit."""
     calls = []
 
     def counted(self, num_samples, seed=0):
-        calls.append(num_samples)
+        calls.append((num_samples, seed))
         return draw(self, num_samples, seed)
 
     draw = GaussianPosterior.sample_with_log_weights
     monkeypatch.setattr(GaussianPosterior, "sample_with_log_weights", counted)
     zero = torch.zeros(()).double()
     rough = Moments(zero, zero + 1.0, zero + 0.1, zero + 0.1)
-    verdict = judge(normal(0.1, 0.95), {"u": rough}).verdict
-    assert calls == [1000]
-    assert verdict.grade is Grade.CARE
-    assert verdict.reason.startswith("undecided: the mean of u is")
+    alone = judge(normal(0.1, 0.95))
+    of_alone = list(calls)
+    calls.clear()
+    beside = judge(normal(0.1, 0.95), {"u": rough})
+    assert calls == of_alone
+    assert (beside.khat, beside.khat_limit) == (alone.khat, alone.khat_limit)
+    assert beside.verdict.grade is Grade.CARE
+    assert "undecided: the mean of u is" in beside.verdict.reason
+
+
+def test_the_figure_that_decided_is_the_one_that_is_told():
+    """k̂ is 1 - s²; of 64 000 draws, in parts of 4000 with the limit of so many."""
+    found = judge(normal(0.0, 0.9))
+    assert found.verdict.grade is Grade.TRUST
+    assert found.khat_limit == 0.7
+    assert f"k̂ {found.khat.value:.2f} of at most 0.70" in found.verdict.reason
+    assert abs(found.khat.value - (1 - 0.9**2)) < 4 * found.khat.standard_error
+    assert found.khat != found.weights.khat
 
 
 def test_what_is_dear_is_not_looked_at_again(monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pandas
 import pyro
@@ -11,11 +12,12 @@ import torch
 from torch.distributions import Beta, Normal, kl_divergence
 
 from vitools import Problem, compare
+from vitools.diagnostics import Grade, judge
+from vitools.diagnostics.verdict.judgement import draw_seed
 from vitools.engines import exact
 from vitools.errors import FileError, NumericalError, OptionError
 from vitools.models import coin
 from vitools.posterior import DrawsPosterior, Estimate, FactorisedPosterior, Status
-from vitools.reporting.comparison.judging import draw_seed
 from vitools.reporting.terminal import columns, estimate_words, layout
 
 FLIPS = coin.simulate(20)
@@ -86,6 +88,27 @@ def test_figures_of_a_wrong_fit_by_hand(comparison):
     assert "sd from the reference" in row["reason"]
 
 
+def test_a_fit_is_measured_alike_alone_in_company_and_under_any_name(comparison):
+    """Whatever else is compared, and in whatever order."""
+    fit = comparison.fits["elsewhere"]
+    alone = judge(fit, num_samples=800, seed=3)
+    others = {f"a {name}": other for name, other in comparison.fits.items() if other is not fit}
+    turned = compare({"z": fit, **dict(reversed(others.items()))}, num_samples=800, seed=3)
+    two = compare({"one": fit, "other": fit}, num_samples=800, seed=3)
+    found = [comparison.judgements["elsewhere"], turned.judgements["z"], *two.judgements.values()]
+    for other in found:
+        assert (other.bound, other.khat) == (alone.bound, alone.khat)
+        assert other.khat_limit == alone.khat_limit
+        assert torch.equal(other.draws["p"], alone.draws["p"])
+    assert {other.verdict.grade for other in found[:2]} == {Grade.REJECT}
+    assert {other.verdict for other in found[2:]} == {alone.verdict}
+
+
+def test_the_cost_of_judging_is_told(comparison):
+    assert all(found.seconds > 0 for found in comparison.judgements.values())
+    assert "judging took" in str(comparison)
+
+
 def test_chains_have_moments_but_no_bound(comparison):
     row = comparison.table.loc["chains"]
     assert math.isnan(row["bound"])
@@ -100,17 +123,20 @@ def test_printed_table(comparison):
     text = str(comparison)
     lines = text.splitlines()
     assert max(map(columns, lines)) <= 80
-    assert lines[0].split() == ["fit", "bound", "k̂", "seconds", "verdict"]
+    assert lines[0].split() == ["fit", "bound", "k̂", "up", "to", "seconds", "verdict"]
     evidence = f"{coin.exact_log_evidence(FLIPS):.2f}"
     assert lines[2].split()[:5] == ["posterior", evidence, "exact", "0.00", "exact"]
     assert lines[5].split() == ["chains", "21.5", "trust"]
     assert lines[7].split() == ["against", "exact", "mean", "error", "at", "sd", "ratio", "at"]
     assert lines[8].split() == ["posterior", "0.00", "exact", "p", "1.00", "exact", "p"]
-    assert "bound: E[log p(heads, p) - log q(p)], 800 draws of each fit, at which k̂" in text
-    assert "usable up to 0.66" in " ".join(text.split())
+    assert "bound: E[log p(heads, p) - log q(p)], 800 draws of each fit; k̂" in text
+    assert "of up to 64 times as many" in " ".join(text.split())
+    assert lines[2].split()[5] == "0.66"  # of an exact fit no more draws are looked at
     assert "log evidence: " in text
     assert "KL(q ‖ posterior): posterior 0.00" in " ".join(text.split())
-    assert "elsewhere: do not use: the mean of p is" in text
+    assert re.search(
+        r"elsewhere: do not use: at \d+ draws, the mean of p is", " ".join(text.split())
+    )
 
 
 def test_best_is_the_best_verdict_and_not_the_reference(comparison):

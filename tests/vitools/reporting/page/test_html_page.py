@@ -104,7 +104,7 @@ def test_verdicts_come_first_and_say_why(text):
     assert order == sorted(order)
     for judgement in hostile_comparison().judgements.values():
         assert judgement.verdict.grade.value in text
-    assert "The sd of many[" in text
+    assert "he sd of many[" in text
     assert "too narrow" in text
 
 

@@ -173,6 +173,8 @@ function khatChart(width) {
     const clamp = (v) => Math.max(-0.5, Math.min(high, v));
     root.append(svg("text", narrow ? { x: x(Math.max(-0.5, low)) + 5, y: at - 9, class: "name" } : { x: box.left - 10, y: at + 4, "text-anchor": "end", class: "name" }, short(data.fits[i].name)));
     if (error) root.append(svg("path", { d: `M${x(clamp(value - 2 * error))} ${at}H${x(clamp(value + 2 * error))}`, style: `stroke:${colour(i)};stroke-width:1.8` }));
+    const limit = data.fits[i].khat_limit;
+    if (limit !== null) root.append(svg("path", { d: `M${x(clamp(limit))} ${at - 8}V${at + 8}`, style: "stroke:currentColor;stroke-width:1" }));
     if (value <= high) root.append(marker(i, x(clamp(value)), at, 4.5));
     else root.append(svg("text", { x: x(high) - 4, y: at + 4, "text-anchor": "end", class: "name" }, `${words(value, 2)} ▸`));
   });
