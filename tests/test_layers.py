@@ -162,7 +162,13 @@ ORDER = {
         {"report"},
         {"held_out"},
     ],
-    "vitools.guides": [{"family"}, {"starts"}, {"base"}, {"mean_field", "joint"}, {"flow"}],
+    "vitools.guides": [
+        {"family"},
+        {"starts"},
+        {"base"},
+        {"mean_field", "joint"},
+        {"flow", "default"},
+    ],
     "vitools.models": [
         {"__init__", "columns", "pictures"},
         {

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vitools.engines.preflight import preflight
     from vitools.engines.svi import warm_up
     from vitools.errors import VitoolsError
-    from vitools.inference import mix
+    from vitools.inference import infer, mix
     from vitools.information import (
         cramer_rao,
         entropy,
@@ -63,6 +63,7 @@ _HOME = {
     "exact": "vitools.engines",
     "explain": "vitools.calculus",
     "find_modes": "vitools.diagnostics",
+    "infer": "vitools.inference",
     "judge": "vitools.diagnostics",
     "laplace": "vitools.engines",
     "load": "vitools.posterior",
@@ -111,6 +112,7 @@ __all__ = [
     "explain",
     "find_modes",
     "fisher_information",
+    "infer",
     "information_gain",
     "jeffreys_prior",
     "judge",

@@ -177,7 +177,8 @@ def draw(
 
 app.command(
     epilog=examples(
-        "vitools fit two-dice --method kumaraswamy --out fits",
+        "vitools fit two-dice --out fits",
+        "vitools fit two-dice --method kumaraswamy",
         "vitools fit mymodel.py:model --data my.csv --method nuts",
         "vitools fit mymodel.py:model --data my.csv --columns 'y=height cm' --missing drop",
         "vitools fit mymodel.py:model --data my.csv --guide mymodel.py:guide",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitools.cli import INTERRUPTED
-from vitools.cli.methods import OF_PROCESSES, OWN_GUIDE, default_methods, find_method
+from vitools.cli.methods import INFER, OF_PROCESSES, OWN_GUIDE, default_methods, find_method
 from vitools.cli.options import (
     BatchRows,
     Columns,
@@ -17,6 +17,7 @@ from vitools.cli.options import (
     Force,
     Forgetting,
     Guide,
+    MaxSeconds,
     Missing,
     Model,
     Quiet,
@@ -39,8 +40,14 @@ if TYPE_CHECKING:
 def fit(
     model: Model,
     method: Annotated[
-        str, typer.Option(help="One of 'vitools methods'.", autocompletion=complete_method)
+        str,
+        typer.Option(
+            help="One of 'vitools methods'; if omitted, one after another until a fit is trusted.",
+            autocompletion=complete_method,
+            show_default=False,
+        ),
     ] = "",
+    max_seconds: MaxSeconds = None,
     data: Data = None,
     columns: Columns = None,
     missing: Missing = "refuse",
@@ -57,7 +64,11 @@ def fit(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Fit a model by one method, print the posterior and say whether to trust it."""
+    """Fit a model, print the posterior and say whether to trust it.
+
+    Without --method by the first of several methods, from the cheapest to the surest, whose fit is
+    trusted; what was tried is printed as well.
+    """
     from vitools.cli.arguments import DataFile
     from vitools.cli.processes import processes
     from vitools.cli.progress import progress_line
@@ -95,16 +106,19 @@ def fit(
         target = replace(target, batch_rows=batch_rows, sharded=sharded)
         if out is not None and target.pictures:
             check_folder(out, *(path.name for path in out.glob("*.png")), force=force)
-        by_default = "cavi" if ranks is not None else default_methods(target)[0]
-        chosen = named or find_method(OWN_GUIDE if guide else by_default)
+        chosen = named or find_method(_method_of(target, guide))
+        is_ladder = chosen is find_method(INFER)
+        if max_seconds is not None and not is_ladder:
+            raise OptionError(f"--max-seconds is for --method {INFER}, not for {chosen.label}.")
         if batch_rows is not None and chosen is not find_method("cavi"):
             raise OptionError(f"--batch-rows is for --method cavi, not for {chosen.label}.")
         label = chosen.named_for(target).label
         try:
-            with progress_line(label, file.quiet) as progress:
-                result = chosen.run(target, seed=seed, progress=progress, start=None)
+            with progress_line("" if is_ladder else label, file.quiet) as progress:
+                options = {"max_seconds": max_seconds} if is_ladder else {}
+                result = chosen.run(target, seed=seed, progress=progress, start=None, **options)
         except (NotConjugateError, NotSupportedError) as error:
-            if ranks is not None:
+            if ranks is not None or is_ladder:
                 raise
             others = [name for name in default_methods(target) if find_method(name) is not chosen]
             raise type(error)(
@@ -133,7 +147,8 @@ def fit(
             print_written([out / "fit.safetensors"])
             print("vitools: interrupted; the fit alone is kept.", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
-    if result.status is Status.INTERRUPTED:
+    climb = result.ladder
+    if result.status is Status.INTERRUPTED if climb is None else climb.is_interrupted:
         raise typer.Exit(INTERRUPTED)
     if not (result.status.is_good and is_usable):
         raise typer.Exit(1)
@@ -152,6 +167,15 @@ def _opened_in_turn(
     return ranks.each(lambda: first or opened())
 
 
+def _method_of(target: "Target", guide: str) -> str:
+    """What fits where nobody names a method."""
+    if guide:
+        return OWN_GUIDE
+    if target.batch_rows is not None or target.sharded is not None:
+        return "cavi"
+    return default_methods(target)[0] if target.is_amortised else INFER
+
+
 def _judge(result: "Posterior", target: "Target", label: str, seed: int) -> bool:
     """Print the fit and what is thought of it; whether it may be used."""
     from vitools.cli.deep_methods import has_encoder
@@ -168,6 +192,12 @@ def _judge(result: "Posterior", target: "Target", label: str, seed: int) -> bool
         print(f"\n{held_out}")
         return held_out.is_usable
     print(result)
+    if result.ladder is not None:
+        kept = result.ladder.attempt
+        advice = f" Next: {kept.advice}" if kept.advice else ""
+        said = f"verdict: {kept.verdict}: {kept.reason.rstrip('.')}.{advice}"
+        print("\n".join(paragraph(said)))
+        return kept.verdict in (Grade.TRUST.value, Grade.CARE.value)
     verdict = judge(result, seed=seed).verdict
     advice = f" Next: {verdict.advice}" if verdict.advice else ""
     print("\n".join(paragraph(f"verdict: {verdict}: {verdict.reason.rstrip('.')}.{advice}")))

@@ -49,6 +49,26 @@ OF_PROCESSES = (
     "multivariate",
 )
 """Methods whose rows several processes may share."""
+INFER = "infer"
+
+
+def _infer(
+    target: "Target",
+    *,
+    seed: int,
+    progress: Any,
+    start: Any,
+    max_seconds: float | None = None,
+) -> "Posterior":
+    from vitools.inference import infer
+
+    return infer(
+        target.problem,
+        max_seconds=max_seconds,
+        nested=target.nested,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def _cavi(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
@@ -67,21 +87,14 @@ def _cavi(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posteri
 
 def _cavi_joint(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
     from vitools.engines import cavi
+    from vitools.inference.rungs import joint_blocks
 
-    blocks = _joint_blocks(target.problem)
+    blocks = joint_blocks(target.problem)
     if not blocks:
         raise NotSupportedError(
             f"model '{target.problem.name}' has no two discrete latents in the same plates."
         )
     return cavi(target.problem, joint=blocks, restarts=RESTARTS, seed=seed, progress=progress)
-
-
-def _joint_blocks(problem: "Problem") -> list[tuple[str, ...]]:
-    """Discrete latents that share their plates, which one factor may hold together."""
-    groups: dict[Any, list[str]] = {}
-    for site in problem.discrete.values():
-        groups.setdefault(site.plates, []).append(site.name)
-    return [tuple(names) for names in groups.values() if len(names) > 1]
 
 
 def _by_hand(target: "Target", *, seed: int, progress: Any, start: Any) -> "Posterior":
@@ -176,6 +189,7 @@ def _exact(target: "Target", *, seed: int, progress: Any, start: Any) -> "Poster
 
 
 METHODS: dict[str, Method] = {
+    INFER: Method("infer", "one after another of these, until the judge trusts a fit", _infer),
     "exact": Method("exact", "enumeration and quadrature, for small models", _exact),
     "cavi": Method("CAVI", "coordinate ascent, its updates derived from the model", _cavi),
     "cavi-joint": Method(
@@ -236,24 +250,28 @@ def find_method(name: str) -> Method:
 
 def default_methods(target: "Target") -> list[str]:
     """The methods worth comparing on this model, cheapest first, the reference last."""
+    from vitools.guides import AutoMultivariate
+    from vitools.guides.default import default_guide
+    from vitools.inference.rungs import joint_blocks, quadrature_size
     from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 
     problem = target.problem
     if target.is_amortised:
         return [OWN_GUIDE, *_rivals(target)]
     size = UnconstrainedSpace(problem).size
-    # at an edge quadrature over two latents is not accurate enough
-    names = ["exact"] if size <= (1 if problem.moving_ends else 2) else []
+    names = ["exact"] if size <= quadrature_size(problem) else []
     if _is_conjugate(problem):
         names.append("cavi")
-        if _joint_blocks(problem):
+        if joint_blocks(problem):
             names.append("cavi-joint")
     if hasattr(problem.model, "hand_derived_cavi"):
         names.append("cavi-by-hand")
     if any(_is_bounded(site) for site in problem.continuous.values()):
         names += ["kumaraswamy", "logistic-normal"]
     elif problem.continuous:
-        names += ["normal", "multivariate"]
+        names.append("normal")
+    if size > 1 and default_guide(problem) is AutoMultivariate:
+        names.append("multivariate")
     if target.guide is not None:
         names.append(OWN_GUIDE)
     return names + (["nuts"] if problem.continuous and "exact" not in names else [])

@@ -100,6 +100,14 @@ Sharded = Annotated[
         show_default=False,
     ),
 ]
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001,
+        help="Without --method: when to settle for the best fit so far.",
+        show_default=False,
+    ),
+]
 Guide = Annotated[
     str, typer.Option(metavar="FILE.py:NAME", help="A Pyro guide of your own, for own-guide.")
 ]

@@ -18,13 +18,17 @@ QUICK = 10.0
 
 @contextmanager
 def progress_line(label: str, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """A callback for an engine; ``None`` where nobody is to be told."""
+    """A callback for an engine; ``None`` where nobody is to be told.
+
+    Reports bear the ``label``; without one, the name of the engine that makes them.
+    """
     with status_line(label, quiet) as say:
         last: list[Progress] = []
 
         def show(progress: Progress) -> None:
             assert say is not None
-            say(words(label, progress, last[0] if last else None))
+            before = last[0] if last and last[0].engine == progress.engine else None
+            say(words(label or progress.engine, progress, before))
             last[:] = [progress]
 
         yield None if say is None else show

@@ -1,5 +1,6 @@
-"""One posterior out of many: the mixture of several fits, and the ladder of engines."""
+"""One posterior out of many: the ladder of engines, and the mixture of several fits."""
 
-from vitools.inference.mix import mix
+from vitools.inference.climb import infer
+from vitools.inference.mixture import mix
 
-__all__ = ["mix"]
+__all__ = ["infer", "mix"]

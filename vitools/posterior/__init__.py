@@ -7,12 +7,14 @@ from vitools.posterior.factorised import Factor, FactorisedPosterior
 from vitools.posterior.gaussian import GaussianPosterior
 from vitools.posterior.grid import GridPosterior
 from vitools.posterior.guided import GuidePosterior
+from vitools.posterior.ladder import Attempt, Ladder
 from vitools.posterior.mixture import MixturePosterior
 from vitools.posterior.product import ProductPosterior
 from vitools.posterior.results import Estimate, History, Status
 from vitools.posterior.storage import load, save
 
 __all__ = [
+    "Attempt",
     "DrawsPosterior",
     "Estimate",
     "Factor",
@@ -21,6 +23,7 @@ __all__ = [
     "GridPosterior",
     "GuidePosterior",
     "History",
+    "Ladder",
     "MixturePosterior",
     "Posterior",
     "ProductPosterior",

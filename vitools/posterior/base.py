@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vitools.errors import NotSupportedError, OptionError
+from vitools.posterior.ladder import Ladder
 from vitools.posterior.results import Estimate, History, Status
 from vitools.problem import Problem
 from vitools.problem.reading.program import fingerprint
@@ -77,8 +78,10 @@ class Posterior(ABC):
         history: a :class:`History`.
         seconds: wall-clock time of the fit.
         seed: the seed it was run with.
+        ladder: what was tried before it, where :func:`~vitools.infer` made it; else ``None``.
     """
 
+    ladder: Ladder | None = None
     points: tuple[str, ...] = ()
     """Latents of which the fit is a point estimate: it has no density then, and no widths."""
 
@@ -286,7 +289,8 @@ class Posterior(ABC):
         with suppress(NotSupportedError):  # draws have no bound; the line is left out
             lines.append(f"bound:  {self.elbo(num_samples=1000, seed=self.seed)}")
         lines = [part for line in lines for part in wrap(line, WIDTH, subsequent_indent="  ")]
-        return "\n".join(lines + self._table())
+        lines += self._table()
+        return "\n".join([*lines, *([] if self.ladder is None else ["", self.ladder.text])])
 
     def _table(self) -> list[str]:
         """Rows of site, mean and sd, at most :data:`MAX_ROWS` of them."""

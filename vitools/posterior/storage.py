@@ -12,6 +12,7 @@ from vitools.posterior.factorised import FactorisedPosterior
 from vitools.posterior.gaussian import GaussianPosterior
 from vitools.posterior.grid import GridPosterior
 from vitools.posterior.guided import GuidePosterior
+from vitools.posterior.ladder import Ladder
 from vitools.posterior.mixture import MixturePosterior
 from vitools.posterior.product import ProductPosterior
 from vitools.posterior.results import History, Status
@@ -57,6 +58,8 @@ def save(posterior: Posterior, path: str | Path) -> None:
     }
     if posterior.part:
         header["part"] = posterior.part
+    if posterior.ladder is not None:
+        header["ladder"] = posterior.ladder.record()
     write_archive(path, header, tensors)
 
 
@@ -94,4 +97,6 @@ def load(path: str | Path, problem: Problem, guide: Any = None) -> Posterior:
     saved = Saved(problem, state, header["meta"], common, guide, KINDS)
     restored = KINDS[header["kind"]]._restore(saved)
     restored.part = header.get("part", "")
+    if header.get("ladder"):
+        restored.ladder = Ladder.of_record(header["ladder"])
     return restored

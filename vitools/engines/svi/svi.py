@@ -23,6 +23,7 @@ from vitools.engines.svi.starts import Start
 from vitools.engines.svi.svi_run import Options, SviRun
 from vitools.errors import OptionError
 from vitools.graphs.compiled import Compile
+from vitools.guides.default import default_guide
 from vitools.isolation import seeded, snapshot
 from vitools.posterior import GuidePosterior, Posterior, Status
 from vitools.problem import Problem, check_problem
@@ -35,7 +36,7 @@ Saved = tuple[dict[str, Tensor], dict[str, Any]]
 
 def svi(
     problem: Problem,
-    guide: Any,
+    guide: Any = None,
     *,
     num_particles: int = 1,
     objective: Callable[[Problem, Any], Objective] | None = None,
@@ -74,7 +75,9 @@ def svi(
     fit with it goes on from there; a guide class starts afresh.
 
     Args:
-        guide: a Pyro guide, or a guide class to be called with the problem's model.
+        guide: a Pyro guide, or a guide class to be called with the problem's model. If omitted,
+            ``AutoMultivariate`` up to 300 numbers, ``AutoMeanField`` beyond
+            (:func:`~vitools.guides.default.default_guide`); ``detail`` says which.
         num_particles: draws per step.
         objective: another bound or gradient than :class:`~vitools.engines.objectives.Elbo`
             by ``num_particles`` draws.
@@ -146,6 +149,10 @@ def svi(
         refuse_options(objective, compile, callback)
     check_problem(problem, "svi()", fixed_data=False)
     problem.refuse_beyond_memory("svi()")
+    chosen = ""
+    if guide is None:
+        guide = default_guide(problem)
+        chosen = f"{guide.__name__} by default; "
     began = time.perf_counter()
     options = Options(
         num_particles,
@@ -177,7 +184,11 @@ def svi(
         engine="svi",
         status=status,
         detail="; ".join(
-            [f"{len(history)} steps from {run.began}, {averaged}", run.compiling.how, *outside]
+            [
+                f"{chosen}{len(history)} steps from {run.began}, {averaged}",
+                run.compiling.how,
+                *outside,
+            ]
         ),
         history=history,
         seconds=time.perf_counter() - began,

@@ -15,7 +15,7 @@ EXISTING = PAGE.with_name("existing_fits.md")
 def test_the_page_runs_in_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # the files it stores go there
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 8
+    assert len(blocks) == 11
     namespace: dict[str, object] = {"__name__": "trust_page"}
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("error")
@@ -24,6 +24,7 @@ def test_the_page_runs_in_order(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "calibration over 30 data sets" in printed
     assert "CAVI" in printed
+    assert "tried:" in printed
     assert (tmp_path / "ranks.png").is_file()
     bounds = namespace["found"]
     assert bounds.lower[1].value < bounds.lower[1000].value < bounds.upper.value
