@@ -9,13 +9,7 @@ from dataclasses import dataclass, field, replace
 from vitools.diagnostics import Grade, judge
 from vitools.engines.cavi.nested import check_nested
 from vitools.engines.progress import Listener, Progress, ProgressCallback, listener
-from vitools.errors import (
-    NotConjugateError,
-    NotSupportedError,
-    NumericalError,
-    OptionError,
-    VitoolsError,
-)
+from vitools.errors import NumericalError, OptionError, VitoolsError
 from vitools.inference.known import Known
 from vitools.inference.rungs import RUNGS, Rung
 from vitools.posterior import Attempt, Ladder, Posterior, Status
@@ -246,7 +240,7 @@ class Climb:
         unexpected = [error for error in self.errors if not isinstance(error, VitoolsError)]
         if unexpected:
             return unexpected[0]  # with its traceback, which says where
-        reasons = "; ".join(f"{each.method}: {each.reason}" for each in self.attempts)
-        refused = all(isinstance(e, NotConjugateError | NotSupportedError) for e in self.errors)
-        kind = OptionError if refused else NumericalError
+        reasons = "; ".join(f"{each.method}: {each.reason.rstrip('.')}" for each in self.attempts)
+        has_failed = any(isinstance(error, NumericalError) for error in self.errors)
+        kind = NumericalError if has_failed else OptionError
         return kind(f"infer: no engine gave a fit of model '{self.known.problem.name}': {reasons}")

@@ -127,7 +127,11 @@ def _flow(known: Known, *, seed: int, progress: Listener) -> Posterior:
 
 
 def _not_flow(known: Known) -> str:
+    if set(known.problem.drawn) != set(known.problem.continuous):
+        return "latents whose values cannot be listed"
     size = UnconstrainedSpace(known.problem).size
+    if not size:
+        return "no continuous latents"
     return "" if size <= MOST_BENT else f"{size} continuous numbers, a flow is for {MOST_BENT}"
 
 

@@ -18,7 +18,7 @@ from vitools.problem.bound_model import BoundModel
 from vitools.problem.density.discrete import draw_sites, site_marginal, support_size
 from vitools.problem.density.enumeration import FactorGraph
 from vitools.problem.density.forward import run_forward
-from vitools.problem.density.units import unit_components, unit_log_likelihood
+from vitools.problem.density.units import prior_components, unit_components, unit_log_likelihood
 from vitools.problem.density.values import checked_draws, latent_site, out_of_bounds
 from vitools.problem.density.vectorise import DrawMapper
 from vitools.problem.reading.agreement import trial
@@ -231,6 +231,22 @@ class Problem(BoundModel):
 
         out = self.map_draws(once, flat)
         return {k: v.reshape(sample_shape + v.shape[1:]) for k, v in out.items()}
+
+    def log_prior(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """log p of each latent given those above it, summed over its entries: ``{site: [*S]}``.
+
+        With :meth:`pointwise_log_likelihood` these add up to :meth:`log_joint` (but for a
+        ``poutine.scale`` of data). So the prior of a latent that hangs on a discrete one which data
+        share is not here: with that summed out, it is part of the data's.
+        """
+        flat, sample_shape = self.checked_draws(values)
+
+        def once(draw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            graph = self.factors(draw)
+            parts = prior_components(graph, self.observed, self.drawn)
+            return {name: graph.scaled(members) for name, members in parts.items()}
+
+        return {k: v.reshape(sample_shape) for k, v in self.map_draws(once, flat).items()}
 
     def unit_plates(self, values: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
         """The plates, left to right, along which each log-likelihood's units lie."""

@@ -96,7 +96,7 @@ def test_where_no_rung_gives_a_fit_all_reasons_are_said(refused, ladder):
     ladder(one=refuse, other=refuse)
     message = refused("fit", "coin")
     assert message.startswith("infer: no engine gave a fit")
-    assert message.endswith("one: not this model.; other: not this model.")
+    assert message.endswith("one: not this model; other: not this model.")
 
 
 def test_time_that_is_over_is_no_interruption(vitools, ladder):
@@ -119,7 +119,7 @@ def test_time_that_is_over_is_no_interruption(vitools, ladder):
     ("options", "words"),
     [
         (["--max-seconds", "0"], "0.001"),
-        (["--max-seconds", "soon"], "float"),
+        (["--max-seconds", "soon"], "--max-seconds"),
         (
             ["--max-seconds", "9", "--method", "cavi"],
             "--max-seconds is for --method infer, not for CAVI.",

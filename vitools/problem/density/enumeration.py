@@ -130,7 +130,7 @@ class FactorGraph:
         """log Σ_z p(x, θ, z), a scalar. ``probes`` (packed) are added to the factors by name."""
         total: Any = 0.0
         for members in self.components(probes):
-            total = total + self._scaled(members)
+            total = total + self.scaled(members)
         return total
 
     def log_likelihood(self, observed: Collection[str]) -> Tensor:
@@ -143,12 +143,12 @@ class FactorGraph:
         for members in self.components():
             others = [f for f in members if f.name not in observed]
             if len(others) < len(members):
-                total = total + self._scaled(members)
+                total = total + self.scaled(members)
                 if others:
-                    total = total - self._scaled(others)
+                    total = total - self.scaled(others)
         return total
 
-    def _scaled(self, members: list[SiteFactor]) -> Tensor:
+    def scaled(self, members: list[SiteFactor]) -> Tensor:
         """The log of a component, each plate weighted and its ``poutine.scale`` applied."""
         scale = members[0].scale
         if any(not _same_scale(scale, f.scale) for f in members[1:]):

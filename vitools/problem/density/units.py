@@ -41,3 +41,16 @@ def unit_log_likelihood(
     tensor = graph.contract(members, frozenset(letters))
     order = [tensor._pyro_dims.index(d) for d in letters if d in tensor._pyro_dims]
     return tensor.permute(order).reshape([plates[plate].size for plate in along])
+
+
+def prior_components(
+    graph: FactorGraph, observed: Mapping[str, Site], drawn: Mapping[str, Site]
+) -> dict[str, list[SiteFactor]]:
+    """``{latent: factors}`` that no data share; latents that share discrete ones are joined as ``"x+y"``."""
+    found = {}
+    for members in graph.components():
+        names = [f.name for f in members]
+        latents = [name for name in names if name in drawn]
+        if latents and not any(name in observed for name in names):
+            found["+".join(latents)] = members
+    return found

@@ -28,6 +28,7 @@ GROUPS = (
     "posterior",
     "posterior_predictive",
     "log_likelihood",
+    "log_prior",
     "sample_stats",
     "prior",
     "prior_predictive",
@@ -54,6 +55,8 @@ def to_arviz(
       deterministic sites;
     - ``posterior_predictive``: replicated data; a replicated row draws new discrete latents;
     - ``log_likelihood``: of each independent unit of data, discrete latents summed out;
+    - ``log_prior``: of each latent given those above it, summed over its entries. Power-scaling
+      sensitivity takes both (``arviz.psens`` of 0.2x, ``arviz_stats.psense`` of 1.x);
     - ``sample_stats``: ``log_p``, the log joint density of each draw, and ``log_q``, the fit's own
       (what ``arviz.loo_approximate_posterior`` asks for); ``pareto_khat`` of their difference, and
       ``site_khat``, that of each latent;
@@ -105,6 +108,7 @@ def build_groups(
         "posterior": draws.posterior_group,
         "posterior_predictive": draws.predictive_group,
         "log_likelihood": draws.log_likelihood_group,
+        "log_prior": draws.log_prior_group,
         "sample_stats": draws.sample_stats_group,
         "prior": lambda: draws.prior_groups["prior"],
         "prior_predictive": lambda: draws.prior_groups["prior_predictive"],
@@ -181,6 +185,10 @@ class _Draws:
             )
             for name, value in found.items()
         }
+
+    def log_prior_group(self) -> dict[str, Variable]:
+        found = self.problem.log_prior(self.values)
+        return {name: self._over_draws((), (), value) for name, value in found.items()}
 
     def sample_stats_group(self) -> dict[str, Variable]:
         log_p = self.problem.log_joint(self.values)

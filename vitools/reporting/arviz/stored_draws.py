@@ -78,6 +78,7 @@ def _bytes_per_draw(posterior: Posterior) -> tuple[int, dict[str, int]]:
         units = problem.pointwise_log_likelihood(values).values()
     return latents, {
         "log_likelihood": sum(value.numel() * value.element_size() for value in units),
+        "log_prior": 8 * len(problem.drawn),
         "posterior_predictive": data,
         "prior": latents,
         "prior_predictive": data,

@@ -82,6 +82,7 @@ def test_dims_come_from_plates(fit):
         },
         "posterior_predictive": {"counts": (*BOTH, "rows", "columns")},
         "log_likelihood": {"counts": (*BOTH, "rows")},
+        "log_prior": dict.fromkeys(["centre", "loose", "a", "v"], BOTH),
         "sample_stats": {
             "log_p": BOTH,
             "log_q": BOTH,
@@ -128,6 +129,16 @@ def test_values(fit, problem):
     ]
     expected = torch.logsumexp(torch.stack(terms), 0)
     np.testing.assert_allclose(groups["log_likelihood"]["counts"][1][0], expected, rtol=1e-10)
+    # densities of the priors by hand; with the data's they are the joint
+    standard = td.Normal(0.0, 1.0)
+    priors = {
+        name: standard.log_prob(values[name]).flatten(1).sum(1) for name in ("centre", "loose", "a")
+    }
+    priors["v"] = torch.zeros(60)  # flat on a simplex of two
+    for name, prior in priors.items():
+        np.testing.assert_allclose(groups["log_prior"][name][1][0], prior, atol=1e-12)
+    total = sum(priors.values()) + expected.flatten(1).sum(1)
+    np.testing.assert_allclose(groups["sample_stats"]["log_p"][1][0], total, rtol=1e-12)
 
 
 def test_discrete_latents_are_drawn_from_their_conditionals(fit, problem):
@@ -319,6 +330,63 @@ def test_arviz_agrees_with_the_fit():
     elpd = float(found.elpd if hasattr(found, "elpd") else found.elpd_loo)
     assert elpd == pytest.approx(expected, abs=0.1)
     assert made["posterior"].attrs["pareto_khat"] == 0.0
+
+
+@pytest.mark.parametrize(("prior_sd", "is_sensitive"), [(0.5, True), (50.0, False)])
+def test_power_scaling_finds_the_prior_that_matters(prior_sd, is_sensitive):
+    """y ~ N(m, 1), four rows of mean 2: scaled by a, the prior N(0, s²) is N(0, s² / a)."""
+
+    def model(y):
+        m = pyro.sample("m", dist.Normal(0.0, prior_sd))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(m, 1.0), obs=y)
+
+    y = torch.tensor([1.0, 3.0, 2.5, 1.5])
+
+    def posterior(power):
+        precision = 4 + power * prior_sd**-2
+        return td.Normal(y.sum() / precision, precision**-0.5)
+
+    fit = FactorisedPosterior(
+        Problem(model, y), {"m": posterior(1.0)}, 0.0, engine="exact", status=Status.EXACT
+    )
+    made = to_arviz(fit, 4000)
+    draws, log_prior = made["posterior"]["m"].values[0], made["log_prior"]["m"].values[0]
+    for power in (0.7, 1.3):
+        weights = np.exp((power - 1) * (log_prior - log_prior.max()))
+        found = (weights * draws).sum() / weights.sum()
+        error = (
+            4
+            * float(posterior(power).stddev)
+            * (np.square(weights).sum() / weights.sum() ** 2) ** 0.5
+        )
+        assert found == pytest.approx(float(posterior(power).mean), abs=error)
+    arviz = import_arviz()
+    if not hasattr(arviz, "psens"):
+        pytest.skip("arviz 1.x: arviz_stats.psense")
+    found = {
+        which: float(arviz.psens(made, component=which)["m"]) for which in ("prior", "likelihood")
+    }
+    assert (found["prior"] > 0.05) is is_sensitive
+    assert found["likelihood"] > 0.05
+
+
+def test_a_prior_that_hangs_on_a_discrete_latent_is_the_datas():
+    """Of m given z, with z summed out of m's and y's densities together, the data's unit has both."""
+
+    def model(y):
+        z = pyro.sample("z", dist.Bernoulli(0.4))
+        m = pyro.sample("m", dist.Normal(3.0 * z, 1.0))
+        pyro.sample("s", dist.Gamma(2.0, 1.0))
+        pyro.sample("y", dist.Normal(m + z, 1.0), obs=y)
+
+    problem = Problem(model, torch.tensor(1.2))
+    values = problem.prior(20)
+    values = {name: values[name] for name in problem.drawn}
+    prior, data = problem.log_prior(values), problem.pointwise_log_likelihood(values)
+    assert list(prior) == ["s"]
+    torch.testing.assert_close(prior["s"], td.Gamma(2.0, 1.0).log_prob(values["s"]))
+    torch.testing.assert_close(prior["s"] + sum(data.values()).flatten(), problem.log_joint(values))
 
 
 def test_posteriors_offer_it_as_a_method(fit):
