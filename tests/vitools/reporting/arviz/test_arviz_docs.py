@@ -14,7 +14,7 @@ PAGE = Path(__file__).resolve().parents[4] / "docs" / "arviz.md"
 def test_the_page_runs_in_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # the file it stores goes there
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     namespace: dict[str, object] = {"__name__": "arviz_page"}
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", "\\s*ArviZ is undergoing a major", FutureWarning)
