@@ -185,7 +185,7 @@ def test_only_what_is_asked_for(fit):
         build_groups(fit, 10, include=["posterior", "priors"])
     with pytest.raises(OptionError, match="positive number of draws"):
         build_groups(fit, 0)
-    assert len(GROUPS) == 9
+    assert len(GROUPS) == 10
 
 
 def test_prior_groups_are_draws_from_the_prior(fit):
