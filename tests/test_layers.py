@@ -117,8 +117,9 @@ ORDER = {
         {"symbolic"},
         {"constructors"},
         {"trace"},
-        {"alternatives", "augmentation", "hidden_chains", "steps"},
-        {"stacking"},
+        {"alternatives", "inner", "steps"},
+        {"components", "hidden_chains", "stacking"},
+        {"augmentation"},
         {"rolling"},
     ],
     "vitools.engines": [

@@ -155,6 +155,8 @@ class Atom:
     site: str
     function: float | str | Function
     indices: tuple[Index, ...]
+    cases: int = 0
+    """Of an indicator: how many there are; 0 where the site's shape says it."""
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -190,6 +192,7 @@ class Atom:
             self.site,
             function.rename(names) if isinstance(function, Function) else function,
             indices,
+            self.cases,
         )
 
     def same_place(self, other: Atom) -> bool:

@@ -33,7 +33,7 @@ class Discrete:
         (term,) = Expression.latent(site, shape).terms
         (place,) = term.atoms()
         value = fresh()
-        atom = Atom(site, "indicator", (*place.indices, value))
+        atom = Atom(site, "indicator", (*place.indices, value), support.shape[-1])
         labels = tuple(x for x in term.out if x is not None) if support.dim() > 1 else ()
         own = [size for size in shape if size > 1] if support.dim() > 1 else []
         table = Constant(support.reshape(*own, -1), (*labels, value))

@@ -40,6 +40,7 @@ def given_cases(
     sizes = dict(zip(common, shape, strict=True))
     for constant in (c for term in aligned.terms for c in term.constants()):
         sizes.update(zip(constant.labels, constant.tensor.shape, strict=True))
+    sizes |= {x: p.cases for x, p in zip(supports, aligned.places, strict=True) if p.cases}
     bare = _cancelled([_without_cases(term, labels) for term in aligned.terms])
     if not any(term.atoms() for term in bare):
         data = [(t.coefficient, _data(t, labels), None) for t in bare]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vitools.calculus.algebra.atoms import Atom, Constant, Function, Gather, Index, fresh, is_open
+from vitools.calculus.algebra.atoms import Constant, Function, Gather, Index, fresh, is_open
 from vitools.calculus.algebra.term import Factor, Out, Term
 
 
@@ -70,7 +70,7 @@ def substitute(term: Term, label: int, index: Tensor, labels: tuple[int, ...]) -
                     )
                 else:
                     indices.append(Gather(index, labels) if place == label else place)
-            factors.append(Atom(factor.site, function, tuple(indices)))
+            factors.append(replace(factor, function=function, indices=tuple(indices)))
     return Term(term.coefficient, tuple(factors), term.out)
 
 

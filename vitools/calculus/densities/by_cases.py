@@ -23,7 +23,7 @@ POLYNOMIAL = (1.0, 2.0)
 def numbers_as_predictors(terms: Sequence[Term], trace: ModelTrace) -> list[Term]:
     """The terms with all functions of such scalars as functions of predictors."""
     chosen = trace.normal | {
-        atom.site for term in terms for atom in term.atoms() if _differs_by_case(atom, term, trace)
+        atom.site for term in terms for atom in term.atoms() if _differs_beside(atom, term, trace)
     }
     if not chosen:
         return list(terms)
@@ -48,14 +48,16 @@ def numbers_as_predictors(terms: Sequence[Term], trace: ModelTrace) -> list[Term
     ]
 
 
-def _differs_by_case(atom: Atom, term: Term, trace: ModelTrace) -> bool:
+def _differs_beside(atom: Atom, term: Term, trace: ModelTrace) -> bool:
+    """Whether data make the function another one in each case, or row, of a latent that it stands beside."""
     if isinstance(atom.site, Predictor) or not isinstance(atom.function, Function):
         return False
     site = trace.sites[atom.site]
     if site.base_event_dim or site.family is None or not site.family.is_gaussian:
         return False
-    cases = {a.indices[-1] for a in term.atoms() if a.function == "indicator"}
-    return bool(cases & set(atom.data_labels))
+    own = {index for index in atom.indices if not isinstance(index, Gather)}
+    beside = {x for other in term.atoms() if other is not atom for x in other.labels}
+    return bool((set(atom.data_labels) - own) & beside)
 
 
 def _same(a: Atom, b: Atom) -> bool:

@@ -22,6 +22,7 @@ from vitools.calculus.blocks.nodes.nodes_block import NodesBlock
 from vitools.calculus.densities.whole import log_prob_of
 from vitools.calculus.model import ConjugateModel, is_number
 from vitools.calculus.tracing.augmentation import MIXTURES
+from vitools.calculus.tracing.components import COMPONENTS
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.distributions.free_form.nodes import Nodes
@@ -84,13 +85,14 @@ def with_nodes(make: Make, trace: Callable[[], ModelTrace]) -> ConjugateModel:
 
 
 def _instead_of_mixtures(trace: ModelTrace) -> Iterator[tuple[str, ...]]:
-    """The scalars by which an observed site would be a mixture of normals, a wider model's bound."""
+    """The scalars by which an observed site would be a mixture, a wider model's bound."""
     for site in trace.sites.values():
-        if site.is_latent or site.distribution not in MIXTURES:
+        if site.is_latent or site.distribution not in (*MIXTURES, *COMPONENTS):
             continue
         found: set[str] = set()
         for name, argument in site.arguments.items():
-            if name != "loc" and isinstance(argument, Expression):
+            of_predictor = name == "loc" and site.distribution in MIXTURES
+            if isinstance(argument, Expression) and not of_predictor:
                 found |= argument.sites()
         names = tuple(name for name in trace.sites if name in found)
         able = all(_can_be(trace.sites[n]) and not _is_gaussian(trace.sites[n]) for n in names)

@@ -25,13 +25,15 @@ from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Atom, Unsupported
 from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.tracing.components import with_components
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 
 Arguments = dict[str, Any]
 
 
 def with_mixtures(trace: ModelTrace) -> ModelTrace:
-    """The same model, with the mixing variables of the sites that need them as latents."""
+    """The same model, with the components and mixing variables of sites that need them as latents."""
+    trace = with_components(trace)
     met = _met(trace) | _following(trace)
     sites: dict[str, TracedSite] = {}
     auxiliary = set(trace.auxiliary)

@@ -12,20 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
-from vitools.calculus.tracing.constructors import base_and_mask, written
+from vitools.calculus.tracing.constructors import written
+from vitools.calculus.tracing.inner import Unread, at_cases, node_of, own_dims, read_inside
 from vitools.calculus.tracing.operations.matrices import matmul_expressions
 from vitools.calculus.tracing.symbolic import Refusal, SymbolicTensor
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.distributions.markov_chains import CategoricalMarkovChain, GaussianMarkovChain
-
-
-class _Unread(Exception):
-    """A part of a chain that is none of those known here."""
 
 
 def with_hidden_chains(trace: ModelTrace) -> ModelTrace:
@@ -39,7 +35,7 @@ def with_hidden_chains(trace: ModelTrace) -> ModelTrace:
             continue
         try:
             states, emission = read(site)
-        except _Unread:  # its parameters stay what has no closed form, and are said to be
+        except Unread:  # its parameters stay what has no closed form, and are said to be
             sites[name] = site
             continue
         sites |= {states.name: states, name: emission}
@@ -83,7 +79,7 @@ def _states(
 def _discrete(site: TracedSite) -> tuple[TracedSite, TracedSite]:
     """z_t ~ P_t[z_t-1], y_t ~ the observation's distribution of z_t."""
     given = written(site.fn)[1]
-    initial, transition = (_node(given[f"{k}_logits"]) for k in ("initial", "transition"))
+    initial, transition = (node_of(given[f"{k}_logits"]) for k in ("initial", "transition"))
     size, steps, name = initial.shape[-1], _steps(site), f"states of {site.name}"
     shape = (*site.batch_shape, steps + 1)
     states = Discrete.latent(name, shape, torch.arange(size))
@@ -92,27 +88,19 @@ def _discrete(site: TracedSite) -> tuple[TracedSite, TracedSite]:
     parameters = {"initial_logits": initial, "transition_logits": transition}
     latent = _states(site, states, shape, parameters, fn, name)
 
-    base, to_event, arguments = _observation(given["observation_dist"])
+    base, to_event, arguments = read_inside(given["observation_dist"])
     seen = states.restructured(lambda e: e.take(torch.arange(1, steps + 1), -1)).one_hot(size)
     at_states = {}
     for key, argument in arguments.items():
-        own = _own_dims(base, key) + to_event
-        node = _node(argument)
-        if node.dim > own and node.shape[-1 - own] == size:
-            chosen = seen
-            for _ in range(own):
-                chosen = chosen.unsqueeze(-1)
-            node = (node * chosen).sum(-1 - own)
-        elif node.dim > own and node.shape[-1 - own] == 1:
-            node = node.take(0, -1 - own)
-        at_states[key] = node
+        own = own_dims(base, key) + to_event
+        at_states[key] = at_cases(node_of(argument), own, seen)
     return latent, _emission(site, base, to_event, at_states)
 
 
 def _gaussian(site: TracedSite) -> tuple[TracedSite, TracedSite]:
     """z_t = z_t-1 F + w_t, y_t = z_t H + v_t."""
     given = written(site.fn)[1]
-    matrix, loading = _node(given["transition_matrix"]), _node(given["observation_matrix"])
+    matrix, loading = node_of(given["transition_matrix"]), node_of(given["observation_matrix"])
     size, steps, name = matrix.shape[-1], _steps(site), f"states of {site.name}"
     shape = (*site.batch_shape, steps + 1, size)
     states = Expression.latent(name, shape)
@@ -128,9 +116,9 @@ def _gaussian(site: TracedSite) -> tuple[TracedSite, TracedSite]:
     fn = GaussianMarkovChain(torch.zeros(size), 1.0, 1.0, num_steps=steps + 1)
     latent = _states(site, states, shape, parameters, fn.expand(site.batch_shape), name)
 
-    base, to_event, arguments = _observation(given["observation_dist"])
+    base, to_event, arguments = read_inside(given["observation_dist"])
     seen = states.take(torch.arange(1, steps + 1), -2).unsqueeze(-2)
-    at_states = {key: _node(x) for key, x in arguments.items() if x is not None}
+    at_states = {key: node_of(x) for key, x in arguments.items() if x is not None}
     at_states["loc"] = matmul_expressions(seen, loading).squeeze(-2) + at_states["loc"]
     return latent, _emission(site, base, to_event, at_states)
 
@@ -138,48 +126,20 @@ def _gaussian(site: TracedSite) -> tuple[TracedSite, TracedSite]:
 CHAINS = {"DiscreteHMM": _discrete, "GaussianHMM": _gaussian}
 
 
-def _node(value: Any) -> Expression:
-    if isinstance(value, SymbolicTensor):
-        if isinstance(value.node, Expression):
-            return value.node
-        raise _Unread
-    if isinstance(value, Tensor | int | float):
-        return Expression.constant(value)
-    raise _Unread
-
-
-def _observation(fn: Any) -> tuple[Any, int, dict[str, Any]]:
-    """The distribution of one time, how many of its dims are events by declaration, its arguments."""
-    base, mask = base_and_mask(fn)
-    if mask is not None:
-        raise _Unread
-    arguments = {
-        k: x for k, x in written(base)[1].items() if k != "validate_args" and x is not None
-    }
-    return base, len(fn.event_shape) - len(base.event_shape), arguments
-
-
-def _own_dims(base: Any, key: str) -> int:
-    constraint = base.arg_constraints.get(key)
-    if constraint is None:
-        raise _Unread
-    return int(constraint.event_dim)
-
-
 def _normal(fn: Distribution, size: int) -> dict[str, Expression]:
     """Location and standard deviations, or Cholesky factor, of the noise."""
-    base, _, arguments = _observation(fn)
+    base, _, arguments = read_inside(fn)
     kind = written(base)[0]
     if kind == "Normal":
-        loc, scale = (_node(arguments[k]) for k in ("loc", "scale"))
+        loc, scale = (node_of(arguments[k]) for k in ("loc", "scale"))
         wide = Expression.constant(torch.zeros(size))
         return {"loc": loc + wide, "scale": scale}
     if kind == "MultivariateNormal" and isinstance(base, MultivariateNormal):
         symbolic = [k for k, x in arguments.items() if isinstance(x, SymbolicTensor) and k != "loc"]
         if symbolic:
-            raise _Unread
-        return {"loc": _node(arguments["loc"]), "scale_tril": _node(base.scale_tril)}
-    raise _Unread
+            raise Unread
+        return {"loc": node_of(arguments["loc"]), "scale_tril": node_of(base.scale_tril)}
+    raise Unread
 
 
 def _emission(

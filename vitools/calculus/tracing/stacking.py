@@ -209,7 +209,7 @@ class Roller:
     def _atom(self, atom: Atom, stem: str, index: Index) -> Atom:
         axis = self.sequences[stem].axis
         indices = (*atom.indices[:axis], index, *atom.indices[axis:])
-        return Atom(self.names[stem], atom.function, indices)
+        return replace(atom, site=self.names[stem], indices=indices)
 
     def _stacked_predictor(self, predictors: Sequence[Predictor]) -> Predictor:
         stacked = self._stacked([p.expression for p in predictors])

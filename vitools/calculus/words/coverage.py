@@ -23,11 +23,12 @@ from vitools.calculus.model import ConjugateModel
 from vitools.errors import VitoolsError
 from vitools.isolation import isolated, seeded
 
-CLOSED, INTEGRAL, CURVED, MIXTURE, NONE = (
+CLOSED, INTEGRAL, CURVED, MIXTURE, COMPONENTS, NONE = (
     "closed form",
     "one-dimensional integral",
     "curved function",
     "mixture of normals",
+    "components summed out",
     "",
 )
 
@@ -70,7 +71,7 @@ def coverage() -> list[Coverage]:
 
 
 def _counted(rules: Sequence[str]) -> str:
-    counts = {rule: rules.count(rule) for rule in (CLOSED, CURVED, MIXTURE, INTEGRAL)}
+    counts = {rule: rules.count(rule) for rule in (CLOSED, CURVED, MIXTURE, COMPONENTS, INTEGRAL)}
     return ", ".join(f"{count} by {rule}" for rule, count in counts.items() if count)
 
 
@@ -100,8 +101,8 @@ def _arguments(made: Any) -> dict[str, Any] | None:
     arguments = {
         name: torch.tensor(PARAMETERS[name]).double() for name in needed if name in PARAMETERS
     }
-    if "probs" in inspect.signature(made.__init__).parameters and "probs" not in arguments:
-        arguments["probs"] = torch.tensor(0.4).double()
+    for optional in {"probs", "gate"} & inspect.signature(made.__init__).parameters.keys():
+        arguments[optional] = torch.tensor(PARAMETERS[optional]).double()
     if not set(needed) <= set(arguments):
         return None
     try:
@@ -184,8 +185,9 @@ def _rule(model: Callable[[], None]) -> str:
             conjugate = ConjugateModel(model)
         except VitoolsError:
             return NONE
-    if conjugate.trace.auxiliary:
-        return MIXTURE
+    wider = [conjugate.trace.sites[name] for name in conjugate.trace.auxiliary]
+    if wider:
+        return COMPONENTS if any(site.support_size for site in wider) else MIXTURE
     if conjugate.predictors:
         return CURVED
     has_integral = any(isinstance(block, FreeFormBlock) for block in conjugate.blocks)

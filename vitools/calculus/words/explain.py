@@ -40,7 +40,7 @@ from vitools.calculus.words.dependence import in_words, switches_in_words, switc
 from vitools.calculus.words.naming import DataNames
 from vitools.calculus.words.nodes import cost
 from vitools.calculus.words.predictors import PredictorNames
-from vitools.calculus.words.structure import held, step_by_step
+from vitools.calculus.words.structure import held, step_by_step, wider
 from vitools.calculus.words.tables import Row, folded, span, table
 from vitools.calculus.words.wording import family, update
 from vitools.errors import NotConjugateError, clause
@@ -104,6 +104,7 @@ def explain(problem: Problem) -> str:
     switches = conjugate.prior_switches
     if switches:
         apart.append(f"{switches_in_words(switches)}; {switches_remedy(switches)}.")
+    apart += [wider(name, trace) for name in conjugate.latents if name in trace.auxiliary]
     apart += [step_by_step(stem, why, trace) for stem, why in trace.step_by_step.items()]
     nested = scales_of_few(trace)
     if nested:

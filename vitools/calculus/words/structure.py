@@ -1,4 +1,4 @@
-"""How a Gaussian factor over groups is held, and what keeps the states of a loop from one, in words."""
+"""In words: how a Gaussian factor over groups is held, what keeps the states of a loop from one, wider models."""
 
 from vitools.calculus.blocks.levels import Axes
 from vitools.calculus.blocks.tree import TreeBlock
@@ -42,3 +42,12 @@ def step_by_step(stem: str, why: str, trace: ModelTrace) -> str:
         if n.startswith(stem) and n.removeprefix(stem).isdecimal()
     )
     return f"{stem}{numbers[0]}, …, {stem}{numbers[-1]}: states of a loop, read one by one: {why}."
+
+
+def wider(name: str, trace: ModelTrace) -> str:
+    """``component of y: a latent of a wider model, summed out again …`` of a latent that the user's model lacks."""
+    how = "summed" if trace.sites[name].support_size else "integrated"
+    return (
+        f"{name}: a latent of a wider model, {how} out again in densities, draws and weights of the posterior "
+        "(an exact augmentation); the bound is the wider model's."
+    )

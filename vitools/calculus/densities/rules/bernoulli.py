@@ -1,4 +1,4 @@
-"""Bernoulli: log p(x) = x log p + (1-x) log(1-p)."""
+"""Bernoulli: log p(x) = x log p + (1-x) log(1-p) = x η - log(1 + e^η), η the logit."""
 
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
@@ -8,6 +8,8 @@ def bernoulli(
     x: Discrete, probs: Expression | None = None, logits: Expression | None = None
 ) -> Expression:
     one = x.expression()
+    if logits is not None and not logits.is_constant:
+        return one * logits - logits.elementwise("softplus")
     zero = x.apply(lambda table: 1 - table.double()).expression()
     return one * log_probability(probs, logits) + zero * log_complement(probs, logits)
 

@@ -24,6 +24,8 @@ def binomial(
 ) -> Expression:
     n, k = constant(total_count, "total_count"), constant(x, "value")
     choose = log_gamma(n + 1) - log_gamma(k + 1) - log_gamma(n - k + 1)
+    if logits is not None and not logits.is_constant:
+        return x * logits - Expression.constant(n) * logits.elementwise("softplus") + choose
     success, failure = log_probability(probs, logits), log_complement(probs, logits)
     return x * success + Expression.constant(n - k) * failure + choose
 
