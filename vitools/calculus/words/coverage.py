@@ -141,6 +141,8 @@ def _as_observation(made: Any, arguments: dict[str, Any]) -> str:
     with seeded(0):
         one = made(**arguments)
         value = one.sample((3,)).double()
+    if "gate" in arguments:
+        value[0] = 0.0  # one that may be in excess
     links = [
         (name, link)
         for name in one.arg_constraints
