@@ -28,7 +28,7 @@ ORDER = {
         {"problem", "models"},
         {"calculus", "posterior", "guides"},
         {"engines", "diagnostics", "information"},
-        {"reporting"},
+        {"reporting", "design"},
         {"inference"},
         {"__init__"},
         {"cli"},

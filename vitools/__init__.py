@@ -10,6 +10,7 @@ from vitools._version import __version__
 
 if TYPE_CHECKING:
     from vitools.calculus import explain
+    from vitools.design import expected_information_gain, next_measurement, run_design
     from vitools.diagnostics import find_modes, judge
     from vitools.engines import (
         Adam,
@@ -85,6 +86,9 @@ _HOME = {
     "jeffreys_prior": "vitools.information",
     "kl": "vitools.information",
     "mutual_information": "vitools.information",
+    "expected_information_gain": "vitools.design",
+    "next_measurement": "vitools.design",
+    "run_design": "vitools.design",
 }
 
 __all__ = [
@@ -109,6 +113,7 @@ __all__ = [
     "draw",
     "entropy",
     "exact",
+    "expected_information_gain",
     "explain",
     "find_modes",
     "fisher_information",
@@ -121,8 +126,10 @@ __all__ = [
     "load",
     "mix",
     "mutual_information",
+    "next_measurement",
     "nuts",
     "preflight",
+    "run_design",
     "save",
     "svi",
     "svi_validated",

@@ -102,7 +102,7 @@ def _common_list(p: Distribution, f: Function) -> tuple[Tensor, Tensor] | None:
     top = getattr(_support(p), "upper_bound", None)
     if not isinstance(top, Tensor):
         return None
-    numbers = torch.arange(int(top.max()) + 1, dtype=torch.get_default_dtype())
+    numbers = torch.arange(int(top.max()) + 1, dtype=torch.float64)
     values = numbers.reshape((-1,) + (1,) * len(p.batch_shape)).expand(-1, *p.batch_shape)
     inside = values <= top
     log_p = torch.where(inside, p.log_prob(torch.minimum(values, top)).double(), -torch.inf)
@@ -117,7 +117,7 @@ def _counted(p: Distribution, f: Function) -> tuple[Tensor, Tensor] | None:
     farthest = float((p.mean + 8 * p.variance.sqrt()).max())
     longest = LONGEST_LIST // max(1, p.batch_shape.numel())
     while size <= longest and farthest < longest:
-        numbers = torch.arange(size, dtype=torch.get_default_dtype())
+        numbers = torch.arange(size, dtype=torch.float64)
         values = numbers.reshape((-1,) + (1,) * len(p.batch_shape)).expand(-1, *p.batch_shape)
         density = p.log_prob(values)
         log_p = density.double()

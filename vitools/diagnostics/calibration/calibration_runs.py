@@ -8,7 +8,6 @@ with: a line that an interruption cut short is thrown away and done again.
 
 import json
 import multiprocessing
-import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +22,8 @@ from torch import Tensor
 
 from vitools.diagnostics.calibration.simulation import with_data
 from vitools.diagnostics.reference.moments import quantities
-from vitools.errors import FileError, OptionError, VitoolsError
+from vitools.errors import OptionError, VitoolsError
+from vitools.files.journal import append_line, resumed_lines
 from vitools.posterior import Posterior, Status
 from vitools.problem import Problem
 
@@ -76,7 +76,11 @@ def simulate_and_fit(
     Ctrl-C ends it with those that are done; where none is, it is raised.
     """
     header = json.dumps({"problem": problem.fingerprint, "seed": seed, "num_samples": num_samples})
-    done = {} if path is None else _resume(Path(path), header)
+    done = {}
+    if path is not None:
+        other = "holds the calibration of another problem, seed or number of draws"
+        runs = map(CalibrationRun.from_line, resumed_lines(Path(path), header, other))
+        done = {run.index: run for run in runs}
     missing = [i for i in range(num_data_sets) if i not in done]
 
     def job(index: int) -> str:
@@ -85,7 +89,7 @@ def simulate_and_fit(
     try:
         for line in _computed(job, missing, workers, problem):
             if path is not None:
-                _append(Path(path), line)
+                append_line(Path(path), line)
             run = CalibrationRun.from_line(line)
             done[run.index] = run
             if progress:
@@ -176,34 +180,3 @@ def _start_worker() -> None:
     torch.set_num_threads(1)  # of this process only
     # a terminal sends Ctrl-C to all; the parent ends us
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _resume(path: Path, header: str) -> dict[int, CalibrationRun]:
-    """Runs already in a file; a line cut short is removed, a file of another run refused."""
-    whole = path.read_text("utf-8") if path.exists() else ""
-    if header.startswith(whole):  # not there yet, or ended before its first line was whole
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _append(path, header[len(whole) :])
-        return {}
-    kept = whole[: whole.rfind("\n") + 1]
-    lines = kept.splitlines()
-    if not lines or lines[0] != header:
-        raise FileError(
-            f"'{path}' holds the calibration of another problem, seed or number of draws. Choose "
-            "another path, or remove the file."
-        )
-    if kept != whole:
-        with path.open("r+", encoding="utf-8") as file:
-            file.truncate(len(kept.encode("utf-8")))
-    runs = [CalibrationRun.from_line(line) for line in lines[1:]]
-    return {run.index: run for run in runs}
-
-
-def _append(path: Path, line: str) -> None:
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise FileError(f"cannot write '{path}': {error.strerror}.") from error

@@ -148,6 +148,15 @@ class FactorGraph:
                     total = total - self.scaled(others)
         return total
 
+    def log_prior(self, observed: Collection[str]) -> Tensor:
+        """log p(θ), a scalar: the density without the observed sites."""
+        total: Any = 0.0
+        for members in self.components():
+            others = [f for f in members if f.name not in observed]
+            if others:
+                total = total + self.scaled(others)
+        return total
+
     def scaled(self, members: list[SiteFactor]) -> Tensor:
         """The log of a component, each plate weighted and its ``poutine.scale`` applied."""
         scale = members[0].scale
