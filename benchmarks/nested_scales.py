@@ -98,7 +98,7 @@ def correlated_slopes(folder: Path) -> Case:
         return {name: torch.as_tensor(np.stack(values)) for name, values in kept.items()}
 
     problem = sleepstudy(d).problem
-    return Case(problem, [], ["precision", "sigma"], gibbs)
+    return Case(problem, ["precision"], ["precision", "sigma"], gibbs)
 
 
 def varying_intercepts(rows: int, groups: int) -> Case:

@@ -81,7 +81,7 @@ def test_the_prior_of_an_sd_is_half_t_and_that_of_the_correlation_flat():
 
 def test_the_truth_behind_simulated_data_is_within_reach():
     data = mixed.simulate(30, 8, seed=1)
-    fit = cavi(Problem(mixed.model, data.y, data.group, data.x))
+    fit = cavi(Problem(mixed.model, data.y, data.group, data.x), nested=())
     assert fit.status.is_good
     mean, sd, truth = fit.mean(), fit.sd(), data.truth
     for name in ("level", "slope"):
@@ -110,7 +110,9 @@ def test_simulated_effects_have_the_covariance_they_claim():
 @needs_lme4
 def test_sleepstudy_as_lme4_has_it():
     columns = {"y": "Reaction", "x": "Days", "group": "Subject"}
-    fit = cavi(Problem(mixed.model, **read_table(LME4 / "sleepstudy.csv", columns).tensors))
+    fit = cavi(
+        Problem(mixed.model, **read_table(LME4 / "sleepstudy.csv", columns).tensors), nested=()
+    )
     said = lme4_says("sleepstudy")
     found = [fit.mean()["level"].item(), fit.mean()["slope"].item()]
     errors = [fit.sd()["level"].item(), fit.sd()["slope"].item()]
@@ -143,10 +145,10 @@ def test_the_fit_is_that_of_the_no_u_turn_sampler():
     fit, reference = cavi(problem), nuts(problem, num_samples=1500, num_chains=2)
     for name in ("level", "slope", "effect", "noise_precision"):
         mean, sd = reference.mean()[name], reference.sd()[name]
-        assert bool(((fit.mean()[name] - mean).abs() < 0.2 * sd).all()), name  # less shrunk
+        assert bool(((fit.mean()[name] - mean).abs() < 0.12 * sd).all()), name
         ratio = fit.sd()[name] / sd
-        assert ratio.min().item() > 0.8, name
-        assert ratio.max().item() < 1.15, name
+        assert ratio.min().item() > 0.88, name
+        assert ratio.max().item() < 1.1, name
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ def test_more_successes_than_trials_are_refused():
 def test_the_picture_has_a_panel_a_term_and_a_row_a_group():
     data = mixed.simulate(5, 4)
     problem = Problem(mixed.model, data.y, data.group, data.x).with_coords(groups=list("abcde"))
-    fit = cavi(problem, max_sweeps=5)
+    fit = cavi(problem, max_sweeps=5, nested=())
     (figure,) = mixed.pictures(fit).values()
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["level", "slope 1"]
     names = [text.get_text() for text in figure.axes[1].get_yticklabels()]

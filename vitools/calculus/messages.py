@@ -38,16 +38,21 @@ class OpenConstants:
 
     def take(self, terms: Sequence[ClosedTerm]) -> None:
         """Those of these terms."""
-        self.moments = {
-            (number, place): constant.tensor
-            for number, term in enumerate(terms)
-            for place, constant in enumerate(term.constants)
-            if is_open(constant.tensor)
-        }
+        self.moments = open_constants(terms)
         self.changed()
 
     def changed(self) -> None:
         self.version = next_version()
+
+
+def open_constants(terms: Sequence[ClosedTerm]) -> dict[tuple[int, int], Tensor]:
+    """Those of these terms, by the numbers of their term and of their place in it."""
+    return {
+        (number, place): constant.tensor
+        for number, term in enumerate(terms)
+        for place, constant in enumerate(term.constants)
+        if is_open(constant.tensor)
+    }
 
 
 def compile_links(

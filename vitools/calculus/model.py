@@ -21,10 +21,15 @@ from vitools.calculus.blocks.dependence import held_to_cells, prior_switches, si
 from vitools.calculus.blocks.plan import make_blocks, shared_normals
 from vitools.calculus.blocks.predictor import PredictorNode, make_predictors
 from vitools.calculus.blocks.schedule import inner_blocks, ordered, with_predictors
-from vitools.calculus.densities.log_joint import ExpectedLogJoint, advice, expected_log_joint
+from vitools.calculus.densities.log_joint import (
+    ClosedTerm,
+    ExpectedLogJoint,
+    advice,
+    expected_log_joint,
+)
 from vitools.calculus.densities.masks import with_priors_that_matter
 from vitools.calculus.densities.surrogates import SURROGATES, predictors
-from vitools.calculus.messages import OpenConstants, compile_links
+from vitools.calculus.messages import OpenConstants, compile_links, open_constants
 from vitools.calculus.reduction.folding import fold
 from vitools.calculus.reduction.references import movable, reference_points
 from vitools.calculus.reduction.rows import DistinctRows, distinct_rows
@@ -89,6 +94,9 @@ class ConjugateModel:
 
     together: Together | None
     """Makes of what a share of the rows says what all of them say; None where the rows are all there are."""
+
+    has_own_values = False
+    """Whether a state has the constants that follow from values, so that states may differ in these."""
 
     def __init__(
         self,
@@ -244,16 +252,28 @@ class ConjugateModel:
         Where they are not, or data inside functions moved, nothing is changed: the model has to be
         made anew.
         """
-        terms = reading.joint.terms
-        if any(moves(atom) for term in terms for atom in term.atoms):
-            return False
-        fitted = refilled(self.joint.terms, terms)
+        fitted = self._fitted(reading)
         if fitted is None:
             return False
         self.joint = replace(reading.joint, terms=fitted)
         self._constant = torch.as_tensor(reading.joint.constant, dtype=torch.float64)
         self.moving.take(fitted)
         return True
+
+    def constants_of(self, reading: Reading) -> dict[str, Any] | None:
+        """What a state has of other values; None where the terms differ in more than constants."""
+        fitted = self._fitted(reading)
+        if fitted is None:
+            return None
+        constant = torch.as_tensor(reading.joint.constant, dtype=torch.float64)
+        return {"constants": open_constants(fitted), "constant": constant}
+
+    def _fitted(self, reading: Reading) -> list[ClosedTerm] | None:
+        """The model's terms with the constants of a reading; None where they are others."""
+        terms = reading.joint.terms
+        if any(moves(atom) for term in terms for atom in term.atoms):
+            return None
+        return refilled(self.joint.terms, terms)
 
     # ---- coordinate ascent ---------------------------------------------------------------
 
@@ -418,10 +438,13 @@ class ConjugateModel:
 
     def state(self) -> State:
         """The state of q, to come back to (updates make new tensors, so this copies nothing)."""
-        return [
+        state: State = [
             {name: value for name, value in vars(block).items() if name in VARYING}
             for block in self.parts
         ]
+        if self.has_own_values:
+            state.append({"constants": self.moving.moments, "constant": self._constant})
+        return state
 
     def integral_error(self) -> float:
         """Estimated error of the bound, in nats, by all integrals that are taken numerically."""
@@ -431,7 +454,13 @@ class ConjugateModel:
 
     def load(self, state: State) -> None:
         """Go back to a state. What was computed at it is kept where the model is still there."""
-        for block, saved in zip(self.parts, state, strict=True):
+        parts = self.parts
+        if self.has_own_values:
+            own, state = state[-1], state[:-1]
+            if self.moving.moments is not own["constants"]:
+                self.moving.moments, self._constant = own["constants"], own["constant"]
+                self.moving.changed()
+        for block, saved in zip(parts, state, strict=True):
             if block.natural is not saved["natural"]:
                 vars(block).update(saved)
                 block.changed()

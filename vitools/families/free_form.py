@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from vitools.distributions.boxed import BoxedCorrelation, BoxedCovariance
 from vitools.distributions.free_form import FreeForm, FreeFormPair
 from vitools.distributions.free_form.line import line_of
 from vitools.errors import NotSupportedError, NumericalError
@@ -54,6 +55,8 @@ class FreeFormFamily(Family):
     members = {  # noqa: RUF012
         FreeForm: ("edges", "log_density", "lower", "upper", "tail_slopes"),
         FreeFormPair: ("log_density", "lower", "upper", "first", "step"),
+        BoxedCovariance: ("edges", "log_density"),
+        BoxedCorrelation: ("edges", "log_density"),
     }
 
     def __init__(

@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitools.distributions.boxed import BoxedMatrix
+from vitools.distributions.free_form import FreeForm
+from vitools.distributions.layers import base_distribution
 from vitools.distributions.mixture import Mixture
 from vitools.errors import NotSupportedError, OptionError
 from vitools.isolation import seeded
@@ -108,8 +111,9 @@ class MixturePosterior(Posterior):
         possible = torch.ones(count, dtype=torch.bool)
         for name in self.apart:
             if name in flat:
-                inside = component.marginal(name).support.check(flat[name])
-                possible &= inside.reshape(count, -1).all(-1)
+                possible &= (
+                    _reaches(component.marginal(name), flat[name]).reshape(count, -1).all(-1)
+                )
         return possible.nonzero().flatten()
 
     def marginal(self, site: str) -> Any:
@@ -181,6 +185,14 @@ def _check(problem: Any, weights: Tensor, components: Sequence[Posterior]) -> No
             raise NotSupportedError(
                 f"the {component.engine} fit has no density, which a mixture needs. Leave it out."
             )
+
+
+def _reaches(distribution: Any, value: Tensor) -> Tensor:
+    """Where a value is between the ends of a density that has some."""
+    base = base_distribution(distribution)
+    if isinstance(base, FreeForm | BoxedMatrix):
+        return base.reaches(value)
+    return distribution.support.check(value)
 
 
 def _average(weights: Tensor, values: Sequence[Tensor]) -> Tensor:

@@ -30,7 +30,7 @@ def test_mixed_on_named_columns_draws_the_groups_by_their_numbers(folder, table)
     table(SLEEP)
     file = DataFile.of(folder / "own.csv", list(COLUMNS[1::2]), "refuse")
     target = open_target("mixed", file, seed=0)
-    (figure,) = target.pictures(cavi(target.problem, max_sweeps=3)).values()
+    (figure,) = target.pictures(cavi(target.problem, max_sweeps=3, nested=())).values()
     names = {text.get_text() for text in figure.axes[0].get_yticklabels()}
     assert names == {"308", "311", "314", "317", "320"}
 

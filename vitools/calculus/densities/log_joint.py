@@ -220,6 +220,9 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
     try:
         return _by_rule(site, arguments, simplex)
     except Unsupported as error:
+        constant = _constant_density(site)
+        if constant is not None:
+            return constant
         value = _tabled_value(site)
         one = tabled_density(site, arguments, value) or whole_density(site, arguments)
         if one is not None:

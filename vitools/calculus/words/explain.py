@@ -29,6 +29,7 @@ from vitools.calculus.densities.log_joint import (
     on_the_simplex,
 )
 from vitools.calculus.densities.surrogates import predictors
+from vitools.calculus.lattices import can_stand_on_a_lattice, lattice_of_few
 from vitools.calculus.model import ConjugateModel, is_number
 from vitools.calculus.needed_values import needed_values
 from vitools.calculus.start.on_nodes import with_nodes
@@ -52,6 +53,8 @@ WIDTH = 100
 """Columns that a reason may take before it is broken."""
 ON_VALUES = "values of a guide"
 """The family of a site that cavi() gives values, so that the others have a rule."""
+ON_LATTICE = "values on a lattice"
+"""The family of a site that cavi() nests, so that the others have a rule given its values."""
 LARGEST_TABLE = 10_000
 """Cases of discrete latents whose joint table is small for every row."""
 
@@ -84,7 +87,8 @@ def explain(problem: Problem) -> str:
             made = (problem.model, problem.args, problem.kwargs)
             conjugate = with_nodes(partial(ConjugateModel, *made), partial(trace_model, *made))
         except NotConjugateError as error:
-            return _refusal(problem, error, needed_values(problem, error))
+            valued = needed_values(problem, error)
+            return _refusal(problem, error, valued, can_stand_on_a_lattice(problem, valued))
     free = [name for name, value in store["params"].items() if value.requires_grad]
     trace = conjugate.trace
     stated = expected_log_joint(trace)
@@ -106,8 +110,13 @@ def explain(problem: Problem) -> str:
         apart.append(f"{switches_in_words(switches)}; {switches_remedy(switches)}.")
     apart += [wider(name, trace) for name in conjugate.latents if name in trace.auxiliary]
     apart += [step_by_step(stem, why, trace) for stem, why in trace.step_by_step.items()]
-    nested = scales_of_few(trace)
-    if nested:
+    nested, lattice = scales_of_few(trace), lattice_of_few(problem, conjugate)
+    if lattice and not free:
+        apart.append(
+            f"{lattice[0]!r}: the covariance of few effects, so all other factors depend on its value, on a "
+            "lattice of values; nested=() keeps them apart."
+        )
+    elif nested:
         apart.append(
             f"{nested[0]!r}: the scale of few effects, so all other factors depend on its value, cell by "
             "cell; nested=() keeps them apart."
@@ -166,7 +175,9 @@ def _updates(
     ]
 
 
-def _refusal(problem: Problem, error: NotConjugateError, on_values: Sequence[str]) -> str:
+def _refusal(
+    problem: Problem, error: NotConjugateError, on_values: Sequence[str], is_lattice: bool
+) -> str:
     """The updates of the sites that have one, given the others; and why those have none."""
     try:
         trace = with_mixtures(trace_model(problem.model, problem.args, problem.kwargs))
@@ -186,7 +197,9 @@ def _refusal(problem: Problem, error: NotConjugateError, on_values: Sequence[str
         if site.name in written
         else (
             site.name,
-            ON_VALUES if site.name in on_values else site.distribution,
+            (ON_LATTICE if is_lattice else ON_VALUES)
+            if site.name in on_values
+            else site.distribution,
             _listed(n for n in _sites_in(site) if n in trace.sites),
             _reason(site, trace, faults[site.name], instead),
         )

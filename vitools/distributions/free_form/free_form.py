@@ -140,6 +140,19 @@ class FreeForm(TorchDistribution):
             return constraints.greater_than(self.lower)
         return constraints.less_than(self.upper) if above else constraints.real
 
+    def reaches(self, value: Tensor) -> Tensor:
+        """Where values are between the ends at which the density is cut off."""
+        return self._each(self._reaches, value)
+
+    def _reaches(self, s: Tensor) -> Tensor:
+        u, _ = self._coordinates(s)
+        low, high = (slopes == torch.inf for slopes in self.tail_slopes.reshape(-1, 2).T)
+        first = self._edges.gather(1, self._first.unsqueeze(-1))
+        last = self._edges.gather(1, self._last.unsqueeze(-1) + 1)
+        rounding = 1e-12 * (1 + u.abs())  # of coordinates
+        below, above = u < first - rounding, u > last + rounding
+        return ~((below & low.unsqueeze(-1)) | (above & high.unsqueeze(-1)))
+
     def expand(self, batch_shape: Any, _instance: Any = None) -> FreeForm:
         batch = torch.Size(batch_shape)
         return FreeForm(

@@ -13,7 +13,9 @@ import pyro
 import torch
 
 from vitools.calculus import ConjugateModel
-from vitools.calculus.blocks.dependence import PriorSwitch, kept_apart
+from vitools.calculus.blocks.dependence import PriorSwitch, kept_apart, sites_of
+from vitools.calculus.lattices import can_stand_on_a_lattice, lattice_of_few
+from vitools.calculus.needed_values import needed_values
 from vitools.calculus.start.initialise import initialise as start_model
 from vitools.calculus.start.on_nodes import with_nodes
 from vitools.calculus.streams.streamed import StreamedBlock
@@ -26,7 +28,9 @@ from vitools.engines.cavi.kept import Keeper, checkpoint_of
 from vitools.engines.cavi.minibatches.ascent import fit_in_batches
 from vitools.engines.cavi.minibatches.rows import BatchRows, RowBatches
 from vitools.engines.cavi.moves import Moves
-from vitools.engines.cavi.nested import NestedAscent, check_nested
+from vitools.engines.cavi.nested.cells import NestedAscent, takes_cells
+from vitools.engines.cavi.nested.choice import check_nested, needs_a_lattice
+from vitools.engines.cavi.on_lattice import fit_on_lattice
 from vitools.engines.cavi.outcome import Outcome
 from vitools.engines.cavi.placing import placed, roughly
 from vitools.engines.cavi.sharded.fit import fit_in_shards
@@ -101,19 +105,23 @@ def cavi(
             one too (the weights and the intercept of a regression), up to 1000 numbers together, and
             discrete sites with the Gaussian site whose prior they select; ``()`` for no site with
             another.
-        nested: scalar sites on whose value the factors of all others are to depend,
-            q(tau) q(rest | tau). Their values are cut into cells, as many as it needs, each with
-            factors of its own; the bound rises, and the answer is a mixture of factorised
-            posteriors. If omitted, the scale of fewer than 50 group effects (the fewest) in up to
-            2000 numbers of data, where independent factors are too narrow by a third and more;
-            ``()`` for none.
+        nested: sites on whose value the factors of all others are to depend,
+            q(tau) q(rest | tau): numbers, covariance matrices, Cholesky factors of correlations,
+            of up to six numbers in all. Their values are cut into cells, each with factors of its
+            own; the bound rises, and the answer is a mixture of factorised posteriors. Of one
+            scalar there are as many cells as it needs, of more numbers a lattice of them
+            (:mod:`~vitools.engines.cavi.nested.lattice`), at whose values the model is read
+            again: what no rule takes may be nested, too. If omitted, the scale of fewer than 50
+            group effects (the fewest) in up to 2000 numbers of data, or their covariance of up to
+            three numbers, where independent factors are too narrow by a third and more; and up to
+            three numbers that no rule takes. ``()`` for none.
         factorised: Gaussian sites to keep fully factorised instead, updated element by element;
             ``"all"`` for all of them.
         guides: sites that no rule takes, by the guide that gives them values:
             ``{"w": AutoNormal, ("a", "b"): AutoMultivariateNormal}``, classes or instances of guides
             over these sites, or names (``"normal"``, ``"multivariate"``, …). The bound is then that of
-            fresh draws, with a standard error. If omitted, sites without a rule share a
-            multivariate guide where fewer than half as many numbers need values (up to 100) as keep
+            fresh draws, with a standard error. If omitted, sites without a rule that are not nested
+            share a multivariate guide where fewer than half as many numbers need values (up to 100) as keep
             a rule, and a :class:`~vitools.errors.VitoolsWarning` says so; ``{}`` refuses such models.
         max_sweeps: updates of every block, per restart (an accelerated step counts three).
         tol: stop when the bound's relative change is at most ``tol`` **and** no factor moved by more
@@ -190,6 +198,8 @@ def cavi(
         "joint": joint, "factorised": factorised, "order": order, "inner": inner,
         "cut": () if factorised == "all" else nested,
     }  # fmt: skip
+    lattice = tuple(nested or ()) if needs_a_lattice(problem, nested or ()) else ()
+    chooses = nested is None and guides is None and factorised != "all" and not trains
     identity = choices | {
         "nested": nested, "tol": tol, "accelerate": accelerate, "restarts": restarts,
         "start": start, "seed": seed, "inner_sweeps": inner_sweeps,
@@ -242,14 +252,44 @@ def cavi(
                 resume,
                 identity,
             )
-        if not on_values:
+        if not on_values and not lattice:
             try:
                 model = of_reading(reader({})) if trains else with_nodes(at, read)
+                if nested and not takes_cells(model, nested):
+                    lattice = tuple(nested)
+                elif chooses and not model.nodes:
+                    lattice = lattice_of_few(problem, model, sites_of(joint))
             except NotConjugateError as refusal:
-                if guides is None and not nested:
-                    on_values = guides_by_default(problem, refusal, of_values)
-                if not on_values:
+                if nested:
+                    lattice = tuple(nested)
+                elif guides is None:
+                    sites = needed_values(problem, refusal, of_values)
+                    if chooses and can_stand_on_a_lattice(problem, sites, of_values):
+                        lattice = sites
+                    else:
+                        on_values = guides_by_default(problem, refusal, sites)
+                if not on_values and not lattice:
                     raise
+        if lattice:
+            bound = (problem.model, problem.args, problem.kwargs)
+            lattice = tuple(name for name in problem.latents if name in lattice)
+            _refuse_beside_lattice(lattice, trains=trains, checkpoint=file)
+            return fit_on_lattice(
+                problem,
+                lattice,
+                Reader(*bound, joint=joint, factorised=factorised),
+                of_values,
+                lambda model: start_model(
+                    model, seed, begin.sites, from_data=begin.word != "prior"
+                ),
+                Schedule(tol, max_sweeps, accelerate, inner_sweeps, 0),
+                begin,
+                seed,
+                restarts,
+                began,
+                progress,
+                held,
+            )
         if model is None:
             if file is not None:
                 raise OptionError(
@@ -458,6 +498,21 @@ def _refuse_beside(
     for words, value in given.items():
         if value:
             raise OptionError(f"{option}: not beside {words}. Leave one of both out.")
+
+
+def _refuse_beside_lattice(lattice: Sequence[str], *, trains: bool, checkpoint: object) -> None:
+    """What a lattice does not go with."""
+    names = listed([repr(name) for name in lattice])
+    if trains:
+        raise OptionError(
+            f"nested: {names} on a lattice, beside parameters of the model that would be trained. Hold them with "
+            "problem.with_params(...), or leave nested out."
+        )
+    if checkpoint is not None:
+        raise OptionError(
+            f"checkpoint: not where sites are nested on a lattice of their values ({names}), which is not kept. "
+            "Leave it out, or nest none."
+        )
 
 
 def _check_lists(**options: Any) -> None:

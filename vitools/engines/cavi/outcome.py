@@ -10,7 +10,7 @@ from vitools.calculus.blocks.block import Block, plate_names
 from vitools.calculus.blocks.single import DiscreteBlock
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.streams.streamed import StreamedBlock
-from vitools.engines.cavi.nested import NestedAscent
+from vitools.engines.cavi.nested.cells import NestedAscent
 from vitools.engines.cavi.repeated import Categorical as RepeatedCategorical
 from vitools.engines.cavi.steps import by_step
 from vitools.posterior import FactorisedPosterior, MixturePosterior, Status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +11,6 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from vitools.calculus import ConjugateModel
-from vitools.calculus.needed_values import needed_values
-from vitools.calculus.values.reading import Reading
 from vitools.errors import (
     NotConjugateError,
     OptionError,
@@ -86,10 +83,9 @@ def read_guides(problem: Problem, guides: Guides) -> dict[tuple[str, ...], Any]:
 
 
 def guides_by_default(
-    problem: Problem, refusal: NotConjugateError, make: Callable[[Reading], ConjugateModel]
+    problem: Problem, refusal: NotConjugateError, sites: tuple[str, ...]
 ) -> dict[tuple[str, ...], Any]:
-    """A guide over the sites that keep a model from coordinate ascent, with a notice; none where it is no remedy."""
-    sites = needed_values(problem, refusal, make)
+    """A guide over the sites that keep a model from coordinate ascent, with a notice; none without such sites."""
     if not sites:
         return {}
     warnings.warn(

@@ -32,17 +32,13 @@ from vitools.calculus.model import State
 from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Schedule
 from vitools.engines.loop import iterate
 from vitools.engines.progress import Listener
-from vitools.errors import NotSupportedError, OptionError
 from vitools.posterior import History, Status
-from vitools.problem import Problem
-from vitools.problem.sites import nearest
 
 PROMISE = 0.01
 """Nats that further cuts may still promise together when cutting ends."""
 
 MOST_CELLS = 1000
 MOST_ROUNDS = 100
-MOST_SITES = 3
 
 UNKNOWN = 50.0
 """Nats promised by a cut that nothing is known of: more than any that was seen."""
@@ -222,34 +218,10 @@ class NestedAscent:
 
     def _block(self, name: str) -> FreeFormBlock:
         block = self.model.block_of[name]
-        if not isinstance(block, FreeFormBlock):
-            raise NotSupportedError(
-                f"nested: site {name!r} has no one-dimensional integral in this model (it is below a curved "
-                "function, on nodes, or in a joint factor), so that its values are not cut into cells. "
-                "Nest another site, or none."
-            )
+        assert isinstance(block, FreeFormBlock), name
         return block
 
 
-def check_nested(problem: Problem, nested: Sequence[str]) -> None:
-    """Refuse what is no scalar latent, by name."""
-    if len(set(nested)) < len(nested):
-        raise OptionError(f"nested: a site is named twice in {list(nested)}.")
-    if len(nested) > MOST_SITES:
-        raise OptionError(
-            f"nested: at most {MOST_SITES} sites, got {len(nested)}: cells multiply with each. "
-            "Name those that the others hang on most."
-        )
-    for name in nested:
-        site = problem.latents.get(name) if isinstance(name, str) else None
-        if site is None:
-            raise OptionError(
-                f"nested: no latent site {name!r}; latents are {list(problem.latents)}."
-                f"{nearest(str(name), problem.latents)}"
-            )
-        if site.is_discrete or site.shape.numel() != 1:
-            what = "is discrete" if site.is_discrete else f"has shape {tuple(site.shape)}"
-            raise NotSupportedError(
-                f"nested: site '{name}' {what}, and cells are cut of the values of one continuous "
-                "number. Name scalar sites, such as the scale of the group effects."
-            )
+def takes_cells(model: ConjugateModel, names: Sequence[str]) -> bool:
+    """Whether each site has a one-dimensional integral, whose range can be cut."""
+    return all(isinstance(model.block_of[name], FreeFormBlock) for name in names)
