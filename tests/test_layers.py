@@ -73,7 +73,7 @@ ORDER = {
     "vitools.problem": [
         {"ends"},
         {"sites"},
-        {"density", "dims"},
+        {"density", "dims", "sequences"},
         {"reading"},
         {"bound_model"},
         {"problem"},

@@ -19,13 +19,14 @@ from vitools.posterior.ladder import Ladder
 from vitools.posterior.results import Estimate, History, Status
 from vitools.problem import Problem
 from vitools.problem.reading.program import fingerprint
+from vitools.problem.sequences import Steps, numbered, sequences
 from vitools.problem.sites import nearest
 
 ELSEWHERE = "vitools.posterior.elsewhere"  # knows the kinds of posterior, which know this one
 DRAWS_FOR_MOMENTS = 4000
 DRAWS_FOR_FINGERPRINT = 4
-WIDTH, MAX_ROWS = 80, 20
-"""What fits on a screen when a posterior is printed."""
+WIDTH, MAX_ROWS, FEW = 80, 20, 6
+"""What fits on a screen when a posterior is printed; entries of one site."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,18 @@ class Posterior(ABC):
             f"use sample(n)['{site}'] instead."
         )
 
+    def _steps(self, name: str) -> Steps | None:
+        """The steps of a loop, where ``name`` is the one that they have in common."""
+        return None if name in self.problem.latents else sequences(self.problem.latents).get(name)
+
     def _latent(self, name: str) -> None:
+        steps = self._steps(name)
+        if steps is not None:
+            raise NotSupportedError(
+                f"the marginal of all {len(steps.sites)} steps of '{name}' together is not known in closed "
+                f"form under {self.engine}. Use marginal('{steps.sites[0]}') of a step, or "
+                f"sample(n), of which it is stacked."
+            )
         if name not in self.problem.latents:
             raise OptionError(
                 f"no latent site '{name}' (latents: {', '.join(self.problem.latents)})."
@@ -295,14 +307,14 @@ class Posterior(ABC):
     def _table(self) -> list[str]:
         """Rows of site, mean and sd, at most :data:`MAX_ROWS` of them."""
         rows = []
-        for name in self.problem.drawn:
-            mean, sd = self._moments(name)
-            rows += [
-                (f"{name}{list(i) if i else ''}", f"{float(mean[i]):.4g}", f"{float(sd[i]):.2g}")
-                for i in _indices(mean.shape, limit=6)
-            ]
-            if mean.numel() > 6:
-                rows.append((f"{name}: {mean.numel() - 6} more", "", ""))
+        drawn = self.problem.drawn
+        loops = sequences(drawn)
+        steps = {name: loop for loop in loops.values() for name in loop.sites}
+        for name in drawn:
+            if name not in steps:
+                rows += self._rows(name, (name,))
+            elif name == steps[name].sites[0]:
+                rows += self._rows(steps[name].stem, steps[name].sites)
         shown = [(shorten(name), mean, sd) for name, mean, sd in rows[:MAX_ROWS]]
         width = max([len("site"), *(len(name) for name, _, _ in shown)])
         lines = [f"{'site':<{width}}  {'mean':>10}  {'sd':>8}"] if shown else []
@@ -311,6 +323,20 @@ class Posterior(ABC):
             rest = len(rows) - MAX_ROWS
             lines.append(f"… {rest} more row{'s' * (rest > 1)}; mean() and sd() have them all")
         return lines
+
+    def _rows(self, title: str, sites: tuple[str, ...]) -> list[tuple[str, str, str]]:
+        """Label, mean and sd of the first entries of some sites, and how many more there are."""
+        rows: list[tuple[str, str, str]] = []
+        for name in sites:
+            if len(rows) >= FEW:
+                break
+            mean, sd = self._moments(name)
+            rows += [
+                (f"{name}{list(i) if i else ''}", f"{float(mean[i]):.4g}", f"{float(sd[i]):.2g}")
+                for i in _indices(mean.shape, limit=FEW - len(rows))
+            ]
+        rest = sum(self.problem.drawn[name].shape.numel() for name in sites) - len(rows)
+        return [*rows, (f"{title}: {rest} more", "", "")] if rest else rows
 
     def __repr__(self) -> str:
         return f"<{self.engine} posterior of '{self.problem.name}': {self.status.label}>"
@@ -324,13 +350,9 @@ class BySite(dict[str, Tensor]):
     """
 
     def __missing__(self, name: object) -> Tensor:
-        for stem in (f"{name}_", f"{name}"):
-            numbers = sorted(
-                int(site[len(stem) :])
-                for site in self
-                if site.startswith(stem) and site[len(stem) :].isdecimal()
-            )
-            steps = [self[f"{stem}{number}"] for number in numbers if f"{stem}{number}" in self]
+        families = numbered(self)
+        for prefix in (f"{name}_", f"{name}"):
+            steps = [self[step] for step in families.get(prefix, {}).values()]
             if len(steps) > 1 and all(step.shape == steps[0].shape for step in steps):
                 return torch.stack(steps)
         raise OptionError(

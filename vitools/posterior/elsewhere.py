@@ -20,6 +20,7 @@ from vitools.posterior.mixing import FEWEST_DRAWS, measure_mixing
 from vitools.posterior.results import Status
 from vitools.problem import Problem, check_problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
+from vitools.problem.sequences import sequences
 from vitools.problem.sites import listed, nearest
 
 ELSEWHERE = "made elsewhere"
@@ -105,6 +106,7 @@ def from_draws(problem: Problem, draws: Any, *, name: str = "draws") -> DrawsPos
             NumPy arrays or tensors (``MCMC.get_samples(group_by_chain=True)`` of Pyro or NumPyro,
             ``CmdStanMCMC.stan_variables()``); or an ArviZ ``InferenceData`` or ``DataTree``, or an
             ``xarray.Dataset`` with dims ``chain`` and ``draw`` (PyMC); or the path of a netCDF file.
+            The steps of a loop may be one array ``x`` with their axis in front of a site's own dims.
             Variables that are no latents are left out, and named in ``detail``.
 
     Raises:
@@ -117,6 +119,7 @@ def from_draws(problem: Problem, draws: Any, *, name: str = "draws") -> DrawsPos
             "nothing to judge draws by. Use exact(problem)."
         )
     given, divergences = _read(draws)
+    given = _step_by_step(problem, given)
     missing = [site for site in problem.continuous if site not in given]
     if missing:
         hint = nearest(missing[0], given)
@@ -147,6 +150,24 @@ def from_draws(problem: Problem, draws: Any, *, name: str = "draws") -> DrawsPos
         status=mixing.status,
         detail=detail,
     )
+
+
+def _step_by_step(problem: Problem, given: dict[str, Any]) -> dict[str, Any]:
+    """Draws in which x with an axis of steps, as it is shown, stands as the sites x_0, x_1, … of a loop."""
+    found = dict(given)
+    for stem, steps in sequences(problem.continuous).items():
+        if stem not in found or any(name in found for name in steps.sites):
+            continue
+        array = np.asarray(found.pop(stem))
+        axis = array.ndim - 1 - len(steps.site.shape)
+        if axis not in (1, 2) or array.shape[axis] != len(steps.sites):
+            own = "".join(f", {n}" for n in (len(steps.sites), *steps.site.shape))
+            raise OptionError(
+                f"draws of '{stem}', the steps {steps.sites[0]} to {steps.sites[-1]}: expected shape "
+                f"[chains, draws{own}] or [draws{own}], got {list(array.shape)}."
+            )
+        found |= {name: array.take(k, axis) for k, name in enumerate(steps.sites)}
+    return found
 
 
 def _as_tensor(what: str, value: Any, dtype: torch.dtype) -> Tensor:

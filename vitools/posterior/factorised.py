@@ -23,6 +23,7 @@ from vitools.posterior.masked import MaskedElements, kept_elements
 from vitools.posterior.results import Estimate
 from vitools.problem import Problem
 from vitools.problem.density.discrete import support_size
+from vitools.problem.sequences import Steps
 
 FORMER_NAMES = {"Chain": "MarkovChain"}
 """Distributions by the names that they have in older files."""
@@ -205,7 +206,14 @@ class FactorisedPosterior(Posterior):
         return drawn[..., start : start + shape.numel()].reshape(drawn.shape[:-1] + shape)
 
     def marginal(self, site: str) -> Any:
-        """q(site): a torch distribution with the site's batch and event shape."""
+        """q(site): a torch distribution with the site's batch and event shape.
+
+        Of all steps of a loop, x of x_0, x_1, …, that of their numbers in a row, where they share a
+        factor.
+        """
+        steps = self._steps(site)
+        if steps is not None and self._is_joint(steps):
+            return self._of_steps(steps)
         self._latent(site)
         factor = self._factor_of[site]
         if not factor.is_block:
@@ -220,9 +228,30 @@ class FactorisedPosterior(Posterior):
         start = self._starts[site]
         flat = torch.arange(start, start + self.problem.latents[site].shape.numel())
         if isinstance(made, TreeNormal):
-            return self._tree_marginal(made, flat, site)
+            own = self.problem.latents[site]
+            return self._tree_marginal(made, flat, own.shape, own.event_dim)
         mean, covariance = made.loc, made.covariance_matrix
         return td.MultivariateNormal(mean[flat], covariance[flat][:, flat], validate_args=False)
+
+    def _is_joint(self, steps: Steps) -> bool:
+        """Whether the steps share a factor, and are all of it where that is of discrete states."""
+        factors = [self._factor_of[name] for name in steps.sites]
+        is_one = all(factor is factors[0] for factor in factors)
+        return is_one and (not steps.site.is_discrete or factors[0].sites == steps.sites)
+
+    def _of_steps(self, steps: Steps) -> Any:
+        """Of steps that share a factor."""
+        factor = self._factor_of[steps.sites[0]]
+        made, size = factor.distribution, steps.site.shape.numel()
+        if steps.site.is_discrete:
+            return made
+        index = torch.cat([self._starts[k] + torch.arange(size) for k in steps.sites])
+        if isinstance(made, TreeNormal):
+            shape = (len(steps.sites), *steps.site.shape)
+            return self._tree_marginal(made, index, shape, steps.site.event_dim)
+        return td.MultivariateNormal(
+            made.loc[index], made.covariance_matrix[index][:, index], validate_args=False
+        )
 
     def _of_pair(self, made: FreeFormPair, number: int, site: str) -> Any:
         shape = self.problem.latents[site].shape
@@ -233,15 +262,15 @@ class FactorisedPosterior(Posterior):
         events = len(shape) - len(batch)
         return td.Independent(made_one, events) if events else made_one
 
-    def _tree_marginal(self, made: TreeNormal, index: Tensor, site: str) -> Any:
+    def _tree_marginal(
+        self, made: TreeNormal, index: Tensor, shape: tuple[int, ...], event_dim: int
+    ) -> Any:
         """Up to so many numbers jointly, as of other blocks; else each element's own normal."""
         if len(index) <= LARGEST_JOINT_MARGINAL:
             covariance = made.covariance_of(index)
             return td.MultivariateNormal(made.loc[index], covariance, validate_args=False)
-        shape = self.problem.latents[site].shape
         loc, sd = made.loc[index].reshape(shape), made.variance[index].sqrt().reshape(shape)
-        events = len(shape) - len(self.problem.latents[site].batch_shape)
-        return td.Independent(td.Normal(loc, sd, validate_args=False), events)
+        return td.Independent(td.Normal(loc, sd, validate_args=False), event_dim)
 
     def _discrete_block_marginal(self, factor: Factor, site: str) -> Tensor:
         if isinstance(factor.distribution, MarkovChain):

@@ -118,7 +118,8 @@ class MixturePosterior(Posterior):
 
     def marginal(self, site: str) -> Any:
         """q(site), the mixture of the components' marginals where these are known in closed form."""
-        self._latent(site)
+        if self._steps(site) is None:
+            self._latent(site)
         return Mixture(
             self.weights, [c.marginal(site) for c in self.components], validate_args=False
         )

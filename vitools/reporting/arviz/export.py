@@ -22,6 +22,7 @@ from vitools.problem.sites import Site, nearest
 from vitools.reporting.arviz.dims import argument_dims, over_draws
 from vitools.reporting.arviz.groups import Groups, Variable, assemble
 from vitools.reporting.arviz.prior import has_prior, prior_groups
+from vitools.reporting.arviz.steps import gathered, sequences_of, step_dim
 
 DEFAULT_DRAWS = 1000
 GROUPS = (
@@ -64,6 +65,7 @@ def to_arviz(
     - ``optimization_history``: ``elbo`` and ``seconds`` over ``optimization_step``, where the engine iterates;
     - ``observed_data``, and ``constant_data``: the model's other arguments that are arrays.
 
+    The steps of a loop, eight or more sites x_0, x_1, …, are one variable x over ``x_step``.
     Dims carry the names of plates, labelled by ``problem.with_coords``; dims without a plate are
     ``{site}_dim_{i}``, or left out where they have length one. Attributes say which engine ran,
     with which seed, and how it ended.
@@ -118,7 +120,10 @@ def build_groups(
     }
     with torch.no_grad():
         made = {name: makers[name]() for name in GROUPS if name in wanted}
+    found = sequences_of(problem)
+    made = {name: gathered(group, found) for name, group in made.items()}
     coords = {plate_dim(k): np.asarray(labels) for k, labels in problem.coords.items()}
+    coords |= {step_dim(stem): np.asarray(steps.numbers) for stem, steps in found.items()}
     stats = made.get("sample_stats", {})
     if "pareto_khat" in stats:
         attrs["pareto_khat"] = float(stats["pareto_khat"][1])
