@@ -86,7 +86,7 @@ def regression(x: torch.Tensor, y: torch.Tensor, subsample_size: int | None = No
 
 def memory(folder: Path) -> None:
     """In a process of its own."""
-    from vitools import Problem, cavi, svi
+    from vitools import Problem, cavi, judge, svi
     from vitools.data import open_table
     from vitools.guides import AutoMultivariate
 
@@ -108,6 +108,8 @@ def memory(folder: Path) -> None:
     stages.end("weights of 4 draws, all rows")
     fit.predictive(1)
     stages.end("1 replication of all rows")
+    print(judge(fit).verdict.reason, file=sys.stderr)
+    stages.end("judge, on a sample of rows")
     print(json.dumps(stages.rows))
 
 

@@ -77,7 +77,7 @@ ORDER = {
         {"reading"},
         {"bound_model"},
         {"problem"},
-        {"coordinates"},
+        {"coordinates", "rows"},
     ],
     "vitools.calculus": [
         {"algebra"},
@@ -126,7 +126,7 @@ ORDER = {
     "vitools.engines": [
         {"progress"},
         {"checkpoint", "loop", "smooth", "objectives", "held_params", "start_values", "edges"},
-        {"preflight", "rows"},
+        {"preflight"},
         {"sharding"},
         {"cavi", "svi", "nuts", "dadvi", "laplace", "exact", "hand_derived"},
         {"update"},

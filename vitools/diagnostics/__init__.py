@@ -20,6 +20,7 @@ from vitools.diagnostics.weights.bounds import bound, importance_weighted_bound,
 from vitools.diagnostics.weights.correction import measure_correction, psis_moments
 from vitools.diagnostics.weights.khat import khat_estimate, khat_threshold, pareto_khat
 from vitools.diagnostics.weights.psis import SmoothedWeights, smooth
+from vitools.diagnostics.weights.sampled_rows import on_sampled_rows
 from vitools.diagnostics.weights.site_khat import SiteKhat, site_khats
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "measure_distance",
     "measure_union",
     "moments",
+    "on_sampled_rows",
     "pareto_khat",
     "predictive_checks",
     "psis_moments",

@@ -51,6 +51,19 @@ class Evidence:
     upper: Estimate | None
     exact: Estimate | None
 
+    def with_noise(self, nats: float) -> "Evidence":
+        """The bounds where the log density of all draws has an error of so many nats in common."""
+
+        def noisy(found: Estimate) -> Estimate:
+            return Estimate(found.value, math.hypot(found.standard_error, nats))
+
+        return Evidence(
+            {k: noisy(found) for k, found in self.lower.items()},
+            {k: noisy(found) for k, found in self.jackknife.items()},
+            None if self.upper is None else noisy(self.upper),
+            self.exact,
+        )
+
 
 def evidence(
     posterior: Posterior, num_samples: int = 10_000, seed: int = 0, ks: Sequence[int] = KS

@@ -37,6 +37,7 @@ from vitools.diagnostics.weights.bounds import bound
 from vitools.diagnostics.weights.correction import measure_correction, psis_moments
 from vitools.diagnostics.weights.khat import khat_threshold
 from vitools.diagnostics.weights.psis import SmoothedWeights, smooth
+from vitools.diagnostics.weights.sampled_rows import SampledProblem, on_sampled_rows
 from vitools.diagnostics.weights.site_khat import SiteKhat, site_khats
 from vitools.errors import OptionError
 from vitools.posterior import DrawsPosterior, Estimate, GridPosterior, Posterior, Status
@@ -102,6 +103,7 @@ def judge(
     seed: int = 0,
     reference_draws: Mapping[str, Tensor] | None = None,
     least_evidence: Estimate | None = None,
+    num_rows: int | None = None,
 ) -> Judgement:
     """Draw from a fit and compute everything the verdict rests on.
 
@@ -120,14 +122,24 @@ def judge(
             judgement's ``draws``, for :class:`~vitools.diagnostics.reference.distance.Distance`.
         least_evidence: a lower bound on log p(x) from elsewhere (the bound of another fit). A fit
             that cannot account for nine tenths of it misses a mode (:func:`against_evidence`).
+        num_rows: rows of data that the weights rest on, where there are more
+            (:mod:`~vitools.diagnostics.weights.sampled_rows`); by default all, but 10 000 of a million and
+            more, and as many more as the noise asks for. The verdict says how many. Other modes are then
+            not looked for: against a mode that all rows together tell apart, some are no witness.
     """
     if not isinstance(posterior, Posterior):
         raise OptionError(f"expected a fit to judge, got {type(posterior).__name__}.")
     began = time.perf_counter()
     seed = draw_seed(seed, posterior)
-    found = _look(posterior, reference, num_samples, seed, reference_draws)
+    held, sample = on_sampled_rows(posterior, num_rows, seed)
+    found = _look(held, reference, num_samples, seed, reference_draws)
+    if sample is not None:
+        found = _with_noise(found, sample.noise)
     found = against_evidence(posterior, found, least_evidence)
-    if found.verdict.grade is not Grade.REJECT and found.accuracy is None:
+    if sample is not None:
+        reason = f"{found.verdict.reason}, {sample}; other modes were not looked for"
+        found = replace(found, verdict=replace(found.verdict, reason=reason))
+    elif found.verdict.grade is not Grade.REJECT and found.accuracy is None:
         found = _with_scan(posterior, found, num_samples, seed)
     return replace(found, seconds=time.perf_counter() - began)
 
@@ -149,6 +161,22 @@ def against_evidence(posterior: Posterior, found: Judgement, least: Estimate | N
     if verdict is None or found.verdict.grade is Grade.REJECT:
         return found
     return replace(found, verdict=verdict)
+
+
+def _with_noise(found: Judgement, nats: float) -> Judgement:
+    """Bounds whose standard errors hold that of the log density, the same for all draws."""
+
+    def noisy(bound: Estimate | None) -> Estimate | None:
+        if bound is None:
+            return None
+        return Estimate(bound.value, math.hypot(bound.standard_error, nats))
+
+    return replace(
+        found,
+        bound=noisy(found.bound),
+        accounted=noisy(found.accounted),
+        evidence=None if found.evidence is None else found.evidence.with_noise(nats),
+    )
 
 
 def _with_scan(posterior: Posterior, found: Judgement, num_samples: int, seed: int) -> Judgement:
@@ -216,7 +244,8 @@ def _look(
             lower, khat, accuracy, verdict, draws, found, known, distance=distance, trend=record
         )
     lower = bound(log_weights)
-    known = evidence_of(log_weights, exact_log_evidence(problem))
+    exact = None if isinstance(problem, SampledProblem) else exact_log_evidence(problem)
+    known = evidence_of(log_weights, exact)
     if not bool(torch.isfinite(log_weights).all()):
         verdict = reach_verdict(
             posterior.status, detail=posterior.detail, bound=lower, accuracy=accuracy

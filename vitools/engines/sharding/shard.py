@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from vitools.engines.rows import cut, is_of_rows, plate_of_rows
 from vitools.engines.sharding.ranks import Ranks
 from vitools.errors import ModelError, NotSupportedError, OptionError
 from vitools.problem import Problem
 from vitools.problem.reading.program import fingerprint
+from vitools.problem.rows import cut, is_of_rows, plate_of_rows
 from vitools.problem.sites import Site
 
 MOST_ROWS, MOST_BYTES = 10_000, 2**26

@@ -104,7 +104,7 @@ CASES = {
     "curved, groups": (groups, (X, SIDES, GROUP), "rows", {"tol": 1e-13}),
     "free form": (free_form, (1e4 + LINE,), "rows", {}),
     "topics": (topics, (WORDS,), "documents", {}),
-    "latents of rows, curved": (overdispersed, (COUNTS[:90],), "rows", {"tol": 1e-13}),
+    "latents of rows, curved": (overdispersed, (COUNTS[:90],), "rows", {"joint": (), "tol": 1e-13}),
 }
 QUICK = ("conjugate", "latents of rows")
 

@@ -19,10 +19,10 @@ from vitools.calculus import ConjugateModel
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.streams.share import Share
 from vitools.calculus.tracing.trace import TracedSite
-from vitools.engines.rows import cut, is_of_rows, plate_of_rows
 from vitools.errors import ModelError, NotSupportedError, OptionError, VitoolsError, clause
 from vitools.isolation import plate_at
 from vitools.problem import Problem
+from vitools.problem.rows import cut, is_of_rows, plate_of_rows
 from vitools.whole_numbers import check_whole
 
 RUN = 64
