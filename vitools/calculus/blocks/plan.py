@@ -160,18 +160,15 @@ def tabled_pairs(
         tied = tuple(
             n for n in latents if any(a.site == n for a in term.atoms) and latents[n].nodes
         )
-        if (
-            len(tied) == 2
-            and not taken & set(tied)
-            and len({_plates(latents[n]) for n in tied}) == 1
-        ):
+        if len(tied) == 2 and not taken & set(tied) and same_plates(*(latents[n] for n in tied)):
             found[tied] = None
             taken |= set(tied)
     return list(found)
 
 
-def _plates(site: TracedSite) -> tuple[object, ...]:
-    return (*site.shape, *plate_names(site))
+def same_plates(*sites: TracedSite) -> bool:
+    """Whether each element of the one site has its own of the others."""
+    return len({(*site.shape, *plate_names(site)) for site in sites}) == 1
 
 
 def _block(
@@ -215,8 +212,8 @@ def _gate(members: list[TracedSite], terms: Sequence[ClosedTerm]) -> GateBlock:
     family = continuous[0].family if len(continuous) == 1 else None
     if family is None or not family.is_gaussian or needs_an_integral(continuous[0], terms):
         raise Unsupported(
-            "joint factors exist for discrete sites, for Gaussian sites, and for discrete sites with one "
-            "Gaussian site"
+            "joint factors exist for discrete sites, for Gaussian sites, for discrete sites with one "
+            "Gaussian site, and for two scalars of the same plates, up to 100 elements each"
         )
     (tied,) = _joint_axes(continuous, terms, {}).values()
     return GateBlock(members, tied)

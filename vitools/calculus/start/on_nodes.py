@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,9 @@ from torch import Tensor
 from vitools.calculus.algebra.atoms import Predictor
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.nodes.nodes_block import NodesBlock
+from vitools.calculus.blocks.plan import same_plates
 from vitools.calculus.densities.whole import log_prob_of
 from vitools.calculus.model import ConjugateModel, is_number
 from vitools.calculus.tracing.augmentation import MIXTURES
@@ -47,12 +49,20 @@ MOST_ELEMENTS = 100
 Make = Callable[..., ConjugateModel]
 
 
-def with_nodes(make: Make, trace: Callable[[], ModelTrace]) -> ConjugateModel:
+def with_nodes(
+    make: Make,
+    trace: Callable[[], ModelTrace],
+    joint: Sequence[Sequence[str] | str] | None = None,
+    *,
+    pairs: bool = True,
+) -> ConjugateModel:
     """The model as it is, or with as few scalars on nodes as it takes.
 
     Args:
         make: the model, with ``nodes=`` where sites are on nodes.
         trace: of the model, read without any.
+        joint: the user's groups, of which one may be a pair of scalars.
+        pairs: whether two scalars that each have a factor may share a table instead.
     """
 
     def tried(
@@ -68,12 +78,18 @@ def with_nodes(make: Make, trace: Callable[[], ModelTrace]) -> ConjugateModel:
         return None
 
     read: ModelTrace | None = None
+    if joint:
+        read = trace()
+        found = tried(_asked_for(joint, read), read.sites)
+        if found is not None:
+            return found
     try:
         model = make()
-        if not model.trace.auxiliary:
+        instead = list(_tied_scalars(model)) if pairs and joint is None else []
+        if not model.trace.auxiliary and not instead:
             return model
-        read = trace()
-        return tried(_instead_of_mixtures(read), read.sites) or model
+        read = read or trace()
+        return tried((*_instead_of_mixtures(read), *instead), read.sites) or model
     except NotConjugateError:
         read = read or trace()
         if any(_has_moving_ends(site) for site in read.sites.values()):
@@ -98,6 +114,39 @@ def _instead_of_mixtures(trace: ModelTrace) -> Iterator[tuple[str, ...]]:
         able = all(_can_be(trace.sites[n]) and not _is_gaussian(trace.sites[n]) for n in names)
         numbers = math.prod(site.shape) * ENOUGH ** len(names)
         if names and able and len(names) <= MOST_SITES and numbers <= MOST_INSTEAD:
+            yield names
+
+
+def _asked_for(
+    joint: Sequence[Sequence[str] | str], trace: ModelTrace
+) -> Iterator[tuple[str, ...]]:
+    """Two scalars that are to share a factor, and no normal one."""
+    for entry in joint:
+        names = () if isinstance(entry, str) else tuple(entry)
+        sites = [trace.sites[name] for name in names if name in trace.sites]
+        is_pair = len(sites) == len(set(names)) == MOST_SITES and all(map(_can_be, sites))
+        if is_pair and not all(map(_is_gaussian, sites)) and same_plates(*sites):
+            yield names
+
+
+def _tied_scalars(model: ConjugateModel) -> Iterator[tuple[str, ...]]:
+    """Two scalars that a term ties, one of which has an integral of its own: r log(1 - p), a log b.
+
+    q(r) q(p) is far too narrow where data say more of what both make together than of either; one joint table
+    of them costs little. Locations are not among them, which share normal factors.
+    """
+    numbers = sum(s.observed.numel() for s in model.trace.sites.values() if s.observed is not None)
+    if model.cut or numbers * ENOUGH > MOST_INSTEAD:
+        return
+    free = {
+        block.names[0]: block.sites[0]
+        for block in model.blocks
+        if len(block.names) == 1 and _can_be(block.sites[0]) and not _is_gaussian(block.sites[0])
+    }
+    for term in model.joint.terms:
+        names = tuple(name for name in free if any(atom.site == name for atom in term.atoms))
+        integrals = [n for n in names if isinstance(model.block_of[n], FreeFormBlock)]
+        if len(names) == MOST_SITES and integrals and same_plates(*(free[n] for n in names)):
             yield names
 
 

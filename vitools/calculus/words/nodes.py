@@ -37,11 +37,14 @@ def cost(block: NodesBlock, terms: Sequence[ClosedTerm]) -> str:
         }.values()
     )
     taken = f"; {rows} × {count} expectations a sweep" if rows else ""
-    together = " with one joint table" if len(block.names) > 1 else ""
+    why = (
+        "with one joint table, which keeps their dependence"
+        if len(block.names) > 1
+        else "since the densities are no sums of products of functions of each latent"
+    )
     return (
-        f"{', '.join(block.names)}: on the nodes of a quadrature{together}, since the densities are no sums of "
-        f"products of functions of each latent;\n    the trapezoid rule, refined until the bound and every "
-        f"average stand{taken}."
+        f"{', '.join(block.names)}: on the nodes of a quadrature, {why};\n    the trapezoid rule, refined until "
+        f"the bound and every average stand{taken}."
     )
 
 

@@ -98,13 +98,14 @@ def cavi(
     Args:
         joint: blocks of sites that share one factor: ``("z1", "z2")`` for discrete sites of one
             plate (three and more that follow one another, as the states of a hidden Markov model
-            do, by forward and backward recursions), for Gaussian sites, or for discrete sites and one
-            Gaussian site of their plate, with a normal in each case; ``"W[factors]"`` for a
+            do, by forward and backward recursions), for Gaussian sites, for discrete sites and one
+            Gaussian site of their plate, with a normal in each case, or for two other scalars, with a table on
+            nodes; ``"W[factors]"`` for a
             Gaussian site with one covariance along that plate. Elements of a Gaussian site that a
             factor couples always share one. If omitted, Gaussian sites that a term couples share
-            one too (the weights and the intercept of a regression), up to 1000 numbers together, and
-            discrete sites with the Gaussian site whose prior they select; ``()`` for no site with
-            another.
+            one too (the weights and the intercept of a regression), up to 1000 numbers together,
+            discrete sites with the Gaussian site whose prior they select, and two scalars that a term ties, one
+            of which takes an integral (not with ``checkpoint``); ``()`` for no site with another.
         nested: sites on whose value the factors of all others are to depend,
             q(tau) q(rest | tau): numbers, covariance matrices, Cholesky factors of correlations,
             of up to six numbers in all. Their values are cut into cells, each with factors of its
@@ -254,7 +255,11 @@ def cavi(
             )
         if not on_values and not lattice:
             try:
-                model = of_reading(reader({})) if trains else with_nodes(at, read)
+                if trains:
+                    model = of_reading(reader({}))
+                else:
+                    pairs = factorised != "all" and file is None and not nested
+                    model = with_nodes(at, read, joint, pairs=pairs)
                 if nested and not takes_cells(model, nested):
                     lattice = tuple(nested)
                 elif chooses and not model.nodes:
