@@ -8,7 +8,7 @@ PIP    := $(BIN)/python $(INSTALL)
 SITE   := $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow test-plain lint browser docs docs-check pictures clean
+.PHONY: demo test test-slow test-plain lint browser docs docs-check course pictures clean
 
 demo: $(VENV)/.installed  ## the main job: compare methods on the two dice, write report/
 	$(BIN)/vitools compare two-dice --report report
@@ -41,6 +41,9 @@ docs: $(VENV)/.installed-docs  ## the site with its notebooks executed (kept in 
 
 docs-check: $(VENV)/.installed-docs  ## the same without executing anything: pages, links, reference
 	SITE_EXECUTES=no OMP_NUM_THREADS=1 $(SITE)
+
+course: $(VENV)/.installed-docs  ## the course as notebooks, with and without solutions: docs/_build/course/
+	$(BIN)/python docs/_ext/course.py docs/_build/course
 
 pictures: $(VENV)/.installed  ## redraw the map of the house and the graphs of the derivations
 	$(BIN)/python docs/draw_architecture.py

@@ -3,6 +3,7 @@
 import os
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 from pygments.lexers.special import TextLexer
@@ -12,6 +13,8 @@ import vitools
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS / "_ext"))
+
+from repository import digest_of_package, write_if_new  # noqa: E402
 
 _project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))["project"]
 project = _project["name"]
@@ -29,6 +32,7 @@ extensions = [
     "repository",
     "reference",
     "docstrings",
+    "gallery",
 ]
 exclude_patterns = ["_build", "_ext", "_static", "**.ipynb_checkpoints"]
 root_doc = "index"
@@ -59,12 +63,22 @@ pygments_dark_style = "monokai"
 copybutton_exclude = ".linenos, .gp, .go"
 templates_path: list[str] = []
 
-# Notebooks run when they have changed, and are kept; make docs-check runs none.
+# Notebooks run when they or the package have changed, and are kept; make docs-check runs none.
 nb_execution_mode = "off" if os.environ.get("SITE_EXECUTES") == "no" else "cache"
-nb_execution_cache_path = str(DOCS / "_build" / "notebooks")
+if nb_execution_mode == "off":
+    suppress_warnings.append("myst-nb.lexer")  # a kernel would say which language its cells are in
+nb_execution_cache_path = str(DOCS / "_build" / f"notebooks-{digest_of_package()}")
 nb_execution_timeout = 600
-nb_execution_raise_on_error = True
+nb_execution_show_tb = True
 nb_merge_streams = True
+if nb_execution_mode == "cache":
+    # vitools' figures show themselves, others need this
+    profile = DOCS / "_build" / "ipython" / "profile_default"
+    write_if_new(profile / "ipython_kernel_config.py", "c.IPKernelApp.matplotlib = 'inline'\n")
+    os.environ["IPYTHONDIR"] = str(profile.parent)
+    with warnings.catch_warnings():  # what ArviZ says once a day would stand in a notebook
+        warnings.simplefilter("ignore")
+        import arviz  # noqa: F401
 
 
 def setup(app: Sphinx) -> None:

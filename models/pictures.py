@@ -17,6 +17,7 @@ from matplotlib.patches import Ellipse, FancyArrowPatch
 from torch import Tensor
 
 from vitools.errors import OptionError
+from vitools.notebook.picture import Picture
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#A6A6A6"
 NAMED_ROWS = 60
@@ -41,7 +42,7 @@ def plot_effects(posterior: Any, site: str, *, titles: Sequence[str] = ()) -> Fi
     num_groups, num_terms = mean.shape
     names = labels_of(posterior, site, 0)
     height = 1.2 + 0.17 * min(num_groups, NAMED_ROWS)
-    figure = Figure(figsize=(max(4.5, 3.4 * num_terms), height), layout="constrained")
+    figure = Picture(figsize=(max(4.5, 3.4 * num_terms), height), layout="constrained")
     for d, axes in enumerate(figure.subplots(1, num_terms, squeeze=False)[0]):
         order = mean[:, d].argsort()
         _bars(axes, mean[order, d], sd[order, d])
@@ -85,7 +86,7 @@ def plot_states(
     mean, sd = (_array(moments[site]) for moments in (posterior.mean(), posterior.sd()))
     mean, sd = mean.reshape(len(mean), -1), sd.reshape(len(sd), -1)
     times, name = _times(posterior, observed, len(mean))
-    figure = Figure(figsize=(7.2, 1 + 2.4 * mean.shape[1]), layout="constrained")
+    figure = Picture(figsize=(7.2, 1 + 2.4 * mean.shape[1]), layout="constrained")
     panels = figure.subplots(mean.shape[1], 1, squeeze=False, sharex=True)[:, 0]
     for d, axes in enumerate(panels):
         if d == 0 and observed is not None:
@@ -106,7 +107,7 @@ def plot_regimes(posterior: Any, observed: str, probability: Tensor, level: Tens
     """What was seen ``[T]``, coloured by the likeliest of K regimes, over their probabilities [T, K]."""
     seen, shares = _array(posterior.problem.observed[observed].value), _array(probability)
     times, name = _times(posterior, observed, len(seen))
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    figure = Picture(figsize=(7.2, 4.4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     likeliest = shares.argmax(1)
     for k, value in enumerate(level.tolist()):
@@ -126,7 +127,7 @@ def plot_transitions(table: Tensor, names: Sequence[str]) -> Figure:
     shares, count = _array(table), len(table)
     angles = np.pi - 2 * np.pi * np.arange(count) / count
     places = np.stack([np.cos(angles), np.sin(angles)], 1)
-    figure = Figure(figsize=(5.4, 5.4 if count > 2 else 3.2), layout="constrained")
+    figure = Picture(figsize=(5.4, 5.4 if count > 2 else 3.2), layout="constrained")
     axes = figure.subplots()
     for i, place in enumerate(places):
         colour = COLOURS[i % len(COLOURS)]
@@ -170,7 +171,7 @@ def plot_clusters(
 
     One column is drawn as a histogram; of more than two, the plane of their principal axes.
     """
-    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    figure = Picture(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots()
     names = ["data[0]", "data[1]"]
     if data.shape[1] == 1:
@@ -207,7 +208,7 @@ def plot_loadings(loadings: Tensor, variances: Tensor, names: Sequence[str]) -> 
     table, explained = _array(loadings[:, order]), _array(variances[order])
     columns, factors = table.shape
     size = (3.6 + 0.5 * factors + 2.2, max(3.0, 1.2 + 0.22 * columns))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Picture(figsize=size, layout="constrained")
     scree, axes = figure.subplots(1, 2, width_ratios=[1, 1.3])
     numbers = [str(k) for k in order.tolist()]
     scree.plot(range(factors), explained, "o-", color=BLUE)
@@ -231,7 +232,7 @@ def plot_leaders(
     count, shown = len(values), min(shown, values.shape[1])
     across = min(count, 4)
     down = -(-count // across)
-    figure = Figure(
+    figure = Picture(
         figsize=(2.1 * across + 0.4, 0.6 + (0.5 + 0.2 * shown) * down), layout="constrained"
     )
     panels = figure.subplots(down, across, squeeze=False, sharex=True).flatten()

@@ -24,7 +24,7 @@ ORDER = {
         {"_version", "errors", "elimination", "missing"},
         {"distributions", "whole_numbers"},
         {"isolation"},
-        {"families", "graphs", "supports", "files", "data"},
+        {"families", "graphs", "supports", "files", "data", "notebook"},
         {"problem", "models"},
         {"calculus", "posterior", "guides"},
         {"engines", "diagnostics", "information"},
@@ -218,7 +218,11 @@ def may_import_library(library: str, module: str) -> bool:
     if library.startswith("matplotlib.pyplot"):
         return False  # it keeps global state
     if library.split(".")[0] == "matplotlib":
-        return room == "reporting" or (room == "models" and module.endswith(".pictures"))
+        return (
+            room == "reporting"
+            or (room == "models" and module.endswith(".pictures"))
+            or module == "vitools.notebook.picture"
+        )
     if library.split(".")[0] == "arviz":
         return module.startswith("vitools.reporting.arviz.")
     if library.split(".")[0] in ("typer", "rich", "click"):

@@ -6,6 +6,7 @@ to where its target stands there. What is no page (a script, a picture) is linke
 that does not exist is left for Sphinx to warn of.
 """
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -72,6 +73,15 @@ def write_if_new(path: Path, text: str) -> None:
     if not path.exists() or path.read_text("utf-8") != text:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
+
+
+def digest_of_package() -> str:
+    """Twelve hexadecimal digits that change with any source of the package: outputs are of one state of it."""
+    digest = hashlib.sha256()
+    for folder in ("vitools", "models", "guides"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def copy_pages(app: Sphinx, config: Config) -> None:

@@ -18,6 +18,7 @@ from vitools.errors import DataError, OptionError
 from vitools.models.vae.evaluation.anomaly import Roc
 from vitools.models.vae.model import VAE
 from vitools.models.vae.networks.latents import LATENTS
+from vitools.notebook.picture import Picture
 
 Shape = tuple[int, int]
 
@@ -98,7 +99,7 @@ def plot_latent_plane(vae: VAE, num_per_side: int = 15, shape: Shape | None = No
         torch.nn.functional.pad(tiles, (0, 1, 0, 1)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
     )
 
-    figure = Figure(figsize=(7, 7), layout="constrained")
+    figure = Picture(figsize=(7, 7), layout="constrained")
     axes = figure.subplots()
     axes.imshow(
         mosaic.cpu().numpy(),
@@ -188,7 +189,7 @@ def plot_latent_scatter(vae: VAE, images: Tensor, labels: Tensor) -> Figure:
         means = centred @ directions[:2].mT
         names = ["first principal component of z", "second principal component of z"]
 
-    figure = Figure(figsize=(6.5, 6), layout="constrained")
+    figure = Picture(figsize=(6.5, 6), layout="constrained")
     axes = figure.subplots()
     colours = matplotlib.colormaps["tab10"]
     for i, label in enumerate(labels.unique().tolist()):
@@ -208,7 +209,7 @@ def plot_latent_scatter(vae: VAE, images: Tensor, labels: Tensor) -> Figure:
 
 def plot_roc(curves: Mapping[str, Roc]) -> Figure:
     """True against false alarms, a curve for each name, with its area in the legend."""
-    figure = Figure(figsize=(5, 4.6), layout="constrained")
+    figure = Picture(figsize=(5, 4.6), layout="constrained")
     axes = figure.subplots()
     for name, curve in curves.items():
         label = f"{name}: {curve.area:.3f} ± {curve.standard_error:.3f}"
@@ -250,7 +251,7 @@ def _gallery(rows: Sequence[Tensor], shape: Shape) -> Figure:
     """Rows of images, each [n, num_pixels], on a grid of axes in reading order."""
     num_columns = max(len(row) for row in rows)
     size = (0.9 * num_columns + 0.3, 0.9 * shape[0] / shape[1] * len(rows) + 0.3)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Picture(figsize=size, layout="constrained")
     grid = figure.subplots(len(rows), num_columns, squeeze=False)
     for axes_row, row in zip(grid, rows, strict=True):
         for axes in axes_row:

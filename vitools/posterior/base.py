@@ -3,7 +3,7 @@
 import copy
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vitools.errors import NotSupportedError, OptionError
+from vitools.notebook.markup import paragraphs, preformatted, table
 from vitools.posterior.ladder import Ladder
 from vitools.posterior.results import Estimate, History, Status
 from vitools.problem import Problem
@@ -293,6 +294,20 @@ class Posterior(ABC):
     # ---- reading it ------------------------------------------------------------------------------
 
     def __str__(self) -> str:
+        lines = [
+            part for line in self._head() for part in wrap(line, WIDTH, subsequent_indent="  ")
+        ]
+        lines += self._table()
+        return "\n".join([*lines, *([] if self.ladder is None else ["", self.ladder.text])])
+
+    def _repr_html_(self) -> str:
+        rows = self._rows()
+        shown = [["site", "mean", "sd"], *map(list, rows[:MAX_ROWS])]
+        climbed = "" if self.ladder is None else preformatted(self.ladder.text)
+        return paragraphs(self._head()) + table(shown) + paragraphs(self._rest(rows)) + climbed
+
+    def _head(self) -> list[str]:
+        """Engine and seconds, status and advice, the bound."""
         detail = f" ({self.detail})" if self.detail else ""
         lines = [
             f"{self.engine} fit of model '{self.problem.name}' in {self.seconds:.1f} s",
@@ -300,31 +315,37 @@ class Posterior(ABC):
         ]
         with suppress(NotSupportedError):  # draws have no bound; the line is left out
             lines.append(f"bound:  {self.elbo(num_samples=1000, seed=self.seed)}")
-        lines = [part for line in lines for part in wrap(line, WIDTH, subsequent_indent="  ")]
-        lines += self._table()
-        return "\n".join([*lines, *([] if self.ladder is None else ["", self.ladder.text])])
+        return lines
 
-    def _table(self) -> list[str]:
-        """Rows of site, mean and sd, at most :data:`MAX_ROWS` of them."""
-        rows = []
+    def _rows(self) -> list[tuple[str, str, str]]:
+        """Label, mean and sd of the first entries of each site, the steps of a loop as one."""
+        rows: list[tuple[str, str, str]] = []
         drawn = self.problem.drawn
         loops = sequences(drawn)
         steps = {name: loop for loop in loops.values() for name in loop.sites}
         for name in drawn:
             if name not in steps:
-                rows += self._rows(name, (name,))
+                rows += self._entries(name, (name,))
             elif name == steps[name].sites[0]:
-                rows += self._rows(steps[name].stem, steps[name].sites)
+                rows += self._entries(steps[name].stem, steps[name].sites)
+        return rows
+
+    def _rest(self, rows: Sequence[tuple[str, str, str]]) -> list[str]:
+        """What is said in the place of rows beyond :data:`MAX_ROWS`."""
+        rest = len(rows) - MAX_ROWS
+        words = f"… {rest} more row{'s' * (rest > 1)}; mean() and sd() have them all"
+        return [words] if rest > 0 else []
+
+    def _table(self) -> list[str]:
+        """The rows as text, at most :data:`MAX_ROWS` of them."""
+        rows = self._rows()
         shown = [(shorten(name), mean, sd) for name, mean, sd in rows[:MAX_ROWS]]
         width = max([len("site"), *(len(name) for name, _, _ in shown)])
         lines = [f"{'site':<{width}}  {'mean':>10}  {'sd':>8}"] if shown else []
         lines += [f"{name:<{width}}  {mean:>10}  {sd:>8}".rstrip() for name, mean, sd in shown]
-        if len(rows) > MAX_ROWS:
-            rest = len(rows) - MAX_ROWS
-            lines.append(f"… {rest} more row{'s' * (rest > 1)}; mean() and sd() have them all")
-        return lines
+        return lines + self._rest(rows)
 
-    def _rows(self, title: str, sites: tuple[str, ...]) -> list[tuple[str, str, str]]:
+    def _entries(self, title: str, sites: tuple[str, ...]) -> list[tuple[str, str, str]]:
         """Label, mean and sd of the first entries of some sites, and how many more there are."""
         rows: list[tuple[str, str, str]] = []
         for name in sites:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vitools.errors import ModelError, NotSupportedError, OptionError, VitoolsError, first_words
 from vitools.isolation import ParamState, full_plates, isolated
+from vitools.notebook.markup import paragraphs, table
 from vitools.problem.density.counted import CountedRows
 from vitools.problem.density.improper import StandIns
 from vitools.problem.dims import site_dims
@@ -55,6 +56,15 @@ class BoundModel:
 
         latents, observed = words(self.latents) or "none", words(self.observed) or "factors only"
         return f"{type(self).__name__}({self.name}: latents {latents}; observed {observed})"
+
+    def _repr_html_(self) -> str:
+        rows = [["site", "", "distribution", "shape", "plates"]]
+        for role, sites in (("latent", self.latents), ("observed", self.observed)):
+            for name, site in sites.items():
+                plates = self._plate_words(site).strip(" []")
+                shape = " × ".join(map(str, site.shape)) or "number"
+                rows.append([name, role, site.distribution, shape, plates])
+        return paragraphs([f"{type(self).__name__} of model '{self.name}'"]) + table(rows)
 
     def _plate_words(self, site: Site) -> str:
         names = [f"{p} {self.plates[p].size}" for p in site.plates if p]

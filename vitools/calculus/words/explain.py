@@ -46,6 +46,7 @@ from vitools.calculus.words.tables import Row, folded, span, table
 from vitools.calculus.words.wording import family, update
 from vitools.errors import NotConjugateError, clause
 from vitools.isolation import full_plates, isolated, seeded
+from vitools.notebook.markup import Text
 from vitools.problem import Problem, check_problem
 from vitools.problem.sites import listed
 
@@ -60,12 +61,12 @@ LARGEST_TABLE = 10_000
 
 
 @torch.no_grad()
-def explain(problem: Problem) -> str:
+def explain(problem: Problem) -> Text:
     """A table of the latents: family of q, parents, closed-form update (or the reason for none).
 
     ``q(z)`` are the probabilities of a discrete latent, ``1[x]`` the indicators of a category in the
     data; sums run over plates; what depends on data alone is written with the names of observed
-    sites and arguments.
+    sites and arguments. What is returned is a string that notebooks show as it is printed.
 
     Example:
         >>> import pyro, torch
@@ -88,7 +89,7 @@ def explain(problem: Problem) -> str:
             conjugate = with_nodes(partial(ConjugateModel, *made), partial(trace_model, *made))
         except NotConjugateError as error:
             valued = needed_values(problem, error)
-            return _refusal(problem, error, valued, can_stand_on_a_lattice(problem, valued))
+            return Text(_refusal(problem, error, valued, can_stand_on_a_lattice(problem, valued)))
     free = [name for name, value in store["params"].items() if value.requires_grad]
     trace = conjugate.trace
     stated = expected_log_joint(trace)
@@ -134,7 +135,7 @@ def explain(problem: Problem) -> str:
     apart += [cost(block, stated.terms) for block in on_nodes]
     apart += [held(block) for block in conjugate.blocks if isinstance(block, TreeBlock)]
     curved = PredictorNames(stated.terms).notes()
-    return "\n".join([table(folded(rows)), *names.legend(), *curved, *apart, summary])
+    return Text("\n".join([table(folded(rows)), *names.legend(), *curved, *apart, summary]))
 
 
 def _updates_are(blocks: Sequence[Block], terms: Sequence[ClosedTerm]) -> str:

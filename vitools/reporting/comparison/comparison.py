@@ -14,7 +14,7 @@ from vitools.reporting.comparison.alike import check_alike
 from vitools.reporting.comparison.json import comparison_record
 from vitools.reporting.comparison.judging import Judging, default_references, error_words
 from vitools.reporting.comparison.record import JudgedFits, Unjudged
-from vitools.reporting.comparison.text import comparison_text
+from vitools.reporting.comparison.text import comparison_markup, comparison_text
 
 FEWEST_DRAWS = 100
 
@@ -121,6 +121,9 @@ class Comparison(JudgedFits):
 
     def __str__(self) -> str:
         return comparison_text(self)
+
+    def _repr_html_(self) -> str:
+        return comparison_markup(self)
 
 
 def _check(fits: Mapping[str, Posterior], reference: str | None, num_samples: int) -> None:

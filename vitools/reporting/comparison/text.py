@@ -5,6 +5,7 @@ import math
 from vitools.diagnostics import Grade, Judgement
 from vitools.diagnostics.verdict.looks import LOOKS
 from vitools.diagnostics.weights.khat import khat_threshold
+from vitools.notebook.markup import paragraphs, table
 from vitools.posterior import GridPosterior, Posterior
 from vitools.problem.sites import listed
 from vitools.reporting.comparison.alike import have_equal_params
@@ -23,6 +24,17 @@ def comparison_text(comparison: JudgedFits) -> str:
         lines += ["", *layout(errors, names=(0, 2, 4))]
     notes = [*general_notes(comparison), *_advice(comparison)]
     return "\n".join([*lines, "", *(line for note in notes for line in paragraph(note))])
+
+
+def comparison_markup(comparison: JudgedFits) -> str:
+    """The same for a notebook."""
+    tables = [_verdicts(comparison), _errors(comparison)]
+    parts = [table([[_words(cell) for cell in row] for row in rows]) for rows in tables if rows]
+    return "".join(parts) + paragraphs([*general_notes(comparison), *_advice(comparison)])
+
+
+def _words(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else " ".join(cell).strip()
 
 
 def _verdicts(comparison: JudgedFits) -> list[list[Cell]]:

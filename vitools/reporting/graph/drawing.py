@@ -25,6 +25,7 @@ from vitools._version import __version__
 from vitools.errors import NotSupportedError, OptionError
 from vitools.files.atomic import as_path, atomic_path
 from vitools.files.ownership import PICTURE_KEYS
+from vitools.notebook.picture import Picture
 from vitools.reporting.graph.curves import Box, leaving, part_of, points_on
 from vitools.reporting.graph.geometry import Drawing, Frame, draw_up
 from vitools.reporting.graph.layout import arrange
@@ -100,7 +101,7 @@ def render(graph: ModelGraph) -> Figure:
     ink = [centres - above, centres + below, rectangles[:, :2], rectangles[:, 2:], *curves]
     left, top = np.concatenate(ink).min(0) - MARGIN
     right, bottom = np.concatenate(ink).max(0) + MARGIN
-    figure = Figure(figsize=(right - left, bottom - top), facecolor="white")
+    figure = Picture(figsize=(right - left, bottom - top), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.set_axis_off()

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from vitools.diagnostics.calibration.calibration import Calibration
+from vitools.notebook.picture import Picture
 
 BAND = 0.99
 WIDTH, HEIGHT = 3.2, 2.2
@@ -21,7 +22,7 @@ def plot_calibration(calibration: Calibration, max_panels: int = 9) -> Figure:
     names = sorted(uniformity, key=lambda name: uniformity[name])[:max_panels]
     columns = min(3, max(1, len(names)))
     rows = max(1, math.ceil(len(names) / columns))
-    figure = Figure(figsize=(WIDTH * columns, HEIGHT * rows), layout="constrained")
+    figure = Picture(figsize=(WIDTH * columns, HEIGHT * rows), layout="constrained")
     for i, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, i + 1)
         counts, edges = calibration.histogram(name)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from vitools.diagnostics.reference.accuracy import entry_name
+from vitools.notebook.picture import Picture
 from vitools.reporting.comparison.entries import chosen_entries, draws_at, moments_at
 from vitools.reporting.comparison.record import JudgedFits
 from vitools.reporting.plots.curves import bound_limits, density, smoothed
@@ -88,7 +89,7 @@ def plot_marginals(comparison: JudgedFits, max_panels: int = MAX_PANELS) -> Figu
     entries = chosen_entries(comparison.judgements, max_panels)
     columns = min(4, max(1, len(entries)))
     rows = max(1, math.ceil(len(entries) / columns))
-    figure = Figure(figsize=(2.7 * columns + 0.6, 2.1 * rows + 0.9), layout="constrained")
+    figure = Picture(figsize=(2.7 * columns + 0.6, 2.1 * rows + 0.9), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, (name, index) in zip(grid, entries, strict=False):
         for fit, judgement in comparison.judgements.items():
@@ -148,7 +149,7 @@ def plot_moments(comparison: JudgedFits, max_entries: int = MAX_ENTRIES) -> Figu
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Picture(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.spines[["right", "top"]].set_visible(False)
     return figure, axes

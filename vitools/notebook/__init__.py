@@ -1,0 +1,1 @@
+"""How things look in a notebook: text and tables as HTML (``markup``), figures as pictures (``picture``)."""
