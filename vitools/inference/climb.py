@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from vitools.diagnostics import Grade, judge
-from vitools.engines.cavi.nested import check_nested
+from vitools.engines.cavi.nested.choice import check_nested
 from vitools.engines.progress import Listener, Progress, ProgressCallback, listener
 from vitools.errors import NumericalError, OptionError, VitoolsError
 from vitools.inference.known import Known
