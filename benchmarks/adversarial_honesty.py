@@ -3,7 +3,8 @@
     python benchmarks/adversarial_honesty.py [--out benchmarks/results] [--only NAME] [--seeds 1]
                                              [--judge-seeds 2] [--workers 2] [--fresh]
 
-Every target of :mod:`adversarial_targets` is fitted five ways from several starts, and each fit is
+Every target of :mod:`adversarial_targets`, and of :mod:`adversarial_more` (written after the judge's
+rules), is fitted five ways from several starts, and each fit is
 judged alone, without a reference, by several seeds. An answer is bad if a mean is off by more than
 0.2 sd or an sd by more than 25 % of the quadrature's. The ways are Gaussians, climbed here in
 batch so that the hundreds of fits take minutes: at a mode (Laplace), by KL(q ‖ p) with a diagonal
@@ -13,27 +14,29 @@ Counted are false trust (bad fits called ``trust``), withheld trust (good fits t
 grade they get), and how often two seeds of the judge disagree.
 """
 
-import argparse
 import time
 import warnings
 from collections import Counter
+from dataclasses import replace
 from functools import lru_cache, partial
-from pathlib import Path
 
+import judged_tables
 import torch
-from adversarial_targets import TARGETS, Target
-from resumable import Row, compute
+from adversarial_more import MORE
+from adversarial_targets import TARGETS as FIRST
+from adversarial_targets import Target
+from resumable import Row
 from torch import Tensor
 
 from vitools import Problem
 from vitools.diagnostics import judge
 from vitools.posterior import GaussianPosterior, Status
 
-HERE = Path(__file__).resolve().parent
 MEAN_LIMIT, SD_LIMIT = 0.2, 0.25
 WAYS = ("laplace", "mean field", "multivariate", "moments", "moments, sds / 4")
 NAMES = ("target", "way", "seed")
 STEPS, DRAWS = 600, 64
+TARGETS = FIRST | {n: replace(target, kind=f"later: {target.kind}") for n, target in MORE.items()}
 
 
 @lru_cache(maxsize=1)
@@ -151,19 +154,9 @@ def summary(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    parser.add_argument("--only", default="", help="targets whose name contains this")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser = judged_tables.parser(__doc__, seeds=1)
     parser.add_argument("--judge-seeds", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--fresh", action="store_true", help="forget what is stored")
     options = parser.parse_args()
-    store = options.out / "adversarial_honesty.jsonl"
-    if options.fresh:
-        store.unlink(missing_ok=True)
     keys = [
         (name, way, seed)
         for name in TARGETS
@@ -171,11 +164,15 @@ def main() -> None:
         for way in WAYS
         for seed in range(options.seeds)
     ]
-    together = len(WAYS) * options.seeds
-    rows = compute(store, keys, NAMES, partial(row, options.judge_seeds), options.workers, together)
-    print(summary(rows))
-    if not options.only:
-        (options.out / "adversarial_honesty.md").write_text(summary(rows), encoding="utf-8")
+    judged_tables.table(
+        options,
+        "adversarial_honesty",
+        keys,
+        NAMES,
+        partial(row, options.judge_seeds),
+        summary,
+        together=len(WAYS) * options.seeds,
+    )
 
 
 if __name__ == "__main__":

@@ -13,17 +13,17 @@ Each row is kept in nuts_references.jsonl as it comes, and a second call goes on
 begins anew); the table is nuts_references.md.
 """
 
-import argparse
 import sys
 import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
+import judged_tables
 import pyro
 import pyro.distributions as dist
 import torch
-from resumable import Row, compute
+from resumable import Row
 from torch import Tensor
 
 from vitools import Problem, nuts
@@ -146,24 +146,10 @@ def summary(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared/data/posteriordb")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    parser.add_argument("--only", default="", help="targets whose name contains this")
-    parser.add_argument("--seeds", type=int, default=6)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--fresh", action="store_true", help="forget what is stored")
-    options = parser.parse_args()
-    store = options.out / "nuts_references.jsonl"
-    if options.fresh:
-        store.unlink(missing_ok=True)
+    options = judged_tables.parser(__doc__, seeds=6).parse_args()
     keys = [(name, s) for name in TARGETS if options.only in name for s in range(options.seeds)]
-    rows = compute(store, keys, NAMES, partial(row, options.data), options.workers)
-    print(summary(rows))
-    if not options.only:
-        (options.out / "nuts_references.md").write_text(summary(rows), encoding="utf-8")
+    compute_row = partial(row, options.data)
+    judged_tables.table(options, "nuts_references", keys, NAMES, compute_row, summary)
 
 
 if __name__ == "__main__":

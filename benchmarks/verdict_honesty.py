@@ -20,7 +20,6 @@ Each row is kept in verdict_honesty.jsonl as it comes, and a second call goes on
 (``--fresh`` begins anew); the table is verdict_honesty.md.
 """
 
-import argparse
 import sys
 import time
 import warnings
@@ -28,8 +27,9 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 
+import judged_tables
 import torch
-from resumable import Row, compute
+from resumable import Row
 from torch import Tensor
 
 from vitools import Problem, cavi, dadvi, nuts, svi
@@ -234,24 +234,13 @@ def markdown(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared/data/posteriordb")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    parser.add_argument("--only", default="", help="models whose name contains this")
+    parser = judged_tables.parser(__doc__, seeds=1)
     parser.add_argument("--methods", default="", help="engines' methods, by semicolons; none: -")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--fresh", action="store_true", help="forget what is stored")
     options = parser.parse_args()
     asked = options.methods.split(";")
     methods = [name for name in METHODS if name in asked or not options.methods]
     methods = [f"{CONSTRUCTED}{name}" for name in ALL_CONSTRUCTED] + methods
     models = [name for name in POSTERIORS if (options.data / name).is_dir()] + list(SHIPPED)
-    store = options.out / "verdict_honesty.jsonl"
-    if options.fresh:
-        store.unlink(missing_ok=True)
     keys = [
         (name, method, seed)
         for name in models
@@ -259,11 +248,17 @@ def main() -> None:
         for seed in range(options.seeds)
         for method in methods
     ]
-    began = time.perf_counter()
-    rows = compute(store, keys, NAMES, partial(row, options.data), options.workers, len(methods))
-    print(f"{summary(rows)}\n{time.perf_counter() - began:.0f} s")
-    if not options.only and not options.methods:
-        (options.out / "verdict_honesty.md").write_text(markdown(rows), encoding="utf-8")
+    compute_row = partial(row, options.data)
+    judged_tables.table(
+        options,
+        "verdict_honesty",
+        keys,
+        NAMES,
+        compute_row,
+        markdown,
+        together=len(methods),
+        is_whole=not options.methods,
+    )
 
 
 if __name__ == "__main__":

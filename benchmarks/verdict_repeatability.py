@@ -12,7 +12,6 @@ Each row is kept in verdict_repeatability.jsonl as it comes, and a second call g
 (``--fresh`` begins anew); the table is verdict_repeatability.md.
 """
 
-import argparse
 import time
 import warnings
 from collections import Counter
@@ -20,8 +19,9 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
+import judged_tables
 import torch
-from resumable import Row, compute
+from resumable import Row
 from verdict_honesty import (
     ALL_CONSTRUCTED,
     CONSTRUCTED,
@@ -35,7 +35,6 @@ from vitools.diagnostics import judge
 from vitools.errors import VitoolsError
 from vitools.posterior import Posterior
 
-HERE = Path(__file__).resolve().parent
 MODELS = (
     "regression, 30 rows",
     "eight_schools-eight_schools_noncentered",
@@ -108,26 +107,19 @@ def summary(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared/data/posteriordb")
-    parser.add_argument("--out", type=Path, default=HERE / "results")
-    parser.add_argument("--only", default="", help="models whose name contains this")
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--fresh", action="store_true", help="forget what is stored")
-    options = parser.parse_args()
-    store = options.out / "verdict_repeatability.jsonl"
-    if options.fresh:
-        store.unlink(missing_ok=True)
+    options = judged_tables.parser(__doc__, seeds=10).parse_args()
     methods = [*(CONSTRUCTED + kind for kind in ALL_CONSTRUCTED), *FITTED]
     keys = [(name, method) for name in MODELS if options.only in name for method in methods]
     compute_row = partial(row, options.data, options.seeds)
-    rows = compute(store, keys, NAMES, compute_row, options.workers, len(methods))
-    print(summary(rows))
-    if not options.only:
-        (options.out / "verdict_repeatability.md").write_text(summary(rows), encoding="utf-8")
+    judged_tables.table(
+        options,
+        "verdict_repeatability",
+        keys,
+        NAMES,
+        compute_row,
+        summary,
+        together=len(methods),
+    )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ BYTES_PER_STATEMENT = 300_000
 """… unless a chunk's arithmetic took less time than the run of the model around it: what a sample
 statement costs in Python, in bytes that torch goes through meanwhile."""
 
-MOST_BYTES, MOST_DRAWS = 2**27, 8192
+MOST_BYTES, MOST_DRAWS = 2**27, 1024
 """A chunk is no larger for all that."""
 
 WORTH_RECORDING = 1e9
