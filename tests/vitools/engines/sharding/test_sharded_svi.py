@@ -1,5 +1,7 @@
 """Stochastic variational inference on rows of several processes: the steps of one process with all of them."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -111,7 +113,7 @@ def test_factors_of_rows_by_an_encoder(tmp_path):
         fit = svi(
             Problem(levels, rows), encoder, sharded="rows", num_particles=4, learning_rate=0.02
         )
-        return {k: float(v) for k, v in fit.params["params"].items()}
+        return {k: float(v.detach()) for k, v in fit.params["params"].items()}
 
     first, second = on_ranks(work, 2, tmp_path)
     assert first == second
@@ -119,7 +121,7 @@ def test_factors_of_rows_by_an_encoder(tmp_path):
     mean = float(LINE.sum() / (N + 0.02))
     assert first["slope"] == pytest.approx(0.5, abs=0.03)
     assert first["shift"] == pytest.approx(mean / 2, abs=0.03)
-    assert first["width"] == pytest.approx(0.5 * torch.tensor(0.5).log(), abs=0.05)
+    assert first["width"] == pytest.approx(0.5 * math.log(0.5), abs=0.05)
     assert first["loc"] == pytest.approx(mean, abs=0.05)
 
 
