@@ -157,4 +157,44 @@ SHIPPED: dict[str, ShippedModel] = {
         "example",
         "topics of documents (latent Dirichlet allocation); simulated",
     ),
+    "gaussian-field": ShippedModel(
+        "vitools.models.physics.gaussian_field",
+        "example",
+        "a smooth field on a lattice, measured at points; posterior known exactly; simulated",
+    ),
+    "line-field": ShippedModel(
+        "vitools.models.physics.line_field",
+        "example",
+        "a field along a line (splines, Matérn) as a chain, read with noise; simulated",
+    ),
+    "qubit-readout": ShippedModel(
+        "vitools.models.physics.qubit",
+        "readout_example",
+        "shots of a qubit about two levels, calibrated by themselves; simulated",
+    ),
+    "qubit-trajectory": ShippedModel(
+        "vitools.models.physics.qubit",
+        "trajectory_example",
+        "a qubit watched through noise while it jumps; simulated",
+    ),
+    "cavity": ShippedModel(
+        "vitools.models.physics.cavity",
+        "example",
+        "photons in a cavity, given its clicks: laser or thermal light; simulated",
+    ),
+    "oscillator": ShippedModel(
+        "vitools.models.physics.oscillator",
+        "example",
+        "frequency and damping of an oscillator seen now and then, several modes; simulated",
+    ),
+    "contraction": ShippedModel(
+        "vitools.models.physics.consistency",
+        "example",
+        "one number measured again and again under a prior that is far off; simulated",
+    ),
+    "ising": ShippedModel(
+        "vitools.models.physics.ising",
+        "example",
+        "4 × 4 spins that pull at each other; log Z known exactly",
+    ),
 }

@@ -116,7 +116,7 @@ def plot_regimes(posterior: Any, observed: str, probability: Tensor, level: Tens
         above.axhline(value, color=colour, linewidth=1, label=f"level {value:.3g}")
     below.stackplot(times, shares.T, colors=[COLOURS[k % len(COLOURS)] for k in range(len(level))])
     above.set_ylabel(observed)
-    above.legend(frameon=False, fontsize=8)
+    above.legend(frameon=False, fontsize=8, loc="upper right")
     below.set(ylabel="probability", xlabel=name, ylim=(0, 1), xlim=(times[0], times[-1]))
     above.spines[["top", "right"]].set_visible(False)
     return figure

@@ -77,6 +77,13 @@ LIKE_OTHERS = {
     "factor-analysis",
     "poisson-factorisation",
     "lda",
+    "gaussian-field",
+    "line-field",
+    "qubit-readout",
+    "qubit-trajectory",
+    "cavity",
+    "contraction",
+    "ising",
 }
 """Models all of whose sites are of kinds that another has, and one that no guide can take."""
 OF_IMAGES = {"vae", "hierarchical-vae", "conditional-vae"}

@@ -1,0 +1,1 @@
+"""Models of physicists: fields, qubits and cavities, oscillators, spins; each beside its exact answer."""
