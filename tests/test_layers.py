@@ -183,6 +183,7 @@ ORDER = {
             "factors",
             "groups",
             "mixtures",
+            "physics",
             "series",
         },
         {"autoencoder", "conditional_vae", "hierarchical_vae", "topic_words"},
