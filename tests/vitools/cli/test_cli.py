@@ -284,7 +284,7 @@ def test_an_unknown_method_is_refused_with_the_nearest_before_the_model_is_opene
     monkeypatch.setattr("vitools.cli.target.open_target", pytest.fail)
     for command in (["fit", "coin", "--method"], ["compare", "coin", "--methods"]):
         message = refused(*command, "kumaraswami")
-        assert message.startswith("no method 'kumaraswami' (methods: exact, ")
+        assert message.startswith("no method 'kumaraswami' (methods: infer, exact, ")
         assert message.endswith("Did you mean 'kumaraswamy'?")
 
 
