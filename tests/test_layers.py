@@ -28,7 +28,7 @@ ORDER = {
         {"problem", "models"},
         {"calculus", "posterior", "guides"},
         {"engines", "diagnostics", "information"},
-        {"reporting", "design"},
+        {"reporting", "design", "formula"},
         {"inference"},
         {"__init__"},
         {"cli"},
@@ -77,7 +77,7 @@ ORDER = {
         {"reading"},
         {"bound_model"},
         {"problem"},
-        {"coordinates", "rows"},
+        {"coordinates", "new_data", "rows"},
     ],
     "vitools.calculus": [
         {"algebra"},

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vitools.engines.preflight import preflight
     from vitools.engines.svi import warm_up
     from vitools.errors import VitoolsError
+    from vitools.formula import from_formula
     from vitools.inference import infer, mix
     from vitools.information import (
         cramer_rao,
@@ -64,6 +65,7 @@ _HOME = {
     "exact": "vitools.engines",
     "explain": "vitools.calculus",
     "find_modes": "vitools.diagnostics",
+    "from_formula": "vitools.formula",
     "infer": "vitools.inference",
     "judge": "vitools.diagnostics",
     "laplace": "vitools.engines",
@@ -117,6 +119,7 @@ __all__ = [
     "explain",
     "find_modes",
     "fisher_information",
+    "from_formula",
     "infer",
     "information_gain",
     "jeffreys_prior",

@@ -16,6 +16,8 @@ from vitools.cli.options import (
     Columns,
     Data,
     Force,
+    Formula,
+    FormulaFamily,
     Missing,
     Model,
     Seed,
@@ -134,7 +136,9 @@ def _print_table(rows: dict[str, str]) -> None:
     )
 )
 def explain(
-    model: Model,
+    model: Model = "",
+    formula: Formula = "",
+    family: FormulaFamily = "",
     data: Data = None,
     columns: Columns = None,
     missing: Missing = "refuse",
@@ -146,7 +150,8 @@ def explain(
     from vitools.cli.target import open_target
 
     file = DataFile.of(data, columns, missing)
-    print(updates_in_words(open_target(model, file, seed).problem))
+    target = open_target(model, file, seed, formula=formula, family=family)
+    print(updates_in_words(target.problem))
 
 
 @app.command(
@@ -156,8 +161,10 @@ def explain(
     )
 )
 def draw(
-    model: Model,
+    model: Model = "",
     out: Annotated[Path, typer.Option(help="Where to; .svg, .png or .pdf.")] = Path("graph.svg"),
+    formula: Formula = "",
+    family: FormulaFamily = "",
     data: Data = None,
     columns: Columns = None,
     missing: Missing = "refuse",
@@ -171,7 +178,8 @@ def draw(
 
     check_folder(out.parent, out.name, force=force)
     file = DataFile.of(data, columns, missing)
-    draw_graph(open_target(model, file, seed).problem, out)
+    target = open_target(model, file, seed, formula=formula, family=family)
+    draw_graph(target.problem, out)
     print(f"written: {out}")
 
 
@@ -182,6 +190,7 @@ app.command(
         "vitools fit mymodel.py:model --data my.csv --method nuts",
         "vitools fit mymodel.py:model --data my.csv --columns 'y=height cm' --missing drop",
         "vitools fit mymodel.py:model --data my.csv --guide mymodel.py:guide",
+        "vitools fit --formula 'y ~ x + (1 | g)' --data my.csv",
     )
 )(fitting.fit)
 app.command(

@@ -16,6 +16,8 @@ from vitools.cli.options import (
     Data,
     Draws,
     Force,
+    Formula,
+    FormulaFamily,
     Guide,
     Missing,
     Model,
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    model: Model,
+    model: Model = "",
     methods: Annotated[
         str | None,
         typer.Option(
@@ -52,6 +54,8 @@ def compare(
             show_default=False,
         ),
     ] = None,
+    formula: Formula = "",
+    family: FormulaFamily = "",
     data: Data = None,
     columns: Columns = None,
     missing: Missing = "refuse",
@@ -88,7 +92,7 @@ def compare(
         _refuse_unfitted(find_method(stored), stored, named)
     refuse_idle_guide(guide, names, "--methods")
     file = DataFile.of(data, columns, missing, quiet)
-    target = open_target(model, file, seed, guide)
+    target = open_target(model, file, seed, guide, formula=formula, family=family)
     chosen = named or [find_method(name) for name in default_methods(target)]
     made = Made([entry.named_for(target) for entry in chosen])
     if stored is not None:
@@ -98,7 +102,7 @@ def compare(
                 f"--fit {stored}: fits with encoders have no posterior.nc. Leave --fit out."
             )
     check_folder(report, *_files_of(made, report, target), force=force)
-    print(f"{model}: {target.description}\n")
+    print(f"{model or formula}: {target.description}\n")
     made.fit(target, seed, quiet)
     if not made.fits and not made.is_interrupted:
         raise _no_answer(made.failures)
@@ -111,9 +115,9 @@ def compare(
     if not made.fits:
         raise KeyboardInterrupt
     origin = Origin(
-        title=_without_folder(model),
+        title=formula or _without_folder(model),
         description=_described(target.description, data),
-        command=_command(model, names, file, guide, seed),
+        command=_command(model, (formula, family), names, file, guide, seed),
         failures=reasons,
     )
     unjudged = made.unjudged(comparison)
@@ -298,9 +302,18 @@ def _no_answer(failures: dict[str, Exception]) -> Exception:
 # ---- what a report says of its origin: nothing of the machine it was made on -----------------
 
 
-def _command(model: str, methods: list[str], file: "DataFile", guide: str, seed: int) -> str:
-    words = ["vitools", "compare", _without_folder(model)]
+def _command(
+    model: str,
+    formula: tuple[str, str],
+    methods: list[str],
+    file: "DataFile",
+    guide: str,
+    seed: int,
+) -> str:
+    words = ["vitools", "compare", *([_without_folder(model)] if model else [])]
     given = [
+        ("--formula", formula[0]),
+        ("--family", formula[1]),
         ("--methods", ",".join(methods)),
         ("--data", file.path.name if file.path else ""),
         *(("--columns", f"{a}={column}") for a, own in file.columns.items() for column in own),

@@ -16,6 +16,8 @@ from vitools.cli.options import (
     Draws,
     Force,
     Forgetting,
+    Formula,
+    FormulaFamily,
     Guide,
     MaxSeconds,
     Missing,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def fit(
-    model: Model,
+    model: Model = "",
     method: Annotated[
         str,
         typer.Option(
@@ -48,6 +50,8 @@ def fit(
         ),
     ] = "",
     max_seconds: MaxSeconds = None,
+    formula: Formula = "",
+    family: FormulaFamily = "",
     data: Data = None,
     columns: Columns = None,
     missing: Missing = "refuse",
@@ -76,6 +80,10 @@ def fit(
     from vitools.posterior import Status, carry_over, save
 
     if sharded is not None:
+        if formula:
+            raise OptionError(
+                "--sharded: not beside --formula, whose levels are those of all rows."
+            )
         if update is not None or batch_rows is not None:
             raise OptionError(
                 "--sharded: not beside --update or --batch-rows. Leave one of both out."
@@ -97,7 +105,7 @@ def fit(
         if update is None and forgetting != 1.0:
             raise OptionError("--forgetting is of earlier rows: name their fit, --update FILE.")
         if ranks is None:
-            target = open_target(model, file, seed, guide)
+            target = open_target(model, file, seed, guide, formula=formula, family=family)
         else:
             target = _opened_in_turn(ranks, model, file, seed, guide)
         if update is not None:
@@ -122,7 +130,7 @@ def fit(
                 raise
             others = [name for name in default_methods(target) if find_method(name) is not chosen]
             raise type(error)(
-                f"{error} For {model}, try --method with one of: {', '.join(others)}."
+                f"{error} For {model or formula}, try --method with one of: {', '.join(others)}."
             ) from error
         except NumericalError as error:
             if not hasattr(error, "posterior"):

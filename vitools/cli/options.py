@@ -37,8 +37,27 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A shipped name (see 'vitools list') or path/to/file.py:function.",
+        help="A shipped name (see 'vitools list') or path/to/file.py:function; none with --formula.",
         autocompletion=complete_model,
+        show_default=False,
+    ),
+]
+Formula = Annotated[
+    str,
+    typer.Option(
+        metavar="'Y ~ X + (1 | G)'",
+        help="In the place of MODEL, of columns of --data (docs/formula.md).",
+        show_default=False,
+    ),
+]
+FormulaFamily = Annotated[
+    str,
+    typer.Option(
+        "--family",
+        metavar="NAME",
+        help="Of the response of --formula: gaussian if omitted, t, bernoulli, binomial, poisson, "
+        "negativebinomial, gamma, beta, cumulative, categorical.",
+        show_default=False,
     ),
 ]
 Data = Annotated[

@@ -5,8 +5,9 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,11 +51,26 @@ class Target:
         object.__setattr__(self, "untrained", untrained)  # the rest stays frozen
 
 
-def open_target(model: str, data: DataFile, seed: int, guide: str = "") -> Target:
-    """A shipped model by name, or ``path/to/file.py:function`` with ``--data`` and ``--guide``."""
+def open_target(
+    model: str, data: DataFile, seed: int, guide: str = "", *, formula: str = "", family: str = ""
+) -> Target:
+    """A shipped model by name, ``path/to/file.py:function`` with ``--data``, or a formula.
+
+    Args:
+        guide: ``path/to/file.py:name`` of a guide of the user's.
+        formula: in the place of ``model``, with the ``family`` of its response (gaussian if "").
+    """
     modules: dict[Path, ModuleType] = {}  # a guide in the model's file shares its modules
     own = _load_function(guide, modules, "--guide ") if guide else None
     described = "no data file" if data.path is None else f"data from {data.path}"
+    if formula:
+        return _of_formula(model, data, formula, family, described, own)
+    if family:
+        raise OptionError(f"--family {family}: of which response? Add --formula 'y ~ …'.")
+    if not model:
+        raise OptionError(
+            "expected MODEL, a shipped name (vitools list) or path/to/file.py:function, or --formula 'y ~ …'."
+        )
     if ":" in model or model.endswith(".py"):
         return Target(bind(_load_function(model, modules), data, model), described, own)
     if model not in SHIPPED:
@@ -86,6 +102,40 @@ def open_target(model: str, data: DataFile, seed: int, guide: str = "") -> Targe
         validation=example.validation if is_own else (),
         held_out=example.held_out if is_own else (),
     )
+
+
+def _of_formula(
+    model: str, data: DataFile, formula: str, family: str, described: str, guide: Any
+) -> Target:
+    """The problem of a formula on the columns that it names."""
+    from vitools.formula import from_formula
+
+    if model:
+        raise OptionError(f"'{model}' and --formula are two models. Leave one out.")
+    if data.path is None:
+        raise OptionError(f"--formula '{formula}': of which columns? Add --data FILE.")
+    if data.columns:
+        raise OptionError(
+            "--columns is for the arguments of a model; a formula names columns itself, between "
+            "backquotes where they have spaces: 'y ~ `height cm`'."
+        )
+    if data.missing == "mask":
+        raise OptionError(
+            "--missing mask is for models with an argument 'mask'. Use --missing drop."
+        )
+    problem = from_formula(formula, data.path, family or "gaussian", missing=data.missing)
+    return Target(problem, described, guide, pictures=partial(_effects_in_order, problem.effects))
+
+
+def _effects_in_order(effects: Mapping[str, list[str]], posterior: Any) -> dict[str, Any]:
+    """A picture of the effects of each block of groups, by site and names of its columns."""
+    from vitools.models.pictures import plot_effects
+
+    found = {}
+    for name, titles in effects.items():
+        stem = "".join(c if c.isalnum() else "_" for c in name).strip("_")
+        found[f"effects_{stem}"] = plot_effects(posterior, name, titles=titles)
+    return found
 
 
 def _example_on(model: str, folder: Any, seed: int) -> Example:

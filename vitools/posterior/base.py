@@ -19,6 +19,8 @@ from vitools.notebook.markup import paragraphs, preformatted, table
 from vitools.posterior.ladder import Ladder
 from vitools.posterior.results import Estimate, History, Status
 from vitools.problem import Problem
+from vitools.problem.dims import element_words
+from vitools.problem.new_data import carried_to
 from vitools.problem.reading.program import fingerprint
 from vitools.problem.sequences import Steps, numbered, sequences
 from vitools.problem.sites import nearest
@@ -280,15 +282,30 @@ class Posterior(ABC):
                 f"{nearest(name, self.problem.latents)}"
             )
 
-    def predictive(self, num_samples: int, seed: int = 0) -> dict[str, Tensor]:
+    def predictive(
+        self, num_samples: int, seed: int = 0, *, at: Problem | None = None
+    ) -> dict[str, Tensor]:
         """``num_samples`` replicated data sets from the posterior predictive, ``{site: [num_samples, *shape]}``.
 
         Each uses a fresh draw of the latents. A replicated row has new discrete latents of its
         own; discrete latents outside every plate are drawn from the posterior like the rest.
+
+        Args:
+            at: the same model of other data, ``Problem(model, *other_arguments)``: new rows, and new
+                elements of other plates (groups), drawn from their prior given the rest. Elements with the
+                same labels (``with_coords``) are the same; in a plate without labels, that observed
+                sites do not stand in, the first are those of the fit.
         """
         local = {k for k, site in self.problem.discrete.items() if any(site.plates)}
         draws = self.sample(num_samples, seed, discrete=len(local) < len(self.problem.discrete))
         kept = {k: v for k, v in draws.items() if k not in local}
+        if at is not None:
+            whole, parts, places = carried_to(self.problem, at, kept)
+            if self.problem.has_given_params:
+                at = at.with_params(self.problem.params)
+            return at.predictive(
+                whole, seed + 1, num_samples=num_samples, parts=parts, places=places
+            )
         return self.problem.predictive(kept, seed + 1, num_samples=num_samples)
 
     # ---- reading it ------------------------------------------------------------------------------
@@ -353,11 +370,15 @@ class Posterior(ABC):
                 break
             mean, sd = self._moments(name)
             rows += [
-                (f"{name}{list(i) if i else ''}", f"{float(mean[i]):.4g}", f"{float(sd[i]):.2g}")
+                (self._element(name, i), f"{float(mean[i]):.4g}", f"{float(sd[i]):.2g}")
                 for i in _indices(mean.shape, limit=FEW - len(rows))
             ]
         rest = sum(self.problem.drawn[name].shape.numel() for name in sites) - len(rows)
         return [*rows, (f"{title}: {rest} more", "", "")] if rest else rows
+
+    def _element(self, name: str, index: tuple[int, ...]) -> str:
+        """An element of a site by its labels."""
+        return element_words(self.problem.latents[name], self.problem.coords, index)
 
     def __repr__(self) -> str:
         return f"<{self.engine} posterior of '{self.problem.name}': {self.status.label}>"

@@ -1,5 +1,8 @@
 """Names for the dimensions of a site's values: plates where there are some."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from vitools.problem.sites import Site
 
 SAMPLE_DIMS = ("chain", "draw")
@@ -57,3 +60,18 @@ def named_shape(
         dims.append(plate_dim(plate))
         sizes.append(size)
     return tuple(dims), tuple(sizes)
+
+
+def element_words(site: Site, coords: Mapping[str, Sequence[Any]], index: tuple[int, ...]) -> str:
+    """An element of a site's value as ``b[oak, 2]``: by its labels where there are some, else by position."""
+    if not index:
+        return site.name
+    shape = tuple(site.shape)
+    names, sizes = site_dims(site, shape)
+    if sizes != shape:  # without names are dims of length one that keep others in place
+        names = ("",) * len(shape)
+    own = {plate_dim(name): labels for name, labels in coords.items()}
+    words = [
+        str(own[name][i]) if name in own else str(i) for name, i in zip(names, index, strict=True)
+    ]
+    return f"{site.name}[{', '.join(words)}]"

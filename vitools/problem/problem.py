@@ -18,6 +18,7 @@ from vitools.problem.bound_model import BoundModel
 from vitools.problem.density.discrete import draw_sites, site_marginal, support_size
 from vitools.problem.density.enumeration import FactorGraph
 from vitools.problem.density.forward import run_forward
+from vitools.problem.density.placing import Places
 from vitools.problem.density.units import prior_components, unit_components, unit_log_likelihood
 from vitools.problem.density.values import checked_draws, latent_site, out_of_bounds
 from vitools.problem.density.vectorise import DrawMapper
@@ -266,7 +267,13 @@ class Problem(BoundModel):
         return self._forward({}, num_samples, seed, self.latents, stand_ins=True)
 
     def predictive(
-        self, samples: Mapping[str, Tensor], seed: int = 0, *, num_samples: int = 1
+        self,
+        samples: Mapping[str, Tensor],
+        seed: int = 0,
+        *,
+        num_samples: int = 1,
+        parts: Mapping[str, Tensor] | None = None,
+        places: Places | None = None,
     ) -> dict[str, Tensor]:
         """Replicated data, one data set per draw: ``{observed site: [n, *shape]}``.
 
@@ -276,12 +283,15 @@ class Problem(BoundModel):
 
         Args:
             num_samples: number of data sets where ``samples`` is empty.
+            parts, places: values ``[n, …]`` of some elements of further sites, and their positions
+                along each batch dim; the other elements are drawn.
         """
         flat, sample_shape = self.checked_draws(samples, complete=False)
         if not flat:
             sample_shape = torch.Size([num_samples])
         wanted = (*self.observed, *self.deterministics)
-        drawn = self._forward(flat, sample_shape.numel(), seed, wanted)
+        given = flat | dict(parts or {})
+        drawn = self._forward(given, sample_shape.numel(), seed, wanted, places=places)
         return {k: v.reshape(sample_shape + v.shape[1:]) for k, v in drawn.items()}
 
     def _forward(
@@ -292,16 +302,26 @@ class Problem(BoundModel):
         wanted: Collection[str],
         *,
         stand_ins: bool = False,
+        places: Places | None = None,
     ) -> dict[str, Tensor]:
         if not isinstance(count, int) or count < 1:
             raise OptionError(f"expected a positive number of draws, got {count!r}.")
-        mapper = self._forward_mappers.setdefault(frozenset(given), DrawMapper(None, self._size[1]))
+        key = frozenset(given) | {f"part of {name}" for name in places or ()}
+        mapper = self._forward_mappers.setdefault(key, DrawMapper(None, self._size[1]))
         # what a large model makes on the way need not be drawn
         sizes = MemoryLimit(room(), placeholder=True) if self.is_large else None
         call = self.call if sizes is None else sizes.watch()(self.call)
         with self._explained(), quiet_draws(), sizes or nullcontext():
             drawn = run_forward(
-                call, given, count, seed, self._isolated, mapper, wanted, stand_ins=stand_ins
+                call,
+                given,
+                count,
+                seed,
+                self._isolated,
+                mapper,
+                wanted,
+                stand_ins=stand_ins,
+                places=places,
             )
         found = {name: drawn[name] for name in wanted}
         if sizes is not None and sizes.need is not None:

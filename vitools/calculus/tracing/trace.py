@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
@@ -288,12 +289,18 @@ def _support_size(base: Any, kind: str) -> int:
     return 2 if kind == "Bernoulli" else 0
 
 
+def _number_type(parameters: Iterable[Any]) -> torch.dtype | None:
+    """That of a draw, which a matrix product has to share with its other factor; None for the default."""
+    found = [p.dtype for p in parameters if isinstance(p, Tensor) and p.dtype.is_floating_point]
+    return reduce(torch.promote_types, found) if found else None
+
+
 def _symbolic_value(name: str, fn: Any, nodes: Nodes | None) -> SymbolicTensor:
     base = base_distribution(fn)
-    kind, _ = written(base)
+    kind, parameters = written(base)
     shape = tuple(fn.batch_shape) + tuple(fn.event_shape)
     node: Expression | Discrete | Refusal
-    dtype = None
+    dtype = _number_type(parameters.values())
     if nodes is not None:
         node = Discrete.latent(name, shape, nodes.values)
     elif kind in ("Categorical", "CategoricalMarkovChain"):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vitools.isolation import seeded
 from vitools.problem.density.improper import refuse_improper
+from vitools.problem.density.placing import Places, PlacingMessenger
 from vitools.problem.density.vectorise import DrawMapper
 from vitools.problem.sites import is_deterministic, is_factor, is_subsample
 
@@ -36,6 +37,7 @@ def run_forward(
     wanted: Collection[str],
     *,
     stand_ins: bool = False,
+    places: Places | None = None,
 ) -> dict[str, Tensor]:
     """Draw every site not in ``given`` from its own distribution, observed sites included.
 
@@ -46,6 +48,7 @@ def run_forward(
         wanted: the sites to be returned; all are drawn, but many draws of data need not be kept.
         stand_ins: whether latents with an improper prior get a value of their support; they are
             refused otherwise.
+        places: of sites of which ``given`` has some elements only, where these stand.
 
     Returns:
         ``{site: [num_samples, *shape]}`` for all wanted sites, ``given`` ones included.
@@ -53,9 +56,12 @@ def run_forward(
 
     def once(draw: tuple[Tensor, Mapping[str, Tensor]]) -> dict[str, Tensor]:
         _, values = draw
+        whole = {name: value for name, value in values.items() if name not in (places or {})}
         with isolation():
             model = _DataDrawn()(call)
-            run = poutine.trace(poutine.condition(model, data=dict(values))).get_trace()
+            if places:
+                model = PlacingMessenger(values, places)(model)
+            run = poutine.trace(poutine.condition(model, data=whole)).get_trace()
         if not stand_ins:
             for name in run.stochastic_nodes:
                 refuse_improper(name, run.nodes[name]["fn"])

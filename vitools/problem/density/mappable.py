@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pyro.distributions import Categorical, OrderedLogistic
 from pyro.ops import special
 from torch import Tensor
 from torch.distributions import Multinomial
@@ -38,14 +39,27 @@ def _multinomial_log_prob(self: Multinomial, value: Tensor) -> Tensor:
     return torch.lgamma(value.sum(-1) + 1) - torch.lgamma(value + 1).sum(-1) + powers
 
 
+def _ordered_logistic(
+    self: OrderedLogistic, predictor: Tensor, cutpoints: Tensor, validate_args: bool | None = None
+) -> None:
+    """Pyro's constructor, the masses joined instead of assigned."""
+    below = torch.sigmoid(cutpoints - predictor.unsqueeze(-1))
+    self.predictor = predictor.expand(below.shape[:-1])
+    self.cutpoints = cutpoints.expand(below.shape)
+    masses = torch.cat([below[..., :1], below.diff(dim=-1), 1 - below[..., -1:]], -1)
+    Categorical.__init__(self, masses, validate_args=validate_args)
+
+
 @contextmanager
 def mappable_densities() -> Iterator[None]:
-    """Inside the block vmap takes ``Multinomial`` and what uses ``safe_log``, as ``DiscreteHMM``."""
-    log, log_prob = special._SafeLog, Multinomial.log_prob
+    """Inside the block vmap takes ``Multinomial``, ``OrderedLogistic`` and what uses ``safe_log``, as ``DiscreteHMM``."""
+    log, log_prob, ordered = special._SafeLog, Multinomial.log_prob, OrderedLogistic.__init__
     special._SafeLog = _SafeLog
     Multinomial.log_prob = _multinomial_log_prob  # type: ignore[method-assign]
+    OrderedLogistic.__init__ = _ordered_logistic
     try:
         yield
     finally:
+        OrderedLogistic.__init__ = ordered
         special._SafeLog = log
         Multinomial.log_prob = log_prob  # type: ignore[method-assign]

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from vitools.diagnostics.reference.accuracy import entry_name
 from vitools.diagnostics.verdict.judgement import Judgement
+from vitools.problem import Problem
+from vitools.problem.dims import element_words
 
 Entry = tuple[str, tuple[int, ...]]
 """A quantity's name and the index of one of its entries."""
@@ -81,3 +84,11 @@ def _copies(columns: np.ndarray) -> np.ndarray:
 
 def _index(place: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(place, shape))
+
+
+def entry_words(problem: Problem, entry: Entry) -> str:
+    """An entry by the labels of its plates, ``rho[oak]``; without labels as ``rho[4,2]``."""
+    name, index = entry
+    if not problem.coords or name not in problem.latents:
+        return entry_name(name, index)
+    return element_words(problem.latents[name], problem.coords, index)

@@ -11,6 +11,7 @@ import pandas
 
 from vitools.diagnostics import FitUnion, Grade, Judgement
 from vitools.posterior import Estimate, GridPosterior, Posterior
+from vitools.problem import Problem
 
 UNJUDGED = "not judged"
 
@@ -48,6 +49,11 @@ class JudgedFits:
     no_union: str = ""
 
     @property
+    def problem(self) -> Problem:
+        """What was fitted."""
+        return next(iter(self.fits.values())).problem
+
+    @property
     def log_evidence(self) -> Estimate | None:
         """log p(x), where one of the fits is exact."""
         exact = (fit for fit in self.fits.values() if isinstance(fit, GridPosterior))
@@ -63,7 +69,7 @@ class JudgedFits:
         union = self.union
         if union is None or not union.is_usable:
             return {}
-        is_identified = next(iter(self.fits.values())).problem.invariants is None
+        is_identified = self.problem.invariants is None
         return union.missed if is_identified else {}
 
     @property

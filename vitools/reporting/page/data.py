@@ -12,10 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from vitools.diagnostics.reference.accuracy import entry_name
 from vitools.diagnostics.weights.khat import khat_threshold
 from vitools.posterior import Estimate
-from vitools.reporting.comparison.entries import Entry, disagreements, draws_at, moments_at
+from vitools.reporting.comparison.entries import (
+    Entry,
+    disagreements,
+    draws_at,
+    entry_words,
+    moments_at,
+)
 from vitools.reporting.comparison.record import JudgedFits
 from vitools.reporting.page.calibration import RankHistogram, panel
 from vitools.reporting.page.pairs import correlated_pairs
@@ -44,7 +49,7 @@ def page_data(comparison: JudgedFits, calibration: Sequence[RankHistogram] = ())
         "sites": sites,
         "first_site": _first(comparison, [site["name"] for site in sites]),
         "calibration": [panel(ranks) for ranks in calibration],
-        "pairs": correlated_pairs(comparison.judgements, names[yardstick]),
+        "pairs": correlated_pairs(comparison.judgements, names[yardstick], comparison.problem),
     }
 
 
@@ -141,7 +146,7 @@ def _sites(comparison: JudgedFits) -> list[dict[str, Any]]:
 def _entry(comparison: JudgedFits, entry: Entry) -> dict[str, Any]:
     judgements = comparison.judgements.values()
     return {
-        "label": entry_name(*entry),
+        "label": entry_words(comparison.problem, entry),
         "d": [_curve(draws_at(judgement, entry)) for judgement in judgements],
         "m": [_moments(*moments_at(judgement, entry)) for judgement in judgements],
     }

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from vitools.diagnostics.reference.accuracy import entry_name
 from vitools.diagnostics.verdict.judgement import Judgement
-from vitools.reporting.comparison.entries import Entry, chosen_entries, draws_at
+from vitools.problem import Problem
+from vitools.reporting.comparison.entries import Entry, chosen_entries, draws_at, entry_words
 
 MOST_PAIRS = 12
 MOST_ENTRIES = 60
@@ -21,7 +21,9 @@ PER_ENTRY = 3
 LEVELS = 999
 
 
-def correlated_pairs(judgements: Mapping[str, Judgement], yardstick: str) -> list[dict[str, Any]]:
+def correlated_pairs(
+    judgements: Mapping[str, Judgement], yardstick: str, problem: Problem
+) -> list[dict[str, Any]]:
     """At most :data:`MOST_PAIRS`, those first on whose correlation the fits disagree most.
 
     A pair counts where some fit has |r| > 0.3. Pairs that all fits agree are the same thing
@@ -46,7 +48,7 @@ def correlated_pairs(judgements: Mapping[str, Judgement], yardstick: str) -> lis
         if max(times.get(i, 0), times.get(j, 0)) < PER_ENTRY:
             times[i], times[j] = times.get(i, 0) + 1, times.get(j, 0) + 1
             r = [round(float(c[i, j]), 3) for c in correlations.values()]
-            pairs.append(_pair(judgements, entries[i], entries[j], r))
+            pairs.append(_pair(judgements, entries[i], entries[j], r, problem))
     return pairs
 
 
@@ -58,7 +60,11 @@ def _correlations(judgement: Judgement, entries: list[Entry]) -> np.ndarray:
 
 
 def _pair(
-    judgements: Mapping[str, Judgement], one: Entry, other: Entry, r: list[float]
+    judgements: Mapping[str, Judgement],
+    one: Entry,
+    other: Entry,
+    r: list[float],
+    problem: Problem,
 ) -> dict[str, Any]:
     draws = [
         (_thinned(draws_at(j, one)), _thinned(draws_at(j, other))) for j in judgements.values()
@@ -69,7 +75,7 @@ def _pair(
         pooled = pooled[np.isfinite(pooled)]
         low, high = np.quantile(pooled, [0.002, 0.998]).tolist()
         room = 0.04 * (high - low)
-        sides.append({"label": entry_name(*entry), "low": low - room, "high": high + room})
+        sides.append({"label": entry_words(problem, entry), "low": low - room, "high": high + room})
     return {"x": sides[0], "y": sides[1], "r": r, "draws": [_within(*xy, *sides) for xy in draws]}
 
 

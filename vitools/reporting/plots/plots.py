@@ -15,9 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from vitools.diagnostics.reference.accuracy import entry_name
 from vitools.notebook.picture import Picture
-from vitools.reporting.comparison.entries import chosen_entries, draws_at, moments_at
+from vitools.reporting.comparison.entries import chosen_entries, draws_at, entry_words, moments_at
 from vitools.reporting.comparison.record import JudgedFits
 from vitools.reporting.plots.curves import bound_limits, density, smoothed
 
@@ -104,7 +103,7 @@ def plot_marginals(comparison: JudgedFits, max_panels: int = MAX_PANELS) -> Figu
             else:
                 colour = _style(comparison, fit)["color"]
                 axes.plot(points, heights, color=colour, linewidth=1.5, label=fit)
-        axes.set_title(entry_name(name, index), fontsize=10)
+        axes.set_title(entry_words(comparison.problem, (name, index)), fontsize=10)
         _cap_spikes(axes)
         axes.set_yticks([])
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -141,7 +140,7 @@ def plot_moments(comparison: JudgedFits, max_entries: int = MAX_ENTRIES) -> Figu
     axes.axvline(0, color="#A6A6A6", linewidth=0.8, zorder=0)
     kind = "the reference" if comparison.reference else yardstick
     axes.set_xlabel(f"(mean ± sd - mean of {kind}) / sd of {kind}")
-    axes.set_yticks(heights, [entry_name(*entry) for entry in entries])
+    axes.set_yticks(heights, [entry_words(comparison.problem, entry) for entry in entries])
     axes.set_ylim(-0.7, max(len(entries), 1) - 0.3)
     axes.tick_params(axis="y", length=0)
     _shared_legend(figure, [axes])
