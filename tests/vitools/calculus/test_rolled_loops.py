@@ -197,3 +197,20 @@ def test_a_step_is_read_in_a_millisecond_or_so():
     began = time.process_time()
     ConjugateModel(walk, (y,))
     assert time.process_time() - began < 300 * 5e-3
+
+
+def test_a_loop_is_explained_in_slices_of_its_steps():
+    def model(y):
+        drift = pyro.sample("drift", dist.Gamma(2.0, 1.0))
+        x = pyro.sample("x_0", dist.Normal(0.0, 1.0))
+        for t in range(len(y)):
+            if t:
+                x = pyro.sample(f"x_{t}", dist.Normal(0.9 * x, drift.rsqrt()))
+            if t % 5 != 2:  # no observation
+                pyro.sample(f"y_{t}", dist.Normal(x, 0.4), obs=y[t])
+
+    text = explain(Problem(model, series(12)))
+    assert "E[x[1:12]²]" in text
+    assert "E[x[0:11]²]" in text
+    assert "1[steps(y)] · y" in text
+    assert "data₁" not in text

@@ -282,7 +282,7 @@ def _joint_axes(
 
 
 def _parse_joint(
-    joint: Sequence[Sequence[str] | str], latents: dict[str, TracedSite]
+    joint: Sequence[Sequence[str] | str], latents: Mapping[str, TracedSite]
 ) -> tuple[list[tuple[str, ...]], dict[str, set[int]]]:
     groups: list[tuple[str, ...]] = []
     along: dict[str, set[int]] = {}

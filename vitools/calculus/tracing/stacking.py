@@ -275,7 +275,7 @@ def _stacked_function(functions: Sequence[Any], label: int) -> float | str | Fun
     """Functions that are alike but for data and numbers, of which those that differ get the label."""
     head = functions[0]
     if not isinstance(head, Function) or all(f is head for f in functions):
-        return head  # type: ignore[no-any-return]
+        return head
     if head.parts:
         parts = [
             _stacked_part(own, label) for own in zip(*(f.parts for f in functions), strict=True)

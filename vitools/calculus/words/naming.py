@@ -53,6 +53,8 @@ class DataNames:
             if isinstance(value, Tensor) and value.numel() > 1:
                 self.known.append((name, value.detach().squeeze()))
         self.priors = {name for name, site in trace.sites.items() if site.is_latent}
+        self.seen = {name for name, site in trace.sites.items() if site.observed is not None}
+        self.rolled = set(trace.rolled)
         self.unnamed: list[tuple[Tensor, str]] = []
 
     def of(self, operand: Constant | Selection, term: ClosedTerm) -> Named:
@@ -79,7 +81,13 @@ class DataNames:
                 value.long(), selection.index.long()
             ):
                 return name
-        return self._number(selection.index, term)
+        by_slice = slice_of(selection.index)
+        if by_slice is None and term.origin in self.seen and self._reads_steps(selection, term):
+            return f"steps({term.origin})"  # those of a loop at which it is seen
+        return by_slice or self._number(selection.index, term)
+
+    def _reads_steps(self, selection: Selection, term: ClosedTerm) -> bool:
+        return any(a.site in self.rolled and selection.target in a.labels for a in term.atoms)
 
     def legend(self) -> list[str]:
         """What stands behind the numbered constants."""
@@ -128,6 +136,17 @@ def _aligned(
         ):
             return tuple(constant.labels[i] for i in order)
     return None
+
+
+def slice_of(index: Tensor) -> str | None:
+    """Positions one after another as Python writes them: ``1:200``; None of others."""
+    if index.dim() != 1 or len(index) < 2:
+        return None
+    first, step = int(index[0]), int(index[1] - index[0])
+    stop = first + step * len(index)
+    if step < 1 or not torch.equal(index.long(), torch.arange(first, stop, step)):
+        return None
+    return f"{first}:{int(index[-1]) + 1}" + (f":{step}" if step > 1 else "")
 
 
 def position_of(operand: Constant | Selection) -> int | None:
