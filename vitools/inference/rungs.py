@@ -27,7 +27,7 @@ MOST_BENT = 50
 MOST_MODES, LEAST_SHARE = 8, 1e-3
 """Modes that get a fit of their own, and the share of the mass that is worth one."""
 
-DRAWS = {"num_samples": 1000, "num_warmup": 1000, "num_chains": 4}
+DRAWS: dict[str, Any] = {"num_samples": 1000, "num_warmup": 1000, "num_chains": 4}
 
 
 @dataclass(frozen=True)
