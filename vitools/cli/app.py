@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from vitools._version import __version__
-from vitools.cli import INTERRUPTED, calibrating, comparing, fitting, judging
+from vitools.cli import INTERRUPTED, calibrating, comparing, designing, fitting, judging
 from vitools.cli.methods import METHODS
 from vitools.cli.options import (
     Columns,
@@ -213,3 +213,15 @@ app.command(
         "vitools calibrate regression --method cavi --data-sets 200 --workers 2 --out calibration",
     )
 )(calibrating.calibrate)
+app.command(
+    epilog=examples(
+        "vitools design mymodel.py:model --designs 0:8:33",
+        "vitools design mymodel.py:model --designs candidates.csv --data so_far.csv --method nested",
+    )
+)(designing.design)
+app.command(
+    epilog=examples(
+        "vitools information fits/cavi.safetensors regression",
+        "vitools information fit.safetensors mymodel.py:model --data my.csv",
+    )
+)(designing.information)

@@ -149,6 +149,16 @@ def _example_on(model: str, folder: Any, seed: int) -> Example:
     return build(seed, folder=folder)
 
 
+def load_function(model: str) -> Callable[..., Any]:
+    """The function of ``path/to/file.py:name``."""
+    if ":" not in model and not model.endswith(".py"):
+        raise OptionError(
+            f"'{model}': expected path/to/file.py:function, a model that is called with a design. "
+            "Shipped models are called with their data."
+        )
+    return _load_function(model, {})
+
+
 def _load_function(
     model: str, modules: dict[Path, ModuleType], option: str = ""
 ) -> Callable[..., Any]:
