@@ -84,7 +84,7 @@ def next_label(probabilities: Tensor, score: str = "bald", labelled: Tensor | No
 
 
 def _entropy(p: Tensor) -> Tensor:
-    return -torch.special.xlogy(p, p).sum(-1)
+    return torch.special.entr(p).sum(-1)
 
 
 def _checked(probabilities: object) -> Tensor:

@@ -19,9 +19,11 @@ from vitools.design.experiment import Candidate
 from vitools.errors import DataError, OptionError
 from vitools.information.derivatives import jacobian
 from vitools.information.fisher import fisher_information
+from vitools.information.matrices import FisherInformation
 from vitools.posterior import Estimate, GaussianPosterior
 
 PROBES = 4000
+ALIKE = 1e-7
 
 
 def gaussian_gains(covariance: Tensor, slopes: Tensor, noise: float | Tensor) -> Tensor:
@@ -62,12 +64,46 @@ def measured(covariance: Tensor, slope: Tensor, noise: float) -> Tensor:
 def by_laplace(candidate: Candidate, num_samples: int, seed: int) -> Estimate:
     """½ log det C_tt / det (C⁻¹ + F)⁻¹_tt in unconstrained coordinates, of targets t.
 
-    Exact for linear models with normal noise; elsewhere an approximation that bounds neither side, whose
-    error is not known: what is stated is that of F and C alone.
+    Exact where belief and noise are normal and F is the same everywhere, as for linear models; elsewhere it
+    bounds neither side and its error is not known, which an infinite standard error says.
     """
     space = candidate.space
-    mean, covariance, uncertain = _normal_belief(candidate, seed)
-    values = space.to_values(mean.to(space.dtype))
+    mean, covariance, is_normal = _normal_belief(candidate, seed)
+    own = [
+        i
+        for name, part in space.slices.items()
+        if name in candidate.targets
+        for i in range(part.start, part.stop)
+    ]
+
+    def gain_at(place: Tensor) -> tuple[float, float]:
+        information = _information(candidate, place, num_samples, seed)
+
+        def gain(matrix: Tensor) -> Tensor:
+            unit = torch.eye(space.size, dtype=torch.float64)
+            # (C⁻¹ + F)⁻¹ = C (1 + F C)⁻¹
+            after = covariance @ torch.linalg.inv(unit + matrix @ covariance)
+            before = torch.linalg.slogdet(covariance[own][:, own]).logabsdet
+            return 0.5 * (before - torch.linalg.slogdet(after[own][:, own]).logabsdet)
+
+        value, error = information.function(gain)
+        return float(value), 0.0 if information.is_exact else float(error)
+
+    value, error = gain_at(mean)
+    kinds = {site.distribution for site in candidate.problem.observed.values()}
+    if is_normal and kinds <= {"Normal", "MultivariateNormal"} and not candidate.problem.discrete:
+        elsewhere, _ = gain_at(mean + covariance.diagonal().sqrt())
+        if math.isclose(value, elsewhere, rel_tol=ALIKE, abs_tol=ALIKE):
+            return Estimate(value, error)
+    return Estimate(value, math.inf)
+
+
+def _information(
+    candidate: Candidate, place: Tensor, num_samples: int, seed: int
+) -> FisherInformation:
+    """F in unconstrained coordinates."""
+    space = candidate.space
+    values = space.to_values(place.to(space.dtype))
     found = fisher_information(
         candidate.problem, values, num_samples=max(num_samples, 100), seed=seed
     )
@@ -76,29 +112,14 @@ def by_laplace(candidate: Candidate, num_samples: int, seed: int) -> Estimate:
         parts = space.to_values(vector)
         return torch.cat([parts[name].reshape(-1).double() for name in candidate.problem.drawn])
 
-    slope = jacobian(to_theta, mean)
-    own = [
-        i
-        for name, part in space.slices.items()
-        if name in candidate.targets
-        for i in range(part.start, part.stop)
-    ]
-
-    def gain(matrix: Tensor) -> Tensor:
-        information = slope.mT @ matrix @ slope
-        unit = torch.eye(space.size, dtype=torch.float64)
-        # (C⁻¹ + F)⁻¹ = C (1 + F C)⁻¹
-        after = covariance @ torch.linalg.inv(unit + information @ covariance)
-        before = torch.linalg.slogdet(covariance[own][:, own]).logabsdet
-        return 0.5 * (before - torch.linalg.slogdet(after[own][:, own]).logabsdet)
-
-    value, error = found.function(gain)
-    own_error = 0.0 if found.is_exact else float(error)
-    return Estimate(float(value), math.hypot(own_error, uncertain))
+    slope = jacobian(to_theta, place)
+    parts = None if found.parts is None else slope.mT @ found.parts @ slope
+    error = slope.abs().mT @ found.standard_error @ slope.abs()
+    return FisherInformation(slope.mT @ found.matrix @ slope, error, parts=parts, point=found.point)
 
 
-def _normal_belief(candidate: Candidate, seed: int) -> tuple[Tensor, Tensor, float]:
-    """Mean and covariance of the belief, and the error of the gain that draws bring with them.
+def _normal_belief(candidate: Candidate, seed: int) -> tuple[Tensor, Tensor, bool]:
+    """Mean and covariance of the belief, and whether it is normal.
 
     Of a Gaussian fit its own; of priors the curvature where they are on average, which is all there is
     of a normal prior; of others those of draws.
@@ -106,13 +127,16 @@ def _normal_belief(candidate: Candidate, seed: int) -> tuple[Tensor, Tensor, flo
     space, fit = candidate.space, candidate.fit
     if isinstance(fit, GaussianPosterior) and set(candidate.names) == set(fit.problem.drawn):
         root = fit.scale_tril.double()
-        return fit.location.double(), root @ root.mT, 0.0
+        return fit.location.double(), root @ root.mT, True
     drawn = space.from_values(candidate.draws(PROBES, 16 * seed)).double()
     mean = drawn.mean(0)
     if fit is None:
-        precision = -torch.autograd.functional.hessian(candidate.log_prior_at, mean)
+        precision, elsewhere = (
+            -torch.autograd.functional.hessian(candidate.log_prior_at, place)
+            for place in (mean, mean + drawn.std(0))
+        )
         root, failed = torch.linalg.cholesky_ex(precision)
         if not int(failed) and bool(root.isfinite().all()):
-            return mean, torch.cholesky_inverse(root), 0.0
-    covariance = drawn.mT.cov().reshape(space.size, space.size)
-    return mean, covariance, 0.5 * math.sqrt(2 * len(mean) / PROBES)
+            is_normal = torch.allclose(precision, elsewhere, rtol=ALIKE, atol=ALIKE)
+            return mean, torch.cholesky_inverse(root), is_normal
+    return mean, drawn.mT.cov().reshape(space.size, space.size), False

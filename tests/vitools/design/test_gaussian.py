@@ -51,6 +51,7 @@ def test_of_a_field_the_designs_do_not_depend_on_results():
         fit = laplace(Problem(field, seen, y=y))
         found = expected_information_gain(fit, everywhere, method="laplace")
         assert torch.allclose(found.values, closed, atol=1e-6)
+        assert all(gain.is_exact or gain.standard_error < 1e-6 for gain in found)
 
 
 def network(x, y=None):
@@ -72,6 +73,8 @@ def test_of_a_network_they_do_and_are_mackays():
         mackay = gaussian_gains(covariance, slopes, 0.2)
         found = expected_information_gain(fit, inputs, method="laplace")
         assert torch.allclose(found.values, mackay, atol=1e-8)
+        unknown = found.standard_errors[slopes.abs().sum(1) > 0]  # at 0 nothing is told for certain
+        assert set(unknown.tolist()) == {math.inf}
         chosen.append(float(found.design.abs()))
     assert chosen[0] > 2 * chosen[1]  # far out where the slope is weak, near 0 where it is steep
 
