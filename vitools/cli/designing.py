@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -62,7 +62,7 @@ def design(
 
     candidates = _candidates(designs)
     file = DataFile.of(data, columns, missing)
-    source = load_function(model)
+    source: Any = load_function(model)
     if data is not None:
         target = open_target(model, file, seed)
         chosen = find_method(fit_by)

@@ -178,7 +178,7 @@ class _Climb:
         def of_draw(draw: dict[str, Tensor]) -> Tensor:
             def of_outcome(outcome: dict[str, Tensor]) -> Tensor:
                 nodes = self._nodes(design, {**draw, **outcome})
-                return sum(nodes[k]["fn"].log_prob(outcome[k]).sum() for k in seen)  # type: ignore[return-value]
+                return sum(nodes[k]["fn"].log_prob(outcome[k]).sum() for k in seen)
 
             return torch.vmap(of_outcome)(outcomes)
 

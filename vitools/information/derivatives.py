@@ -14,7 +14,7 @@ from torch.func import vjp
 
 def along(f: Callable[[Tensor], Any], at: Tensor, direction: Tensor) -> Any:
     """J v: how the values of ``f`` (a tensor or a tuple of them) change along a direction."""
-    values, pull = vjp(f, at)
+    values, pull = vjp(f, at)  # type: ignore[misc]
     flat = values if isinstance(values, tuple) else (values,)
 
     def pulled(*weights: Tensor) -> Tensor:

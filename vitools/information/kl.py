@@ -95,7 +95,8 @@ def _of_distributions(
 
 def _log_prob(q: Distribution, x: Tensor) -> Tensor:
     """log q(x), -∞ outside of its support, where formulas go on as if there were no end."""
-    inside = q.support.check(x)
+    support: Any = q.support
+    inside = support.check(x)
     own_dims = inside.dim() - x.dim() + len(q.event_shape)
     if own_dims:  # constraints on entries
         inside = inside.flatten(inside.dim() - own_dims).all(-1)
