@@ -103,7 +103,7 @@ CASES = {
     "latents of rows": (mixture, (CLUSTERS,), "rows", {"restarts": 2}),
     "curved, groups": (groups, (X, SIDES, GROUP), "rows", {"tol": 1e-13}),
     "free form": (free_form, (1e4 + LINE,), "rows", {}),
-    "topics": (topics, (WORDS,), "documents", {}),
+    "topics": (topics, (WORDS,), "documents", {"tol": 1e-13}),
     "latents of rows, curved": (overdispersed, (COUNTS[:90],), "rows", {"joint": (), "tol": 1e-13}),
 }
 QUICK = ("conjugate", "latents of rows")
