@@ -237,7 +237,7 @@ def learn(data: Tensor, *, max_steps: int = 500) -> Spins:
         value.backward()
         return value
 
-    climb.step(loss)  # type: ignore[no-untyped-call]
+    climb.step(loss)
     found = weights.detach()
     return Spins(bonds, found[: len(bonds)], found[len(bonds) :])
 

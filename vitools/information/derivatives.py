@@ -14,13 +14,13 @@ from torch.func import vjp
 
 def along(f: Callable[[Tensor], Any], at: Tensor, direction: Tensor) -> Any:
     """J v: how the values of ``f`` (a tensor or a tuple of them) change along a direction."""
-    values, pull = vjp(f, at)  # type: ignore[misc]
+    values, pull, *_ = vjp(f, at)
     flat = values if isinstance(values, tuple) else (values,)
 
     def pulled(*weights: Tensor) -> Tensor:
         return pull(weights if isinstance(values, tuple) else weights[0])[0]
 
-    _, push = vjp(pulled, *map(torch.zeros_like, flat))
+    _, push, *_ = vjp(pulled, *map(torch.zeros_like, flat))
     moved = push(direction)
     return moved if isinstance(values, tuple) else moved[0]
 

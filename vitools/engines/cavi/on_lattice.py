@@ -56,7 +56,8 @@ def fit_on_lattice(
         for block in rest.model.blocks:
             block.check_determined()
         of_nested = space.densities(edges[cell.panel], heights[cell.panel])
-        made = {**factors(rest.model), **of_nested}
+        made = factors(rest.model)
+        made.update(of_nested)
         parts.append(FactorisedPosterior(problem, made, cell.bound, bound_error=error, **common))
     words = [lattice.in_words(), *remarks]
     if error > REPORTED_ERROR:

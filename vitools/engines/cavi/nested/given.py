@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vitools.calculus import ConjugateModel
+from vitools.calculus.blocks.allocation import AllocationNode
+from vitools.calculus.blocks.predictor import PredictorNode
 from vitools.calculus.model import State
 from vitools.calculus.values.reading import Reader, Reading
 from vitools.engines.cavi.batch import each, one, room, some, together
@@ -167,8 +170,11 @@ class RestOfModel:
             bound, gain = bound[going], gain[going]
         for place, number in enumerate(active):
             left = one(state, place, len(active))
-            (ends[number],) = self._climbed([0], lambda _, left=left: self.model.load(left))
+            (ends[number],) = self._climbed([0], partial(self._enter, left))
         return [ends[number] for number in range(len(states))]
+
+    def _enter(self, state: State, number: int) -> None:
+        self.model.load(state)
 
     def _climbed(self, numbers: list[int], initialise: Callable[[int], object]) -> list[Fitted]:
         """Coordinate ascent with all its means."""
@@ -187,7 +193,8 @@ class RestOfModel:
         for block, before in zip(model.blocks, self.model.blocks, strict=True):
             number = self.model.blocks.index(before)
             block.restore(state[number]["natural"])
-        for node in (*model.predictors, *model.allocations):
+        nodes: list[PredictorNode | AllocationNode] = [*model.predictors, *model.allocations]
+        for node in nodes:
             node.start()
             node.update(model.messages(node))
         return model.elbo()
