@@ -193,8 +193,8 @@ class RestOfModel:
         for block, before in zip(model.blocks, self.model.blocks, strict=True):
             number = self.model.blocks.index(before)
             block.restore(state[number]["natural"])
-        nodes: list[PredictorNode | AllocationNode] = [*model.predictors, *model.allocations]
-        for node in nodes:
+        helpers: list[PredictorNode | AllocationNode] = [*model.predictors, *model.allocations]
+        for node in helpers:
             node.start()
             node.update(model.messages(node))
         return model.elbo()
