@@ -65,7 +65,7 @@ LONG = (
 
 def many_sites():
     for i in range(30):
-        pyro.sample(f"w{i}", dist.Normal(torch.zeros(9), 1.0).to_event(1))
+        pyro.sample(f"w{i}_of_30", dist.Normal(torch.zeros(9), 1.0).to_event(1))
     x = pyro.sample(LONG, dist.Normal(0.0, 1.0))
     pyro.sample("y", dist.Normal(x, 1.0), obs=torch.tensor(0.0))
 
@@ -73,7 +73,7 @@ def many_sites():
 def test_a_printed_posterior_fits_on_a_screen():
     problem = Problem(many_sites)
     standard = td.Independent(td.Normal(torch.zeros(9), torch.ones(9)), 1)
-    factors = {f"w{i}": standard for i in range(30)}
+    factors = {f"w{i}_of_30": standard for i in range(30)}
     fit = FactorisedPosterior(
         problem,
         {LONG: td.Normal(torch.tensor(0.5), torch.tensor(1.0))} | factors,

@@ -18,7 +18,7 @@ def test_a_refusal_names_the_sites_and_spares_the_others():
             pyro.sample("y", dist.Normal(m, scale), obs=torch.ones(200))
 
     lines = explain(Problem(model)).splitlines()
-    said = "wide   values of a guide  -        none: site 'scale': HalfCauchy has no "
+    said = "wide   values on a lattice  -        none: site 'scale': HalfCauchy has no "
     assert lines[1].startswith(said)
     assert "in which 'scale', 'wide' separate" in " ".join(" ".join(lines).split())
     assert lines[3].strip() == "svi() and nuts() fit it by the gradient of its density"
