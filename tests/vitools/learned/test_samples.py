@@ -35,7 +35,8 @@ def test_a_gaussian_ends_at_its_entropy(kind):
     assert -0.01 < gap < 0.03
     if kind == "normal":
         assert gap < 5 / len(x) * 5  # 5 parameters: KL ≈ 5 / 2n
-        assert q.gain.value == 0 and q.gain.is_exact
+        assert q.gain.value == 0
+        assert q.gain.is_exact
 
 
 def test_a_skewed_density_is_told_better_than_a_normal_does():
@@ -64,7 +65,9 @@ def test_a_support_is_kept():
     assert abs(q.held_out.value - truth) < 4 * q.held_out.standard_error + 0.05
     assert q.held_out.value < truth + 4 * q.held_out.standard_error
     draws = q.sample(1000)
-    assert draws[:, 0].min() > -1 and draws[:, 0].max() < 2 and draws[:, 1].min() > 0
+    assert draws[:, 0].min() > -1
+    assert draws[:, 0].max() < 2
+    assert draws[:, 1].min() > 0
     outside = torch.tensor([[0.0, -1.0], [3.0, 1.0], [0.0, 1.0]])
     assert q.log_prob(outside).isinf().tolist() == [True, True, False]
     grid = torch.cartesian_prod(torch.linspace(-0.999, 1.999, 300), torch.linspace(0.005, 12, 1200))
@@ -94,7 +97,8 @@ def test_the_posterior_of_a_linear_gaussian_model(kind):
         assert (off.abs() < 4 * (leverage / 4000 + 1 / 20_000).sqrt()).all()
         assert wide.abs().max() < 4 / math.sqrt(2 * 4000) + 4 / math.sqrt(2 * 20_000)
     else:
-        assert off.abs().max() < 0.2 and wide.abs().max() < 0.12
+        assert off.abs().max() < 0.2
+        assert wide.abs().max() < 0.12
     # held out: minus the conditional entropy, no more
     truth = -exact.entropy()[0].item()
     assert abs(q.held_out.value - truth) < 4 * q.held_out.standard_error
@@ -117,7 +121,8 @@ def test_ranks_see_a_density_that_is_too_narrow():
     assert max(narrow.uniformity().values()) < 1e-6
     assert min(good.uniformity().values()) > 1e-3
     alone = fit_density(x[1000:], kind="normal").calibration(x[:1000])  # no context: own draws
-    assert list(alone.levels) == ["x", "log density"] and min(alone.uniformity().values()) > 1e-3
+    assert list(alone.levels) == ["x", "log density"]
+    assert min(alone.uniformity().values()) > 1e-3
 
 
 def test_training_that_learns_by_heart_is_ended_and_the_best_weights_kept():
@@ -126,10 +131,12 @@ def test_training_that_learns_by_heart_is_ended_and_the_best_weights_kept():
     heart = {"kind": "realnvp", "validation": 0.3, "max_steps": 2000, "learning_rate": 0.02}
     q = fit_density(x, **heart, progress=told.append)
     history = q.history
-    assert history.steps[-1] < 1200 and q.status is Status.CONVERGED
+    assert history.steps[-1] < 1200
+    assert q.status is Status.CONVERGED
     assert history.training[-1] > history.training[0] + 0.3  # by heart
     assert history.validation[-1] < max(history.validation)
-    assert len(told) == len(history.steps) and "held-out" in told[0].note
+    assert len(told) == len(history.steps)
+    assert "held-out" in told[0].note
     truth = -1.5 * math.log(2 * math.pi * math.e)
     assert abs(q.held_out.value - truth) < 4 * q.held_out.standard_error + 0.3
     again = fit_density(x, **heart, progress=False)
@@ -144,7 +151,8 @@ def test_an_interrupted_fit_keeps_what_it_has_learnt():
             raise KeyboardInterrupt
 
     q = fit_density(x, kind="realnvp", max_steps=200, progress=interrupt)
-    assert q.status is Status.INTERRUPTED and q.history.steps == [0, 25, 50]
+    assert q.status is Status.INTERRUPTED
+    assert q.history.steps == [0, 25, 50]
     assert q.sample(3).shape == (3,)
 
 
