@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from vitools.distributions.free_form.free_form import FreeForm
 from vitools.distributions.free_form.line import FARTHEST, line_of
 from vitools.distributions.free_form.nodes import Nodes
-from vitools.errors import NumericalError, OptionError, VitoolsError
+from vitools.errors import NumericalError, OptionError, VitoolsError, first_words
 from vitools.information.derivatives import along
 from vitools.information.expectation import expectation
 from vitools.information.fisher import fisher_information, without_layers
@@ -129,7 +129,16 @@ def _narrowed(nodes: Nodes, usable: Tensor) -> Nodes:
 def _information(likelihood: Callable[[Tensor], Any], values: Tensor) -> Tensor:
     """F of each of ``[n]`` parameters; NaN where it cannot be had."""
     with validating(False):
-        made = likelihood(values)
+        try:
+            made = likelihood(values)
+        except VitoolsError:
+            raise
+        except Exception as error:
+            raise OptionError(
+                f"likelihood raised {type(error).__name__} when called with a tensor of parameters, "
+                f"shape {list(values.shape)}: {first_words(error).rstrip('.')}. Write it with "
+                "functions of torch that take tensors of any shape."
+            ) from error
         if not isinstance(made, Distribution):
             raise OptionError(
                 "likelihood: expected a function that returns a distribution, got "

@@ -140,6 +140,8 @@ def _with_error(
 ) -> Estimate:
     """Of all rows, with the spread between :data:`NUM_PARTS` parts of them.
 
+    Vectors whose parts all give the same number show nothing of the error, which is infinite then.
+
     Args:
         first: the labels where there are some, of which each part gets its share.
     """
@@ -154,7 +156,10 @@ def _with_error(
         order = order[np.argsort(first[order], kind="stable")]
     parts = [order[start::NUM_PARTS] for start in range(NUM_PARTS)]
     spread = np.std([estimate(part) for part in parts], ddof=1)
-    return Estimate(estimate(np.arange(len(first))), float(spread) / math.sqrt(NUM_PARTS))
+    error = float(spread) / math.sqrt(NUM_PARTS)
+    if error == 0.0 and first.ndim == 2:  # a vector that is a copy of the other: N alone counts
+        error = math.inf
+    return Estimate(estimate(np.arange(len(first))), error)
 
 
 def _labels_or_columns(name: str, values: object) -> np.ndarray:
@@ -177,6 +182,8 @@ def _finite(name: str, values: object) -> np.ndarray:
             f"{name}: expected a tensor of a floating type of shape [N] or [N, D], got {got}."
         )
     array = values.detach().cpu().double().numpy()
+    if not array.size:
+        raise DataError(f"{name}: expected draws, got none (shape {list(array.shape)}).")
     array = array.reshape(len(array), -1)
     if not np.isfinite(array).all():
         raise DataError(f"{name}: expected finite values, got NaN or infinity.")

@@ -196,6 +196,7 @@ NEW = [
     ({"g": None}, DataError, "no column 'g'"),
     ({"x": [np.nan] * 4}, DataError, "column 'x': missing in row 0"),
     ({"three": ["low", "new", "mid", "high"]}, DataError, "new"),
+    ({"x": ["wet", "1", "dry", "wet"]}, DataError, r"term 'x': .* got words \(.*'?dry'?.*\)"),
     ({"word": ["no", "maybe", "no", "no"]}, DataError, "'maybe' is none of the levels"),
 ]
 

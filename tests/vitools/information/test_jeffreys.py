@@ -117,6 +117,8 @@ def test_nuts_takes_it(problem):
         (lambda: jeffreys_prior(lambda r: dist.Poisson(r), 0.0), "high: Jeffreys' prior is improper on"),
         (lambda: jeffreys_prior(lambda s: dist.Normal(0.0, s), 0.0, 1.0), "low: Jeffreys' prior is improper on"),
         (lambda: jeffreys_prior(lambda p: p, 0.0, 1.0), "returns a distribution, got Tensor"),
+        (lambda: jeffreys_prior(lambda p: 1 / 0, 0.0, 1.0), "likelihood raised ZeroDivisionError .* division by zero"),
+        (lambda: jeffreys_prior(lambda p: dist.Bernoulli(math.sqrt(p)), 0.0, 1.0), "likelihood raised (ValueError|RuntimeError|TypeError)"),
         (lambda: jeffreys_prior(3, 0.0, 1.0), "likelihood: expected a function .* got int"),
         (lambda: jeffreys_prior(lambda p: dist.Bernoulli(p), 1.0, 0.0), "high: expected a number above low"),
         (lambda: jeffreys_prior(lambda p: dist.Bernoulli(p), "a", 1.0), "low: expected a number, got 'a'"),
