@@ -107,6 +107,7 @@ def _kraskov(x: np.ndarray, y: np.ndarray, neighbours: int) -> float:
     # Distances strictly below ε_i count, so the search radius is the float just below it.
     both = cKDTree(np.hstack([x, y]))
     radius = both.query(both.data, neighbours + 1, p=np.inf)[0][:, -1]
+    _refuse_equal("x, y", "pairs", radius, neighbours)
     below = np.nextafter(radius, 0)
     # The counts include the point itself: they are n + 1 already.
     counts = [_within(cKDTree(part), part, below) for part in (x, y)]
@@ -126,9 +127,20 @@ def _ross(x: np.ndarray, labels: np.ndarray, neighbours: int) -> float:
         tree = cKDTree(x[own])
         radius[own] = tree.query(tree.data, neighbours + 1, p=np.inf)[0][:, -1]
         size[own] = own.sum()
+    _refuse_equal("x, y", "draws of one label", radius, neighbours)
     within = _within(cKDTree(x), x, np.nextafter(radius, 0))
     local = digamma(size) + digamma(within)
     return float(digamma(neighbours) + digamma(len(x)) - local.mean())
+
+
+def _refuse_equal(name: str, what: str, radius: np.ndarray, neighbours: int) -> None:
+    """Raise where no distance is left to count within."""
+    if (radius == 0).any():
+        raise DataError(
+            f"{name}: expected draws of a density, got more than {neighbours} {what} that are equal. Give values "
+            "that repeat in an integer type, as labels; where both repeat, the table of their frequencies "
+            "to mutual_information_of_table."
+        )
 
 
 def _within(tree: cKDTree, points: np.ndarray, radius: np.ndarray) -> np.ndarray:

@@ -140,5 +140,9 @@ def test_bad_input_is_refused():
         mutual_information(x[:30], torch.arange(60).reshape(30, 2))
     with pytest.raises(OptionError, match=r"x: expected a tensor of a floating type .* got list"):
         entropy_of_samples([1.0, 2.0])
+    repeated = (torch.arange(200) % 2).double()
+    for other in (repeated, repeated.long()):  # information log 2, which the formulas do not give
+        with pytest.raises(DataError, match=r"x, y: .* more than 3 .* that are equal"):
+            mutual_information(repeated, other)
     with pytest.raises(DataError, match="more than 3 that are equal"):
         entropy_of_samples((x > 0).double())
