@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
-from vitools.guides.flow.density import DensityFit, fit_density
+from vitools import fit_density
+from vitools.learned import EnergyDensity
 
 SIDE = 4
 DRAWS = 10_000
@@ -73,8 +74,8 @@ def log_normaliser_by_transfer_matrix(points: int = 24, half_width: float = 1.7)
     return math.log((values**SIDE).sum())
 
 
-def report(name: str, fit: DensityFit, seconds: float, truth: float) -> dict[str, object]:
-    log_z, free_energy = fit.log_normaliser(DRAWS), fit.free_energy(DRAWS)
+def report(name: str, fit: EnergyDensity, seconds: float, truth: float) -> dict[str, object]:
+    log_z, free_energy = fit.log_normaliser(DRAWS), fit.variational_free_energy(DRAWS)
     row = {
         "density": name,
         "truth_log_z": truth,
@@ -83,7 +84,7 @@ def report(name: str, fit: DensityFit, seconds: float, truth: float) -> dict[str
         "free_energy": free_energy.value,
         "free_energy_standard_error": free_energy.standard_error,
         "exact_free_energy": -fit.temperature * truth,
-        "effective_sample_size": fit.effective_sample_size(DRAWS),
+        "effective_sample_size": fit.effective_sample_size(DRAWS).value,
         "draws": DRAWS,
         "seconds": seconds,
     }
@@ -95,7 +96,7 @@ def report(name: str, fit: DensityFit, seconds: float, truth: float) -> dict[str
     return row
 
 
-def draw(wells: DensityFit, lattice: DensityFit, path: Path) -> None:
+def draw(wells: EnergyDensity, lattice: EnergyDensity, path: Path) -> None:
     """Energy and draws of the wells; the lattice's magnetisation before and after weighting."""
     figure = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -135,11 +136,11 @@ def main() -> None:
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    wells = fit_density(two_wells, 2, scale=2.0, num_steps=800)
+    wells = fit_density(energy=two_wells, dim=2, scale=2.0, max_steps=800)
     seconds = time.perf_counter() - began
     rows = [report("two wells", wells, seconds, log_normaliser_by_quadrature(1.0))]
     began = time.perf_counter()
-    lattice = fit_density(phi4, SIDE**2, num_steps=600)
+    lattice = fit_density(energy=phi4, dim=SIDE**2, max_steps=600)
     seconds = time.perf_counter() - began
     rows.append(report("phi4 4x4", lattice, seconds, log_normaliser_by_transfer_matrix()))
     (out / "flow_energy.json").write_text(json.dumps(rows, indent=2) + "\n")

@@ -28,6 +28,7 @@ ORDER = {
         {"problem", "models"},
         {"calculus", "posterior", "guides"},
         {"engines", "diagnostics", "information"},
+        {"learned"},
         {"reporting", "design", "formula"},
         {"inference"},
         {"__init__"},

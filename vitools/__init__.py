@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         kl,
         mutual_information,
     )
+    from vitools.learned import fit_density
     from vitools.posterior import Estimate, History, Posterior, Status, load, save
     from vitools.problem import Problem, Site
     from vitools.reporting import compare, draw, to_arviz
@@ -88,6 +89,7 @@ _HOME = {
     "jeffreys_prior": "vitools.information",
     "kl": "vitools.information",
     "mutual_information": "vitools.information",
+    "fit_density": "vitools.learned",
     "expected_information_gain": "vitools.design",
     "next_measurement": "vitools.design",
     "run_design": "vitools.design",
@@ -119,6 +121,7 @@ __all__ = [
     "explain",
     "find_modes",
     "fisher_information",
+    "fit_density",
     "from_formula",
     "infer",
     "information_gain",

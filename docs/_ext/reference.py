@@ -32,7 +32,6 @@ MODULES = (
     "vitools.isolation",
     "vitools.guides.family",
     "vitools.guides.mean_field.families",
-    "vitools.guides.flow.density",
     "vitools.reporting.plots.calibration",
     "vitools.models.pictures",
 )

@@ -125,7 +125,9 @@ class Cavity:
         n, k = self._n, self._n[:, None]
         choose = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma((n - k).clamp(min=0) + 1)
         power = (
-            choose + k * math.log(stays) + (n - k).clamp(min=0) * math.log(lost) if lost else choose
+            choose + -k * self.rate * time + (n - k).clamp(min=0) * math.log(lost)
+            if lost
+            else choose
         )
         return torch.where(n >= k, power.exp() if lost else (n == k).double(), 0.0) @ self.number
 
@@ -156,7 +158,10 @@ def clicks_table(efficiency: float, time: float, rate: float = 1.0, most: int = 
     room = (n[:, None] - k).clamp(min=0)
     choose = torch.lgamma(n[:, None] + 1) - torch.lgamma(k + 1) - torch.lgamma(room + 1)
     return torch.where(
-        k <= n[:, None], (choose + k * math.log(seen) + room * math.log1p(-seen)).exp(), 0.0
+        k <= n[:, None],
+        # 0 log 0 = 0 where none is left
+        (choose + k * math.log(seen) + torch.special.xlogy(room, 1 - seen)).exp(),
+        0.0,
     )
 
 

@@ -67,15 +67,19 @@ def measurements_until(
     """The least N from which on the root mean square error stays below ``error``."""
     if not error > 0:
         raise OptionError(f"error: expected a positive number, got {error}.")
-    if abs(center - truth) <= spread and error_after(0, noise, center, spread, truth) < error:
-        # it only rises above its start where the prior was better than it claimed
-        peak = max(error_after(n, noise, center, spread, truth) for n in range(1, 4))
-        if peak < error:
-            return 0
-    high = 1
+    # with d = λ₀ - λ* it rises up to N = σ²/s² (1 - 2 d²/s²), where the prior was better than it claimed, and
+    # falls from there on
+    claimed = (center - truth) ** 2 / spread**2
+    top = max(0.0, noise**2 / spread**2 * (1 - 2 * claimed))
+    low = max(
+        (math.floor(top), math.ceil(top)),
+        key=lambda num: error_after(num, noise, center, spread, truth),
+    )
+    if error_after(low, noise, center, spread, truth) < error:
+        return 0
+    high = low + 1
     while error_after(high, noise, center, spread, truth) >= error:
         high *= 2
-    low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
         if error_after(middle, noise, center, spread, truth) >= error:

@@ -10,7 +10,8 @@ through φ(x) and a derivative or two alone: with that state they are linear Gau
     state_i+1 = F(h) state_i + s L(h) ε,        h = x_i+1 - x_i
 
 so that a hundred thousand points take time linear in their number where kernels take its cube. F and L of
-a Matérn are exp(A h) and the Cholesky factor of P - F P Fᵀ, P the covariance at rest.
+a Matérn are exp(A h) and the Cholesky factor of P - F P Fᵀ, P the covariance at rest (of short steps, of an
+integral that does not lose its digits).
 
 References: G. Wahba, "Improper priors, spline smoothing and the problem of guarding against model errors
 in regression", JRSS B 40, 1978; J. Hartikainen, S. Särkkä, "Kalman filtering and smoothing solutions to
@@ -21,6 +22,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -32,6 +34,8 @@ from vitools.models import Example
 from vitools.models.columns import as_column, spread_of
 
 PRIORS = ("straight", "spline", "matern12", "matern32", "matern52")
+FAR = 2.0
+"""Steps, in units of 1/λ, over which a Matérn forgets enough for P - F P Fᵀ to keep its digits."""
 FREE = 10.0
 """Sds of the data that a level which no roughness holds may start from its mean; slopes ten times as free."""
 
@@ -83,8 +87,31 @@ def steps(x: Tensor, prior: str, length: float | Tensor = 1.0) -> Steps:
         )
     drift, rest = _matern(order, rate)
     transition = torch.matrix_exp(drift * h[:, None, None])
-    left = rest - transition @ rest @ transition.mT
-    return Steps(transition, torch.linalg.cholesky(left), torch.linalg.cholesky(rest), 0)
+    scale_tril = _near(order, rate, h)
+    far = rate * h > FAR
+    if bool(far.any()):
+        left = rest - transition[far] @ rest @ transition[far].mT
+        scale_tril = scale_tril.index_put((far,), torch.linalg.cholesky(left))
+    return Steps(transition, scale_tril, torch.linalg.cholesky(rest), 0)
+
+
+def _near(order: int, rate: Tensor, h: Tensor) -> Tensor:
+    """L of a Matérn over steps short beside its length, [len(h), order, order].
+
+    L Lᵀ = P - F P Fᵀ is h^(2 order - 1) at its least, which the difference loses to rounding; it is also
+    q ∫₀ʰ v vᵀ ds with v(s) = e^(As) e_last, the derivatives of s^(order - 1) e^(-λs) / (order - 1)!, a sum of
+    squares at Gauss's nodes, whose triangular factor is that of a QR.
+    """
+    nodes, weights = (torch.from_numpy(a).to(h) for a in np.polynomial.legendre.leggauss(16))
+    s = h[:, None] * (nodes + 1) / 2
+    u = rate * s
+    if order == 2:
+        columns, power = [s, 1 - u], 4 * rate**3
+    else:
+        columns, power = [s**2 / 2, s - s * u / 2, 1 - 2 * u + u**2 / 2], 16 / 3 * rate**5
+    size = (power * h[:, None] * weights / 2).sqrt() * torch.exp(-u)
+    upper = torch.linalg.qr(torch.stack([size * column for column in columns], -1)).R
+    return (upper * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None]).mT
 
 
 def _matrix(rows: list[list[Tensor | float]], h: Tensor) -> Tensor:

@@ -14,9 +14,8 @@ from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vitools import Problem, load, save, svi
-from vitools.errors import ModelError, NotSupportedError, NumericalError, OptionError
+from vitools.errors import ModelError, NotSupportedError, OptionError
 from vitools.guides import AutoFlow
-from vitools.guides.flow.density import fit_density
 from vitools.guides.flow.zuko_flows import FLOWS, FlowMap
 
 every_flow = pytest.mark.parametrize("flow", FLOWS)
@@ -229,59 +228,3 @@ def test_refusals() -> None:
         set_up(AutoFlow(banana)).marginal("a")
     with pytest.raises(ModelError, match="plate 'rows' is subsampled"):
         set_up(AutoFlow(minibatch), torch.zeros(5))
-
-
-# -- densities known up to Z ----------------------------------------------------------------------
-
-
-def two_wells(x: Tensor) -> Tensor:
-    u, v = x[..., 0], x[..., 1]
-    return (u**2 - 4) ** 2 / 4 + (v - u / 2) ** 2 + 0.4 * u
-
-
-def test_log_normaliser_of_two_wells_agrees_with_quadrature() -> None:
-    temperature = 1.5
-    grid = torch.linspace(-8, 8, 801)
-    points = torch.stack(torch.meshgrid(grid, grid, indexing="ij"), -1)
-    scores = -two_wells(points) / temperature
-    truth = (scores.flatten().logsumexp(0) + 2 * (grid[1] - grid[0]).log()).item()
-    fit = fit_density(
-        two_wells, 2, temperature=temperature, scale=2.0, layers=2, width=32, num_steps=300
-    )
-    log_z, free_energy = fit.log_normaliser(), fit.free_energy()
-    assert log_z.standard_error < 0.01
-    assert abs(log_z.value - truth) < 4 * log_z.standard_error
-    assert free_energy.value > -temperature * truth - 4 * free_energy.standard_error
-    assert free_energy.value < -temperature * truth + 0.1
-    assert fit.effective_sample_size() > 8000
-    left = (points[..., 0] < 0).flatten()
-    share = torch.exp(scores.flatten().logsumexp(0).neg() + scores.flatten()[left].logsumexp(0))
-    found = (fit.sample(10_000)[:, 0] < 0).double().mean()
-    assert found.item() == pytest.approx(share.item(), abs=0.05)  # both wells, in proportion
-
-
-def test_gaussian_is_known_from_the_start() -> None:
-    precision = torch.tensor([4.0, 1.0, 0.25])
-    fit = fit_density(
-        lambda x: (precision * x.square()).sum(-1) / 2,
-        3,
-        flow="realnvp",
-        scale=1 / precision.sqrt(),
-        num_steps=1,
-        learning_rate=1e-12,
-    )
-    truth = (1.5 * math.log(2 * math.pi) - 0.5 * precision.log().sum()).item()
-    assert fit.log_normaliser(100).value == pytest.approx(truth, abs=1e-6)
-    assert fit.free_energy(100).value == pytest.approx(-truth, abs=1e-6)
-    assert torch.equal(fit.sample(5, seed=3), fit.sample(5, seed=3))
-
-
-def test_density_refusals() -> None:
-    with pytest.raises(OptionError, match="temperature"):
-        fit_density(two_wells, 2, temperature=0.0)
-    with pytest.raises(OptionError, match="batch"):
-        fit_density(two_wells, 2, batch=1)
-    with pytest.raises(OptionError, match=r"energy: expected a tensor of shape \(256,\)"):
-        fit_density(lambda x: x, 2)
-    with pytest.raises(NumericalError, match="step 0"):
-        fit_density(lambda x: x.sum(-1).sqrt(), 2)

@@ -27,6 +27,7 @@ SAFE_DIGITS = 18
 
 _MARKS = r"[\d.,_'\s]*"
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_UNMARKED = re.compile(r"[+-]?\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+", re.ASCII)
@@ -49,12 +50,16 @@ class Form(Enum):
     BOOLEAN = auto()
     INTEGER = auto()
     REAL = auto()
+    UNMARKED = auto()  # 1e3, or more digits than an int64 holds: neither point nor comma
     COMMA = auto()  # a decimal comma
     THOUSANDS = auto()  # 1,234: the comma may be either
     INFINITE = auto()
     ODD = auto()  # a number to the eye only (1_000, 5 %, 1.234,5), or no text at all
     DATE = auto()
     WORD = auto()
+
+
+NUMBERS = frozenset((Form.INTEGER, Form.UNMARKED, Form.REAL, Form.COMMA, Form.THOUSANDS))
 
 
 class Kind(Enum):
@@ -70,8 +75,8 @@ class Kind(Enum):
 def form_of(cell: str) -> Form:
     """The form of a cell that is not missing, stripped of spaces.
 
-    >>> [form_of(cell).name for cell in ("7", "1e3", "1,5", "True", "2020-01-02", "7 %", "oak")]
-    ['INTEGER', 'REAL', 'COMMA', 'BOOLEAN', 'DATE', 'ODD', 'WORD']
+    >>> [form_of(cell).name for cell in ("7", "1e3", "1.5", "1,5", "True", "2020-01-02", "7 %", "oak")]
+    ['INTEGER', 'UNMARKED', 'REAL', 'COMMA', 'BOOLEAN', 'DATE', 'ODD', 'WORD']
     """
     if cell.casefold() in ("true", "false"):
         return Form.BOOLEAN
@@ -79,6 +84,7 @@ def form_of(cell: str) -> Form:
     if is_short and _INTEGER.fullmatch(cell) and -(2**63) <= int(cell) < 2**63:
         return Form.INTEGER
     for pattern, form in (
+        (_UNMARKED, Form.UNMARKED),
         (_REAL, Form.REAL),
         (_INFINITE, Form.INFINITE),
         (_THOUSANDS, Form.THOUSANDS),
@@ -87,7 +93,7 @@ def form_of(cell: str) -> Form:
         (_ODD, Form.ODD),
     ):
         if pattern.fullmatch(cell):
-            is_number = form in (Form.REAL, Form.COMMA)
+            is_number = form in (Form.UNMARKED, Form.REAL, Form.COMMA)
             return Form.INFINITE if is_number and math.isinf(_number(cell)) else form
     return Form.WORD
 
@@ -126,7 +132,7 @@ class Seen:
 
     def kind(self, path: object, column: str) -> Kind:
         """What the column holds; a :class:`DataError` names the cell that does not fit."""
-        numbers = self.first.keys() & {Form.INTEGER, Form.REAL, Form.COMMA, Form.THOUSANDS}
+        numbers = self.first.keys() & NUMBERS
 
         def refusal(form: Form, words: str) -> DataError:
             place, cell = self.first[form]

@@ -10,7 +10,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from vitools.data.cells import Form, form_of
+from vitools.data.cells import NUMBERS, form_of
 from vitools.data.column import Cells, Column, column_of_cells
 from vitools.errors import DataError
 
@@ -62,8 +62,7 @@ class Delimited:
             raise DataError(
                 f"{self.path}, line 1: expected the names of the columns, got a blank line"
             )
-        numbers = (Form.INTEGER, Form.REAL, Form.COMMA, Form.THOUSANDS)
-        if all(form_of(name) in numbers for name in names if name):
+        if all(form_of(name) in NUMBERS for name in names if name):
             raise DataError(
                 f"{self.path}, line 1: expected the names of the columns, got numbers; "
                 "add a first line with a name for each column"

@@ -63,7 +63,7 @@ def next_label(probabilities: Tensor, score: str = "bald", labelled: Tensor | No
         score: ``"bald"``, ``"entropy"`` or ``"disagreement"``.
         labelled: ``[N]`` bool, inputs to pass over.
     """
-    if score not in SCORES:
+    if not isinstance(score, str) or score not in SCORES:
         raise OptionError(
             f"score: expected one of {', '.join(SCORES)}, got {score!r}.{nearest(str(score), SCORES)}"
         )

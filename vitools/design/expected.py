@@ -10,7 +10,7 @@ from vitools.design.gaussian import by_laplace
 from vitools.design.nested import contrastive, listed, listed_outcomes, nested
 from vitools.design.on_grid import on_grid
 from vitools.design.variational import marginal_gain, posterior_bound
-from vitools.errors import OptionError
+from vitools.errors import NotSupportedError, OptionError
 from vitools.guides.flow.zuko_flows import FLOWS
 from vitools.posterior import DrawsPosterior, Estimate, Posterior
 from vitools.problem.sites import nearest
@@ -98,6 +98,14 @@ def gains_of(
         candidate = experiment.at(design, seed)
         if method == "auto":  # of the first design, for all
             method = _first_that_can(candidate)
+            if method == "grid":
+                try:
+                    estimates.append(on_grid(candidate, num_samples, seed))
+                    continue
+                except (
+                    NotSupportedError
+                ):  # an outcome that is no function of numbers, or has no quadrature
+                    method = "nested"
         estimate = METHODS[method]
         if flow is not None:
             estimate = partial(estimate, flow=flow)
@@ -107,12 +115,12 @@ def gains_of(
 
 def check_method(method: str, flow: str | None) -> None:
     """Refuse names that are none, and a flow where nothing is learnt."""
-    if method not in METHODS and method != "auto":
+    if not isinstance(method, str) or (method not in METHODS and method != "auto"):
         raise OptionError(
             f"method: expected one of auto, {', '.join(METHODS)}, got {method!r}."
             f"{nearest(str(method), METHODS)}"
         )
-    if flow is not None and flow not in FLOWS:
+    if flow is not None and (not isinstance(flow, str) or flow not in FLOWS):
         raise OptionError(f"flow: expected one of {', '.join(FLOWS)} or None, got {flow!r}.")
     if flow is not None and method not in WITH_FLOW:
         raise OptionError(
@@ -130,7 +138,7 @@ def _first_that_can(candidate: Candidate) -> str:
     observed = candidate.problem.observed.values()
     single = sum(site.shape.numel() for site in observed) == 1
     simple = single and not candidate.problem.discrete
-    own = candidate.fit is None or set(candidate.names) == set(candidate.fit.problem.drawn)
+    own = candidate.fit is None or candidate.is_the_fits
     if candidate.space.size <= MOST_ON_GRID and (few or simple) and own and _has_density(candidate):
         return "grid"
     return "listed" if few else "nested"

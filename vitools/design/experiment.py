@@ -7,7 +7,7 @@ each row is called as a batch of one.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
@@ -104,7 +104,22 @@ class Experiment:
         problem = Problem(conditioned, design)
         if self.fit is not None and self.fit.problem.has_given_params:
             problem = problem.with_params(self.fit.problem.params)
-        return Candidate(problem, self.fit, self.targets)
+        return Candidate(problem, self.fit, self.targets, self._of_each(design, sites, seed))
+
+    def _of_each(self, design: Any, sites: Mapping[str, Any], seed: int) -> frozenset[str]:
+        """Sites of which each measurement has its own: those that grow where it is made twice."""
+        if self.fit is None or not isinstance(design, Tensor) or not design.dim():
+            return frozenset()
+        twice = torch.cat([design, design])
+        with seeded(seed), isolated({"params": {}, "constraints": {}}, self.model), torch.no_grad():
+            try:
+                run = poutine.trace(poutine.uncondition(self.model)).get_trace(twice)
+            except Exception:  # of whatever kind a model's are: it takes single measurements alone
+                return frozenset()
+        shapes = {
+            k: node["value"].shape for k, node in run.nodes.items() if node["type"] == "sample"
+        }
+        return frozenset(k for k in sites if shapes.get(k) != sites[k]["value"].shape)
 
     def _optional_arguments(self, sites: Mapping[str, Any]) -> tuple[str, ...]:
         found = tuple(
@@ -129,12 +144,19 @@ class Candidate:
         names: latents that draws hold: those of a density, and discrete ones among the targets.
         targets: of these, what is to be learnt.
         nuisances: the others.
+
+    Args:
+        of_each: sites of which each measurement has its own, whatever the fit has under that name.
     """
 
     def __init__(
-        self, problem: Problem, fit: Posterior | None, targets: Sequence[str] | None
+        self,
+        problem: Problem,
+        fit: Posterior | None,
+        targets: Sequence[str] | None,
+        of_each: Collection[str] = (),
     ) -> None:
-        self.problem, self.fit = problem, fit
+        self.problem, self.fit, self._of_each = problem, fit, frozenset(of_each)
         for name in targets or ():
             if name not in problem.latents:
                 raise OptionError(
@@ -154,10 +176,20 @@ class Candidate:
     def _shared(self) -> list[str]:
         """Latents of the fit that are those of the new measurement, too; the rest are its own."""
         assert self.fit is not None
+        return [name for name in self.problem.drawn if self._is_shared(name)]
+
+    def _is_shared(self, name: str) -> bool:
+        assert self.fit is not None
         theirs = self.fit.problem.latents
-        return [
-            k for k, s in self.problem.drawn.items() if k in theirs and theirs[k].shape == s.shape
-        ]
+        is_theirs = name in theirs and theirs[name].shape == self.problem.latents[name].shape
+        return is_theirs and name not in self._of_each
+
+    @property
+    def is_the_fits(self) -> bool:
+        """Whether the belief is of the fit's latents and no others."""
+        if self.fit is None:
+            return False
+        return set(self._shared()) == set(self.names) == set(self.fit.problem.drawn)
 
     # ---- draws ---------------------------------------------------------------------------------
 
@@ -172,8 +204,7 @@ class Candidate:
             return {name: drawn[name] for name in self.names}
         discrete = any(name in self.problem.discrete for name in self.targets)
         held = self.fit.sample(num_samples, seed, discrete=discrete)
-        shapes = {k: self.problem.latents[k].shape for k in self.names}
-        given = {k: v for k, v in held.items() if k in shapes and v.shape[1:] == shapes[k]}
+        given = {k: v for k, v in held.items() if k in self.names and self._is_shared(k)}
         return self._completed(given, num_samples, seed + 2)
 
     def _completed(self, given: Values, num_samples: int, seed: int) -> Values:
@@ -230,8 +261,7 @@ class Candidate:
     def log_belief(self, draws: Values) -> Tensor:
         """log density of the belief at draws of all latents, ``[n]``."""
         if self.fit is not None:
-            own = [name for name in self.names if name not in self._shared()]
-            if own or set(self.fit.problem.drawn) != set(self.names):
+            if not self.is_the_fits:
                 raise NotSupportedError(
                     "the fit's latents and those of the new measurement differ "
                     f"({', '.join(self.fit.problem.drawn)}; {', '.join(self.names)}): there is no "

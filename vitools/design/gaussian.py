@@ -46,9 +46,17 @@ def gaussian_gains(covariance: Tensor, slopes: Tensor, noise: float | Tensor) ->
     if not isinstance(slopes, Tensor) or slopes.dim() != 2 or slopes.shape[1] != size:
         got = list(slopes.shape) if isinstance(slopes, Tensor) else type(slopes).__name__
         raise OptionError(f"slopes: expected a tensor of shape [C, {size}], got {got}.")
-    spread = torch.as_tensor(noise, dtype=covariance.dtype)
-    if not bool((spread > 0).all()) or spread.dim() > 1:
-        raise OptionError(f"noise: expected a standard deviation above 0, got {noise!r}.")
+    if slopes.dtype != covariance.dtype or not covariance.is_floating_point():
+        raise OptionError(
+            "covariance, slopes: expected one floating type for both, got "
+            f"{covariance.dtype} and {slopes.dtype}."
+        )
+    spread = _spread(noise, covariance)
+    if spread.shape not in ((), (len(slopes),)):
+        raise OptionError(
+            f"noise: expected a number or one for each of {len(slopes)} candidates, got shape "
+            f"{list(spread.shape)}."
+        )
     variance = ((slopes @ covariance) * slopes).sum(-1)
     if not bool((variance >= 0).all()):
         raise DataError("covariance: expected a positive definite matrix, got one that is not.")
@@ -57,8 +65,35 @@ def gaussian_gains(covariance: Tensor, slopes: Tensor, noise: float | Tensor) ->
 
 def measured(covariance: Tensor, slope: Tensor, noise: float) -> Tensor:
     """C after a measurement along ``slope`` ``[P]``: (C⁻¹ + g gᵀ / σ²)⁻¹, whatever its outcome."""
+    size = covariance.shape[-1] if isinstance(covariance, Tensor) and covariance.dim() else 0
+    if not isinstance(covariance, Tensor) or covariance.shape != (size, size) or not size:
+        raise OptionError("covariance: expected a square matrix [P, P].")
+    if not isinstance(slope, Tensor) or slope.shape != (size,) or slope.dtype != covariance.dtype:
+        got = (
+            f"{slope.dtype} {list(slope.shape)}"
+            if isinstance(slope, Tensor)
+            else type(slope).__name__
+        )
+        raise OptionError(
+            f"slope: expected a tensor of shape [{size}] and type {covariance.dtype}, got {got}."
+        )
+    spread = _spread(noise, covariance)
+    if spread.dim():
+        raise OptionError(f"noise: expected one number, got shape {list(spread.shape)}.")
     along = covariance @ slope
-    return covariance - torch.outer(along, along) / (noise**2 + slope @ along)
+    return covariance - torch.outer(along, along) / (spread**2 + slope @ along)
+
+
+def _spread(noise: object, like: Tensor) -> Tensor:
+    try:
+        spread = torch.as_tensor(noise, dtype=like.dtype)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise OptionError(
+            f"noise: expected a standard deviation above 0, got {noise!r}."
+        ) from error
+    if not bool((spread > 0).all()):
+        raise OptionError(f"noise: expected a standard deviation above 0, got {noise!r}.")
+    return spread
 
 
 def by_laplace(candidate: Candidate, num_samples: int, seed: int) -> Estimate:
@@ -125,7 +160,7 @@ def _normal_belief(candidate: Candidate, seed: int) -> tuple[Tensor, Tensor, boo
     of a normal prior; of others those of draws.
     """
     space, fit = candidate.space, candidate.fit
-    if isinstance(fit, GaussianPosterior) and set(candidate.names) == set(fit.problem.drawn):
+    if isinstance(fit, GaussianPosterior) and candidate.is_the_fits:
         root = fit.scale_tril.double()
         return fit.location.double(), root @ root.mT, True
     drawn = space.from_values(candidate.draws(PROBES, 16 * seed)).double()

@@ -8,6 +8,7 @@ lattice is made finer until what every second node gives agrees with what all gi
 error of the former, and a generous one of the latter.
 """
 
+import inspect
 import math
 from typing import Any
 
@@ -153,26 +154,40 @@ def _component(candidate: Candidate, draws: dict[str, Tensor]) -> Any:
             "discrete latents beside it. Use method='nested'."
         )
     (site,) = sites
-    kinds: list[Any] = []
 
-    def parameters(draw: dict[str, Tensor]) -> dict[str, Tensor]:
+    def outcome(draw: dict[str, Tensor]) -> Any:
         with problem._isolated():
             run = poutine.trace(poutine.condition(problem.call, data=draw)).get_trace()
-        fn = without_layers(run.nodes[site.name]["fn"])
-        kinds[:] = [fn]
-        return {k: getattr(fn, k).reshape(()) for k in _arguments(fn)}
+        return without_layers(run.nodes[site.name]["fn"])
 
     with torch.no_grad():
+        fn = outcome({name: value[0] for name, value in draws.items()})
+        names = _arguments(fn)
+        if names is None or fn.event_shape or math.prod(fn.batch_shape) != 1:
+            raise NotSupportedError(
+                f"method 'grid' cannot take an outcome that is a {type(fn).__name__}. Use "
+                "method='nested'."
+            )
+
+        def parameters(draw: dict[str, Tensor]) -> dict[str, Tensor]:
+            here = outcome(draw)
+            return {k: getattr(here, k).reshape(()) for k in names}
+
         found = problem.map_draws(parameters, draws)
-    fn = kinds[0]
-    if set(found) != set(_arguments(fn)) or fn.event_shape or math.prod(fn.batch_shape) != 1:
-        raise NotSupportedError(
-            f"method 'grid' cannot take an outcome that is a {type(fn).__name__}. Use method='nested'."
-        )
     return type(fn)(**{k: v.double() for k, v in found.items()}, validate_args=False)
 
 
-def _arguments(fn: Any) -> list[str]:
-    """One parametrisation: of probabilities and logits, that which the distribution was made with."""
-    names = [k for k in fn.arg_constraints if k in vars(fn)]
-    return [k for k in names if not (k == "probs" and "logits" in names)]
+def _arguments(fn: Any) -> list[str] | None:
+    """What ``fn`` can be made from again, None where numbers alone do not make it.
+
+    One parametrisation: of probabilities and logits, that which it was made with.
+    """
+    taken = inspect.signature(type(fn)).parameters
+    names = [k for k in taken if k in fn.arg_constraints]
+    for share, log_odds in (("probs", "logits"), ("gate", "gate_logits")):
+        if share in names and log_odds in names:
+            names.remove(share if log_odds in vars(fn) else log_odds)
+    needed = {k for k, parameter in taken.items() if parameter.default is inspect.Parameter.empty}
+    if not names or "validate_args" not in taken or not needed <= set(names):
+        return None
+    return names

@@ -17,13 +17,11 @@ from torch import Tensor
 from vitools.design.experiment import Candidate, Values
 from vitools.design.nested import listed_outcomes
 from vitools.errors import NotSupportedError
-from vitools.guides.flow.zuko_flows import FlowMap
 from vitools.information.bounds import barber_agakov, marginal_bound
-from vitools.isolation import seeded
+from vitools.learned.conditional import ConditionalDensity
 from vitools.posterior import Estimate
 
 STEPS, BATCH, RATE, WIDTH, LAYERS = 600, 256, 5e-3, 32, 2
-LOG_2_PI = math.log(2 * math.pi)
 
 LogDensity = Callable[[Tensor, Tensor], Tensor]
 
@@ -64,56 +62,20 @@ def marginal_gain(
 
 def learnt(x: Tensor, y: Tensor, flow: str | None, seed: int) -> LogDensity:
     """log q(x | y), fitted to pairs ``[n, D]`` and ``[n, E]`` (E may be 0)."""
-    y_mean = y.mean(0)
-    scale = (y - y_mean).square().mean(0).sqrt()
-    y_scale = torch.where(scale > 0, scale, 1.0)
-
-    def features(y: Tensor) -> Tensor:
-        return torch.cat([y.new_ones(len(y), 1), (y - y_mean) / y_scale], 1)
-
-    design = features(y)
-    weights = torch.linalg.lstsq(design, x, driver="gelsd").solution
-    left = x - design @ weights
-    covariance = left.mT @ left / len(x)
-    jitter = 1e-12 * covariance.diagonal().mean() * torch.eye(x.shape[1], dtype=x.dtype)
-    root = torch.linalg.cholesky(covariance + jitter)
-    log_det = root.diagonal().log().sum()
-
-    def whitened(x: Tensor, design: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(root, (x - design @ weights).mT, upper=False).mT
-
-    bijection = None if flow is None else _trained(whitened(x, design), design[:, 1:], flow, seed)
-
-    def log_q(x: Tensor, y: Tensor) -> Tensor:
-        design = features(y)
-        z = whitened(x, design)
-        total = -log_det.expand(len(x))
-        if bijection is not None:
-            z, log_stretch = bijection(z, design[:, 1:] if y.shape[1] else None)
-            total = total + log_stretch
-        return total - 0.5 * (z.square() + LOG_2_PI).sum(-1)
-
-    return log_q
-
-
-def _trained(z: Tensor, context: Tensor, flow: str, seed: int) -> FlowMap:
-    """A flow to the standard normal, which is the identity where z | context is one."""
-    bijection = FlowMap(
-        flow, z.shape[1], layers=LAYERS, width=WIDTH, context=context.shape[1], seed=seed
-    ).to(z)
-    optimiser = torch.optim.Adam(bijection.parameters(), lr=RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
-    with seeded(seed), torch.enable_grad():
-        for _ in range(STEPS):
-            rows = torch.randint(len(z), (min(BATCH, len(z)),))
-            moved, log_det = bijection(z[rows], context[rows] if context.shape[1] else None)
-            loss = (0.5 * moved.square().sum(-1) - log_det).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(bijection.parameters(), 10.0)
-            optimiser.step()
-            schedule.step()
-    return bijection.requires_grad_(False)
+    density = ConditionalDensity(x, y)
+    if flow is not None:
+        density.train(
+            x,
+            y,
+            flow,
+            layers=LAYERS,
+            width=WIDTH,
+            num_steps=STEPS,
+            batch=BATCH,
+            learning_rate=RATE,
+            seed=seed,
+        )
+    return density.log_prob
 
 
 def _pairs(candidate: Candidate, count: int, seed: int) -> tuple[Tensor, Tensor, Values]:

@@ -158,7 +158,7 @@ class Design:
             values = term.data
             if is_new:
                 values = self.calling(partial(term.eval_new_data, frame), frame)
-            values = np.asarray(values, dtype=float)
+            values = self._numbers(term.name, values)
             values = np.broadcast_to(
                 values.reshape(len(values) if values.ndim else 1, -1),
                 (len(frame), values.size // len(values) if values.ndim else 1),
@@ -176,6 +176,17 @@ class Design:
             labels = tuple(label for label, keep in zip(labels, kept, strict=True) if keep)
             found.append(Columns(term.name, labels, values[:, kept], is_single))
         return found, offset, has_intercept
+
+    @staticmethod
+    def _numbers(name: str, values: Any) -> np.ndarray:
+        given = np.asarray(values)
+        try:
+            return given.astype(float)
+        except ValueError as error:
+            words = listed(sorted({str(value) for value in given.ravel()}))
+            raise DataError(
+                f"term '{name}': expected numbers, as in the data of the fit, got words ({words})."
+            ) from error
 
     @staticmethod
     def _levels(term: Any) -> list[str]:

@@ -129,12 +129,12 @@ def from_formula(
         DataError: a column that is not there, a value that is missing or that the family does not take.
         NotSupportedError: the package formulae is not installed.
     """
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise OptionError(
             f"family: expected one of {', '.join(FAMILIES)}, got {family!r}.{nearest(str(family), FAMILIES)}"
         )
     chosen = next(iter(FAMILIES[family].links)) if link is None else link
-    if chosen not in FAMILIES[family].links:
+    if not isinstance(chosen, str) or chosen not in FAMILIES[family].links:
         raise OptionError(
             f"link: the family {family} takes {' or '.join(FAMILIES[family].links)}, got {link!r}."
         )

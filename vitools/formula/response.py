@@ -168,14 +168,15 @@ def _coded(
         return _numbers(series, f"response '{name}'", wanted), ()
     if family.values == "two" and response.level is not None:
         labels = series.map(_label) if not is_category else series.astype(object).map(_label)
-        if not (labels == str(response.level)).any():
+        if earlier is None and not (labels == str(response.level)).any():
             raise DataError(
                 f"response '{name}': no row has the value '{response.level}' (values: "
                 f"{_first_words(series)})."
             )
         rest = sorted(set(labels) - {str(response.level)})
         other = rest[0] if len(rest) == 1 else f"not {response.level}"
-        return (labels == str(response.level)).to_numpy(dtype=float), (other, str(response.level))
+        levels = (other, str(response.level)) if earlier is None else earlier.levels
+        return (labels == str(response.level)).to_numpy(dtype=float), levels
     if earlier is not None and earlier.levels:
         code = {label: float(i) for i, label in enumerate(earlier.levels)}
         labels = series.astype(object).map(_label)

@@ -18,6 +18,7 @@ Reference: A. Huang, M. Wand, "Simple marginally noninformative prior distributi
 Bayesian Analysis 8, 2013.
 """
 
+import json
 import textwrap
 from collections.abc import Mapping
 
@@ -106,7 +107,7 @@ class _Writer:
         lines, etas = [], []
         for number, level in enumerate(self.observed.levels[1:], start=1):
             etas.append(f"eta_{number}")
-            lines += [f"# {level}", *self._predictor(f"[{level}]", etas[-1])]
+            lines += [f"# {_quoted(level)[1:-1]}", *self._predictor(f"[{level}]", etas[-1])]
         lines.append(f"logits = torch.stack([torch.zeros_like(eta_1), {', '.join(etas)}], -1)")
         return [*lines, *self._rows(next(iter(family.links.values())))]
 
@@ -227,5 +228,5 @@ def _listed(values: tuple[float, ...]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A literal between double quotes."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """A literal between double quotes, on one line whatever the text holds: words of data are no code."""
+    return json.dumps(text, ensure_ascii=False)

@@ -72,9 +72,9 @@ def infer(
         ('exact', 'trust')
     """
     told = listener(progress)
-    if until not in UNTIL:
+    if not isinstance(until, str) or until not in UNTIL:
         raise OptionError(
-            f"until: expected one of {', '.join(map(repr, UNTIL))}, got {until!r}.{nearest(until, UNTIL)}"
+            f"until: expected one of {', '.join(map(repr, UNTIL))}, got {until!r}.{nearest(str(until), UNTIL)}"
         )
     _check_seconds(max_seconds)
     check_seed(seed)

@@ -11,6 +11,7 @@ converges exponentially fast for smooth integrands (Takahasi and Mori 1974; Tref
 the latter; the mass of p that the nodes miss is added to it.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -115,7 +116,7 @@ def _counted(p: Distribution, f: Function) -> tuple[Tensor, Tensor] | None:
     previous: Tensor | None = None
     size = 64
     farthest = float((p.mean + 8 * p.variance.sqrt()).max())
-    longest = LONGEST_LIST // max(1, p.batch_shape.numel())
+    longest = LONGEST_LIST // max(1, math.prod(p.batch_shape))
     while size <= longest and farthest < longest:
         numbers = torch.arange(size, dtype=torch.float64)
         values = numbers.reshape((-1,) + (1,) * len(p.batch_shape)).expand(-1, *p.batch_shape)
@@ -146,7 +147,7 @@ def _quadrature(p: Distribution, f: Function, dims: int) -> tuple[Tensor, Tensor
     except NotImplementedError:  # as above, or it cannot be drawn from
         return None
     most = MOST_ON_LINE if dims == 1 else MOST_ON_PLANE
-    most = max(4 * FEWEST, min(most, MOST_TOGETHER // max(1, p.batch_shape.numel())))
+    most = max(4 * FEWEST, min(most, MOST_TOGETHER // max(1, math.prod(p.batch_shape))))
     previous: Tensor | None = None
     for count in _doubled(FEWEST, most):
         values, log_mass = line.nodes(count)

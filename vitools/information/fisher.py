@@ -71,6 +71,7 @@ def fisher_information(
             if found is not None:
                 return found
         scores = observations.scores(num_samples, seed)
+        _refuse_irregular(scores, None)
         return _averaged(point, torch.einsum("ni,nj->nij", scores, scores))
     if not callable(model):
         raise OptionError(

@@ -13,7 +13,7 @@ from vitools.errors import NotSupportedError, OptionError
 from vitools.information.matrices import Point
 from vitools.isolation import seeded
 from vitools.problem import Problem
-from vitools.problem.sites import listed, nearest
+from vitools.problem.sites import is_factor, listed, nearest
 from vitools.supports import from_reals
 
 
@@ -26,6 +26,7 @@ class Observations:
 
     def __init__(self, problem: Problem, at: Any) -> None:
         problem.refuse_unlisted("fisher_information()")
+        refuse_factors(problem, seed=0)
         if not isinstance(at, Mapping):
             raise OptionError(
                 f"at: expected {{site: value}} for {listed(list(problem.drawn))}, got "
@@ -115,6 +116,19 @@ class Observations:
 
         data = self._replicated(num_samples, seed)
         return self.problem.map_draws(score, data).detach().double()
+
+
+def refuse_factors(problem: Problem, seed: int) -> None:
+    """Raise where a statement may be of the prior or of the data, and has no data to simulate."""
+    with seeded(seed), problem._isolated():
+        run = poutine.trace(problem.call).get_trace()
+    named = [k for k, node in run.nodes.items() if node["type"] == "sample" and is_factor(node)]
+    if named:
+        raise NotSupportedError(
+            f"model '{problem.name}' has a pyro.factor statement ('{named[0]}'), which may be of "
+            "the prior or of the data: what the data told cannot be separated. Write it as a sample "
+            "statement."
+        )
 
 
 def _layers(fn: Any) -> list[str]:

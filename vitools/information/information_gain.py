@@ -10,15 +10,14 @@ log p(x), found by bridge sampling between the chains and a Gaussian fitted to h
 import math
 
 import torch
-from pyro import poutine
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from vitools.errors import NotSupportedError, NumericalError, OptionError
+from vitools.information.fisher_of_problem import refuse_factors
 from vitools.isolation import seeded
 from vitools.posterior import DrawsPosterior, Estimate, GridPosterior, Posterior
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
-from vitools.problem.sites import is_factor
 from vitools.whole_numbers import check_seed, check_whole
 
 NUM_SAMPLES = 4000
@@ -55,7 +54,7 @@ def information_gain(
     check_whole("num_samples", num_samples, 2)
     check_seed(seed)
     problem = fit.problem
-    _refuse_factors(fit)
+    refuse_factors(problem, fit.seed)
     discrete = bool(problem.discrete) and (discrete or not problem.drawn)
     if isinstance(fit, GridPosterior):
         return _on_grid(fit, discrete, num_samples, seed)
@@ -64,18 +63,6 @@ def information_gain(
     values, log_weights = fit.sample_with_log_weights(num_samples, seed)
     terms = _log_likelihood(fit, values, discrete, num_samples, seed) - log_weights.double()
     return _finite(fit, Estimate.of_mean(terms))
-
-
-def _refuse_factors(fit: Posterior) -> None:
-    with seeded(fit.seed), fit.problem._isolated():
-        run = poutine.trace(fit.problem.call).get_trace()
-    named = [k for k, node in run.nodes.items() if node["type"] == "sample" and is_factor(node)]
-    if named:
-        raise NotSupportedError(
-            f"model '{fit.problem.name}' has a pyro.factor statement ('{named[0]}'), which may be of "
-            "the prior or of the data: what the data told cannot be separated. Write it as a sample "
-            "statement."
-        )
 
 
 def _log_likelihood(

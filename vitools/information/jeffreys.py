@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from vitools.distributions.free_form.free_form import FreeForm
 from vitools.distributions.free_form.line import FARTHEST, line_of
 from vitools.distributions.free_form.nodes import Nodes
-from vitools.errors import NumericalError, OptionError, VitoolsError
+from vitools.errors import NumericalError, OptionError, VitoolsError, first_words
 from vitools.information.derivatives import along
 from vitools.information.expectation import expectation
 from vitools.information.fisher import fisher_information, without_layers
@@ -129,15 +129,33 @@ def _narrowed(nodes: Nodes, usable: Tensor) -> Nodes:
 def _information(likelihood: Callable[[Tensor], Any], values: Tensor) -> Tensor:
     """F of each of ``[n]`` parameters; NaN where it cannot be had."""
     with validating(False):
-        made = likelihood(values)
-        if not isinstance(made, Distribution):
-            raise OptionError(
-                "likelihood: expected a function that returns a distribution, got "
-                f"{type(made).__name__}."
-            )
-        if made.batch_shape == values.shape and not made.event_shape:
-            return _elementwise(likelihood, values)
+        one = _called(likelihood, values[0])
+        # data that differ are of one parameter: to many at once, as many data, each would get its own
+        if not one.batch_shape and not one.event_shape:
+            made = _called(likelihood, values)
+            if made.batch_shape == values.shape and not made.event_shape:
+                return _elementwise(likelihood, values)
     return torch.stack([_single(likelihood, value) for value in values])
+
+
+def _called(likelihood: Callable[[Tensor], Any], at: Tensor) -> Distribution:
+    try:
+        made = likelihood(at)
+    except VitoolsError:
+        raise
+    except Exception as error:
+        what = f"a tensor of parameters, shape {list(at.shape)}" if at.dim() else "a parameter"
+        raise OptionError(
+            f"likelihood raised {type(error).__name__} when called with {what}: "
+            f"{first_words(error).rstrip('.')}. Write it with functions of torch that take tensors of any "
+            "shape."
+        ) from error
+    if not isinstance(made, Distribution):
+        raise OptionError(
+            "likelihood: expected a function that returns a distribution, got "
+            f"{type(made).__name__}."
+        )
+    return made
 
 
 def _elementwise(likelihood: Callable[[Tensor], Any], values: Tensor) -> Tensor:

@@ -53,6 +53,12 @@ def kl(p: Any, q: Any, *, num_samples: int = NUM_SAMPLES, seed: int = 0) -> Esti
         raise OptionError(
             f"q: expected event shape {list(p.event_shape)} as of p, got {list(q.event_shape)}."
         )
+    if p.support.is_discrete != q.support.is_discrete:
+        kinds = ["continuous", "discrete"]
+        raise OptionError(
+            f"q: expected a {kinds[p.support.is_discrete]} distribution as p is, got a "
+            f"{kinds[q.support.is_discrete]} one, which has no density with respect to the other."
+        )
     value, error = _of_distributions(p, q, num_samples, seed)
     return Estimate(float(value.sum()), float(error.square().sum().sqrt()))
 

@@ -107,6 +107,7 @@ def _kraskov(x: np.ndarray, y: np.ndarray, neighbours: int) -> float:
     # Distances strictly below ε_i count, so the search radius is the float just below it.
     both = cKDTree(np.hstack([x, y]))
     radius = both.query(both.data, neighbours + 1, p=np.inf)[0][:, -1]
+    _refuse_equal("x, y", "pairs", radius, neighbours)
     below = np.nextafter(radius, 0)
     # The counts include the point itself: they are n + 1 already.
     counts = [_within(cKDTree(part), part, below) for part in (x, y)]
@@ -126,9 +127,20 @@ def _ross(x: np.ndarray, labels: np.ndarray, neighbours: int) -> float:
         tree = cKDTree(x[own])
         radius[own] = tree.query(tree.data, neighbours + 1, p=np.inf)[0][:, -1]
         size[own] = own.sum()
+    _refuse_equal("x, y", "draws of one label", radius, neighbours)
     within = _within(cKDTree(x), x, np.nextafter(radius, 0))
     local = digamma(size) + digamma(within)
     return float(digamma(neighbours) + digamma(len(x)) - local.mean())
+
+
+def _refuse_equal(name: str, what: str, radius: np.ndarray, neighbours: int) -> None:
+    """Raise where no distance is left to count within."""
+    if (radius == 0).any():
+        raise DataError(
+            f"{name}: expected draws of a density, got more than {neighbours} {what} that are equal. Give values "
+            "that repeat in an integer type, as labels; where both repeat, the table of their frequencies "
+            "to mutual_information_of_table."
+        )
 
 
 def _within(tree: cKDTree, points: np.ndarray, radius: np.ndarray) -> np.ndarray:
@@ -139,6 +151,8 @@ def _with_error(
     estimate: Callable[[np.ndarray], float], first: np.ndarray, neighbours: int
 ) -> Estimate:
     """Of all rows, with the spread between :data:`NUM_PARTS` parts of them.
+
+    Vectors whose parts all give the same number show nothing of the error, which is infinite then.
 
     Args:
         first: the labels where there are some, of which each part gets its share.
@@ -154,7 +168,10 @@ def _with_error(
         order = order[np.argsort(first[order], kind="stable")]
     parts = [order[start::NUM_PARTS] for start in range(NUM_PARTS)]
     spread = np.std([estimate(part) for part in parts], ddof=1)
-    return Estimate(estimate(np.arange(len(first))), float(spread) / math.sqrt(NUM_PARTS))
+    error = float(spread) / math.sqrt(NUM_PARTS)
+    if error == 0.0 and first.ndim == 2:  # a vector that is a copy of the other: N alone counts
+        error = math.inf
+    return Estimate(estimate(np.arange(len(first))), error)
 
 
 def _labels_or_columns(name: str, values: object) -> np.ndarray:
@@ -177,6 +194,8 @@ def _finite(name: str, values: object) -> np.ndarray:
             f"{name}: expected a tensor of a floating type of shape [N] or [N, D], got {got}."
         )
     array = values.detach().cpu().double().numpy()
+    if not array.size:
+        raise DataError(f"{name}: expected draws, got none (shape {list(array.shape)}).")
     array = array.reshape(len(array), -1)
     if not np.isfinite(array).all():
         raise DataError(f"{name}: expected finite values, got NaN or infinity.")

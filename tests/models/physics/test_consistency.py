@@ -67,6 +67,21 @@ def test_a_prior_that_was_right_needs_no_measurement():
     assert measurements_until(0.5, noise=1.0, center=3.0, spread=0.1, truth=3.0) == 0
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"noise": 1.0, "center": 3.0, "spread": 0.1, "truth": 3.0},  # the error peaks at N = 100
+        {"noise": 2.0, "center": 3.0, "spread": 0.5, "truth": 3.1},
+        {"noise": 1.0, "center": 0.0, "spread": 1.0, "truth": 3.0},
+    ],
+)
+@pytest.mark.parametrize("error", [0.045, 0.2, 0.3])
+def test_the_error_stays_below_from_that_number_on(given, error):
+    told = [error_after(n, **given) for n in range(5000)]
+    above = [n for n, size in enumerate(told) if size >= error]
+    assert measurements_until(error, **given) == (above[-1] + 1 if above else 0)
+
+
 def test_fat_tails_let_go():
     """The farther off a Cauchy prior was, the less it pulls; a normal one pulls the more."""
     y = simulate(10, truth=0.0, seed=0)

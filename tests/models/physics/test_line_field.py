@@ -1,5 +1,6 @@
 """Fields along a line: SciPy's smoothing splines, dense kernels, and what a picture shows."""
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.interpolate
@@ -62,6 +63,32 @@ def test_a_matern_chain_is_the_dense_gaussian_process(order, prior):
     np.testing.assert_allclose(fit.mean()["state"][:, 0], gain @ y[seen], atol=tolerance)
     variance = np.diag(K - gain @ K[seen])
     np.testing.assert_allclose(fit.sd()["state"][:, 0] ** 2, variance, atol=tolerance)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_steps_of_any_length_keep_their_digits(order):
+    """Against P - F P Fᵀ and its factor in sixty digits."""
+    gaps = [1e-6, 1e-4, 1e-2, 0.3, 0.8, 0.9, 5.0, 50.0]
+    x = torch.tensor([0.0, *gaps], dtype=torch.float64).cumsum(0)
+    found = line_field.steps(x, f"matern{2 * order - 1}2", LENGTH * 3).scale_tril
+    with mpmath.workdps(60):
+        rate = mpmath.sqrt(2 * order - 1) / mpmath.mpf(LENGTH * 3)
+        drift = mpmath.zeros(order)
+        for k in range(order):
+            drift[order - 1, k] = -mpmath.binomial(order, k) * rate ** (order - k)
+            if k:
+                drift[k - 1, k] = 1
+        third = rate**2 / 3
+        rest = (
+            mpmath.diag([1, rate**2])
+            if order == 2
+            else mpmath.matrix([[1, 0, -third], [0, third, 0], [-third, 0, rate**4]])
+        )
+        for i, h in enumerate(x.diff().tolist()):
+            step = mpmath.expm(drift * mpmath.mpf(h), method="taylor")
+            exact = mpmath.cholesky(rest - step * rest * step.T)
+            exact = np.array(exact.tolist(), dtype=float)
+            np.testing.assert_allclose(found[i].numpy(), exact, rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.slow

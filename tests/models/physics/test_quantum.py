@@ -117,6 +117,13 @@ def test_posteriors_are_what_simulated_trajectories_end_with(efficiency, clicks_
     assert abs(miss.mean()) < 3.5 * miss.std() / math.sqrt(len(miss))
 
 
+def test_after_a_long_time_all_have_left():
+    dark = Cavity(thermal(2.0), efficiency=0.5).waited(2000.0)
+    assert dark.mean == 0.0
+    # every photon is seen: as many clicks as photons
+    assert torch.equal(cavity.clicks_table(1.0, 60.0, most=5), torch.eye(6).double())
+
+
 def test_which_light_it_is_by_enumeration():
     example = cavity.example(0)
     clicks, sources, table = example.args

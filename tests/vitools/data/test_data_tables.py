@@ -90,6 +90,8 @@ def test_csv_keeps_every_digit(csv_file):
         (["1.", "-.5E-1"], torch.float64, [1.0, -0.05]),
         (["0,125", "2"], torch.float64, [0.125, 2.0]),
         (["1,125", "2,5"], torch.float64, [1.125, 2.5]),
+        (["1,5", "1e1", "-2E-1"], torch.float64, [1.5, 10.0, -0.2]),
+        (["1,5", "18446744073709551616"], torch.float64, [1.5, 2.0**64]),
         (["true", "FALSE"], torch.bool, [True, False]),
         (["yes", "no"], torch.int64, [0, 1]),  # each row its own label: in the order of the rows
         (["18446744073709551616", "1"], torch.float64, [2.0**64, 1.0]),

@@ -107,6 +107,7 @@ def test_information_learns_as_bisection_does_and_entropy_falls_for_noise():
         (lambda: bald([0.5]), OptionError, "probabilities: .* got list"),
         (lambda: bald(torch.ones(2, 3, 2)), DataError, "expected numbers that sum to 1"),
         (lambda: next_label(P, "bold"), OptionError, "score: expected one of entropy, disagreement, bald, got 'bold'"),
+        (lambda: next_label(P, ["bald"]), OptionError, "score: expected one of entropy, disagreement, bald, got"),
         (lambda: next_label(P, labelled=torch.ones(3).bool()), OptionError, r"labelled: expected a bool tensor of shape \[4\]"),
         (lambda: next_label(P, labelled=torch.ones(4).bool()), OptionError, "labelled: every input has a label"),
     ],

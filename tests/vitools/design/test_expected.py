@@ -246,6 +246,8 @@ POINT = T([1.0])
         (lambda: expected_information_gain(line, []), OptionError, "designs: .* got an empty list"),
         (lambda: expected_information_gain(line, "x"), OptionError, "designs: .* got str"),
         (lambda: expected_information_gain(line, POINT, method="nest"), OptionError, "method: expected one of auto, grid.*'nested'"),
+        (lambda: expected_information_gain(line, POINT, method=["grid"]), OptionError, "method: expected one of auto"),
+        (lambda: expected_information_gain(line, POINT, method="posterior", flow=["x"]), OptionError, "flow: expected one of spline"),
         (lambda: expected_information_gain(line, POINT, flow="spline"), OptionError, "flow: only methods posterior and marginal"),
         (lambda: expected_information_gain(line, POINT, method="posterior", flow="x"), OptionError, "flow: expected one of spline"),
         (lambda: expected_information_gain(line, POINT, num_samples=5), OptionError, "num_samples: expected a whole number of at least 10"),
@@ -288,3 +290,49 @@ def test_what_is_a_new_measurements_own_is_no_target():
     assert found[0].value == pytest.approx(
         0.5 * math.log(2), abs=4 * found[0].standard_error + 0.03
     )
+
+
+@pytest.mark.parametrize("targets", [None, "w"])
+def test_nor_is_it_where_the_fit_has_seen_as_many(targets):
+    fit = Posterior.from_gaussian(
+        Problem(with_own_scatter, POINT, y=POINT), T([0.0, 0.0]), T([1.0, 0.1])
+    )
+    exact = 0.5 * math.log(1.5)  # w ~ N(0, 1), noise of variance 2
+    found = expected_information_gain(fit, POINT, targets=targets, num_samples=400)[0]
+    assert found.value == pytest.approx(exact, abs=4 * found.standard_error + 0.03)
+    smooth = expected_information_gain(fit, POINT, targets="w", method="laplace")[0]
+    assert smooth.value == pytest.approx(exact, abs=0.02)  # variances of 4000 draws
+
+
+def outcomes_of(make):
+    def model(x, y=None):
+        w = pyro.sample("w", dist.Normal(T(0.0), 1.0))
+        with pyro.plate("measurements", len(x)):
+            pyro.sample("y", make(w * x), obs=y)
+
+    return model
+
+
+def test_outcomes_of_other_kinds_on_a_grid():
+    # a logarithm tells what its argument does
+    for make in (lambda m: dist.LogNormal(m, 1.0), lambda m: dist.Normal(m, 1.0)):
+        found = expected_information_gain(outcomes_of(make), POINT)
+        assert found.method == "grid"
+        assert found[0].value == pytest.approx(0.5 * math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: dist.Normal(m, 1.0).mask(True),
+        lambda m: dist.MixtureSameFamily(
+            dist.Categorical(T([0.5, 0.5])), dist.Normal(m.unsqueeze(-1) + T([0.0, 0.0]), T(1.0))
+        ),
+    ],
+    ids=["masked", "mixture"],
+)
+def test_what_no_grid_takes_is_nested(make):
+    found = expected_information_gain(outcomes_of(make), POINT, num_samples=50)
+    assert found.method == "nested"
+    with pytest.raises(NotSupportedError, match="Use method='nested'"):
+        expected_information_gain(outcomes_of(make), POINT, method="grid")

@@ -86,6 +86,13 @@ def test_of_a_network_they_do_and_are_mackays():
         (lambda: gaussian_gains(torch.eye(2), torch.eye(3), 1.0), OptionError, r"slopes: expected .* \[C, 2\], got \[3, 3\]"),
         (lambda: gaussian_gains(torch.eye(2), torch.eye(2), 0.0), OptionError, "noise: expected a standard deviation above 0"),
         (lambda: gaussian_gains(torch.eye(2), torch.eye(2), math.nan), OptionError, "noise: expected a standard deviation above 0"),
+        (lambda: gaussian_gains(torch.eye(2), torch.eye(2), "a"), OptionError, "noise: expected a standard deviation above 0, got 'a'"),
+        (lambda: gaussian_gains(torch.eye(2), torch.eye(2), torch.ones(3)), OptionError, r"noise: expected a number or one for each of 2 candidates, got shape \[3\]"),
+        (lambda: gaussian_gains(torch.eye(2), torch.eye(2).float(), 1.0), OptionError, "covariance, slopes: expected one floating type"),
+        (lambda: measured(torch.ones(2), torch.ones(2), 1.0), OptionError, "covariance: expected a square"),
+        (lambda: measured(torch.eye(2), torch.ones(3), 1.0), OptionError, r"slope: expected a tensor of shape \[2\] .* \[3\]"),
+        (lambda: measured(torch.eye(2), torch.ones(2), -1.0), OptionError, "noise: expected a standard deviation above 0, got -1.0"),
+        (lambda: measured(torch.eye(2), torch.ones(2), torch.ones(2)), OptionError, r"noise: expected one number, got shape \[2\]"),
         (lambda: gaussian_gains(-torch.eye(2), torch.eye(2), 1.0), DataError, "expected a positive definite"),
     ],
 )  # fmt: skip

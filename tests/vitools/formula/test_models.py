@@ -263,3 +263,17 @@ def test_without_an_intercept_columns_carry_the_level():
     fit = cavi(from_formula("y ~ 0 + h", far), nested=())
     means = far.groupby("h").y.mean().to_numpy()
     assert np.abs(fit.mean()["h"].numpy() - means).max() < 0.01 * fit.sd()["h"].min().item()
+
+
+def test_words_of_the_data_are_no_code():
+    words = ["a", 'b\n    raise SystemExit("run")', '"c" \\']
+    data = pd.DataFrame({"x\ny": np.arange(6.0), "g": words * 2, "h": ["u", "v"] * 3})
+    problem = from_formula("g ~ `x\ny` + h", data, "categorical")
+    assert f"Intercept[{words[1]}]" in problem.latents
+    assert problem.coords["h_level"] == ["v"]
+
+
+def test_new_rows_need_not_have_the_level_that_counts_as_one():
+    problem = from_formula("word[yes] ~ x", DATA, "bernoulli")
+    new = problem.at({"x": [1.0, 2.0], "word": ["no", "no"]})
+    assert new.arguments["y"].tolist() == [0.0, 0.0]

@@ -122,6 +122,7 @@ FORMULAS = [
         r"family: expected one of .* got 'gausian'\. Did you mean 'gaussian'\?",
     ),
     ("y ~ x", None, OptionError, "family: expected one of .* got None"),
+    ("y ~ x", ["gaussian"], OptionError, r"family: expected one of .* got \['gaussian'\]"),
     ("Intercept ~ x", "gaussian", DataError, "no column 'Intercept'"),
 ]
 
@@ -158,6 +159,7 @@ def test_a_wrong_table_is_refused(data, kind, words):
 OPTIONS = [
     ({"link": "probit"}, "link: the family gaussian takes identity, got 'probit'"),
     ({"family": "bernoulli", "link": "log"}, "takes logit or probit or cloglog, got 'log'"),
+    ({"link": ["identity"]}, r"takes identity, got \['identity'\]"),
     ({"missing": "mask"}, "missing: expected 'refuse' or 'drop', got 'mask'"),
     ({"functions": ["f"]}, r"functions: expected {name: function}"),
     ({"priors": [1]}, r"priors: expected {name: distribution}, got \[1\]"),
@@ -196,6 +198,7 @@ NEW = [
     ({"g": None}, DataError, "no column 'g'"),
     ({"x": [np.nan] * 4}, DataError, "column 'x': missing in row 0"),
     ({"three": ["low", "new", "mid", "high"]}, DataError, "new"),
+    ({"x": ["wet", "1", "dry", "wet"]}, DataError, r"term 'x': .* got words \(.*'?dry'?.*\)"),
     ({"word": ["no", "maybe", "no", "no"]}, DataError, "'maybe' is none of the levels"),
 ]
 

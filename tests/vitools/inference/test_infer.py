@@ -315,6 +315,7 @@ def test_a_sampler_comes_first_among_equals():
             "until: expected one of 'trust', 'care', got 'trusted'. Did you mean 'trust'?",
         ),
         ({"until": None}, "until: expected one of 'trust', 'care', got None."),
+        ({"until": ["trust"]}, "until: expected one of 'trust', 'care', got ['trust']."),
         (
             {"max_seconds": 0},
             "max_seconds: expected a number of seconds above 0, or None for no limit, got 0.",

@@ -226,3 +226,11 @@ def test_what_is_refused(call, kind, words):
     with pytest.raises(kind, match=words) as found:
         call()
     assert str(found.value).endswith(".")
+
+
+def test_of_counts_with_an_excess_of_zeros():
+    rates = np.array([1.0, 4.0])
+    mass = 0.7 * stats.poisson.pmf(np.arange(60)[:, None], rates)
+    mass[0] += 0.3
+    found = entropy(dist.ZeroInflatedPoisson(T(rates), gate=T(0.3)))
+    assert found.value == pytest.approx(-(mass * np.log(np.maximum(mass, 1e-300))).sum(), abs=1e-8)

@@ -198,9 +198,22 @@ def on_simplex(y):
         pyro.sample("y", dist.Categorical(p), obs=y)
 
 
+def up_to(y):
+    end = pyro.sample("end", dist.Gamma(T(2.0), T(1.0)))
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Uniform(T(0.0), end), obs=y)
+
+
+def by_factor(y):
+    mean = pyro.sample("mean", dist.Normal(T(0.0), T(1.0)))
+    pyro.factor("likelihood", dist.Normal(mean, T(1.0)).log_prob(y).sum())
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "words"),
     [
+        (lambda: fisher_information(Problem(up_to, X.abs()), {"end": 2.0 + float(X.abs().max())}, simulate=True), NotSupportedError, "support of the data moves"),
+        (lambda: fisher_information(Problem(by_factor, X), {"mean": 0.5}), NotSupportedError, "pyro.factor statement .'likelihood'."),
         (lambda: fisher_information(3, 1.0), OptionError, "model: expected a Problem, or a function"),
         (lambda: fisher_information(lambda p: p, 1.0), OptionError, "returns a distribution, got Tensor"),
         (lambda: fisher_information(lambda p: Bernoulli(p), math.nan), OptionError, "at: expected finite real numbers"),

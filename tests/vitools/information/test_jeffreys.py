@@ -6,7 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from scipy import stats
+from scipy import integrate, stats
 
 from vitools import Problem, cavi, exact, laplace, nuts, svi
 from vitools.errors import OptionError
@@ -44,6 +44,20 @@ def test_of_a_rate_between_bounds():
     scales = jeffreys_prior(lambda s: dist.Normal(0.0, s), 0.1, 100.0)
     s = T([0.11, 1.0, 30.0])
     assert torch.allclose(scales.log_prob(s), -s.log() - math.log(math.log(1000)), atol=1e-7)
+
+
+@pytest.mark.parametrize("count", [3, 241])  # as many as the prior has nodes
+def test_of_data_that_differ_by_covariate(count):
+    x = torch.linspace(0, 2, count, dtype=torch.float64)
+    prior = jeffreys_prior(lambda theta: dist.Bernoulli(logits=theta * x), -1.0, 3.0)
+
+    def root(theta):  # F = Σ x² p (1 - p)
+        share = torch.sigmoid(theta * x)
+        return float((x**2 * share * (1 - share)).sum().sqrt())
+
+    mass = integrate.quad(root, -1.0, 3.0)[0]
+    density = float(prior.log_prob(torch.tensor(2.0).double()).exp())
+    assert density == pytest.approx(root(2.0) / mass, rel=1e-6)
 
 
 def test_of_a_whole_design():
@@ -117,6 +131,8 @@ def test_nuts_takes_it(problem):
         (lambda: jeffreys_prior(lambda r: dist.Poisson(r), 0.0), "high: Jeffreys' prior is improper on"),
         (lambda: jeffreys_prior(lambda s: dist.Normal(0.0, s), 0.0, 1.0), "low: Jeffreys' prior is improper on"),
         (lambda: jeffreys_prior(lambda p: p, 0.0, 1.0), "returns a distribution, got Tensor"),
+        (lambda: jeffreys_prior(lambda p: 1 / 0, 0.0, 1.0), "likelihood raised ZeroDivisionError .* division by zero"),
+        (lambda: jeffreys_prior(lambda p: dist.Bernoulli(math.sqrt(p)), 0.0, 1.0), "likelihood raised (ValueError|RuntimeError|TypeError)"),
         (lambda: jeffreys_prior(3, 0.0, 1.0), "likelihood: expected a function .* got int"),
         (lambda: jeffreys_prior(lambda p: dist.Bernoulli(p), 1.0, 0.0), "high: expected a number above low"),
         (lambda: jeffreys_prior(lambda p: dist.Bernoulli(p), "a", 1.0), "low: expected a number, got 'a'"),

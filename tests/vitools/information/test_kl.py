@@ -141,6 +141,8 @@ def test_gaussian_fits_have_the_closed_form_and_others_draws():
     [
         (1.0, Normal(0.0, 1.0), "p: expected a distribution .* got float"),
         (Normal(0.0, 1.0), "q", "q: expected a distribution .* got str"),
+        (dist.Poisson(1.0), Normal(0.0, 1.0), "q: expected a discrete distribution as p is, got a continuous one"),
+        (Normal(0.0, 1.0), dist.Poisson(1.0), "q: expected a continuous distribution as p is, got a discrete one"),
         (Normal(0.0, 1.0), MultivariateNormal(torch.zeros(2), torch.eye(2)), r"q: expected event shape \[\] as of p, got \[2\]"),
     ],
 )  # fmt: skip

@@ -96,6 +96,13 @@ def test_labels_told_apart_for_certain_give_their_entropy():
     assert mutual_information(x, labels).value == pytest.approx(math.log(3), abs=0.01)
 
 
+def test_a_copy_is_not_known_exactly():
+    x = normal(500)  # I(x; x) is infinite: what N draws show of it has no error that they show
+    found = mutual_information(x, x)
+    assert found.standard_error == math.inf
+    assert "exact" not in str(found)
+
+
 def test_table_is_of_pairs():
     x = normal(500, 2)
     table = information_table(x, torch.stack([x[:, 1], normal(500, seed=9)], 1))
@@ -112,6 +119,11 @@ def test_bad_input_is_refused():
         mutual_information(x[:40], x[:40])
     with pytest.raises(DataError, match="y: column 0 is constant"):
         mutual_information(x, torch.ones(60))
+    for shape in ([0], [0, 2], [60, 0]):
+        with pytest.raises(DataError, match=r"x: expected draws, got none \(shape"):
+            mutual_information(torch.zeros(shape), x)
+        with pytest.raises(DataError, match=r"x: expected draws, got none \(shape"):
+            entropy_of_samples(torch.zeros(shape))
     with pytest.raises(DataError, match="x: expected finite"):
         mutual_information(x.log(), x)
     with pytest.raises(
@@ -128,5 +140,9 @@ def test_bad_input_is_refused():
         mutual_information(x[:30], torch.arange(60).reshape(30, 2))
     with pytest.raises(OptionError, match=r"x: expected a tensor of a floating type .* got list"):
         entropy_of_samples([1.0, 2.0])
+    repeated = (torch.arange(200) % 2).double()
+    for other in (repeated, repeated.long()):  # information log 2, which the formulas do not give
+        with pytest.raises(DataError, match=r"x, y: .* more than 3 .* that are equal"):
+            mutual_information(repeated, other)
     with pytest.raises(DataError, match="more than 3 that are equal"):
         entropy_of_samples((x > 0).double())
