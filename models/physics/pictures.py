@@ -94,7 +94,8 @@ def plot_plane(
         axes.plot(draws[0].numpy(), draws[1].numpy(), ".", color=ORANGE, markersize=2, alpha=0.4)
     if truth is not None:
         axes.plot(*truth, "x", color="black", markersize=9, label="truth")
-        axes.legend(frameon=False, fontsize=8)
+        # a place of its own: "best" looks at every cell of the grid, and warns that this is slow
+        axes.legend(frameon=False, fontsize=8, loc="upper right")
     axes.set(
         xlabel=names[0],
         ylabel=names[1],
