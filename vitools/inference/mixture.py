@@ -61,11 +61,11 @@ def mix(
         ...     q = torch.distributions.Beta(*torch.tensor([a, b]).double())
         ...     return FactorisedPosterior(
         ...         problem, {"p": q}, 0.0, engine="by hand", status=Status.CONVERGED)
-        >>> mixed = mix({"low": beta(3.0, 3.0), "high": beta(4.0, 2.0)})  # Beta(3, 2) is half of each
+        >>> mixed = mix({"low": beta(3.0, 3.0), "high": beta(4.0, 2.0)})  # 2/5 and 3/5 of them are Beta(3, 2)
         >>> [round(weight, 1) for weight in mixed.weights.tolist()]
-        [0.5, 0.5]
-        >>> print(mixed.log_evidence, "|", judge(mixed).verdict)  # log 1/12
-        -2.48 (exact) | trust
+        [0.4, 0.6]
+        >>> print(round(mixed.log_evidence.value, 2), "|", judge(mixed).verdict)  # log 1/12
+        -2.48 | trust
     """
     began = time.perf_counter()
     _check(fits)

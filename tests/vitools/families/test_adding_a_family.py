@@ -146,10 +146,10 @@ def test_the_bound_is_the_evidence(added):
 
 def test_the_integral_agrees(monkeypatch):
     problem = Problem(unknown_noise, ROWS)
-    by_integral = cavi(problem, tol=1e-12)
+    by_integral = cavi(problem, joint=(), tol=1e-12)
     monkeypatch.setitem(FAMILIES, "PositiveNormal", PositiveNormalFamily())
     monkeypatch.setitem(rules.RULES, "HalfNormal", half_normal)
-    closed = cavi(problem, tol=1e-12)
+    closed = cavi(problem, joint=(), tol=1e-12)
     assert isinstance(closed.marginal("height"), PositiveNormal)
     assert not isinstance(by_integral.marginal("height"), PositiveNormal)
     assert closed.bound == pytest.approx(by_integral.bound, abs=1e-7)

@@ -133,7 +133,8 @@ def _tied_scalars(model: ConjugateModel) -> Iterator[tuple[str, ...]]:
     """Two scalars that a term ties, one of which has an integral of its own: r log(1 - p), a log b.
 
     q(r) q(p) is far too narrow where data say more of what both make together than of either; one joint table
-    of them costs little. Locations are not among them, which share normal factors.
+    of them costs little. Locations are not among them, which share normal factors, nor are scalars that are
+    tied to a third: of the steps of a loop no two stand out.
     """
     numbers = sum(s.observed.numel() for s in model.trace.sites.values() if s.observed is not None)
     if model.cut or numbers * ENOUGH > MOST_INSTEAD:
@@ -143,10 +144,19 @@ def _tied_scalars(model: ConjugateModel) -> Iterator[tuple[str, ...]]:
         for block in model.blocks
         if len(block.names) == 1 and _can_be(block.sites[0]) and not _is_gaussian(block.sites[0])
     }
-    for term in model.joint.terms:
-        names = tuple(name for name in free if any(atom.site == name for atom in term.atoms))
+    tied = {
+        tuple(name for name in free if any(atom.site == name for atom in term.atoms)): None
+        for term in model.joint.terms
+    }
+    for names in tied:
+        alone = not any(set(names) & set(others) for others in tied if set(others) - set(names))
         integrals = [n for n in names if isinstance(model.block_of[n], FreeFormBlock)]
-        if len(names) == MOST_SITES and integrals and same_plates(*(free[n] for n in names)):
+        if (
+            len(names) == MOST_SITES
+            and alone
+            and integrals
+            and same_plates(*(free[n] for n in names))
+        ):
             yield names
 
 

@@ -110,8 +110,8 @@ def measure_union(
         ...     return FactorisedPosterior(
         ...         problem, {"p": q}, 0.0, engine="by hand", status=Status.CONVERGED)
         >>> found = measure_union({"posterior": beta(3.0, 2.0), "far too narrow": beta(300.0, 200.0)})
-        >>> print(found.log_evidence)  # log 1/12
-        -2.48 ± 0.02
+        >>> round(found.log_evidence.value, 1)  # log 1/12
+        -2.5
         >>> {name: round(mass.value, 1) for name, mass in found.missed.items()}
         {'posterior': 0.0, 'far too narrow': 0.7}
     """
