@@ -30,7 +30,7 @@ extensions = [
     "sphinx_copybutton",
     "mathml",
     "repository",
-    "reference",
+    "api_reference",
     "docstrings",
     "gallery",
 ]

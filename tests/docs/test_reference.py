@@ -10,7 +10,7 @@ import pytest
 import vitools
 
 pytest.importorskip("sphinx")
-reference = pytest.importorskip("reference")
+reference = pytest.importorskip("api_reference")
 docstrings = pytest.importorskip("docstrings")
 
 ENTRY = re.compile(r"^\.\. auto(?:class|function|data):: (\S+)$", re.MULTILINE)

@@ -121,23 +121,24 @@ def fit(
         if batch_rows is not None and chosen is not find_method("cavi"):
             raise OptionError(f"--batch-rows is for --method cavi, not for {chosen.label}.")
         label = chosen.named_for(target).label
+        result: Posterior | None = None
         try:
-            with progress_line("" if is_ladder else label, file.quiet) as progress:
-                options = {"max_seconds": max_seconds} if is_ladder else {}
-                result = chosen.run(target, seed=seed, progress=progress, start=None, **options)
-        except (NotConjugateError, NotSupportedError) as error:
-            if ranks is not None or is_ladder:
-                raise
-            others = [name for name in default_methods(target) if find_method(name) is not chosen]
-            raise type(error)(
-                f"{error} For {model or formula}, try --method with one of: {', '.join(others)}."
-            ) from error
-        except NumericalError as error:
-            if not hasattr(error, "posterior"):
-                raise
-            print(f"vitools: {error}", file=sys.stderr)
-            result = error.posterior
-        try:
+            try:
+                with progress_line("" if is_ladder else label, file.quiet) as progress:
+                    options = {"max_seconds": max_seconds} if is_ladder else {}
+                    result = chosen.run(target, seed=seed, progress=progress, start=None, **options)
+            except (NotConjugateError, NotSupportedError) as error:
+                if ranks is not None or is_ladder:
+                    raise
+                others = [n for n in default_methods(target) if find_method(n) is not chosen]
+                raise type(error)(
+                    f"{error} For {model or formula}, try --method with one of: {', '.join(others)}."
+                ) from error
+            except NumericalError as error:
+                if not hasattr(error, "posterior"):
+                    raise
+                print(f"vitools: {error}", file=sys.stderr)
+                result = error.posterior
             if ranks is not None:
                 is_usable = True
                 print(result)
@@ -148,7 +149,7 @@ def fit(
                 written = _write(result, target, out, force, seed, draws)
                 print_written(written)
         except KeyboardInterrupt:
-            if out is None:
+            if out is None or result is None:
                 raise
             with whole_folder(out, force=force) as aside:
                 save(result, aside / "fit.safetensors")

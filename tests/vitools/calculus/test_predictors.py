@@ -153,6 +153,7 @@ def test_counts_of_any_size_are_reached(size):
     assert float(fit.sd()["b"]) == pytest.approx((10 * size) ** -0.5, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_separable_outcomes_under_a_wide_prior_end_where_the_prior_holds_them():
     def model(x, y):
         w = pyro.sample("w", dist.Normal(0.0, 100.0))

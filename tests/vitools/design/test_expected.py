@@ -55,6 +55,7 @@ def test_bounds_on_a_linear_model(method):
     assert_within_errors(found, line_gain(x), slack=0.02)
 
 
+@pytest.mark.slow
 def test_coin_flips_exactly():
     """Beta-binomial: uniform prior, so that each count is equally likely."""
 

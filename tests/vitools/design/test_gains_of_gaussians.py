@@ -61,6 +61,7 @@ def network(x, y=None):
         pyro.sample("y", dist.Normal(w[0] * torch.tanh(w[1] * x), T(0.2)), obs=y)
 
 
+@pytest.mark.slow
 def test_of_a_network_they_do_and_are_mackays():
     inputs = torch.linspace(-3, 3, 13, dtype=torch.float64)
     data = T([0.5, 1.0, 2.0])

@@ -49,6 +49,7 @@ def test_in_two_dims_by_gradient():
     assert torch.allclose(choice.design, T([[0.2, -0.7]]), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_range_finds_what_a_fine_list_finds():
     fit = exact(Problem(oscillator, T([0.5]), y=T([0.2])))
     found = next_measurement(fit, bounds=(0.0, 8.0), seed=1)
@@ -126,6 +127,7 @@ def test_an_interrupted_run_goes_on(tmp_path):
         run_design(line, measure, SLOW, 4, method="laplace", seed=1, path=path)
 
 
+@pytest.mark.slow
 def test_it_ends_when_enough_is_known():
     told = []
     run = run_design(

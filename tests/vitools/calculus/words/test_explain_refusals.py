@@ -23,7 +23,7 @@ def test_a_refusal_names_the_sites_and_spares_the_others():
     assert "in which 'scale', 'wide' separate" in " ".join(" ".join(lines).split())
     assert lines[3].strip() == "svi() and nuts() fit it by the gradient of its density"
     update = "Normal with precision P = 1 + Σ_rows E[scale⁻²] and mean P⁻¹(Σ_rows E[scale⁻²])"
-    assert lines[4] == f"m      Normal             -        {update}"
+    assert lines[4] == f"m      Normal               -        {update}"
     assert lines[-1] == "1 of 3 latents have closed-form updates."
 
 

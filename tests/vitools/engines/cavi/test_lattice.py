@@ -131,6 +131,7 @@ def test_a_precision_matrix_is_the_posteriors():
         torch.testing.assert_close(own.std(), sd, rtol=0.05, atol=0)
 
 
+@pytest.mark.slow
 def test_draws_density_and_bound_agree(scales_fit):
     weights = scales_fit.log_weights(2000, seed=1)
     error = float(weights.std()) / math.sqrt(len(weights))
@@ -145,6 +146,7 @@ def test_draws_density_and_bound_agree(scales_fit):
     assert scales_fit.status is Status.CONVERGED
 
 
+@pytest.mark.slow
 def test_it_is_saved_and_loaded(scales_fit, tmp_path):
     save(scales_fit, tmp_path / "fit.safetensors")
     again = load(tmp_path / "fit.safetensors", scales_fit.problem)

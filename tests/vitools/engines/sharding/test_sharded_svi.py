@@ -164,6 +164,7 @@ def test_what_is_not_done_is_refused_by_name(model, guide, options, words):
     assert str(caught.value)[-1] in ".?"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("alone")
 def test_a_run_of_two_processes_goes_on_in_one(tmp_path):
     path = tmp_path / "run.ckpt"
