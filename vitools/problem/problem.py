@@ -57,6 +57,7 @@ def check_problem(problem: object, engine: str, *, fixed_data: bool = True) -> N
         )
     if fixed_data:
         problem.refuse_moving_data(engine)
+    problem.try_enumeration()
 
 
 class Problem(BoundModel):
@@ -107,8 +108,6 @@ class Problem(BoundModel):
         self._forward_mappers: dict[frozenset[str], DrawMapper] = {}
         self._needs: dict[frozenset[str], Need | None] = {}
         self._is_tried = False
-        if self.discrete:  # whether enumeration means what the model says is told at once
-            _ = self._size
 
     @lazy
     def _size(self) -> tuple[torch.dtype, int]:
@@ -177,11 +176,19 @@ class Problem(BoundModel):
         sites = (*self.latents.values(), *self.observed.values())
         return cases > 1 and cases * max(site.shape.numel() for site in sites) * WIDEST > LARGE
 
-    def try_on_values(self) -> None:
-        """Check that enumeration means what the model says.
+    def try_enumeration(self) -> None:
+        """Run the model with its discrete latents enumerated, and compare where that is cheap.
 
-        Small problems with discrete latents do when they are built. Called before the first density,
-        and by a guide's preflight: coordinate ascent asks for none.
+        Every engine has this done before it begins, so that nothing is fitted whose densities will
+        be refused.
+        """
+        if self.discrete:
+            _ = self._size
+
+    def try_on_values(self) -> None:
+        """Check that enumeration means what the model says, of large problems too.
+
+        Called before the first density, and by a guide's preflight: coordinate ascent asks for none.
         """
         _ = self._size
         if not self._is_tried:

@@ -182,7 +182,9 @@ def test_a_problem_that_makes_no_large_tensor_is_run_on_values():
     assert not problem.is_large
 
 
-def test_what_a_small_problem_refuses_a_large_one_refuses_before_its_first_density(monkeypatch):
+def test_what_an_engine_refuses_of_a_small_problem_is_refused_before_a_large_one_s_first_density(
+    monkeypatch,
+):
     """A latent used outside its plate: the enumerated sum runs over the wrong thing."""
 
     def model(x):
@@ -194,7 +196,7 @@ def test_what_a_small_problem_refuses_a_large_one_refuses_before_its_first_densi
 
     data = torch.zeros(6, dtype=torch.float64)
     with pytest.raises(ModelError, match="changes when the discrete latents"):
-        Problem(model, data)
+        Problem(model, data).try_enumeration()
     monkeypatch.setattr(runs, "LARGE", 64)
     monkeypatch.setattr("vitools.problem.problem.LARGE", 64)
     problem = Problem(model, data)

@@ -229,7 +229,7 @@ def pooled(index):
 )
 def test_elements_that_a_density_ties_together_are_refused(model, index):
     with pytest.raises((NotSupportedError, ModelError), match=r"'y'.*\bc\b"):
-        Problem(model, index)
+        Problem(model, index).try_enumeration()
 
 
 @pytest.mark.parametrize("reduce", [torch.any, torch.all, torch.sum], ids=["any", "all", "sum"])
@@ -240,7 +240,7 @@ def test_a_reduction_of_a_plate_is_refused(reduce):
         pyro.sample("y", dist.Normal(reduce(c).double(), 1.0), obs=tensor(1.5).double())
 
     with pytest.raises(ModelError, match="'y' changes when the discrete latents"):
-        Problem(model)
+        Problem(model).try_enumeration()
 
 
 def test_automatic_guides_of_pyro_leave_it_to_the_sum():

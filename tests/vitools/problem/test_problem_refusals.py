@@ -10,6 +10,7 @@ import pytest
 import torch
 from pyro import poutine
 
+from vitools import cavi, exact, explain, find_modes, nuts, svi
 from vitools.errors import DataError, ModelError, OptionError
 from vitools.problem import Problem
 
@@ -149,21 +150,27 @@ ONE = torch.tensor(1.0).double()
         (masked_latent, "site 'mu' is a latent with a mask inside its distribution"),
         (strange_support, r"site 'x' \(ProjectedNormal\) has support Sphere"),
         (broken, "model 'broken' raised KeyError when run on its data: .*no column 'age'"),
-        (reduces, r"runs, but not with its discrete latents \(z\) enumerated: .* at site 'y'"),
-        (
-            reorders,
-            r"runs, but not with its discrete latents \(z\) enumerated",
-        ),
-        (
-            leaves_its_plate,
-            "the density of site 'y' changes when .*use it only inside its own plate",
-        ),
-        (breaks_when_enumerated, "runs, but not with its discrete latents .z. enumerated"),
     ],
 )
 def test_models_are_refused_by_name(model, words):
     with pytest.raises(ModelError, match=words):
         Problem(model) if model is latent_only else Problem(model, ONE)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (reduces, r"runs, but not with its discrete latents \(z\) enumerated: .* at site 'y'"),
+        (reorders, r"runs, but not with its discrete latents \(z\) enumerated"),
+        (leaves_its_plate, "density of site 'y' changes when .*use it only inside its own plate"),
+        (breaks_when_enumerated, "runs, but not with its discrete latents .z. enumerated"),
+    ],
+)
+def test_models_that_enumeration_misreads_are_refused_before_anything_is_fitted(model, words):
+    problem = Problem(model, ONE)
+    for begin in (cavi, svi, nuts, exact, explain, find_modes, lambda problem: problem.prior(3)):
+        with pytest.raises(ModelError, match=words):
+            begin(problem)
 
 
 NAN = math.nan

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vitools import Problem, cavi
+from vitools.problem.problem import check_problem
 
 ROWS = torch.arange(6.0)
 RUNS: list[int] = []
@@ -39,16 +40,26 @@ def mixture(y):
     [
         (normal, [6, 6]),
         (minibatches, [2, 6, 6]),
-        (
-            mixture,
-            [6, 6, 6, 6, 6, 6],
-        ),  # with z enumerated, and at three values of z to compare with
+        (mixture, [6, 6]),
     ],
 )
-def test_a_model_is_run_as_often_as_it_takes(model, expected):
+def test_a_model_is_run_twice_on_all_data_and_once_on_a_minibatch(model, expected):
     RUNS.clear()
-    Problem(model, ROWS)
+    problem = Problem(model, ROWS)
     assert expected == RUNS
+    assert problem.is_large is False
+    assert repr(problem).startswith("Problem(")
+    assert expected == RUNS
+
+
+def test_enumeration_is_tried_once_by_whatever_comes_first():
+    problem = Problem(mixture, ROWS)
+    RUNS.clear()
+    check_problem(problem, "exact()")
+    assert RUNS == [6] * 4  # with z enumerated, and at three values of z to compare with
+    check_problem(problem, "exact()")
+    problem.try_on_values()
+    assert RUNS == [6] * 4
 
 
 def test_coordinate_ascent_reads_the_model_once_more():

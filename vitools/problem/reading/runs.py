@@ -3,6 +3,11 @@
 A run on values checks more, and is made where it is cheap. A model that makes a large tensor on
 the way is run dry (:mod:`vitools.problem.reading.dry_run`), without validation, because there are no values to
 validate: cavi() then fits in little more memory than the data take.
+
+Only what no two runs can tell takes more: a run that overflowed or was too large is repeated otherwise, random
+numbers drawn outside of sample statements are compared at fixed latents, and data outside of the
+ends that a discrete latent sets are looked at again. Enumeration is tried when an engine or a density
+first asks (:mod:`vitools.problem.reading.agreement`).
 """
 
 from contextlib import AbstractContextManager, nullcontext
