@@ -1,6 +1,6 @@
 """Kills and interrupts runs at random moments, and looks at what they leave.
 
-    python benchmarks/kills.py [--kills 100] [--seed 0]
+    python benchmarks/kills.py [--kills 100] [--seed 0] [--fresh]
 
 Half of them are of ``svi``: SIGKILL, before or after the first checkpoint. The run goes on from its
 checkpoint, is killed again, and so on; where it comes to its end, bounds, status and mean must be those
@@ -14,7 +14,9 @@ take, with an earlier run's files in the folder or none:
 - unless killed, each fit that was finished is in the folder, and nothing else is left behind;
 - a calibration goes on to the ranks of a run that nobody touched.
 
-Each run is a process of its own, forked from this one so that nothing is imported a hundred times.
+Each run is a process of its own, forked from this one so that nothing is imported a hundred times. They
+go in parts of ten or fewer; each part is a row of kills.jsonl, kept as it comes, and a second call goes on
+from there (``--fresh`` begins anew). The table is kills.md.
 """
 
 import argparse
@@ -35,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from resumable import Row, compute
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
 
@@ -234,10 +237,10 @@ def stored(out: Path) -> set[str]:
     return found
 
 
-def kill_command(name: str, kills: int, moments: random.Random) -> list[dict[str, Any]]:
-    """A row for each signal: how many, how they ended, what was amiss."""
+def kill_command(name: str, number: signal.Signals, kills: int, moments: random.Random) -> Row:
+    """By one signal: how many, how they ended, what was amiss."""
     words = COMMANDS[name]
-    rows: dict[int, Counter[str]] = {number: Counter() for number in CODES}
+    row: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as top:
         first = Path(top, "first")
         first.mkdir()
@@ -248,8 +251,7 @@ def kill_command(name: str, kills: int, moments: random.Random) -> list[dict[str
         complete = {path.name for path in (first / "out").iterdir()}
         ranks = sorted((first / "out").glob("*.jsonl"))
         for i in range(kills):
-            number = list(CODES)[i % 3]
-            row, folder = rows[number], Path(top, f"run{i}")
+            folder = Path(top, f"run{i}")
             folder.mkdir()
             has_earlier = i % 2 == 1 and not ranks
             if has_earlier:
@@ -297,14 +299,8 @@ def kill_command(name: str, kills: int, moments: random.Random) -> list[dict[str
                     faults.append(f"went on to code {again}, same ranks: {same}")
             for fault in faults:
                 row["faults"] += 1
-                print(
-                    f"{name}, {signal.Signals(number).name}, run {i}: {fault}\n{said}", flush=True
-                )
-    return [
-        {"of": name, "by": signal.Signals(number).name, **{key: row[key] for key in KEYS}}
-        for number, row in rows.items()
-        if row["kills"]
-    ]
+                print(f"{name}, {number.name}, run {i}: {fault}\n{said}", flush=True)
+    return {key: row[key] for key in KEYS}
 
 
 KEYS = (
@@ -322,34 +318,68 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def trial(kills: int, seed: int, steps: int = 2000) -> list[dict[str, Any]]:
-    """So many kills, half of them of svi; a row for each kind."""
-    moments = random.Random(seed)
-    of_svi = kill_svi(kills // 2, steps, moments)
-    rows = [
-        {
-            "of": "svi",
-            "by": "SIGKILL",
-            **{key: of_svi[key] for key in KEYS},
-            "after its checkpoint": of_svi["after its checkpoint"],
-            "faults": of_svi["ends"] - of_svi["same numbers"],
-        }
+NAMES = ("of", "by", "seed", "part", "of kills")
+
+
+def parts(kills: int, seed: int, share: int = 10) -> list[tuple[Any, ...]]:
+    """So many kills, half of them of svi, as keys of rows."""
+    of_svi = kills // 2
+    keys = [
+        ("svi", "SIGKILL", seed, i, min(share, of_svi - i * share))
+        for i in range(-(-of_svi // share))
     ]
-    share = kills - kills // 2
-    for i, name in enumerate(COMMANDS):
-        rows += kill_command(name, share // 3 + (i < share % 3), moments)
-    return rows
+    pairs = [(name, number.name) for number in CODES for name in COMMANDS]
+    fewest, more = divmod(kills - of_svi, len(pairs))
+    counts = [fewest + (i < more) for i in range(len(pairs))]
+    return keys + [
+        (*pair, seed, 0, count) for pair, count in zip(pairs, counts, strict=True) if count
+    ]
+
+
+def row(of: str, by: str, seed: int, part: int, kills: int, *, steps: int = 2000) -> Row:
+    moments = random.Random(f"{of} {by} {seed} {part}")
+    if of != "svi":
+        return kill_command(of, signal.Signals[by], kills, moments)
+    found = kill_svi(kills, steps, moments)
+    faults = found["ends"] - found["same numbers"]
+    after = found["after its checkpoint"]
+    return {**{key: found[key] for key in KEYS}, "after its checkpoint": after, "faults": faults}
+
+
+def trial(kills: int, seed: int, path: Path) -> list[Row]:
+    """A row for each part; those that the file has are not done again."""
+    return compute(path, parts(kills, seed), NAMES, row, workers=1)
+
+
+def summary(rows: list[Row]) -> str:
+    """Markdown: the parts of a kind added up."""
+    columns = ("kills", "after its checkpoint", *KEYS[1:])
+    lines = [
+        f"| of | by | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
+    kinds = dict.fromkeys((found["of"], found["by"]) for found in rows)
+    for kind in [*kinds, ("all", "")]:
+        own = [found for found in rows if kind in ((found["of"], found["by"]), ("all", ""))]
+        sums = [str(sum(found.get(column, 0) for found in own)) for column in columns]
+        lines.append(f"| {' | '.join((*kind, *sums))} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    from cavi_timing import report
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--fresh", action="store_true", help="forget what is stored")
     options = parser.parse_args()
+    store = options.out / "kills.jsonl"
+    if options.fresh:
+        store.unlink(missing_ok=True)
     prepare()
-    report("kills", trial(options.kills, options.seed))
+    words = summary(trial(options.kills, options.seed, store))
+    print(words)
+    store.with_suffix(".md").write_text(words, encoding="utf-8")
 
 
 if __name__ == "__main__":

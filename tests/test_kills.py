@@ -23,13 +23,22 @@ def prepared(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("float32_by_default", "prepared")
-def test_a_hundred_kills_and_interrupts_leave_nothing_amiss():
-    rows = kills.trial(100, seed=1)
+def test_a_hundred_kills_and_interrupts_leave_nothing_amiss(tmp_path):
+    rows = kills.trial(100, 1, tmp_path / "kills.jsonl")
     print(*rows, sep="\n")
     assert sum(row["kills"] for row in rows) == 100
     assert [row for row in rows if row["faults"]] == []
-    assert rows[0]["ends"] == rows[0]["same numbers"] > 0
-    assert rows[0]["after its checkpoint"] >= 25
+    of_svi = [row for row in rows if row["of"] == "svi"]
+    assert all(row["ends"] == row["same numbers"] > 0 for row in of_svi)
+    assert sum(row["after its checkpoint"] for row in of_svi) >= 25
+
+
+def test_parts_add_up_to_the_kills_asked_for():
+    for count in (7, 30, 100):
+        parts = kills.parts(count, 0)
+        assert len(set(parts)) == len(parts)
+        assert sum(part[-1] for part in parts) == count
+        assert sum(part[-1] for part in parts if part[0] == "svi") == count // 2
 
 
 @pytest.mark.usefixtures("float32_by_default", "prepared")

@@ -10,27 +10,30 @@ from vitools.calculus.curved.functions import FUNCTIONS
 POINTS, WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 
-def integral(function, mean, variance, power=0, panel=0.4, kinks=()):
-    """E z^power f(m + √v z): panels of 24 Legendre nodes, none wider than ``panel`` in η."""
+def nodes(mean, variance, panel=0.4, kinks=()):
+    """z and weights of E f(m + √v z): panels of 24 Legendre nodes, none wider than ``panel`` in η."""
     sd = math.sqrt(variance)
     edges = np.linspace(-9.5, 9.5, max(40, math.ceil(19 * sd / panel)) + 1)
     edges = np.sort(np.append(edges, [(k - mean) / sd for k in kinks if abs(k - mean) < 9.5 * sd]))
     half = np.diff(edges)[:, None] / 2
     z = (edges[:-1, None] + edges[1:, None]) / 2 + half * POINTS
-    terms = function(mean + sd * z) * z**power * np.exp(-z * z / 2) * half * WEIGHTS
-    return math.fsum(terms.ravel()) / math.sqrt(2 * math.pi)
+    return z, np.exp(-z * z / 2) * half * WEIGHTS / math.sqrt(2 * math.pi)
 
 
-def derivatives(function, mean, variance, **options):
-    """∂/∂m and ∂/∂v of E f by parts, without f': E[f z]/s and E[(f - f(m)) (z² - 1)] / 2v."""
-    at_mean = function(np.array([float(mean)]))[0]
+def integral(function, mean, variance, **options):
+    """E f(m + √v z)."""
+    z, weights = nodes(mean, variance, **options)
+    return math.fsum((function(mean + math.sqrt(variance) * z) * weights).ravel())
 
-    def centred(x):
-        return function(x) - at_mean
 
-    first = integral(centred, mean, variance, 1, **options) / math.sqrt(variance)
-    square, constant = (integral(centred, mean, variance, k, **options) for k in (2, 0))
-    return first, (square - constant) / (2 * variance)
+def integrals(function, mean, variance, **options):
+    """E |f|, E f, ∂/∂m and ∂/∂v of it, these by parts, without f': E[f z]/s and E[(f - f(m)) (z² - 1)] / 2v."""
+    z, weights = nodes(mean, variance, **options)
+    value = function(mean + math.sqrt(variance) * z)
+    centred = value - function(np.array([float(mean)]))[0]
+    first = (centred * z * weights).sum() / math.sqrt(variance)
+    second = (centred * (z * z - 1) * weights).sum() / (2 * variance)
+    return (abs(value) * weights).sum(), (value * weights).sum(), first, second
 
 
 def softplus(x):

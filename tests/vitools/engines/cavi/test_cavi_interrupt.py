@@ -115,12 +115,12 @@ def test_one_press_ends_all_restarts(problem, press_ctrl_c):
 
 
 def test_runs_that_left_the_batch_are_kept(problem, press_ctrl_c):
-    whole = cavi(problem, restarts=6)
-    alone = [cavi(problem, seed=seed) for seed in range(6)]
+    whole = cavi(problem, restarts=6, tol=1e-5)
+    alone = [cavi(problem, seed=seed, tol=1e-5) for seed in range(6)]
     lengths = sorted(len(fit.history) for fit in alone)
     assert lengths[0] < lengths[-1]
     press_ctrl_c(at=lengths[-1])
-    fit = cavi(problem, restarts=6)
+    fit = cavi(problem, restarts=6, tol=1e-5)
     assert fit.status is Status.INTERRUPTED
     assert len(fit.restart_bounds) == 6
     finished = [i for i, other in enumerate(alone) if len(other.history) < lengths[-1] - 3]

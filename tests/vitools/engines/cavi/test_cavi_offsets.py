@@ -180,7 +180,7 @@ def assert_moved(fit, plain, far, moved):
     assert fit.mean().keys() == plain.mean().keys()
 
 
-@pytest.mark.parametrize("far", [1e4, -1e7])
+@pytest.mark.parametrize("far", [pytest.param(1e4, marks=pytest.mark.slow), -1e7])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_fit_moves_with_the_data(name, far):
     model, data, moved = KINDS[name]

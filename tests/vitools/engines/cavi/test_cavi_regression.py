@@ -88,7 +88,10 @@ def test_every_update_equals_the_hand_derivation(factorisation, centred):
         assert model.elbo() == pytest.approx(float(bound), rel=1e-13, abs=1e-10)
 
 
-@pytest.mark.parametrize("factorisation", OPTIONS)
+@pytest.mark.parametrize(
+    "factorisation",
+    [pytest.param(o, marks=pytest.mark.slow) if o == "elementwise" else o for o in OPTIONS],
+)
 def test_the_fixed_point_on_the_diabetes_data(factorisation):
     data = regression.load()
     arguments = (data.features.double(), data.target.double())
