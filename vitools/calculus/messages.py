@@ -11,7 +11,7 @@ from torch import Tensor
 from vitools.calculus.algebra.atoms import Atom, Unsupported, is_open
 from vitools.calculus.blocks.block import Block, Resolved, next_version
 from vitools.calculus.blocks.links import Link, label_sizes, make_link, separated
-from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint
+from vitools.calculus.densities.closed_terms import ClosedTerm, ExpectedLogJoint
 from vitools.calculus.reduction.contraction import Contractor, Operand
 from vitools.calculus.reduction.rows import DistinctRows
 from vitools.calculus.streams.streamed import StreamedBlock

@@ -14,8 +14,9 @@ from vitools.diagnostics.reference.accuracy import Accuracy, measure_accuracy
 from vitools.diagnostics.reference.distance import Distance, measure_distance
 from vitools.diagnostics.reference.moments import Moments, moments
 from vitools.diagnostics.reference.reference import reference_draws, reference_moments
+from vitools.diagnostics.verdict.grade import Grade, Verdict
 from vitools.diagnostics.verdict.judgement import Judgement, judge
-from vitools.diagnostics.verdict.verdict import Grade, Verdict, reach_verdict
+from vitools.diagnostics.verdict.verdict import reach_verdict
 from vitools.diagnostics.weights.bounds import bound, importance_weighted_bound, marginal_bound
 from vitools.diagnostics.weights.correction import measure_correction, psis_moments
 from vitools.diagnostics.weights.khat import khat_estimate, khat_threshold, pareto_khat

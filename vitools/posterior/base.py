@@ -17,12 +17,12 @@ from torch import Tensor
 from vitools.errors import NotSupportedError, OptionError
 from vitools.notebook.markup import paragraphs, preformatted, table
 from vitools.posterior.ladder import Ladder
-from vitools.posterior.results import Estimate, History, Status
+from vitools.posterior.results import BySite, Estimate, History, Status, check_count
 from vitools.problem import Problem
 from vitools.problem.dims import element_words
 from vitools.problem.new_data import carried_to
 from vitools.problem.reading.program import fingerprint
-from vitools.problem.sequences import Steps, numbered, sequences
+from vitools.problem.sequences import Steps, sequences
 from vitools.problem.sites import nearest
 
 ELSEWHERE = "vitools.posterior.elsewhere"  # knows the kinds of posterior, which know this one
@@ -382,30 +382,6 @@ class Posterior(ABC):
 
     def __repr__(self) -> str:
         return f"<{self.engine} posterior of '{self.problem.name}': {self.status.label}>"
-
-
-class BySite(dict[str, Tensor]):
-    """A dict of sites in which a mistyped name meets an explanation.
-
-    The steps of a loop, x_0, x_1, … (or x0, x1, …), are one tensor under the name x as well, step by step along a
-    first dim.
-    """
-
-    def __missing__(self, name: object) -> Tensor:
-        families = numbered(self)
-        for prefix in (f"{name}_", f"{name}"):
-            steps = [self[step] for step in families.get(prefix, {}).values()]
-            if len(steps) > 1 and all(step.shape == steps[0].shape for step in steps):
-                return torch.stack(steps)
-        raise OptionError(
-            f"no latent site {name!r} here (sites: {', '.join(self)}).{nearest(str(name), self)}"
-        )
-
-
-def check_count(num_samples: int) -> None:
-    """Refuse a number of draws that is no positive integer."""
-    if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
-        raise OptionError(f"expected a positive number of draws, got {num_samples!r}.")
 
 
 def shorten(name: str, limit: int = 56) -> str:

@@ -18,9 +18,9 @@ from vitools.families import members
 from vitools.families.markov_chain import MarkovChain
 from vitools.families.tree_normal import TreeNormal
 from vitools.isolation import quiet_draws, seeded
-from vitools.posterior.base import Posterior, Saved, check_count
+from vitools.posterior.base import Posterior, Saved
 from vitools.posterior.masked import MaskedElements, kept_elements
-from vitools.posterior.results import Estimate
+from vitools.posterior.results import Estimate, check_count
 from vitools.problem import Problem
 from vitools.problem.density.discrete import support_size
 from vitools.problem.sequences import Steps

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from vitools.isolation import seeded
-from vitools.posterior.base import Posterior, Saved, check_count
+from vitools.posterior.base import Posterior, Saved
+from vitools.posterior.results import check_count
 from vitools.problem import Problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 from vitools.supports import base_support

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from vitools.isolation import seeded
-from vitools.posterior.base import Posterior, Saved, check_count
-from vitools.posterior.results import Estimate
+from vitools.posterior.base import Posterior, Saved
+from vitools.posterior.results import Estimate, check_count
 from vitools.problem import Problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 

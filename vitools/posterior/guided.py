@@ -16,8 +16,9 @@ from torch.distributions import Independent, Normal
 from vitools.distributions.rounding import inside
 from vitools.errors import NotSupportedError, OptionError
 from vitools.isolation import ParamState, full_plates, isolated, lazy, seeded, snapshot
-from vitools.posterior.base import Posterior, Saved, check_count
+from vitools.posterior.base import Posterior, Saved
 from vitools.posterior.gaussian import GaussianPosterior
+from vitools.posterior.results import check_count
 from vitools.problem import Problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 from vitools.problem.density.improper import StandIns

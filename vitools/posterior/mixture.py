@@ -13,9 +13,9 @@ from vitools.distributions.layers import base_distribution
 from vitools.distributions.mixture import Mixture
 from vitools.errors import NotSupportedError, OptionError
 from vitools.isolation import seeded
-from vitools.posterior.base import Posterior, Saved, check_count
+from vitools.posterior.base import Posterior, Saved
 from vitools.posterior.draws import DrawsPosterior
-from vitools.posterior.results import Estimate
+from vitools.posterior.results import Estimate, check_count
 
 
 class MixturePosterior(Posterior):

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from vitools.errors import NotSupportedError
 from vitools.isolation import seeded
-from vitools.posterior.base import Posterior, Saved, check_count
-from vitools.posterior.results import Estimate
+from vitools.posterior.base import Posterior, Saved
+from vitools.posterior.results import Estimate, check_count
 from vitools.problem import Problem
 
 

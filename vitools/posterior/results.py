@@ -9,6 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vitools.errors import OptionError
+from vitools.problem.sequences import numbered
+from vitools.problem.sites import nearest
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -123,3 +127,27 @@ class History:
     def from_tensors(cls, columns: dict[str, Tensor]) -> "History":
         """The inverse of :meth:`tensors`."""
         return cls(columns["steps"].tolist(), columns["elbo"].tolist(), columns["seconds"].tolist())
+
+
+class BySite(dict[str, Tensor]):
+    """A dict of sites in which a mistyped name meets an explanation.
+
+    The steps of a loop, x_0, x_1, … (or x0, x1, …), are one tensor under the name x as well, step by step along a
+    first dim.
+    """
+
+    def __missing__(self, name: object) -> Tensor:
+        families = numbered(self)
+        for prefix in (f"{name}_", f"{name}"):
+            steps = [self[step] for step in families.get(prefix, {}).values()]
+            if len(steps) > 1 and all(step.shape == steps[0].shape for step in steps):
+                return torch.stack(steps)
+        raise OptionError(
+            f"no latent site {name!r} here (sites: {', '.join(self)}).{nearest(str(name), self)}"
+        )
+
+
+def check_count(num_samples: int) -> None:
+    """Refuse a number of draws that is no positive integer."""
+    if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
+        raise OptionError(f"expected a positive number of draws, got {num_samples!r}.")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vitools import Problem, cavi
-from vitools.problem.problem import check_problem
+from vitools.problem.check import check_problem
 
 ROWS = torch.arange(6.0)
 RUNS: list[int] = []

@@ -51,21 +51,11 @@ from vitools.calculus.algebra.positions import read_together, take_positions, wi
 from vitools.calculus.algebra.term import (
     Out,
     Term,
-    collected,
     constant_value,
     is_selector,
-    multiply_terms,
-    simplify,
+    multiplied_out,
+    squared,
 )
-
-MOST_TERMS = 5000
-"""Products that are written out as sums of so many terms at most: a recursion that multiplies latents
-(x = a x² + b x) would not end."""
-
-
-def _check_size(terms: int) -> None:
-    if terms > MOST_TERMS:
-        raise Unsupported(f"a product of sums, {terms} terms if written out")
 
 
 class Expression:
@@ -192,21 +182,11 @@ class Expression:
         shape = torch.broadcast_shapes(self.shape, other.shape)
         left = [term.pad(len(shape)) for term in self.terms]
         right = [term.pad(len(shape)) for term in other.terms]
-        _check_size(len(left) * len(right))
-        products = (simplify(multiply_terms(a, b)) for a in left for b in right)
-        return Expression(collected([t for t in products if t is not None]), shape)
+        return Expression(multiplied_out(left, right), shape)
 
     def square(self) -> Expression:
         """Σ_i t_i² + 2 Σ_{i<j} t_i t_j."""
-        _check_size(len(self.terms) ** 2 // 2)
-        terms = []
-        for i, a in enumerate(self.terms):
-            for j, b in enumerate(self.terms[i:], start=i):
-                product = simplify(multiply_terms(a, b))
-                if product is not None:
-                    weight = 1.0 if i == j else 2.0
-                    terms.append(Term(product.coefficient * weight, product.factors, product.out))
-        return Expression(collected(terms), self.shape)
+        return Expression(squared(self.terms), self.shape)
 
     def __neg__(self) -> Expression:
         return self * -1.0

@@ -1,7 +1,7 @@
 """Terms: products of constants and statistics of the latents, with a label on every axis.
 
 Labels that stand in a term's ``out`` are its output dims; all others are summed. This file holds the
-algebra of single terms: renaming, multiplication and the merging of equal statistics.
+algebra of single terms: renaming, multiplication and the merging of equal statistics; and sums multiplied out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from vitools.calculus.algebra.functions import multiplied
 
 Factor = Atom | Constant
 Out = tuple[int | None, ...]
+
+MOST_TERMS = 5000
+"""Products that are written out as sums of so many terms at most: a recursion that multiplies latents
+(x = a x² + b x) would not end."""
 
 
 def is_selector(factor: Factor) -> bool:
@@ -187,6 +191,31 @@ def collected(terms: Sequence[Term]) -> list[Term]:
         first = found[like[key]]
         found[like[key]] = Term(first.coefficient + term.coefficient, first.factors, first.out)
     return [term for term in found if term.coefficient]
+
+
+def multiplied_out(left: Sequence[Term], right: Sequence[Term]) -> list[Term]:
+    """The terms of a product of two sums."""
+    _check_size(len(left) * len(right))
+    products = (simplify(multiply_terms(a, b)) for a in left for b in right)
+    return collected([term for term in products if term is not None])
+
+
+def squared(terms: Sequence[Term]) -> list[Term]:
+    """The terms of Σ_i t_i² + 2 Σ_{i<j} t_i t_j."""
+    _check_size(len(terms) ** 2 // 2)
+    found = []
+    for i, a in enumerate(terms):
+        for j, b in enumerate(terms[i:], start=i):
+            product = simplify(multiply_terms(a, b))
+            if product is not None:
+                weight = 1.0 if i == j else 2.0
+                found.append(Term(product.coefficient * weight, product.factors, product.out))
+    return collected(found)
+
+
+def _check_size(terms: int) -> None:
+    if terms > MOST_TERMS:
+        raise Unsupported(f"a product of sums, {terms} terms if written out")
 
 
 def _monomial(term: Term) -> object:

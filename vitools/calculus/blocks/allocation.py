@@ -29,7 +29,7 @@ from torch.distributions import Distribution
 from vitools.calculus.algebra.atoms import Atom, Predictor, Unsupported
 from vitools.calculus.algebra.logarithm import LOG_SUM
 from vitools.calculus.blocks.block import Block, Resolved, describe
-from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.closed_terms import ClosedTerm
 from vitools.calculus.densities.surrogates import GEOMETRIC, SHARE, SLOPE
 from vitools.calculus.tracing.trace import ModelTrace
 from vitools.errors import NotConjugateError, NumericalError

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from vitools.calculus.algebra.atoms import Atom, Constant, Function, Predictor
-from vitools.calculus.densities.log_joint import ClosedTerm, Selection
+from vitools.calculus.densities.closed_terms import ClosedTerm, Selection
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.errors import NumericalError
 from vitools.families import Family

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Atom, Constant, fresh, is_open
-from vitools.calculus.densities.log_joint import ClosedTerm, Selection
+from vitools.calculus.densities.closed_terms import ClosedTerm, Selection
 
 SPARSE = 0.5
 """Part of a constant's numbers that may differ from zero for it to be written as cells."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from vitools.calculus.algebra.atoms import Atom, Predictor
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.blocks.block import Block, plate_names
-from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.closed_terms import ClosedTerm
 from vitools.calculus.densities.masks import where_read
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 

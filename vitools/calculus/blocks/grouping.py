@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from vitools.calculus.algebra.atoms import Predictor
-from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.closed_terms import ClosedTerm
 from vitools.calculus.densities.surrogates import SURROGATES
 from vitools.calculus.tracing.trace import TracedSite
 

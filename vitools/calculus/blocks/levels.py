@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Atom
 from vitools.calculus.blocks.cells import Cells, cells_of
-from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.closed_terms import ClosedTerm
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.elimination import Coupling, Level, Place, Tree, arrange, is_along
 

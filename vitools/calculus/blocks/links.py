@@ -13,7 +13,7 @@ from vitools.calculus.algebra.atoms import Atom, Constant, fresh
 from vitools.calculus.blocks.block import Block, Resolved
 from vitools.calculus.blocks.gates.gate import GateBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
-from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.closed_terms import ClosedTerm
 from vitools.calculus.reduction.contraction import Node, Operand
 
 

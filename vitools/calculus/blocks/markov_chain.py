@@ -18,7 +18,7 @@ from vitools.calculus.blocks.single import (
     masked_entropy,
     one_atom_each,
 )
-from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.closed_terms import ClosedTerm
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.families.markov_chain import MarkovChain, MarkovChainFamily
 from vitools.families.moments import SiteMoments

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from vitools.calculus.algebra.atoms import Predictor, Unsupported
-from vitools.calculus.blocks.block import plate_names
+from vitools.calculus.blocks.block import Block, plate_names
 from vitools.calculus.blocks.dependence import few_cases
 from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.gates.gate import GateBlock
@@ -15,10 +15,11 @@ from vitools.calculus.blocks.grouping import LARGEST_DENSE, coupled_groups, join
 from vitools.calculus.blocks.levels import tree_of
 from vitools.calculus.blocks.markov_chain import MarkovChainBlock, is_markov_chain
 from vitools.calculus.blocks.nodes.nodes_block import NodesBlock
-from vitools.calculus.blocks.single import Block, DiscreteBlock, FamilyBlock
+from vitools.calculus.blocks.single import DiscreteBlock, FamilyBlock
 from vitools.calculus.blocks.trajectory import TrajectoryBlock
 from vitools.calculus.blocks.tree import TreeBlock
-from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.closed_terms import ClosedTerm, ExpectedLogJoint
+from vitools.calculus.reduction.rows import DistinctRows
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.errors import NotConjugateError, NotSupportedError, OptionError
 
@@ -315,3 +316,19 @@ def _parse_joint(
     if len(flat) != len(set(flat)):
         raise OptionError("joint: a site stands in two blocks")
     return groups, along
+
+
+def ties_rows(
+    trace: ModelTrace,
+    joint: ExpectedLogJoint,
+    rows: Mapping[str, DistinctRows],
+    together: Sequence[Sequence[str] | str] | None,
+    factorised: Sequence[str] | Literal["all"] | None,
+) -> bool:
+    """Whether a factor ties rows that are to count as one: given what they share, they are not equal."""
+    return any(
+        plate.name in rows and plate.name not in block.batch_plates
+        for block in make_blocks(trace, joint.terms, together, factorised)
+        for site in block.sites
+        for plate in site.plates.values()
+    )

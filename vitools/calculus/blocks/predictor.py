@@ -31,7 +31,7 @@ from vitools.calculus.blocks.block import Block, Resolved, describe
 from vitools.calculus.curved.rowwise import rowwise
 from vitools.calculus.curved.softmax import softmax_bound, softmax_bound_of_runs
 from vitools.calculus.curved.statistic import Statistic, missing_at
-from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.closed_terms import ClosedTerm
 from vitools.calculus.densities.surrogates import CURVATURE, SLOPE, SURROGATES
 from vitools.errors import NotConjugateError
 from vitools.problem.sites import listed

@@ -14,7 +14,7 @@ from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.blocks.predictor import PredictorNode
 from vitools.calculus.blocks.single import FamilyBlock
-from vitools.calculus.densities.log_joint import ExpectedLogJoint
+from vitools.calculus.densities.closed_terms import ExpectedLogJoint
 from vitools.calculus.tracing.trace import ModelTrace
 from vitools.errors import OptionError
 

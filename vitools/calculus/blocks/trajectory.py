@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 from vitools.calculus.algebra.atoms import Atom, Constant, Unsupported
 from vitools.calculus.blocks.block import DenseBlock, Resolved, batch_mask, describe, plate_names
 from vitools.calculus.blocks.cells import cells_of
-from vitools.calculus.densities.log_joint import ClosedTerm, Selection
+from vitools.calculus.densities.closed_terms import ClosedTerm, Selection
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.families.markov_chain import TrajectoryFamily
 from vitools.families.moments import SiteMoments

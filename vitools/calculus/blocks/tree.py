@@ -20,7 +20,7 @@ from vitools.calculus.algebra.atoms import Atom, Constant, Unsupported
 from vitools.calculus.blocks.block import DenseBlock, Resolved, describe, with_event
 from vitools.calculus.blocks.cells import cells_of
 from vitools.calculus.blocks.levels import Levels
-from vitools.calculus.densities.log_joint import ClosedTerm, Selection
+from vitools.calculus.densities.closed_terms import ClosedTerm, Selection
 from vitools.calculus.tracing.trace import TracedSite
 from vitools.elimination import Factor
 from vitools.errors import NumericalError

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Container, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Container
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,7 @@ from torch.distributions import constraints
 
 from vitools.calculus.algebra.atoms import (
     Atom,
-    Constant,
     Function,
-    Gather,
-    Index,
     Predictor,
     Unsupported,
     fresh,
@@ -32,10 +29,15 @@ from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term
 from vitools.calculus.densities.by_cases import numbers_as_predictors
+from vitools.calculus.densities.closed_terms import (
+    ClosedTerm,
+    ExpectedLogJoint,
+    read_by_selection,
+    term_sizes,
+)
 from vitools.calculus.densities.rules import DISCRETE_VALUES, RULES
 from vitools.calculus.densities.surrogates import (
     allocation_terms,
-    predictor_shape,
     predictors,
     surrogate_terms,
 )
@@ -46,54 +48,6 @@ from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.errors import NotConjugateError
 from vitools.families import conjugate_priors
 from vitools.supports import bounds, from_reals
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """The 0/1 tensor 1[index[labels] = target], kept as integers."""
-
-    index: Tensor
-    labels: tuple[int, ...]
-    target: int
-    size: int
-
-    def dense(self) -> Constant:
-        hot = torch.nn.functional.one_hot(self.index, self.size).double()
-        return Constant(hot, (*self.labels, self.target))
-
-
-@dataclass(frozen=True, eq=False)
-class ClosedTerm:
-    """coefficient · Π constants · Π selections · Π atoms, all labels summed."""
-
-    coefficient: float
-    constants: tuple[Constant, ...]
-    selections: tuple[Selection, ...]
-    atoms: tuple[Atom, ...]  # every index is a plain label
-    origin: str  # the site whose log density it came from
-
-    @property
-    def operands(self) -> list[Constant | Selection]:
-        return [*self.constants, *self.selections]
-
-    def constant_labels(self) -> set[int]:
-        found = {label for c in self.constants for label in c.labels}
-        for selection in self.selections:
-            found |= {*selection.labels, selection.target}
-        return found
-
-    def atom_labels(self) -> set[int]:
-        return {label for atom in self.atoms for label in atom.labels}
-
-
-@dataclass
-class ExpectedLogJoint:
-    """E_q log p = constant + Σ terms; the labels of plates and the size of every label."""
-
-    terms: list[ClosedTerm]
-    constant: float | Tensor
-    plate_labels: dict[str, int]
-    sizes: dict[int, int]
 
 
 def expected_log_joint(trace: ModelTrace, without: Container[str] = ()) -> ExpectedLogJoint:
@@ -120,7 +74,7 @@ def stated_terms(
             written += [(site.name, term) for term in made]
     read = numbers_as_predictors([term for _, term in written], trace)
     origins = [name for name, _ in written]
-    terms = [_read_by_selection(t, name, trace) for name, t in zip(origins, read, strict=True)]
+    terms = [read_by_selection(t, name, trace) for name, t in zip(origins, read, strict=True)]
     return _vectors_as_predictors(terms, trace), plate_labels
 
 
@@ -134,7 +88,7 @@ def with_surrogates(
             made = allocation_terms(name, labels, trace)
         else:
             made = surrogate_terms(name, labels)
-        terms += [_read_by_selection(t, name, trace) for t in made]
+        terms += [read_by_selection(t, name, trace) for t in made]
     return ExpectedLogJoint(terms, 0.0, plate_labels, term_sizes(terms, trace, plate_labels))
 
 
@@ -336,70 +290,19 @@ def _harmless(site: TracedSite, value: Tensor) -> Tensor:
 # ---- plain labels ----------------------------------------------------------------------------
 
 
-def _read_by_selection(term: Term, origin: str, trace: ModelTrace) -> ClosedTerm:
-    """Give each atom axis a plain label; axes read by data get a selection beside them."""
-    constants = list(term.constants())
-    selections: list[Selection] = []
-    known: list[tuple[Gather, int, int]] = []
-    atoms: list[Atom] = []
-    for atom in term.atoms():
-        sizes = statistic_shape(atom, trace)[: len(atom.indices)]
-        labels: list[Index] = []
-        for index, size in zip(atom.indices, sizes, strict=True):
-            if not isinstance(index, Gather):
-                if index in labels:
-                    # x[k, k]: the same label twice on one atom needs an identity between them.
-                    copy = fresh()
-                    eye = torch.eye(size, dtype=torch.float64)
-                    constants.append(Constant(eye, (index, copy)))
-                    labels.append(copy)
-                else:
-                    labels.append(index)
-                continue
-            for gather, label, length in known:
-                if gather.same(index) and length == size and label not in labels:
-                    labels.append(label)
-                    break
-            else:
-                label = fresh()
-                known.append((index, label, size))
-                labels.append(label)
-                if index.labels:
-                    selections.append(Selection(index.index, index.labels, label, size))
-                else:
-                    position = torch.zeros(size, dtype=torch.float64)
-                    position[index.index] = 1
-                    constants.append(Constant(position, (label,)))
-        atoms.append(Atom(atom.site, atom.function, tuple(labels)))
-    return ClosedTerm(term.coefficient, tuple(constants), tuple(selections), tuple(atoms), origin)
+def is_number(site: TracedSite) -> bool:
+    """Whether a site's elements are continuous scalars: any prior of theirs has a factor.
+
+    An angle's density repeats itself on the line, which is no density there.
+    """
+    is_angle = site.distribution == "VonMises"
+    return not site.base_event_dim and not site.fn.support.is_discrete and not is_angle
 
 
-def statistic_shape(atom: Atom, trace: ModelTrace) -> tuple[int, ...]:
-    """The sizes of the labels of an atom: its site's axes, then those of data inside the function."""
-    if isinstance(atom.site, Predictor):
-        shape = predictor_shape(atom)
-    else:
-        site = trace.sites[atom.site]
-        shape = site.shape
-        if atom.function == "indicator" and site.distribution != "OneHotCategorical":
-            return (*shape, site.support_size)
-        if atom.function == "log_determinant":
-            return shape[:-2]
-    sizes = {x: n for d in atom.data for x, n in zip(d.labels, d.tensor.shape, strict=True)}
-    own = replace(atom, function=1.0).labels
-    return (*shape, *(sizes[x] for x in atom.data_labels if x not in own))
-
-
-def term_sizes(
-    terms: Iterable[ClosedTerm], trace: ModelTrace, plate_labels: dict[str, int]
-) -> dict[int, int]:
-    sizes = {plate_labels[name]: plate.size for name, plate in trace.plates.items()}
-    for term in terms:
-        for constant in term.constants:
-            sizes.update(zip(constant.labels, constant.tensor.shape, strict=True))
-        for selection in term.selections:
-            sizes.update(zip(selection.labels, selection.index.shape, strict=True))
-            sizes[selection.target] = selection.size
-        for atom in term.atoms:
-            sizes.update(zip(atom.labels, statistic_shape(atom, trace), strict=True))
-    return sizes
+def check_family(site: TracedSite) -> None:
+    if site.family is None and not is_number(site):
+        raise NotConjugateError(
+            f"latent site {site.name!r}: {site.distribution} has no conjugate family "
+            f"({advice(site)})",
+            [site.name],
+        )

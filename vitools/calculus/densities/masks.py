@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Atom, Constant
-from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.closed_terms import ClosedTerm
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitools.calculus.densities.log_joint import Selection
+from vitools.calculus.densities.closed_terms import Selection
 from vitools.calculus.reduction.nodes import Add, Einsum, Fixed, Node, Read, Source, Statistic
 from vitools.calculus.reduction.sparse import Either, Pattern, RowByRow, SparseProduct
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Constant, is_open
 from vitools.calculus.algebra.functions import as_function, weighted
-from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint, Selection
+from vitools.calculus.densities.closed_terms import ClosedTerm, ExpectedLogJoint, Selection
 
 # A 0/1 tensor that reads an axis by data is written out (so that it can join a matrix product)
 # when the axis is no longer than this; longer axes are read and added to by position.

@@ -8,13 +8,19 @@ row of rolls counts as its face counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Constant
-from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint, Selection, term_sizes
+from vitools.calculus.densities.closed_terms import (
+    ClosedTerm,
+    ExpectedLogJoint,
+    Selection,
+    term_sizes,
+)
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.problem.sites import Plate
 
@@ -218,3 +224,21 @@ def _collapse_site(site: TracedSite, rows: DistinctRows, plates: dict[str, Plate
         reference=reference,
         plates={dim: plates[plate.name] for dim, plate in site.plates.items()},
     )
+
+
+def collapsed(
+    joint: ExpectedLogJoint,
+    trace: ModelTrace,
+    blocks: Sequence[Sequence[str] | str],
+    only: str | None,
+) -> tuple[ExpectedLogJoint, ModelTrace, dict[str, DistinctRows]]:
+    """Collapse the rows of the largest plate that repeats, or of the one that may be."""
+    written = " ".join(e if isinstance(e, str) else " ".join(e) for e in blocks)
+    for name in sorted(trace.plates, key=lambda n: -trace.plates[n].size):
+        if f"[{name}]" in written or only not in (None, name):
+            continue
+        rows = distinct_rows(joint, trace, name)
+        if rows is not None:
+            joint, trace = collapse(joint, trace, rows)
+            return joint, trace, {name: rows}
+    return joint, trace, {}

@@ -21,8 +21,9 @@ from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.blocks.free_form import FreeFormBlock
 from vitools.calculus.blocks.nodes.nodes_block import NodesBlock
 from vitools.calculus.blocks.plan import same_plates
+from vitools.calculus.densities.log_joint import is_number
 from vitools.calculus.densities.whole import log_prob_of
-from vitools.calculus.model import ConjugateModel, is_number
+from vitools.calculus.model import ConjugateModel
 from vitools.calculus.tracing.augmentation import MIXTURES
 from vitools.calculus.tracing.components import COMPONENTS
 from vitools.calculus.tracing.symbolic import Refusal

@@ -20,7 +20,7 @@ from torch import Tensor
 from vitools.calculus.blocks.block import Block
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.blocks.single import DiscreteBlock
-from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.closed_terms import ClosedTerm
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.streams.streamed import StreamedBlock
 

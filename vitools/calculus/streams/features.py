@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Constant, Unsupported
-from vitools.calculus.densities.log_joint import Selection
+from vitools.calculus.densities.closed_terms import Selection
 
 
 @dataclass

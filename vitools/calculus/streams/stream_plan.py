@@ -10,7 +10,7 @@ from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.blocks.markov_chain import MarkovChainBlock
 from vitools.calculus.blocks.single import DiscreteBlock
 from vitools.calculus.blocks.trajectory import TrajectoryBlock
-from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint
+from vitools.calculus.densities.closed_terms import ClosedTerm, ExpectedLogJoint
 from vitools.calculus.reduction.rows import DistinctRows
 from vitools.calculus.streams.streamed import StreamedBlock
 

@@ -30,7 +30,7 @@ from vitools.calculus.algebra.atoms import Atom, Constant
 from vitools.calculus.blocks.block import Block, DenseBlock, Resolved, stand_in
 from vitools.calculus.blocks.links import separated
 from vitools.calculus.blocks.single import DiscreteBlock
-from vitools.calculus.densities.log_joint import ClosedTerm, Selection
+from vitools.calculus.densities.closed_terms import ClosedTerm, Selection
 from vitools.calculus.streams.components import Component, StreamedStatistic
 from vitools.calculus.streams.features import Feature, read_feature
 from vitools.calculus.tracing.trace import TracedSite

@@ -24,13 +24,8 @@ from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term
 from vitools.calculus.blocks.dependence import held_to_cells
 from vitools.calculus.blocks.plan import shared_normals
-from vitools.calculus.densities.log_joint import (
-    ClosedTerm,
-    ExpectedLogJoint,
-    Selection,
-    stated_terms,
-    with_surrogates,
-)
+from vitools.calculus.densities.closed_terms import ClosedTerm, ExpectedLogJoint, Selection
+from vitools.calculus.densities.log_joint import stated_terms, with_surrogates
 from vitools.calculus.densities.masks import with_priors_that_matter
 from vitools.calculus.reduction.folding import fold
 from vitools.calculus.tracing.augmentation import with_mixtures

@@ -20,17 +20,17 @@ from vitools.calculus.blocks.nodes.nodes_block import NodesBlock
 from vitools.calculus.blocks.plan import make_blocks
 from vitools.calculus.blocks.single import discrete_batch
 from vitools.calculus.blocks.tree import TreeBlock
+from vitools.calculus.densities.closed_terms import ClosedTerm, ExpectedLogJoint
 from vitools.calculus.densities.log_joint import (
-    ClosedTerm,
-    ExpectedLogJoint,
     advice,
     expected_log_joint,
+    is_number,
     log_density,
     on_the_simplex,
 )
 from vitools.calculus.densities.surrogates import predictors
 from vitools.calculus.lattices import can_stand_on_a_lattice, lattice_of_few
-from vitools.calculus.model import ConjugateModel, is_number
+from vitools.calculus.model import ConjugateModel
 from vitools.calculus.needed_values import needed_values
 from vitools.calculus.start.on_nodes import with_nodes
 from vitools.calculus.tracing.alternatives import alternative

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Constant, Predictor
-from vitools.calculus.densities.log_joint import ClosedTerm, Selection
+from vitools.calculus.densities.closed_terms import ClosedTerm, Selection
 from vitools.calculus.reduction.folding import operand_labels
 from vitools.calculus.tracing.trace import ModelTrace
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vitools.calculus.algebra.atoms import Predictor
 from vitools.calculus.blocks.nodes.nodes_block import NodesBlock
-from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.closed_terms import ClosedTerm
 from vitools.calculus.start.on_nodes import ENOUGH
 
 

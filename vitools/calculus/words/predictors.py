@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from vitools.calculus.algebra.atoms import Atom, Predictor
 from vitools.calculus.algebra.functions import as_function
-from vitools.calculus.densities.log_joint import ClosedTerm
+from vitools.calculus.densities.closed_terms import ClosedTerm
 from vitools.calculus.densities.surrogates import CURVATURE, SLOPE, SURROGATES, predictors
 from vitools.calculus.words.functions import in_words
 from vitools.problem.sites import listed

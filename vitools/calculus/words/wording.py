@@ -18,7 +18,7 @@ from vitools.calculus.blocks.gates.gate import GateBlock
 from vitools.calculus.blocks.gaussian import GaussianBlock
 from vitools.calculus.blocks.nodes.nodes_block import NodesBlock
 from vitools.calculus.blocks.tree import TreeBlock
-from vitools.calculus.densities.log_joint import ClosedTerm, ExpectedLogJoint, Selection
+from vitools.calculus.densities.closed_terms import ClosedTerm, ExpectedLogJoint, Selection
 from vitools.calculus.reduction.folding import connected, fold_term, operand_labels
 from vitools.calculus.words.functions import in_words
 from vitools.calculus.words.naming import (

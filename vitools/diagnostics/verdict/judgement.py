@@ -23,16 +23,11 @@ from vitools.diagnostics.reference.relabelling import (
     exchanged_plate,
     switched_plate,
 )
+from vitools.diagnostics.verdict.complaints import of_missed_modes, of_missing
+from vitools.diagnostics.verdict.grade import Grade, Verdict
 from vitools.diagnostics.verdict.looks import Figures, look_on
 from vitools.diagnostics.verdict.remedy import suggest
-from vitools.diagnostics.verdict.verdict import (
-    RICHER,
-    Grade,
-    Verdict,
-    of_missed_modes,
-    of_missing,
-    reach_verdict,
-)
+from vitools.diagnostics.verdict.verdict import RICHER, reach_verdict
 from vitools.diagnostics.weights.bounds import bound
 from vitools.diagnostics.weights.correction import measure_correction, psis_moments
 from vitools.diagnostics.weights.khat import khat_threshold

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from vitools.diagnostics.reference.accuracy import SURE, Accuracy, measure_accuracy
 from vitools.diagnostics.reference.moments import Moments, moments, quantities
-from vitools.diagnostics.verdict.verdict import CLEARLY, Grade, Verdict, undecided
+from vitools.diagnostics.verdict.complaints import CLEARLY
+from vitools.diagnostics.verdict.grade import Grade, Verdict
+from vitools.diagnostics.verdict.verdict import undecided
 from vitools.diagnostics.weights.correction import measure_correction
 from vitools.diagnostics.weights.khat import differ_by_rounding, khat_estimate, khat_threshold
 from vitools.diagnostics.weights.psis import smooth

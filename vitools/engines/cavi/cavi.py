@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,41 +12,38 @@ import pyro
 import torch
 
 from vitools.calculus import ConjugateModel
-from vitools.calculus.blocks.dependence import PriorSwitch, kept_apart, sites_of
+from vitools.calculus.blocks.dependence import kept_apart, sites_of
 from vitools.calculus.lattices import can_stand_on_a_lattice, lattice_of_few
 from vitools.calculus.needed_values import needed_values
-from vitools.calculus.start.initialise import initialise as start_model
 from vitools.calculus.start.on_nodes import with_nodes
-from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.calculus.tracing.trace import trace_model
 from vitools.calculus.values.reading import Reader, Reading
-from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
-from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Schedule
+from vitools.calculus.words.dependence import in_words, switches_in_words
+from vitools.engines.cavi.coordinate_ascent import Schedule
 from vitools.engines.cavi.digits import MOST_RETURNS, lost, own_points
-from vitools.engines.cavi.kept import Keeper, checkpoint_of
-from vitools.engines.cavi.minibatches.ascent import fit_in_batches
+from vitools.engines.cavi.kept import Keeper, checkpoint_of, climb
+from vitools.engines.cavi.minibatches.fit import fit_in_batches
 from vitools.engines.cavi.minibatches.rows import BatchRows, RowBatches
-from vitools.engines.cavi.moves import Moves
 from vitools.engines.cavi.nested.cells import NestedAscent, takes_cells
 from vitools.engines.cavi.nested.choice import check_nested, needs_a_lattice
 from vitools.engines.cavi.on_lattice import fit_on_lattice
-from vitools.engines.cavi.outcome import Outcome
+from vitools.engines.cavi.options import (
+    check_lists,
+    check_options,
+    refuse_beside,
+    refuse_beside_lattice,
+)
+from vitools.engines.cavi.outcome import Outcome, sweeps_in_words, warn_of_switches
 from vitools.engines.cavi.placing import placed, roughly
 from vitools.engines.cavi.sharded.fit import fit_in_shards
+from vitools.engines.cavi.starting import begin_at, initialiser, starts_inside_rows
 from vitools.engines.cavi.training import trained
-from vitools.engines.cavi.value_guides import Guides, guides_by_default, read_guides
-from vitools.engines.cavi.values import fit_on_values
+from vitools.engines.cavi.values.fit import fit_on_values
+from vitools.engines.cavi.values.guides import Guides, guides_by_default, read_guides
 from vitools.engines.held_params import held_params
-from vitools.engines.progress import Listener, ProgressCallback, listener
-from vitools.engines.start_values import Start, StartMoments, read_start
-from vitools.errors import (
-    NotConjugateError,
-    NotSupportedError,
-    NumericalError,
-    OptionError,
-    VitoolsWarning,
-    callers_level,
-)
+from vitools.engines.progress import ProgressCallback, listener
+from vitools.engines.start_values import Start, read_start
+from vitools.errors import NotConjugateError, NumericalError, OptionError
 from vitools.isolation import full_plates, isolated, snapshot
 from vitools.posterior import (
     FactorisedPosterior,
@@ -57,10 +53,8 @@ from vitools.posterior import (
 )
 from vitools.problem import Problem, check_problem
 from vitools.problem.sites import listed
-from vitools.whole_numbers import check_seed, check_whole
 
 WORDS = ("prior", "data")
-CLOSE = 0.1  # nats by which a start may miss the best bound and still have found the same answer
 
 
 def cavi(
@@ -181,9 +175,9 @@ def cavi(
         (0.6, '-2.48 (exact)')
     """
     progress = listener(progress)
-    _check_options(max_sweeps, tol, restarts, inner_sweeps, warmup_sweeps, seed)
+    check_options(max_sweeps, tol, restarts, inner_sweeps, warmup_sweeps, seed)
     apart_named = None if factorised == "all" else factorised
-    _check_lists(joint=joint, nested=nested, factorised=apart_named, order=order, inner=inner)
+    check_lists(joint=joint, nested=nested, factorised=apart_named, order=order, inner=inner)
     began = time.perf_counter()
     check_problem(problem, "cavi()")
     problem.refuse_unlisted("cavi()", but=("CategoricalMarkovChain",))
@@ -223,14 +217,16 @@ def cavi(
             ConjugateModel.of_reading, **choices | {"cut": ()}
         )
         seeds = list(range(seed, seed + restarts))
+        begun = partial(begin_at, start=begin)
+        steady = Schedule(tol, max_sweeps, accelerate, inner_sweeps, 0)
         some_rows = partial(ConjugateModel, **choices | {"cut": ()}, collapse=collapse)
         if batch_rows is not None:
-            _refuse_beside("batch_rows", nested, guides, trains, begin.sites, sharded)
+            refuse_beside("batch_rows", nested, guides, trains, begin.sites, sharded)
             return fit_in_batches(
                 RowBatches(problem, batch_rows, some_rows),
-                Schedule(tol, max_sweeps, accelerate, inner_sweeps, 0),
+                steady,
                 seeds,
-                lambda model, seed: start_model(model, seed, from_data=begin.word != "prior"),
+                begun,
                 began,
                 progress,
                 held,
@@ -238,14 +234,14 @@ def cavi(
                 resume,
             )
         if sharded is not None:
-            _refuse_beside("sharded", nested, guides, trains, begin.sites)
+            refuse_beside("sharded", nested, guides, trains, begin.sites)
             return fit_in_shards(
                 problem,
                 sharded,
                 some_rows,
                 Schedule(tol, max_sweeps, accelerate, inner_sweeps, warmup_sweeps),
                 seeds,
-                lambda model, seed: start_model(model, seed, from_data=begin.word != "prior"),
+                begun,
                 began,
                 progress,
                 held,
@@ -278,16 +274,14 @@ def cavi(
         if lattice:
             bound = (problem.model, problem.args, problem.kwargs)
             lattice = tuple(name for name in problem.latents if name in lattice)
-            _refuse_beside_lattice(lattice, trains=trains, checkpoint=file)
+            refuse_beside_lattice(lattice, trains=trains, checkpoint=file)
             return fit_on_lattice(
                 problem,
                 lattice,
                 Reader(*bound, joint=joint, factorised=factorised),
                 of_values,
-                lambda model: start_model(
-                    model, seed, begin.sites, from_data=begin.word != "prior"
-                ),
-                Schedule(tol, max_sweeps, accelerate, inner_sweeps, 0),
+                lambda model: begun(model, seed),
+                steady,
                 begin,
                 seed,
                 restarts,
@@ -306,23 +300,21 @@ def cavi(
                 on_values,
                 seeds,
                 of_values,
-                lambda model, seed: start_model(
-                    model, seed, begin.sites, from_data=begin.word != "prior"
-                ),
-                Schedule(tol, max_sweeps, accelerate, inner_sweeps, 0),
+                begun,
+                steady,
                 began,
                 progress,
                 held,
                 trains,
             )
         make = partial(make, collapse=collapse)
-        if _starts_inside_rows(model, begin):
+        if starts_inside_rows(model, begin):
             make = partial(make, collapse=False, stream=False)
             model = make(nodes=model.nodes)
         if begin.sites and warmup_sweeps is None:
             warmup_sweeps = 0  # a warm-up would forget the start
         schedule = Schedule(tol, max_sweeps, accelerate, inner_sweeps, warmup_sweeps)
-        _warn_of_switches(problem, model.prior_switches)
+        warn_of_switches(problem, model.prior_switches)
         if model.nodes and file is not None:
             raise OptionError(
                 f"checkpoint: not where sites stand on nodes that move ({listed(model.nodes)}). Leave it out."
@@ -330,11 +322,11 @@ def cavi(
         keeper = Keeper(file, resume)
         began -= keeper.seconds
         for returns in range(MOST_RETURNS + 1):
-            initialise = _initialiser(problem, model, begin, seed, restarts)
+            initialise = initialiser(problem, model, begin, seed, restarts)
             fall: NumericalError | None = None
             try:
                 first = roughly(schedule, model)
-                runs, interrupted = _climb(model, seeds, first, initialise, progress, began, keeper)
+                runs, interrupted = climb(model, seeds, first, initialise, progress, began, keeper)
                 best = max(runs, key=lambda run: run.bound)
                 model.load(best.state)
             except NumericalError as error:
@@ -356,7 +348,7 @@ def cavi(
             problem = problem.with_params(snapshot(pyro.get_param_store().get_state()))
         for block in model.blocks:
             block.check_determined()
-        remarks = [_detail(best, runs, restarts), *held]
+        remarks = [sweeps_in_words(best, runs, restarts), *held]
         if nats:
             remarks.append(f"terms that cancel leave the bound accurate to about {nats:.1g} nats")
         remarks += [in_words(group) for group in kept_apart(model.blocks, model.joint.terms)]
@@ -378,151 +370,3 @@ def cavi(
     fit.history = history
     fit.seconds = time.perf_counter() - began
     return fit
-
-
-def _climb(
-    model: ConjugateModel,
-    seeds: Sequence[int],
-    schedule: Schedule,
-    initialise: Callable[[int], object],
-    progress: Listener | None,
-    began: float,
-    keeper: Keeper,
-) -> tuple[list[CaviRun], bool]:
-    """A run from each seed, as far as an interrupt lets it, and whether there was one."""
-    moves = Moves(model, settled=schedule.inner_sweeps is None)
-    runs, seeds = keeper.earlier(moves, seeds)
-    interrupted = False
-    try:
-        while seeds and not interrupted:
-            ascent = CoordinateAscent(model, seeds, schedule, initialise)
-            keeper.take_up(ascent)
-            seeds = seeds[ascent.count :]
-            status = ascent.run(progress, began, keeper.after(ascent, runs, seeds))
-            keeper.keep(ascent, runs, seeds)
-            runs = runs + ascent.runs(status)
-            interrupted = status is Status.INTERRUPTED
-    except KeyboardInterrupt:  # while a later start was made ready
-        interrupted = True
-    if not runs:
-        raise KeyboardInterrupt  # not one sweep was finished: there is no fit to keep
-    return runs, interrupted
-
-
-def _starts_inside_rows(model: ConjugateModel, start: StartMoments) -> bool:
-    """Whether single rows are to be set of a plate of which the model keeps sums only.
-
-    Where all else is given as well, these follow from it.
-    """
-    local = {
-        name
-        for block in model.blocks
-        for name in block.names
-        if isinstance(block, StreamedBlock) or any(p in model.rows for p in block.batch_plates)
-    }
-    every = model.trace.as_written(model.latents)
-    return bool(model.trace.as_written(local) & set(start.sites)) and not every <= set(start.sites)
-
-
-def _initialiser(
-    problem: Problem, model: ConjugateModel, start: StartMoments, seed: int, restarts: int
-) -> Callable[[int], object]:
-    """What sets the model to the start of a seed."""
-    if restarts > 1 and model.trace.as_written(model.latents) <= set(start.sites):
-        raise OptionError(
-            f"restarts={restarts} from a start that gives every site would all be the same run. "
-            "Leave restarts out, or give some of the sites only."
-        )
-    if start.word == "data" and not start_model(model, seed):
-        raise NotSupportedError(
-            f"start='data': nothing in model '{problem.name}' is begun from its data: it has no "
-            "plate of mixture components, no factors to be turned, no vague precision of latents "
-            "beside the data. Leave start out, or give 'prior', a fit, or values by site."
-        )
-    return lambda seed: start_model(model, seed, start.sites, from_data=start.word != "prior")
-
-
-def _warn_of_switches(problem: Problem, switches: Sequence[PriorSwitch]) -> None:
-    if switches:
-        warnings.warn(
-            f"model '{problem.name}': {switches_in_words(switches)}, and which answer is found depends "
-            f"on the start. {switches_remedy(switches)}.",
-            VitoolsWarning,
-            stacklevel=callers_level(),
-        )
-
-
-def _detail(best: CaviRun, runs: Sequence[CaviRun], restarts: int) -> str:
-    words = f"{len(best.history)} sweeps"
-    if restarts > 1:
-        bounds = [run.bound for run in runs]
-        close = sum(bound >= best.bound - CLOSE for bound in bounds)
-        words += (
-            f", best of {len(runs)} starts (bounds {min(bounds):.1f} to {max(bounds):.1f}, "
-            f"{close} within {CLOSE} of the best)"
-        )
-    return words
-
-
-def _check_options(
-    max_sweeps: int,
-    tol: float,
-    restarts: int,
-    inner_sweeps: int | None,
-    warmup_sweeps: int | None,
-    seed: int,
-) -> None:
-    for name, value, least in (
-        ("max_sweeps", max_sweeps, 1),
-        ("restarts", restarts, 1),
-        ("inner_sweeps", 1 if inner_sweeps is None else inner_sweeps, 1),
-        ("warmup_sweeps", 0 if warmup_sweeps is None else warmup_sweeps, 0),
-    ):
-        check_whole(name, value, least)
-    if not isinstance(tol, int | float) or not tol >= 0:
-        raise OptionError(f"tol: expected a number at least 0, got {tol!r}.")
-    check_seed(seed)
-
-
-def _refuse_beside(
-    option: str,
-    nested: Sequence[str] | None,
-    guides: Guides | None,
-    trains: bool,
-    start: object,
-    sharded: str | None = None,
-) -> None:
-    """What a fit of some of the rows at a time does not go with."""
-    given = {
-        "nested sites, whose cells each need all rows": nested,
-        "sites on values": guides,
-        "parameters of the model, which svi() trains on some of the rows": trains,
-        "a start by sites (give 'prior' or 'data')": start,
-        "sharded=, whose processes each take all of their rows": sharded,
-    }
-    for words, value in given.items():
-        if value:
-            raise OptionError(f"{option}: not beside {words}. Leave one of both out.")
-
-
-def _refuse_beside_lattice(lattice: Sequence[str], *, trains: bool, checkpoint: object) -> None:
-    """What a lattice does not go with."""
-    names = listed([repr(name) for name in lattice])
-    if trains:
-        raise OptionError(
-            f"nested: {names} on a lattice, beside parameters of the model that would be trained. Hold them with "
-            "problem.with_params(...), or leave nested out."
-        )
-    if checkpoint is not None:
-        raise OptionError(
-            f"checkpoint: not where sites are nested on a lattice of their values ({names}), which is not kept. "
-            "Leave it out, or nest none."
-        )
-
-
-def _check_lists(**options: Any) -> None:
-    for name, value in options.items():
-        if isinstance(value, str) or not isinstance(value, Sequence | None):
-            raise OptionError(
-                f"{name}: expected a list, such as {name}=[{value!r}], got {value!r}."
-            )

@@ -15,11 +15,13 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from vitools.calculus import ConjugateModel
 from vitools.calculus.model import State
 from vitools.engines.cavi.batch import each
-from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent
+from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Schedule
 from vitools.engines.cavi.moves import Moves
 from vitools.engines.checkpoint import Checkpoint
+from vitools.engines.progress import Listener
 from vitools.errors import OptionError
 from vitools.posterior import History, Posterior, Status
 from vitools.problem import Problem
@@ -189,3 +191,32 @@ def unflattened(
 ) -> dict[str, tuple[Tensor, ...]]:
     """The inverse, for blocks of these titles."""
     return {title: tuple(_in_order(tensors, f"{prefix}/{i}/")) for i, title in enumerate(titles)}
+
+
+def climb(
+    model: ConjugateModel,
+    seeds: Sequence[int],
+    schedule: Schedule,
+    initialise: Callable[[int], object],
+    progress: Listener | None,
+    began: float,
+    keeper: Keeper,
+) -> tuple[list[CaviRun], bool]:
+    """A run from each seed, as far as an interrupt lets it, and whether there was one."""
+    moves = Moves(model, settled=schedule.inner_sweeps is None)
+    runs, seeds = keeper.earlier(moves, seeds)
+    interrupted = False
+    try:
+        while seeds and not interrupted:
+            ascent = CoordinateAscent(model, seeds, schedule, initialise)
+            keeper.take_up(ascent)
+            seeds = seeds[ascent.count :]
+            status = ascent.run(progress, began, keeper.after(ascent, runs, seeds))
+            keeper.keep(ascent, runs, seeds)
+            runs = runs + ascent.runs(status)
+            interrupted = status is Status.INTERRUPTED
+    except KeyboardInterrupt:  # while a later start was made ready
+        interrupted = True
+    if not runs:
+        raise KeyboardInterrupt  # not one sweep was finished: there is no fit to keep
+    return runs, interrupted

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch.distributions import Distribution
 
 from vitools.calculus.blocks.block import Block, plate_names
+from vitools.calculus.blocks.dependence import PriorSwitch
 from vitools.calculus.blocks.single import DiscreteBlock
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.streams.streamed import StreamedBlock
+from vitools.calculus.words.dependence import switches_in_words, switches_remedy
+from vitools.engines.cavi.coordinate_ascent import CaviRun
 from vitools.engines.cavi.nested.cells import NestedAscent
 from vitools.engines.cavi.repeated import Categorical as RepeatedCategorical
 from vitools.engines.cavi.steps import by_step
+from vitools.errors import VitoolsWarning, callers_level
 from vitools.posterior import FactorisedPosterior, MixturePosterior, Status
 from vitools.problem import Problem
 
@@ -123,3 +129,28 @@ class Outcome:
     def _integral_error(self) -> float:
         error = self.model.integral_error()
         return error if error > REPORTED_ERROR else 0.0
+
+
+CLOSE = 0.1  # nats by which a start may miss the best bound and still have found the same answer
+
+
+def warn_of_switches(problem: Problem, switches: Sequence[PriorSwitch]) -> None:
+    if switches:
+        warnings.warn(
+            f"model '{problem.name}': {switches_in_words(switches)}, and which answer is found depends "
+            f"on the start. {switches_remedy(switches)}.",
+            VitoolsWarning,
+            stacklevel=callers_level(),
+        )
+
+
+def sweeps_in_words(best: CaviRun, runs: Sequence[CaviRun], restarts: int) -> str:
+    words = f"{len(best.history)} sweeps"
+    if restarts > 1:
+        bounds = [run.bound for run in runs]
+        close = sum(bound >= best.bound - CLOSE for bound in bounds)
+        words += (
+            f", best of {len(runs)} starts (bounds {min(bounds):.1f} to {max(bounds):.1f}, "
+            f"{close} within {CLOSE} of the best)"
+        )
+    return words

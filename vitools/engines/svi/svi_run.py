@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pyro.poutine import trace
@@ -20,6 +20,7 @@ from vitools.engines.preflight.preflight import asked
 from vitools.engines.sharding.shard import Shard
 from vitools.engines.svi.compiling import Compiling
 from vitools.engines.svi.culprit import find_bad_gradient, find_culprit
+from vitools.engines.svi.kept import Kept
 from vitools.engines.svi.optimisers.adam import AdamAscent
 from vitools.engines.svi.optimisers.adam_settings import Adam
 from vitools.engines.svi.optimisers.ascent import BLOCK, GradientAscent
@@ -28,7 +29,7 @@ from vitools.engines.svi.optimisers.natural import NaturalGradient
 from vitools.engines.svi.optimisers.optimizer_ascent import OptimizerAscent, OptimizerFactory
 from vitools.engines.svi.sharded import SharedGradient, begin_alike
 from vitools.engines.svi.starts import Start, begin, is_new
-from vitools.engines.svi.stopping import PlateauRule, StopState
+from vitools.engines.svi.stopping import PlateauRule
 from vitools.errors import (
     NotSupportedError,
     NumericalError,
@@ -60,18 +61,6 @@ class Options:
     step_backs: int
     compile: Compile
     seed: int
-
-
-class Kept(NamedTuple):
-    """All that a run goes on from, after ``done`` steps; no later step changes any of it."""
-
-    done: int
-    ascent: tuple[dict[str, Tensor], dict[str, Any]]
-    seen: StopState
-    objective: dict[str, Tensor]
-    stepped_back: int
-    ended: Status | None
-    """What the stopping rule said."""
 
 
 class SviRun:
@@ -303,25 +292,8 @@ class SviRun:
 
     def write(self, file: Checkpoint) -> None:
         """Put what is kept into ``file``, unless its last block was cut short by the limit."""
-        kept = self.kept
-        if kept.done % BLOCK:
-            return  # no place to go on from
-        (tensors, numbers), (rule_tensors, rule_numbers) = kept.ascent, kept.seen.parts()
-        parts = {
-            "ascent": tensors,
-            "rule": rule_tensors,
-            "history": self.history.tensors(),
-            "objective": kept.objective,
-        }
-        file.write(
-            {f"{part}/{k}": v for part, found in parts.items() for k, v in found.items()},
-            {
-                "ascent": numbers,
-                "rule": rule_numbers,
-                "stepped_back": kept.stepped_back,
-                "ended": None if kept.ended is None else kept.ended.name,
-            },
-        )
+        if self.kept.done % BLOCK == 0:  # else it is no place to go on from
+            self.kept.write(file, self.history)
 
     def restore(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """Take back what :meth:`write` wrote."""

@@ -15,7 +15,7 @@ from vitools.diagnostics.weights.site_khat import site_khats
 from vitools.errors import OptionError
 from vitools.isolation import lazy
 from vitools.posterior import DrawsPosterior, Posterior
-from vitools.posterior.base import check_count
+from vitools.posterior.results import check_count
 from vitools.problem import Problem
 from vitools.problem.dims import plate_dim, site_dims
 from vitools.problem.sites import Site, nearest

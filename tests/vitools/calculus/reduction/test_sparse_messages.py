@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import vitools.calculus.reduction.contraction as contraction
-from vitools.calculus.densities.log_joint import Selection
+from vitools.calculus.densities.closed_terms import Selection
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.reduction.contraction import Contractor, Operand
 from vitools.calculus.reduction.sparse import RowByRow, SparseProduct

@@ -29,7 +29,7 @@ from vitools.calculus.values.reading import Reader, Reading
 from vitools.engines.cavi.coordinate_ascent import CoordinateAscent, Schedule
 from vitools.engines.cavi.outcome import factors as factors_of
 from vitools.engines.cavi.training import at_reading, free_parameters
-from vitools.engines.cavi.value_guides import ValueGuide, joint_draws
+from vitools.engines.cavi.values.guides import ValueGuide, joint_draws
 from vitools.engines.loop import iterate
 from vitools.engines.progress import Listener
 from vitools.errors import NumericalError

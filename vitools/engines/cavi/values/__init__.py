@@ -1,0 +1,1 @@
+"""Sites that no rule takes, by values that a guide gives them."""
