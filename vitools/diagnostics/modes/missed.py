@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -41,6 +41,9 @@ LEAST_VISITS = 0.02
 
 NEGLIGIBLE = 1e-3
 """The share of a mode below which nobody misses it, unless it lies far away."""
+
+WORTH_SAYING = 0.5
+"""The share of the mass below which it is said how little the modes hold."""
 
 WIDENS = 0.1
 """By what share of itself a mode has to increase a variance to be missed all the same."""
@@ -91,8 +94,17 @@ class Scan:
         return f"{at} = {float(value.flatten()[index]):.3g}"
 
 
-def scan_for(posterior: Posterior, values: Mapping[str, Tensor]) -> Scan:
-    """Look for modes of a fit's problem, and which of them its draws ``{site: [n, *shape]}`` miss."""
+def scan_for(
+    posterior: Posterior, values: Mapping[str, Tensor], log_evidence: float = -math.inf
+) -> Scan:
+    """Look for modes of a fit's problem, and which of them its draws miss.
+
+    Args:
+        values: the draws, ``{site: [n, *shape]}``.
+        log_evidence: no more than log p(x). Shares are of all that is known to be there: of the masses of
+            the modes found, or of this where it is more. (Where a posterior is no bell around its modes,
+            as a funnel far above its own, these hold next to nothing.)
+    """
     problem = posterior.problem
     found: Scan | None = problem.kept.get(KEPT)
     if found is None:
@@ -107,6 +119,9 @@ def scan_for(posterior: Posterior, values: Mapping[str, Tensor]) -> Scan:
         modes = copies.of_one(modes)
         if len(modes) < len(found.modes):
             words += f", {len(modes)} but for {copies.words}"
+    modes, held = _of_evidence(modes, log_evidence)
+    if held < WORTH_SAYING:
+        words += f", with {held:.1g} of the mass"
     widening = Widening(problem, values)
     missed = unvisited(problem, modes, values, widening)
     if missed:
@@ -114,6 +129,14 @@ def scan_for(posterior: Posterior, values: Mapping[str, Tensor]) -> Scan:
         missed = [mode for mode in missed if not known(mode)]
     far = widening.sd_ratio(missed)
     return Scan(words, tuple(modes), tuple(missed), *far, found.exchanges)
+
+
+def _of_evidence(modes: Sequence[Mode], log_evidence: float) -> tuple[list[Mode], float]:
+    """The modes with their shares of what is known to be there, and the sum of these."""
+    masses = torch.tensor([mode.log_mass for mode in modes], dtype=torch.float64)
+    shares = (masses - max(float(masses.logsumexp(0)), log_evidence)).exp()
+    shared = zip(modes, shares.tolist(), strict=True)
+    return [replace(mode, share=share) for mode, share in shared], float(shares.sum())
 
 
 def _copies(

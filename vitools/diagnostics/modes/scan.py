@@ -2,8 +2,8 @@
 
 Weights see a fit's own draws only. This looks elsewhere: starts are draws of the prior, as they are
 and at three and ten times their distance from the middle, and their mirror images; all climb log f(u)
-= log p(x, T(u)) + log |∂T/∂u| in one batch; ends nearer to each other than their widths are one mode;
-and each is weighed by Laplace's approximation,
+= log p(x, T(u)) + log |∂T/∂u| in one batch; ends that have arrived, with a barrier between them, are modes
+(:mod:`~vitools.diagnostics.modes.peaks`); and each is weighed by Laplace's approximation,
 
     w ∝ f(û) |H|^{-1/2},   H = -∇² log f(û),
 
@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from vitools.diagnostics.modes.climb import climb
+from vitools.diagnostics.modes.peaks import Peak, told_apart
 from vitools.errors import NotSupportedError
 from vitools.problem import Problem, check_problem
-from vitools.problem.coordinates.density import Density
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
 from vitools.whole_numbers import check_seed, check_whole
 
@@ -34,10 +34,6 @@ TEMPERATURES = (1.0, 3.0, 10.0)
 MAX_STEPS = 100
 FIRST_STEPS = (10.0, 1.0)  # by turns: a long one leaps over a narrow mode, a short one is slow
 FARTHEST = 1e4  # of u: beyond it a density is climbing for ever
-SAME = 0.5  # squared distance, in widths of the mode, below which two ends are one
-FLAT = 1e-8
-NEAR, IN_WIDTHS, FAR = 1e-6, 1e-3, 1e-2
-"""Steps of differences: the first relative to the point, the second in widths, at most the third."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +102,9 @@ def find_modes(problem: Problem, *, num_starts: int = 16, seed: int = 0) -> list
     first = starts.new_tensor(FIRST_STEPS).repeat(len(starts))[: len(starts), None]
     ends, heights, slopes = climb(density.defined_gradients, starts, MAX_STEPS, tol, first)
     flat = 1e3 * tol * (1.0 + heights.abs())
-    arrived = torch.isfinite(heights) & (slopes < flat) & (ends.abs().amax(-1) < FARTHEST)
-    order = heights[arrived].argsort(descending=True)
-    return _weighed(
-        space, _told_apart(space, density, ends[arrived][order], heights[arrived][order])
-    )
+    hopeful = torch.isfinite(heights) & (slopes < flat) & (ends.abs().amax(-1) < FARTHEST)
+    order = heights[hopeful].argsort(descending=True)
+    return _weighed(space, told_apart(space, density, ends[hopeful][order], heights[hopeful][order]))
 
 
 def most_points(num_starts: int) -> int:
@@ -127,63 +121,25 @@ def _starts(space: UnconstrainedSpace, num_starts: int, seed: int) -> Tensor:
     return torch.cat([middle + scale * away for scale in TEMPERATURES])
 
 
-Found = tuple[Tensor, float, Tensor, int]
-
-
-def _told_apart(
-    space: UnconstrainedSpace, density: Density, ends: Tensor, heights: Tensor
-) -> list[Found]:
-    """Point, height, precision and number of starts of each peak."""
-    found: list[Found] = []
-    for end, height in zip(ends, heights.tolist(), strict=True):
-        for i, (point, top, precision, count) in enumerate(found):
-            away = (end - point).double()
-            if float(away @ precision @ away) < SAME:
-                found[i] = point, top, precision, count + 1
-                break
-        else:
-            precision = _hessian(density, end)
-            if float(torch.linalg.eigvalsh(precision)[0]) > FLAT:
-                found.append((end, height, precision, 1))
-    return found
-
-
-def _hessian(density: Density, point: Tensor) -> Tensor:
-    """-∇² log f ``[P, P]``, float64.
-
-    In float64 by central differences of the gradients, which the climb has compiled, at steps of a
-    thousandth of the widths; narrower numbers have no digits for that.
-    """
-    if point.dtype is torch.float64:
-        scale = 1.0 + point.abs()
-        rough = _differences(density, point, NEAR * scale).diagonal().abs()
-        steps = IN_WIDTHS * rough.clamp(min=torch.finfo(point.dtype).tiny).rsqrt()
-        rows = _differences(density, point, torch.minimum(steps, FAR * scale)).cpu()
-    else:
-        unit = torch.eye(len(point), dtype=point.dtype, device=point.device)
-        rows = density.products(point.expand(len(point), -1), unit)[1].double().cpu()
-    return -(rows + rows.mT).nan_to_num(nan=0.0) / 2
-
-
-def _differences(density: Density, point: Tensor, steps: Tensor) -> Tensor:
-    """∇² log f ``[P, P]`` by differences over ``steps`` ``[P]`` to both sides."""
-    moves = steps.diag()
-    above, below = (density.defined_gradients(point + side * moves)[1] for side in (1, -1))
-    return (above - below) / (2 * steps[:, None])
-
-
-def _weighed(space: UnconstrainedSpace, found: list[Found]) -> list[Mode]:
+def _weighed(space: UnconstrainedSpace, found: list[Peak]) -> list[Mode]:
     if not found:
         return []
     log_masses = [
-        height
+        peak.height
         + 0.5 * space.size * math.log(2 * math.pi)
-        - 0.5 * float(torch.linalg.slogdet(precision).logabsdet)
-        for _, height, precision, _ in found
+        - 0.5 * float(torch.linalg.slogdet(peak.precision).logabsdet)
+        for peak in found
     ]
     shares = torch.softmax(torch.tensor(log_masses, dtype=torch.float64), 0).tolist()
     modes = [
-        Mode(space.to_values(point), mass, share, count, point.double().cpu(), precision)
-        for (point, _, precision, count), mass, share in zip(found, log_masses, shares, strict=True)
+        Mode(
+            space.to_values(peak.point),
+            mass,
+            share,
+            peak.starts,
+            peak.point.double().cpu(),
+            peak.precision,
+        )
+        for peak, mass, share in zip(found, log_masses, shares, strict=True)
     ]
     return sorted(modes, key=lambda mode: -mode.share)

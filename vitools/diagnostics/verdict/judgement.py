@@ -13,7 +13,7 @@ from vitools.diagnostics.convergence import Trend, trend
 from vitools.diagnostics.evidence.evidence_bounds import Evidence, evidence_of, exact_log_evidence
 from vitools.diagnostics.evidence.wasserstein_bounds import ErrorBounds, error_bounds
 from vitools.diagnostics.modes.missed import Scan, scan_for
-from vitools.diagnostics.reference.accuracy import Accuracy, measure_accuracy
+from vitools.diagnostics.reference.accuracy import SURE, Accuracy, measure_accuracy
 from vitools.diagnostics.reference.distance import Distance, measure_distance
 from vitools.diagnostics.reference.energy import measure_energy
 from vitools.diagnostics.reference.moments import Moments, moments, quantities
@@ -135,7 +135,7 @@ def judge(
         reason = f"{found.verdict.reason}, {sample}; other modes were not looked for"
         found = replace(found, verdict=replace(found.verdict, reason=reason))
     elif found.verdict.grade is not Grade.REJECT and found.accuracy is None:
-        found = _with_scan(posterior, found, num_samples, seed)
+        found = _with_scan(posterior, found, least_evidence, num_samples, seed)
     return replace(found, seconds=time.perf_counter() - began)
 
 
@@ -174,7 +174,13 @@ def _with_noise(found: Judgement, nats: float) -> Judgement:
     )
 
 
-def _with_scan(posterior: Posterior, found: Judgement, num_samples: int, seed: int) -> Judgement:
+def _with_scan(
+    posterior: Posterior,
+    found: Judgement,
+    least_evidence: Estimate | None,
+    num_samples: int,
+    seed: int,
+) -> Judgement:
     """The judgement after a look for modes that no draw has visited; exact fits need none."""
     if isinstance(posterior, GridPosterior) or not posterior.problem.continuous:
         return found
@@ -182,7 +188,8 @@ def _with_scan(posterior: Posterior, found: Judgement, num_samples: int, seed: i
         values = posterior.pooled()
     else:
         values = posterior.sample(num_samples, seed)
-    scan = scan_for(posterior, values)
+    lower = (found.bound, found.accounted, least_evidence)
+    scan = scan_for(posterior, values, max(_at_least(each) for each in lower))
     missed = None
     if scan.missed:
         far = scan.sd_ratio, scan.sd_ratio_at
@@ -314,6 +321,13 @@ def _culprit(khats: Mapping[str, SiteKhat]) -> str:
     """The latent that makes the weights heavy, where one can be told from the rest."""
     worst = max(khats.values(), key=lambda found: found.value, default=None)
     return f"{worst.at} ({worst.value:.2f})" if worst and worst.value > CLEAR_KHAT else ""
+
+
+def _at_least(lower: Estimate | None) -> float:
+    """What a lower bound on log p(x) is for certain."""
+    if lower is None or math.isnan(lower.value):
+        return -math.inf
+    return lower.value - SURE * lower.standard_error
 
 
 def _accounted(log_weights: Tensor) -> Estimate:
