@@ -27,7 +27,7 @@ MAX_DIMENSIONS = 200
 MAX_BYTES = 1_000_000
 """Of one evaluation of the density: a judgement scans no costlier model by itself."""
 
-WORK = 3_200_000
+WORK = 1_600_000
 """Bytes of the densities of all starts, which are as many as that allows."""
 
 FEWEST, MOST = 4, 64

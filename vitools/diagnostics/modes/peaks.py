@@ -31,8 +31,9 @@ FLAT = 1e-8
 NEAR, IN_WIDTHS, FAR = 1e-6, 1e-3, 1e-2
 """Steps of differences: the first relative to the point, the second in widths, at most the third."""
 
-PLACES = 21
-"""Points looked at on a way, as many again close to its beginning."""
+NEIGHBOURS, PLACES = 3, 20
+"""Other peaks that a way is looked for to, and the points looked at on each, as many again close to its
+beginning."""
 
 
 @dataclass
@@ -73,7 +74,7 @@ def told_apart(
             peak, slack = _arrived(space, density, end, height)
             if peak is None:
                 continue
-            same = next((one for one in found if _is_below(density, peak, one, slack)), None)
+            same = _reached(density, peak, found, slack)
             if same is None:
                 found.append(peak)
                 continue
@@ -98,15 +99,17 @@ def _arrived(
         slope = density.defined_gradients(point.unsqueeze(0))[1].double().cpu().mT
         move = torch.cholesky_solve(slope, root)
         left = float((slope * move).sum()) / 2
-        if left <= slack:
-            return Peak(point, height, precision), slack
-        if step == NEWTON_STEPS or not left <= WORTH_A_STEP:  # NaN is worth none
-            break
+        has_arrived = left <= slack
+        if not has_arrived and (step == NEWTON_STEPS or not left <= WORTH_A_STEP):
+            break  # as is NaN
         moved = point + move[:, 0].to(point)
         reached = float(density.defined_gradients(moved.unsqueeze(0))[0])
-        if not reached > height:
+        if reached > height:
+            point, height = moved, reached
+        elif not has_arrived:
             break
-        point, height = moved, reached
+        if has_arrived:
+            return Peak(point, height, precision), slack
     return None, slack
 
 
@@ -119,22 +122,28 @@ def _size_of_terms(space: UnconstrainedSpace, point: Tensor) -> float:
     return sum(float(torch.where(term.isfinite(), term, 0.0).sum()) for term in terms)
 
 
-def _is_below(density: Density, peak: Peak, other: Peak, slack: float) -> bool:
-    """Whether a straight way leads to another peak that never lies lower than the beginning or the end.
+def _reached(density: Density, peak: Peak, found: list[Peak], slack: float) -> Peak | None:
+    """One of the nearest other peaks that a straight way leads to, never below its beginning or its end.
 
     Half of the places are near the beginning, from half a width of it on, where a narrow peak has its
     barrier.
     """
-    away = other.point - peak.point
-    widths = float(peak.squared_distance(other.point.unsqueeze(0))) ** 0.5
-    first = min(0.5, 0.5 / widths) if widths > 0 else 0.5
-    share = torch.cat([torch.logspace(0, 1, PLACES + 1, base=first)[1:], _even()]).to(away)
-    heights, _ = density.defined_gradients(peak.point + share[:, None] * away)
-    return bool(heights.min() >= min(peak.height, other.height) - slack)
-
-
-def _even() -> Tensor:
-    return torch.linspace(0.0, 1.0, PLACES + 2)[1:-1]
+    if not found:
+        return None
+    points = torch.stack([other.point for other in found])
+    distance = peak.squared_distance(points)
+    nearest = distance.argsort()[:NEIGHBOURS]
+    first = (0.5 / distance[nearest].sqrt()).clamp(max=0.5)
+    places = torch.linspace(0.0, 1.0, PLACES + 2)[1:-1]
+    share = torch.cat([first ** places[:, None], places[:, None].expand(-1, len(nearest))])
+    away = points[nearest.to(points.device)] - peak.point
+    ways = peak.point + share.to(away)[..., None] * away
+    heights, _ = density.defined_gradients(ways.flatten(0, 1))
+    lowest = heights.reshape(share.shape).amin(0)
+    for number, low in zip(nearest.tolist(), lowest.tolist(), strict=True):
+        if low >= min(peak.height, found[number].height) - slack:
+            return found[number]
+    return None
 
 
 def _hessian(density: Density, point: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch.distributions import constraints
 
-from vitools import Problem
+from vitools import Problem, cavi
 from vitools.diagnostics import Grade, find_modes, judge
+from vitools.diagnostics.modes.missed import scan_for
 from vitools.errors import NotSupportedError, OptionError
-from vitools.posterior import GaussianPosterior, Status
+from vitools.posterior import GaussianPosterior, Posterior, Status
 
 FLAT = dist.ImproperUniform(constraints.real, torch.Size(), torch.Size())
 
@@ -137,3 +138,79 @@ def large(y):
 def test_what_it_cannot_do_is_said(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def poisson_regression(x, y):
+    w = pyro.sample("w", dist.Normal(torch.zeros(2, dtype=x.dtype), 1.0).to_event(1))
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Poisson((x @ w + 2.0).exp()), obs=y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_climbs_that_have_not_arrived_are_no_modes(dtype):
+    """Its density is log-concave. In float32 far starts get stuck where a step's gain is below rounding."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 2, generator=generator, dtype=torch.float64)
+    y = torch.poisson((x @ torch.tensor([0.3, -0.2]).double() + 2.0).exp(), generator=generator)
+    problem = Problem(poisson_regression, x.to(dtype), y.to(dtype))
+    (mode,) = find_modes(problem)
+    w = mode.values["w"].double()
+    slope = (y - (x @ w + 2.0).exp()) @ x - w  # 0 at the mode
+    curvature = (x.mT * (x @ w + 2.0).exp()) @ x + torch.eye(2).double()
+    off = slope @ torch.linalg.solve(curvature, slope)
+    assert off < 2e-2 if dtype is torch.float32 else off < 1e-8
+
+
+def narrow_on_the_flank():
+    """A narrow mode low on the flank of a wide one: a straight way has its barrier close to its start."""
+    return mixture_of((0.97, 0.0, 3.0), (0.03, 6.0, 0.02))
+
+
+def test_a_narrow_mode_on_a_flank_is_one_of_its_own():
+    problem = narrow_on_the_flank()
+    found = find_modes(problem, num_starts=64)
+    assert [round(mode.share, 2) for mode in found] == [0.97, 0.03]
+
+
+def funnel(y):
+    v = pyro.sample("v", dist.Normal(torch.zeros_like(y), 3.0))
+    with pyro.plate("groups", 4):
+        x = pyro.sample("x", dist.Normal(torch.zeros_like(y), (v / 2).exp()))
+    pyro.sample("y", dist.Normal(x.sum(), 1.0), obs=y)
+
+
+def of_funnel():
+    """Of ∫ N(v | 0, 3) N(1 | 0, √(4 eᵛ + 1)) dv: nodes, log density there, log of the integral."""
+    v = torch.linspace(-40.0, 40.0, 100_001).double()
+    density = torch.distributions.Normal(0.0, 3.0).log_prob(v)
+    density += torch.distributions.Normal(0.0, (4 * v.exp() + 1).sqrt()).log_prob(v.new_tensor(1.0))
+    return v, density, float(density.logsumexp(0) + (v[1] - v[0]).log())
+
+
+def test_a_peak_far_below_the_mass_is_no_missed_mode():
+    """The funnel's only peak is at v = -18, where -v/9 - 4/2 = 0, all x being near 0. It holds e⁻¹⁷ of the
+    mass by Laplace's approximation, and no draw of the posterior is there."""
+    problem = Problem(funnel, torch.tensor(1.0).double())
+    nodes, density, truth = of_funnel()
+    generator = torch.Generator().manual_seed(0)
+    v = nodes[torch.multinomial((density - density.max()).exp(), 1000, True, generator=generator)]
+    scale, total = (v / 2).exp(), (4 * v.exp() + 1).sqrt()
+    noise = torch.randn(1000, 5, generator=generator).double()
+    x = scale[:, None] * noise[:, :4]  # and the prior's draws moved to where they give y = 1
+    x += (scale**2 / total**2 * (1.0 - x.sum(1) - noise[:, 4]))[:, None]
+    fit = Posterior.from_draws(problem, {"v": v[None], "x": x[None]})
+    values = fit.pooled()
+    found = scan_for(fit, values, truth)
+    (mode,) = found.modes
+    assert float(mode.values["v"]) == pytest.approx(-18.0, abs=0.05)
+    assert mode.share == pytest.approx(math.exp(mode.log_mass - truth)) and mode.share < 1e-7
+    assert not found.missed and found.words == "a scan found 1 mode, with 2e-08 of the mass"
+    assert scan_for(fit, values).modes[0].share == 1.0  # of the modes found, where nothing is known
+
+
+@pytest.mark.slow
+def test_a_good_fit_of_a_funnel_is_trusted():
+    problem = Problem(funnel, torch.tensor(1.0).double())
+    found = judge(cavi(problem, nested=["v"]))
+    assert found.accounted.value == pytest.approx(of_funnel()[2], abs=5 * found.accounted.standard_error)
+    assert found.verdict.grade is Grade.TRUST
