@@ -122,6 +122,13 @@ def plot_regimes(posterior: Any, observed: str, probability: Tensor, level: Tens
     return figure
 
 
+def state_probabilities(posterior: Any, site: str, num_samples: int = 200) -> Tensor:
+    """P(z = k | data) of a discrete latent, [*shape, K], averaged over draws of the other latents."""
+    draws = posterior.sample(num_samples) if posterior.problem.drawn else {}
+    probability: Tensor = posterior.problem.discrete_marginals(draws)[site]
+    return probability.mean(0) if draws else probability
+
+
 def plot_transitions(table: Tensor, names: Sequence[str]) -> Figure:
     """States in a ring, and between them arrows as wide as the transition [K, K] is probable."""
     shares, count = _array(table), len(table)

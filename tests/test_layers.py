@@ -80,6 +80,22 @@ ORDER = {
         {"problem"},
         {"check", "coordinates", "new_data", "rows"},
     ],
+    "vitools.problem.density": [
+        {
+            "counted",
+            "draws",
+            "factors",
+            "improper",
+            "mappable",
+            "moving_ends",
+            "placing",
+            "plate_reads",
+        },
+        {"gathering", "trajectories", "vectorise"},
+        {"enumeration", "forward"},
+        {"discrete", "units"},
+        {"values"},
+    ],
     "vitools.calculus": [
         {"algebra"},
         {"tracing"},

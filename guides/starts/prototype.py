@@ -13,6 +13,8 @@ from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
+from vitools.distributions.layers import base_distribution
+from vitools.distributions.markov_chains import CategoricalMarkovChain
 from vitools.errors import ModelError
 from vitools.guides.family import LatentSite, interior, is_simplex, is_unit_interval
 from vitools.isolation import seeded
@@ -31,7 +33,8 @@ def is_left_to_the_elbo(message: dict[str, Any]) -> bool:
     if is_subsample(message) or is_delta(message):
         return True
     enumerable = getattr(message["fn"], "has_enumerate_support", False)
-    return bool(enumerable or message["infer"].get("enumerate"))
+    is_trajectory = isinstance(base_distribution(message["fn"]), CategoricalMarkovChain)
+    return bool(enumerable or is_trajectory or message["infer"].get("enumerate"))
 
 
 def draws_per_site(shaped: Any) -> int:

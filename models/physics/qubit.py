@@ -217,11 +217,8 @@ def readout_pictures(posterior: Any) -> dict[str, Any]:
 
 def trajectory_pictures(posterior: Any) -> dict[str, Any]:
     """The signal over time, and the probability to be excited."""
-    from vitools.models.pictures import plot_regimes
+    from vitools.models.pictures import plot_regimes, state_probabilities
 
     levels = torch.tensor(posterior.problem.arguments["levels"]).double()
-    return {
-        "trajectory": plot_regimes(
-            posterior, "signal", posterior.marginal("state").state_probs, levels
-        )
-    }
+    probability = state_probabilities(posterior, "state")
+    return {"trajectory": plot_regimes(posterior, "signal", probability, levels)}

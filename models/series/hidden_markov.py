@@ -88,9 +88,9 @@ def example(seed: int) -> Example:
 
 def pictures(posterior: Any) -> dict[str, Any]:
     """Which regime follows which, and when each ruled."""
-    from vitools.models.pictures import plot_regimes, plot_transitions
+    from vitools.models.pictures import plot_regimes, plot_transitions, state_probabilities
 
-    probability = posterior.marginal("state").state_probs
+    probability = state_probabilities(posterior, "state")
     level = posterior.mean()["level"]
     names = [f"{value:.3g}" for value in level.tolist()]
     return {

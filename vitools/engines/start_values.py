@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+from vitools.distributions.markov_chains import CategoricalMarkovChain
 from vitools.errors import OptionError
 from vitools.families.moments import SiteMoments
 from vitools.posterior import FactorisedPosterior, Posterior
@@ -154,6 +155,8 @@ def _of_value(site: Site, value: Any) -> SiteMoments:
         raise _wrong_shape(site, tuple(tensor.shape))
     value = tensor.double().expand(site.shape)
     _refuse_nan(site, value, "value")
+    if site.states and bool(site.support.check(value)):
+        return SiteMoments(torch.nn.functional.one_hot(value.long(), site.states).double())
     if site.support_values is not None:
         index = index_in_support(site, value)
         if bool((index < 0).any()):
@@ -168,7 +171,7 @@ def _of_distribution(site: Site, given: Distribution) -> SiteMoments:
     shape = (*given.batch_shape, *given.event_shape)
     if shape != tuple(site.shape):
         raise _wrong_shape(site, shape)
-    if site.support_values is not None:
+    if site.is_summed_out:
         return SiteMoments(_probabilities(site, given))
     try:
         mean, variance = given.mean.detach().double(), given.variance.detach().double()
@@ -186,9 +189,16 @@ def _of_distribution(site: Site, given: Distribution) -> SiteMoments:
 
 
 def _probabilities(site: Site, given: Distribution) -> Tensor:
-    """Of the cases of a discrete site, ``[*batch_shape, K]``."""
+    """Of the cases of a discrete site, ``[*batch_shape, K]``; of each step of a trajectory, ``[*shape, K]``."""
     while isinstance(given, Independent):
         given = given.base_dist
+    if site.states:
+        if not isinstance(given, CategoricalMarkovChain) or given.num_states != site.states:
+            raise OptionError(
+                f"start: site '{site.name}' was given a {type(given).__name__}, expected a "
+                f"CategoricalMarkovChain of {site.states} states."
+            )
+        return given.state_probs.detach().double().reshape((*site.shape, site.states))
     assert site.support_values is not None
     cases = []
     for value in site.support_values:

@@ -76,6 +76,8 @@ def joint_blocks(problem: Problem) -> list[tuple[str, ...]]:
     """Discrete latents that share their plates, which one factor may hold together."""
     groups: dict[Any, list[str]] = {}
     for site in problem.discrete.values():
+        if site.states:
+            continue
         groups.setdefault(site.plates, []).append(site.name)
     return [tuple(names) for names in groups.values() if len(names) > 1]
 

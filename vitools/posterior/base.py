@@ -240,11 +240,16 @@ class Posterior(ABC):
 
     def mean(self) -> dict[str, Tensor]:
         """Posterior means of the latents drawn, exact where the family gives them."""
-        return BySite({name: self._moments(name)[0] for name in self.problem.drawn})
+        return self._by_site({name: self._moments(name)[0] for name in self.problem.drawn})
 
     def sd(self) -> dict[str, Tensor]:
         """Posterior standard deviations, exact where the family gives them."""
-        return BySite({name: self._moments(name)[1] for name in self.problem.drawn})
+        return self._by_site({name: self._moments(name)[1] for name in self.problem.drawn})
+
+    def _by_site(self, values: dict[str, Tensor]) -> "BySite":
+        found = BySite(values)
+        found.summed_out = tuple(self.problem.discrete)
+        return found
 
     def _moments(self, name: str) -> tuple[Tensor, Tensor]:
         """Mean and sd of one site; by Monte Carlo unless a subclass knows better."""

@@ -165,6 +165,8 @@ class FactorisedPosterior(Posterior):
         with seeded(seed), quiet_draws(), torch.no_grad():
             for factor in self.factors:
                 site = latents[factor.sites[0]]
+                if site.is_summed_out:
+                    continue
                 if isinstance(factor.distribution, CategoricalMarkovChain):
                     values[site.name] = factor.distribution.sample(torch.Size([num_samples]))
                 elif not site.is_discrete:

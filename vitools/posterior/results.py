@@ -134,9 +134,20 @@ class BySite(dict[str, Tensor]):
 
     The steps of a loop, x_0, x_1, … (or x0, x1, …), are one tensor under the name x as well, step by step along a
     first dim.
+
+    Attributes:
+        summed_out: discrete latents, which have probabilities instead.
     """
 
+    summed_out: tuple[str, ...] = ()
+
     def __missing__(self, name: object) -> Tensor:
+        if name in self.summed_out:
+            raise OptionError(
+                f"site {name!r} is a discrete latent that is summed out. Its probabilities are "
+                f"fit.problem.discrete_marginals(fit.sample(n))[{name!r}], averaged over draws, or "
+                f"fit.marginal({name!r}) where the fit has a factor of it."
+            )
         families = numbered(self)
         for prefix in (f"{name}_", f"{name}"):
             steps = [self[step] for step in families.get(prefix, {}).values()]

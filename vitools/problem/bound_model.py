@@ -45,6 +45,7 @@ class BoundModel:
         self.max_plate_nesting = structure.max_plate_nesting
         self.coords: dict[str, list[Any]] = {}
         self._counted: tuple[str, float] | None = None
+        self.not_summed: dict[str, str] = {}  # trajectories, and the site that is to blame
         self.kept: dict[str, Any] = {}  # what was found out about the density, for all its copies
         self.invariants: Callable[..., dict[str, Tensor]] | None = getattr(
             model, "invariants", None
@@ -107,14 +108,17 @@ class BoundModel:
             but: distributions that the subject has factors for.
         """
         for name, site in self.drawn.items():
-            if site.is_discrete and site.distribution not in but:
-                raise NotSupportedError(
-                    f"site '{name}' ({site.distribution}) is a discrete latent whose values cannot "
-                    f"be listed, so {subject} cannot sum it out. Use svi() with a guide that draws "
-                    "it, a latent with listed values (Categorical over a truncated range, "
-                    "Binomial), or integrate it out by hand (e.g. Gamma-Poisson is "
-                    "NegativeBinomial)."
-                )
+            if not site.is_discrete or site.distribution in but:
+                continue
+            if name in self.not_summed:
+                raise NotSupportedError(_not_by_steps(name, self.not_summed[name], subject))
+            raise NotSupportedError(
+                f"site '{name}' ({site.distribution}) is a discrete latent whose values cannot "
+                f"be listed, so {subject} cannot sum it out. Use svi() with a guide that draws "
+                "it, a latent with listed values (Categorical over a truncated range, "
+                "Binomial), or integrate it out by hand (e.g. Gamma-Poisson is "
+                "NegativeBinomial)."
+            )
 
     @property
     def moving_ends(self) -> frozenset[str]:
@@ -234,3 +238,17 @@ class BoundModel:
                 f"{self._program.title} raised {type(error).__name__} at the given values: "
                 f"{first_words(error)}."
             ) from error
+
+
+def _not_by_steps(name: str, reader: str, subject: str) -> str:
+    """Why a trajectory of discrete states is not summed out."""
+    if not reader:
+        return (
+            f"site '{name}' is a trajectory of discrete states in a model that is too large for "
+            f"{subject}, or has more than 64 states of all its trajectories together. Use cavi()."
+        )
+    return (
+        f"site '{name}' is a trajectory of discrete states, and a row of site '{reader}' does not depend on "
+        f"one of its steps alone, so {subject} cannot sum it out by the forward algorithm. Let each row read "
+        "one step (level[z], in a plate over time), or use cavi()."
+    )

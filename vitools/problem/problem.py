@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial, reduce
 from typing import Any
 
@@ -19,6 +20,9 @@ from vitools.problem.density.discrete import draw_sites, site_marginal, support_
 from vitools.problem.density.enumeration import FactorGraph
 from vitools.problem.density.forward import run_forward
 from vitools.problem.density.placing import Places
+from vitools.problem.density.trajectories.factor import Reading
+from vitools.problem.density.trajectories.graph import with_trajectories
+from vitools.problem.density.trajectories.reads import read_trajectories
 from vitools.problem.density.units import prior_components, unit_components, unit_log_likelihood
 from vitools.problem.density.values import checked_draws, latent_site, out_of_bounds
 from vitools.problem.density.vectorise import DrawMapper
@@ -80,6 +84,26 @@ class Problem(BoundModel):
         self._forward_mappers: dict[frozenset[str], DrawMapper] = {}
         self._needs: dict[frozenset[str], Need | None] = {}
         self._is_tried = False
+        self._readings: dict[str, Reading] = {}
+        self._read_trajectories()
+
+    def _read_trajectories(self) -> None:
+        """Find the step that each row of data reads; a trajectory of which that is no step is drawn."""
+        sites = {name: site for name, site in self.discrete.items() if site.states}
+        if not sites:
+            return
+        need = self._structure.need
+        if need is not None and need.bytes > COMPARED:  # no density is asked for at this size
+            self.not_summed = dict.fromkeys(sites, "")
+        else:
+            with seeded(0), self._isolated():
+                drawn = poutine.trace(self.call).get_trace()
+                example = {name: drawn.nodes[name]["value"].detach() for name in self.drawn}
+                self._readings, self.not_summed = read_trajectories(
+                    lambda values: self._graph({**example, **values}), sites
+                )
+        for name in self.not_summed:
+            self.latents[name] = replace(self.latents[name], states=0)
 
     @lazy
     def _size(self) -> tuple[torch.dtype, int]:
@@ -89,7 +113,9 @@ class Problem(BoundModel):
             graph = trial(self._structure, self._graph, self._program.title, is_small)
         self._is_tried = is_small
         kinds = (factor.log_density.dtype for factor in graph.factors)
-        return reduce(torch.promote_types, kinds), sum(f.log_density.nbytes for f in graph.factors)
+        cases = math.prod(max(site.states, 1) for site in self.discrete.values())
+        size = cases * sum(factor.log_density.nbytes for factor in graph.factors)
+        return reduce(torch.promote_types, kinds), size
 
     @property
     def dtype(self) -> torch.dtype:
@@ -179,7 +205,26 @@ class Problem(BoundModel):
         """The factors; ``handler`` goes around the model."""
         with self._isolated():
             conditioned = poutine.condition(handler(self.call), data=dict(values))
-            return FactorGraph(conditioned, self.max_plate_nesting, beyond)
+            return self.factors_of(conditioned, values, beyond)
+
+    def factors_of(
+        self,
+        run: Callable[[], Any],
+        given: Collection[str],
+        beyond: Mapping[str, Beyond] | None = None,
+    ) -> FactorGraph:
+        """The factors of a run of :meth:`call`, replayed or conditioned as the caller wishes.
+
+        Args:
+            given: the latents that have values in it; other discrete ones are summed out.
+        """
+        sites = {k: s for k, s in self.discrete.items() if s.states and k not in given}
+
+        def make(held: Mapping[str, Tensor]) -> FactorGraph:
+            held_run = poutine.condition(run, data=dict(held)) if held else run
+            return FactorGraph(held_run, self.max_plate_nesting, beyond)
+
+        return with_trajectories(make, sites, self._readings) if sites else make({})
 
     def _refuse_large_density(self, given: frozenset[str]) -> None:
         """Raise where densities with these sites given would need more memory than there is."""

@@ -42,6 +42,7 @@ class Site:
         value: the data of an observed site.
         support_values: ``[K, *event_shape]``, all values of a discrete latent; ``None`` where
             they cannot be listed.
+        states: of a latent trajectory of a Markov chain of discrete states that densities sum out.
     """
 
     name: str
@@ -57,11 +58,12 @@ class Site:
     scale: float | Tensor = 1.0
     value: Tensor | None = field(default=None, repr=False)
     support_values: Tensor | None = field(default=None, repr=False)
+    states: int = 0
 
     @property
     def is_summed_out(self) -> bool:
-        """Whether it is a discrete latent with a finite list of values, enumerated in densities."""
-        return self.support_values is not None
+        """Whether densities sum it out: a discrete latent with a list of values, or a trajectory."""
+        return self.support_values is not None or self.states > 0
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -72,7 +72,6 @@ def test_probabilities_of_states_are_those_of_enumeration():
     truth = torch.einsum("n,ntk->tk", shares, torch.stack(states))
     fit = cavi(Problem(model, y), progress=False)
     torch.testing.assert_close(fit.marginal("z").state_probs, truth, **EXACT)
-    torch.testing.assert_close(fit.mean()["z"], truth[:, 1], rtol=0, atol=0.1)  # by draws
 
 
 def series(groups, steps, seed=0):
@@ -111,7 +110,7 @@ def test_a_fit_is_explained_kept_and_compared(tmp_path):
     torch.testing.assert_close(jump, STAY, rtol=0, atol=0.12)
     save(fit, tmp_path / "fit.safetensors")
     again = load(tmp_path / "fit.safetensors", problem)
-    draws, there = fit.sample(4), again.sample(4)
+    draws, there = fit.sample(4, discrete=True), again.sample(4, discrete=True)
     assert all(torch.equal(draws[name], there[name]) for name in draws)
     assert draws["z"].shape == (4, 4, 60)
     torch.testing.assert_close(fit.log_prob(draws), again.log_prob(draws))

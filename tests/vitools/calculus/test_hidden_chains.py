@@ -9,7 +9,7 @@ import torch
 
 from vitools import Problem, cavi, explain
 from vitools.distributions import CategoricalMarkovChain, GaussianMarkovChain
-from vitools.errors import NotConjugateError, VitoolsWarning
+from vitools.errors import NotConjugateError, NotSupportedError, VitoolsWarning
 
 
 def series(*shape, seed=0):
@@ -159,3 +159,43 @@ def test_noise_of_another_kind_is_refused_by_name():
 
     with pytest.raises(NotConjugateError, match="'noise'"):
         cavi(Problem(model, series(8).unsqueeze(-1)), progress=False)
+
+
+def linear(step=None, seen=None, kind=dist.LinearHMM):
+    def model(y):
+        noise = pyro.sample("noise", dist.Gamma(2.0, 1.0))
+        own = seen or dist.Normal(torch.zeros(1), noise.rsqrt()).to_event(1)
+        first = dist.Normal(torch.zeros(1), 1.0).to_event(1)
+        one = torch.eye(1)
+        made = kind(first, one, step or first, one, own, duration=20)
+        pyro.sample("y", made, obs=y)
+
+    return model
+
+
+@pytest.mark.parametrize("kind", ["Normal", "MultivariateNormal"])
+def test_a_linear_chain_of_normal_noise_is_a_gaussian_one(kind):
+    y, step = series(20).unsqueeze(-1), None
+    if kind == "MultivariateNormal":
+        step = dist.MultivariateNormal(torch.zeros(1), 0.5 * torch.eye(1))
+    one, other = (Problem(linear(step, kind=k), y) for k in (dist.LinearHMM, dist.GaussianHMM))
+    values = other.prior(3)
+    torch.testing.assert_close(one.log_joint(values), other.log_joint(values))
+    bounds = [cavi(problem, progress=False).bound for problem in (one, other)]
+    assert bounds[0] == pytest.approx(bounds[1], abs=1e-9)
+
+
+def test_a_linear_chain_of_what_is_exponential_has_the_density_of_its_logarithm():
+    y = series(20).unsqueeze(-1)
+    log_normal = dist.LogNormal(torch.zeros(1), 0.7).to_event(1)
+    normal = dist.Normal(torch.zeros(1), 0.7).to_event(1)
+    one = Problem(linear(seen=log_normal), y.exp())
+    values = one.prior(3)
+    truth = Problem(linear(seen=normal), y).log_joint(values) - y.sum()
+    torch.testing.assert_close(one.log_joint(values), truth)
+
+
+def test_a_linear_chain_of_heavier_noise_is_refused_with_what_to_write():
+    seen = dist.StudentT(4.0, torch.zeros(1), 1.0).to_event(1)
+    with pytest.raises(NotSupportedError, match="observation_dist is a StudentT has no density"):
+        Problem(linear(seen=seen), series(20).unsqueeze(-1))

@@ -1,6 +1,6 @@
 """Pyro's hidden Markov models as observed sites: their states are latents of a wider model.
 
-A site ``DiscreteHMM`` or ``GaussianHMM`` has its states integrated out. Where its parameters are latents that has
+A site ``DiscreteHMM``, ``GaussianHMM`` or ``LinearHMM`` has its states integrated out. Where its parameters are latents that has
 no closed form; with the states as a latent trajectory it has, and their factor is exact by elimination. Pyro's
 chains begin with a state that is not observed: of T observations there are T + 1 states.
 """
@@ -123,7 +123,7 @@ def _gaussian(site: TracedSite) -> tuple[TracedSite, TracedSite]:
     return latent, _emission(site, base, to_event, at_states)
 
 
-CHAINS = {"DiscreteHMM": _discrete, "GaussianHMM": _gaussian}
+CHAINS = {"DiscreteHMM": _discrete, "GaussianHMM": _gaussian, "LinearHMM": _gaussian}
 
 
 def _normal(fn: Distribution, size: int) -> dict[str, Expression]:

@@ -122,6 +122,19 @@ class CategoricalMarkovChain(TorchDistribution):
         later = self._log(self._given[1]).exp().mT
         return affine_states(first, later, later.new_zeros(later.shape[:-1]))
 
+    @property
+    def mean(self) -> Tensor:
+        """E z_t, [*batch, T]: the probability of state 1 where there are two."""
+        return self._power_mean(1)
+
+    @property
+    def variance(self) -> Tensor:
+        return self._power_mean(2) - self._power_mean(1).square()
+
+    def _power_mean(self, power: int) -> Tensor:
+        probs = self.state_probs
+        return (probs * torch.arange(self.num_states).to(probs) ** power).sum(-1)
+
     def expand(self, batch_shape: Any, _instance: Any = None) -> CategoricalMarkovChain:
         new = self._get_checked_instance(CategoricalMarkovChain, _instance)
         batch = torch.Size(batch_shape)

@@ -36,7 +36,6 @@ from vitools.engines.objectives.score import ScoreFunction
 from vitools.errors import NotSupportedError
 from vitools.posterior.guided import guide_log_density
 from vitools.problem import Problem
-from vitools.problem.density.enumeration import FactorGraph
 from vitools.problem.sites import is_delta
 
 GRADIENTS = ("pathwise", "sticking_the_landing")
@@ -79,8 +78,8 @@ class Elbo:
 
         def once(_: Any) -> Tensor:
             guide_run = run_guide(problem, guide)
-            graph = FactorGraph(
-                poutine.replay(problem.call, trace=guide_run), problem.max_plate_nesting
+            graph = problem.factors_of(
+                poutine.replay(problem.call, trace=guide_run), guide_run.nodes
             )
             loss = guide_log_density(guide_run, without=closed)
             if closed:
@@ -111,7 +110,7 @@ def without_value(term: Tensor) -> Tensor:
 def _closed_form_sites(problem: Problem, guide: Any, guide_run: Trace) -> tuple[str, ...]:
     """Continuous latents whose KL torch knows and whose prior's parents come first in the guide."""
     drawn = list(drawn_sites(guide_run))
-    graph = FactorGraph(poutine.replay(problem.call, trace=guide_run), problem.max_plate_nesting)
+    graph = problem.factors_of(poutine.replay(problem.call, trace=guide_run), guide_run.nodes)
     order = [name for name in graph.trace.nodes if name in drawn]
     alone = {f[0].name for f in graph.components() if len(f) == 1 and f[0].enumerated is None}
     found = []

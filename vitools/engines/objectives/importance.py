@@ -48,7 +48,6 @@ from vitools.engines.objectives.particles import Particles
 from vitools.engines.objectives.slices import PlateLayout, SiteTerm
 from vitools.errors import NotSupportedError, OptionError
 from vitools.problem import Problem
-from vitools.problem.density.enumeration import FactorGraph
 from vitools.problem.sites import is_subsample
 
 GRADIENTS = ("doubly_reparameterised", "pathwise", "leave_one_out")
@@ -213,7 +212,7 @@ class _Weights:
         model = poutine.replay(self.problem.call, trace=guide_run)
         if minibatch is not None:
             model = poutine.replay(model, trace=minibatch)
-        return self.layout.model_terms(FactorGraph(model, self.problem.max_plate_nesting))
+        return self.layout.model_terms(self.problem.factors_of(model, guide_run.nodes))
 
     def _minibatch(self) -> Trace | None:
         """The choice of elements that all K draws share.

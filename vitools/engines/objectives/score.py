@@ -171,7 +171,7 @@ class _Signals:
 
     def _graph(self, guide_run: Trace) -> FactorGraph:
         replayed = poutine.replay(self.problem.call, trace=guide_run)
-        return FactorGraph(replayed, self.problem.max_plate_nesting)
+        return self.problem.factors_of(replayed, guide_run.nodes)
 
     def of_one_draw(self, _: Any) -> tuple[Tensor, *tuple[dict[str, Tensor], ...]]:
         """The bound, and ``{site: [*plates]}`` of log q, of the signal, which is constant, and of what

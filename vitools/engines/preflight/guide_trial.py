@@ -82,6 +82,8 @@ class GuideTrial:
                 )
         missing = [name for name in problem.drawn if name not in self.drawn]
         if missing:
+            if problem.not_summed.keys() & set(missing):
+                problem.refuse_unlisted("svi()")
             raise OptionError(
                 f"{self.title} does not draw {', '.join(missing)}: every latent of model "
                 f"'{problem.name}' that is not summed out needs a draw, or its prior would "

@@ -5,42 +5,67 @@ values (Darwiche 2003, "A differential approach to inference in Bayesian network
 exact wherever the sum is, and vectorised with it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vitools.distributions.markov_chains import CategoricalMarkovChain
 from vitools.errors import NumericalError
 from vitools.problem.density.enumeration import FactorGraph
+from vitools.problem.density.trajectories.factor import TrajectoryFactor
 from vitools.problem.sites import Site
 
 Draw = Mapping[str, Tensor]
 
 
 def site_marginal(site: Site, factors: Callable[[Draw], FactorGraph], draw: Draw) -> Tensor:
-    """p(z = k | θ, x), ``[*batch_shape, K]``, at one draw of whatever is given."""
+    """p(z = k | θ, x), ``[*batch_shape, K]``, at one draw of whatever is given.
+
+    Of a trajectory those of each step, ``[*shape, K]``.
+    """
+    if site.states:
+        return pair_marginals(site, factors, draw).sum(-2)
     graph = factors(draw)
     factor = next(f for f in graph.factors if f.name == site.name)
+    gradient = _gradient(site, graph, (str(factor.enumerated),), (support_size(site),))
+    gradient = gradient.reshape((*site.batch_shape, support_size(site)))
+    # a poutine.scale multiplies the whole gradient
+    return gradient / gradient.sum(-1, keepdim=True)
+
+
+def pair_marginals(site: Site, factors: Callable[[Draw], FactorGraph], draw: Draw) -> Tensor:
+    """p(z_t-1 = i, z_t = j | θ, x) of a trajectory, ``[*shape, K, K]``; at t = 0 in its first row."""
+    graph = factors(draw)
+    factor = next(f for f in graph.factors if f.name == site.name)
+    assert isinstance(factor, TrajectoryFactor)
+    sizes = tuple(factor.log_density.shape[-len(factor.letters) :])
+    gradient = _gradient(site, graph, factor.letters, sizes)
+    gradient = gradient.reshape((*site.shape, site.states, site.states))
+    return gradient / gradient.sum((-2, -1), keepdim=True)
+
+
+def _gradient(
+    site: Site, graph: FactorGraph, letters: Sequence[str], sizes: tuple[int, ...]
+) -> Tensor:
+    """∂ log Σ_z p(x, θ, z) / ∂ weights on a site's values: its plates' dims, then these."""
     sized = [
         (graph.plate_letters[plate], size)
         for plate, size in zip(site.plates, site.batch_shape, strict=True)
         if plate is not None and size > 1
     ]
-    letters = "".join([str(factor.enumerated), *(letter for letter, _ in sized)])
+    dims = "".join([*(letter for letter, _ in sized), *letters])
 
     def log_density(weights: Tensor) -> Tensor:
         probe: Any = weights[...]
-        probe._pyro_dims = letters
+        probe._pyro_dims = dims
         return graph.log_density({site.name: probe})
 
-    count = support_size(site)
-    zeros = factor.log_density.new_zeros((count, *(size for _, size in sized)))
-    gradient = torch.func.grad(log_density)(zeros).movedim(0, -1)
-    # a poutine.scale multiplies the whole gradient
-    marginal = gradient / gradient.sum(-1, keepdim=True)
-    return marginal.reshape((*site.batch_shape, count))
+    factor = next(f for f in graph.factors if f.name == site.name)
+    zeros = factor.log_density.new_zeros((*(size for _, size in sized), *sizes))
+    return torch.func.grad(log_density)(zeros)
 
 
 def draw_sites(
@@ -53,7 +78,8 @@ def draw_sites(
     """Joint draws of discrete sites, one site after another from torch's global generator.
 
     Sites in fewer plates come first: entries of a plate are independent only given what is
-    outside it. Each is drawn from its marginal given those before.
+    outside it; so are those of its steps given a trajectory. Each is drawn from its marginal given
+    those before.
 
     Args:
         given: values ``{site: [n, …]}`` held fixed; may be empty.
@@ -61,10 +87,18 @@ def draw_sites(
         mapped: applies a function of one draw to all.
     """
     values = dict(given)
-    for site in sorted(sites.values(), key=lambda s: sum(p is not None for p in s.plates)):
+    outer = {plate for site in sites.values() if site.states for plate in site.plates}
+    has_trajectories = any(site.states for site in sites.values())
+
+    def depth(site: Site) -> tuple[bool, int]:
+        is_inner = has_trajectories and bool({p for p in site.plates if p} - outer)
+        return is_inner, sum(p is not None for p in site.plates)
+
+    for site in sorted(sites.values(), key=depth):
         if site.name in values:
             continue
-        probabilities = mapped(partial(site_marginal, site, factors), values)
+        marginal = pair_marginals if site.states else site_marginal
+        probabilities = mapped(partial(marginal, site, factors), values)
         if not values and num_samples is not None:
             probabilities = probabilities.expand((num_samples, *probabilities.shape[1:]))
         if not bool(torch.isfinite(probabilities).all()):
@@ -72,6 +106,9 @@ def draw_sites(
                 f"site '{site.name}': its probabilities given the other values are NaN; the data "
                 "have density 0 (or NaN) under every value it can take."
             )
+        if site.states:
+            values[site.name] = _drawn_trajectory(probabilities).to(site.dtype)
+            continue
         rows = probabilities.reshape((-1, probabilities.shape[-1]))
         index = torch.multinomial(rows, 1).reshape(probabilities.shape[:-1])
         assert site.support_values is not None
@@ -80,8 +117,20 @@ def draw_sites(
     return values
 
 
+def _drawn_trajectory(pairs: Tensor) -> Tensor:
+    """Trajectories [n, …, T], each the whole of it, from probabilities of pairs [n, …, T, K, K]."""
+    rows = pairs[..., 1:, :, :].sum(-1, keepdim=True)
+    some = rows > 0
+    later = pairs[..., 1:, :, :] / torch.where(some, rows, 1.0)
+    later = torch.where(some, later, 1 / pairs.shape[-1])
+    first, steps = pairs[..., 0, 0, :], pairs.shape[-3]
+    return CategoricalMarkovChain(first, later, steps, validate_args=False).sample()
+
+
 def support_size(site: Site) -> int:
-    """The number of values of a discrete latent."""
+    """The number of values of a discrete latent, of one step of a trajectory."""
+    if site.states:
+        return site.states
     assert site.support_values is not None, site.name
     return site.support_values.shape[0]
 

@@ -27,6 +27,8 @@ from vitools.errors import NotSupportedError
 from vitools.problem.density.factors import Ordinal, SiteFactor, contracted
 from vitools.problem.density.gathering import gathered
 from vitools.problem.density.plate_reads import PlateReads
+from vitools.problem.density.trajectories.factor import Reading
+from vitools.problem.density.trajectories.forward import without_trajectories
 from vitools.problem.sites import is_deterministic, is_subsample
 
 
@@ -74,6 +76,10 @@ class FactorGraph:
         run: calls the model (conditioned or replayed as the caller wishes).
         max_plate_nesting: number of dims on the right taken by plates.
         beyond: by how much the draws of some sites lie beyond their values.
+
+    Attributes:
+        factors: one for each sample statement.
+        readings: where factors read trajectories that are summed out, by name.
     """
 
     def __init__(
@@ -87,6 +93,7 @@ class FactorGraph:
         with across:
             self.trace: Trace = trace(enumerated, graph_type="flat").get_trace()
         self.reads = across.reads
+        self.readings: Mapping[str, Reading] = {}
         sites = {
             name: node
             for name, node in self.trace.nodes.items()
@@ -197,7 +204,18 @@ class FactorGraph:
             )
             groups = [g for g in groups if not any(g is t for t in touching)] + [merged]
         members = [members for _, members in groups]
-        return [gathered(self, each) for each in members] if self.reads else members
+        return [self._gathered(each) for each in members] if self.reads else members
+
+    def _gathered(self, members: list[SiteFactor]) -> list[SiteFactor]:
+        copies = {read.letter for read in self.reads}
+        for factor in members:
+            if factor.name in self.readings and copies & set(factor.log_density._pyro_dims):
+                raise NotSupportedError(
+                    f"site '{factor.name}' reads a trajectory of discrete states and elements of another "
+                    "discrete latent's plate, and the two cannot be summed out together. Let that latent "
+                    "stand in the site's own plate."
+                )
+        return gathered(self, members)
 
     def _letter_of(self, site: str) -> str:
         """The letter of a latent's values."""
@@ -211,6 +229,7 @@ class FactorGraph:
 
         The result has a letter for every plate in ``keep`` that has more than one element.
         """
+        members = without_trajectories(self, members)
         letters = {d for f in members for d in f.log_density._pyro_dims if d in self.sum_letters}
         return contracted(members, letters, keep, self.plate_sizes, self.plate_weights)
 

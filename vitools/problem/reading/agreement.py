@@ -31,7 +31,8 @@ def trial(
         factors: the model's factors given ``{site: [*shape]}``, other discrete latents enumerated.
         is_compared: whether the model is run on given values too, which a large one cannot be.
     """
-    discrete = {k: site for k, site in structure.latents.items() if site.is_summed_out}
+    # what reads a trajectory has been run on values
+    discrete = {k: s for k, s in structure.latents.items() if s.support_values is not None}
     others = {k: v for k, v in structure.example.items() if k not in discrete}
 
     def given(values: Mapping[str, Tensor]) -> FactorGraph:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from vitools.distributions.layers import base_distribution
+from vitools.distributions.markov_chains import CategoricalMarkovChain
 from vitools.errors import DataError, ModelError
 from vitools.isolation import ParamState, snapshot
 from vitools.problem.reading.dry_run import Need
@@ -115,7 +116,8 @@ def inspect_model(program: Program) -> ModelStructure:
     with runs.limit:
         values = {k: _support_values(s, nodes[k]) for k, s in sites.items()}
     described = {
-        k: _with_plates(replace(s, support_values=values[k]), unnamed) for k, s in sites.items()
+        k: _with_plates(replace(s, support_values=values[k], states=_states(s, nodes[k])), unnamed)
+        for k, s in sites.items()
     }
     plates = _plates(runs.first, runs.minibatch)
     for name, dims in unnamed.items():
@@ -210,6 +212,12 @@ def _support_values(site: Site, node: Mapping[str, Any]) -> Tensor | None:
         return None
     values = node["fn"].enumerate_support(expand=False)
     return values.reshape((values.shape[0], *site.event_shape))
+
+
+def _states(site: Site, node: Mapping[str, Any]) -> int:
+    base = base_distribution(node["fn"])
+    is_trajectory = isinstance(base, CategoricalMarkovChain) and not site.is_observed
+    return base.num_states if is_trajectory else 0
 
 
 def _dims_outside_plates(site: Site) -> dict[int, str]:

@@ -11,6 +11,7 @@ from torch.distributions import transform_to
 
 from vitools.errors import ModelError
 from vitools.problem.density.moving_ends import within_its_ends
+from vitools.problem.reading.linear_chains import with_density
 from vitools.problem.reading.shared_logits import share_logits
 from vitools.problem.sites import is_one_corner, is_subsample
 
@@ -24,6 +25,7 @@ class ReadingRules(Messenger):
     - Masked observations may be NaN: their value is replaced before its density is taken,
       so that gradients stay finite.
     - Batch dims outside every plate count as plates of their own, named ``<site>_dim_<i>``.
+    - A ``LinearHMM`` of normal noise is the ``GaussianHMM`` that it is, which has a density.
     - Where the support of an observation moves with a latent, its density is 0 outside.
 
     Args:
@@ -56,6 +58,7 @@ class ReadingRules(Messenger):
         self._seen.add(name)
         if is_subsample(msg):
             return
+        msg["fn"] = with_density(name, msg["fn"])
         share_logits(msg["fn"])
         msg["infer_of_model"] = msg["infer"]  # a replayed guide puts its own in the place
         if not msg["is_observed"]:

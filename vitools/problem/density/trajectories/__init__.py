@@ -1,0 +1,1 @@
+"""Latent trajectories of Markov chains of discrete states, summed out by the forward algorithm."""
