@@ -56,7 +56,7 @@ def with_trajectories(
         return known[key]
 
     letters = {name: letters_of(number) for number, name in enumerate(sites)}
-    factors = []
+    factors: list[SiteFactor] = []
     for factor in graph.factors:
         reading = readings.get(factor.name)
         read = [name for name in reading.sites if name in sites] if reading else []

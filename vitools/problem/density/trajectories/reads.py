@@ -132,7 +132,8 @@ def _index(
         size = list(sites.values())[which].shape.numel()
         table_of = table.movedim(which, 0)  # [K, other trajectories…, others, rows]
         for others in product(*map(range, table_of.shape[1:-2])):
-            low, *high = table_of[(slice(None), *others)]
+            here: tuple[Any, ...] = (slice(None), *others)
+            low, *high = table_of[here]
             for state, top in enumerate(high, start=1):
                 gap = _distance(top, low)
                 better = gap > shown
