@@ -21,6 +21,7 @@ from vitools.cli.options import (
     Missing,
     Model,
     Seed,
+    Settings,
 )
 from vitools.errors import NumericalError, VitoolsError, VitoolsWarning
 from vitools.files.atomic import check_folder
@@ -142,6 +143,7 @@ def explain(
     data: Data = None,
     columns: Columns = None,
     missing: Missing = "refuse",
+    settings: Settings = None,
     seed: Seed = 0,
 ) -> None:
     """Print every site's update in mathematical words, or why it has none."""
@@ -149,7 +151,7 @@ def explain(
     from vitools.cli.arguments import DataFile
     from vitools.cli.target import open_target
 
-    file = DataFile.of(data, columns, missing)
+    file = DataFile.of(data, columns, missing, settings=settings)
     target = open_target(model, file, seed, formula=formula, family=family)
     print(updates_in_words(target.problem))
 
@@ -168,6 +170,7 @@ def draw(
     data: Data = None,
     columns: Columns = None,
     missing: Missing = "refuse",
+    settings: Settings = None,
     force: Force = False,
     seed: Seed = 0,
 ) -> None:
@@ -177,7 +180,7 @@ def draw(
     from vitools.cli.target import open_target
 
     check_folder(out.parent, out.name, force=force)
-    file = DataFile.of(data, columns, missing)
+    file = DataFile.of(data, columns, missing, settings=settings)
     target = open_target(model, file, seed, formula=formula, family=family)
     draw_graph(target.problem, out)
     print(f"written: {out}")
@@ -190,6 +193,7 @@ app.command(
         "vitools fit mymodel.py:model --data my.csv --method nuts",
         "vitools fit mymodel.py:model --data my.csv --columns 'y=height cm' --missing drop",
         "vitools fit mymodel.py:model --data my.csv --guide mymodel.py:guide",
+        "vitools fit hidden-markov --set states=3",
         "vitools fit --formula 'y ~ x + (1 | g)' --data my.csv",
     )
 )(fitting.fit)

@@ -1,10 +1,12 @@
 """From the columns of a data file to the arguments of a model, matched by name."""
 
+import ast
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ class DataFile:
         path: a file, or a pattern of the names of several.
         quiet: whether nobody is told how far the reading is.
         rank, num_ranks: which of so many equal parts of the rows.
+        settings: arguments of the model that are no columns, ``--set``.
     """
 
     path: Path | None = None
@@ -57,6 +60,7 @@ class DataFile:
     quiet: bool = False
     rank: int = 0
     num_ranks: int = 1
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -65,12 +69,17 @@ class DataFile:
         columns: list[str] | None,
         missing: MissingPolicy,
         quiet: bool = False,
+        settings: list[str] | None = None,
     ) -> "DataFile":
         """As the options say."""
-        named = parsed_columns(columns)
+        named, values = parsed_columns(columns), parsed_settings(settings)
+        for name in named.keys() & values.keys():
+            raise OptionError(
+                f"--set {name}: --columns names a column for it. Leave one of both out."
+            )
         if path is None and named:
             raise OptionError(f"--columns {columns[0]}: of which file? Add --data FILE.")  # type: ignore[index]
-        return cls(path, named, missing, quiet)
+        return cls(path, named, missing, quiet, settings=values)
 
     def refuse_choices(self, subject: str) -> None:
         """Raise where columns are chosen of what has none."""
@@ -98,20 +107,77 @@ def parsed_columns(given: list[str] | None) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def parsed_settings(given: list[str] | None) -> dict[str, Any]:
+    """``ARGUMENT=VALUE`` as ``{argument: value}``; what Python reads as no value is a word.
+
+    >>> parsed_settings(["states=3", "levels=[-1, 0.5]", "kind=local"])
+    {'states': 3, 'levels': tensor([-1.0000,  0.5000]), 'kind': 'local'}
+    """
+    found: dict[str, Any] = {}
+    for text in given or ():
+        argument, equals, written = (part.strip() for part in text.partition("="))
+        if not (argument and equals and written):
+            raise OptionError(f"--set '{text}': expected ARGUMENT=VALUE, e.g. --set states=3.")
+        if argument in found:
+            raise OptionError(f"--set '{text}': '{argument}' is given twice.")
+        try:
+            value = ast.literal_eval(written)
+        except (ValueError, SyntaxError):
+            value = written
+        if isinstance(value, list):
+            try:
+                value = torch.tensor(value)
+            except (TypeError, ValueError) as error:
+                raise OptionError(f"--set '{text}': expected a list of numbers.") from error
+        found[argument] = value
+    return found
+
+
+def check_settings(
+    function: Callable[..., Any], settings: Mapping[str, Any], model: str, taken: Iterable[str] = ()
+) -> None:
+    """Refuse values for what is no argument of the model.
+
+    Args:
+        taken: arguments that have values already.
+    """
+    parameters = _parameters(function).values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for name in settings:
+        if name not in names and not takes_any:
+            raise OptionError(
+                f"--set {name}: {model} has no argument '{name}' (arguments: "
+                f"{', '.join(names) or 'none'}).{nearest(name, names)}"
+            )
+        if name in taken:
+            raise OptionError(
+                f"--set {name}: '{name}' is the data that {model} is tried on. Give data of your own: --data FILE."
+            )
+
+
+def example_arguments(example: Any, settings: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """The keyword arguments of an example's model, some of them set."""
+    names = [name for name, _ in zip(_parameters(example.model), example.args, strict=False)]
+    check_settings(example.model, settings, model, taken=names)
+    return {**example.kwargs, **settings}
+
+
 def bind(function: Callable[..., Any], data: DataFile, model: str) -> Problem:
     """The problem of ``function`` on the columns of a file, labelled where columns were words.
 
     The model is given whole numbers and booleans as such. One that refuses those gets them as float64,
     all but one or all, and then in torch's default dtype, so that they meet tensors it makes itself.
     """
+    check_settings(function, data.settings, model)
     if data.path is None:
-        needed = _required(function)
+        needed = [name for name in _required(function) if name not in data.settings]
         if needed:
             raise OptionError(
                 f"{model} needs data for {', '.join(map(repr, needed))}, got none. Give a csv or "
                 "npz file with columns of these names: --data FILE."
             )
-        return Problem(function)
+        return Problem(function, **data.settings)
     masks = _mask_arguments(function) if data.missing == "mask" else set()
     chosen = _chosen(function, data, model, masks)
     table = _table(data, chosen)
@@ -121,7 +187,12 @@ def bind(function: Callable[..., Any], data: DataFile, model: str) -> Problem:
     _say_changes(table, data.path)
     arguments = table.tensors | _masks(table, masks)
     try:
-        problem = _built(function, arguments, data.path, set(table.labels) | masks)
+        problem = _built(
+            partial(Problem, function, **data.settings),
+            arguments,
+            data.path,
+            set(table.labels) | masks,
+        )
     except DataError as error:
         if error.row is None or not isinstance(table, MappedTable):
             raise
@@ -154,13 +225,13 @@ def _nobody(text: str) -> None:
 
 
 def _built(
-    function: Callable[..., Any], arguments: dict[str, Tensor], path: Path, settled: set[str]
+    problem: Callable[..., Problem], arguments: dict[str, Tensor], path: Path, settled: set[str]
 ) -> Problem:
-    """The problem in the first types that the model takes; else the error that says most."""
+    """The problem of these arguments in the first types that the model takes; else the error that says most."""
     refusals: list[tuple[VitoolsError, dict[str, Tensor]]] = []
     for typed in _types(arguments, settled):
         try:
-            return Problem(function, **typed)
+            return problem(**typed)
         except VitoolsError as error:
             refusals.append((error, typed))
     # what ails the data is said by the types the model would take; others fail within the model
@@ -221,6 +292,7 @@ def _chosen(function: Callable[..., Any], data: DataFile, model: str, masks: set
     columns = column_names(files_of(data.path)[0])
     parameters = _parameters(function).values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    names = [name for name in names if name not in data.settings]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     given = dict(data.columns)
     for argument, chosen in given.items():
@@ -234,7 +306,7 @@ def _chosen(function: Callable[..., Any], data: DataFile, model: str, masks: set
         names += [name for name in columns if name not in names]
     given |= {name: (name,) for name in names if name not in given and name in columns}
     rest = [column for column in columns if column not in used and column not in given]
-    required = [name for name in _required(function) if name not in masks]
+    required = [n for n in _required(function) if n not in masks and n not in data.settings]
     missing = [name for name in required if name not in given] or ([] if given else names[:1])
     optional = [name for name in names if name not in given and name not in required]
     _refuse_mistyped(rest, optional, data.path, model)

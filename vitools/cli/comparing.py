@@ -23,6 +23,7 @@ from vitools.cli.options import (
     Model,
     Quiet,
     Seed,
+    Settings,
     complete_method,
     complete_methods,
 )
@@ -59,6 +60,7 @@ def compare(
     data: Data = None,
     columns: Columns = None,
     missing: Missing = "refuse",
+    settings: Settings = None,
     guide: Guide = "",
     report: Annotated[
         Path,
@@ -91,7 +93,7 @@ def compare(
     if stored is not None:
         _refuse_unfitted(find_method(stored), stored, named)
     refuse_idle_guide(guide, names, "--methods")
-    file = DataFile.of(data, columns, missing, quiet)
+    file = DataFile.of(data, columns, missing, quiet, settings)
     target = open_target(model, file, seed, guide, formula=formula, family=family)
     chosen = named or [find_method(name) for name in default_methods(target)]
     made = Made([entry.named_for(target) for entry in chosen])

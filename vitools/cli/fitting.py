@@ -24,6 +24,7 @@ from vitools.cli.options import (
     Model,
     Quiet,
     Seed,
+    Settings,
     Sharded,
     Update,
     complete_method,
@@ -55,6 +56,7 @@ def fit(
     data: Data = None,
     columns: Columns = None,
     missing: Missing = "refuse",
+    settings: Settings = None,
     guide: Guide = "",
     update: Update = None,
     forgetting: Forgetting = 1.0,
@@ -101,7 +103,8 @@ def fit(
             raise OptionError(
                 f"--sharded is for --method {', '.join(OF_PROCESSES)}, not for {method}."
             )
-        file = DataFile.of(data, columns, missing, quiet or bool(ranks and ranks.rank))
+        silent = quiet or bool(ranks and ranks.rank)
+        file = DataFile.of(data, columns, missing, silent, settings)
         if update is None and forgetting != 1.0:
             raise OptionError("--forgetting is of earlier rows: name their fit, --update FILE.")
         if ranks is None:

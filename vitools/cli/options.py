@@ -84,6 +84,16 @@ Missing = Annotated[
         help="Rows that lack a value: an error, left out, or told to the model's argument 'mask'."
     ),
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="ARGUMENT=VALUE",
+        help="The value of an argument of the model that is no column: a number, a word, [a list], True; "
+        "may be given again.",
+        show_default=False,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that vitools did not write.")]
 Update = Annotated[
     Path | None,

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from vitools.cli.arguments import DataFile, bind
+from vitools.cli.arguments import DataFile, bind, example_arguments
 from vitools.errors import FileError, ModelError, OptionError
 from vitools.models import SHIPPED, Example
 from vitools.problem import Problem
@@ -84,7 +84,8 @@ def open_target(
     example = _example_on(model, data.path, seed) if is_folder else SHIPPED[model].build(seed)
     is_own = data.path is None or is_folder
     if is_own:
-        problem = Problem(example.model, *example.args, **example.kwargs)
+        chosen = example_arguments(example, data.settings, model)
+        problem = Problem(example.model, *example.args, **chosen)
         problem, described = problem.with_coords(**example.coords), example.description
     else:
         problem = bind(example.model, data, model)
@@ -118,6 +119,10 @@ def _of_formula(
         raise OptionError(
             "--columns is for the arguments of a model; a formula names columns itself, between "
             "backquotes where they have spaces: 'y ~ `height cm`'."
+        )
+    if data.settings:
+        raise OptionError(
+            f"--set {next(iter(data.settings))}: a formula has no arguments. Write the number into it."
         )
     if data.missing == "mask":
         raise OptionError(

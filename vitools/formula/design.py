@@ -2,7 +2,7 @@
 
 import itertools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -289,11 +289,11 @@ class _Groups:
         labels = list(self.known.get(factor.name, ()))
         code = {label: i for i, label in enumerate(labels)}
         for row in ordered:
-            label = ":".join(map(_label, row))
+            label = joined(map(_label, row))
             if label not in code:
                 code[label] = len(labels)
                 labels.append(label)
-        of_row = {row: code[":".join(map(_label, row))] for row in ordered}
+        of_row = {row: code[joined(map(_label, row))] for row in ordered}
         if len(labels) < 2:
             raise DataError(
                 f"groups '{factor.name}': expected at least 2 different values, got {len(labels)} "
@@ -327,6 +327,21 @@ def _is_box(values: Any) -> bool:
     return isinstance(values, library("categorical").CategoricalBox)
 
 
+def joined(parts: Iterable[str]) -> str:
+    """``a:b``, of several parts those that have a colon themselves between backquotes.
+
+    >>> joined(["x:y", "z"]), joined(["x", "y:z"]), joined(["x:y"])
+    ('`x:y`:z', 'x:`y:z`', 'x:y')
+    """
+    given = list(parts)
+    if len(given) == 1:
+        return given[0]
+    return ":".join(
+        "`" + part.replace("`", "``") + "`" if ":" in part or "`" in part else part
+        for part in given
+    )
+
+
 def _label(value: Any) -> str:
     if isinstance(value, float) and value == int(value):
         return str(int(value))
@@ -351,7 +366,7 @@ def _labels(term: Any) -> tuple[tuple[str, ...], bool]:
                 for label in component.labels
             ]
         )
-    labels = [":".join(filter(None, row)) for row in itertools.product(*parts)]
+    labels = [joined(filter(None, row)) for row in itertools.product(*parts)]
     if labels == [""]:
         return (term.name,), True
     return tuple(labels), False

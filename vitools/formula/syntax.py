@@ -5,6 +5,7 @@
 correlated; ``||`` and brms' ``y | trials(n)`` it does not know.
 """
 
+import re
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -87,6 +88,7 @@ def parse(text: str) -> Formula:
     if not isinstance(text, str) or not text.strip():
         raise OptionError(f"formula: expected text such as 'y ~ x + (1 | g)', got {text!r}.")
     library()
+    _refuse_other_notation(text)
     try:
         parser = library("parser").Parser(_tokens(text))
         tree = parser.parse()
@@ -104,6 +106,20 @@ def parse(text: str) -> Formula:
         raise OptionError(f"formula '{text}': expected 'response ~ terms'.")
     common, bars = _sorted_out(tree.right, text)
     return Formula(text.strip(), _response(tree.left, text), common, tuple(bars))
+
+
+def _refuse_other_notation(text: str) -> None:
+    """Raise for what R's formulas have and these have not."""
+    bare = re.sub(r"`[^`]*`", "x", text)
+    if "^" in bare:
+        raise OptionError(
+            f"formula '{text}': '^' has no meaning here. A power of a column is I(x**2) or {{x**2}}; all "
+            "interactions of several terms up to order two are (a + b)**2."
+        )
+    if re.search(r"(^|[~+\-*/:|(\s])\.($|[~+\-*/:|)\s])", bare):
+        raise OptionError(
+            f"formula '{text}': '.' does not stand for all other columns here. Name the columns, joined by +."
+        )
 
 
 def _tokens(text: str) -> list[Any]:
@@ -192,6 +208,12 @@ def _model(resolved: Any) -> Any:
 def _resolved(tree: Any, text: str) -> Any:
     try:
         return library("resolver").Resolver(tree).resolve()
+    except TypeError as error:
+        raise OptionError(
+            f"formula '{text}': a number is no term but for 0 and 1, without and with an intercept, and signs "
+            f"between terms are no arithmetic ({first_words(error).rstrip('.')}). Arithmetic stands in I(…) or "
+            "{…}: I(x / 2)."
+        ) from error
     except Exception as error:
         raise OptionError(f"formula '{text}': {first_words(error).rstrip('.')}.") from error
 

@@ -35,6 +35,14 @@ def test_mixed_on_named_columns_draws_the_groups_by_their_numbers(folder, table)
     assert names == {"308", "311", "314", "317", "320"}
 
 
+def test_arguments_that_are_no_columns_are_set(folder, table):
+    table(["y", *(f"{i % 7}.5" for i in range(30))])
+    file = DataFile.of(folder / "own.csv", None, "refuse", settings=["states=3"])
+    assert open_target("hidden-markov", file, seed=0).problem.latents["level"].shape == (3,)
+    alone = DataFile.of(None, None, "refuse", settings=["states=4"])
+    assert open_target("hidden-markov", alone, seed=0).problem.latents["level"].shape == (4,)
+
+
 @pytest.mark.slow
 def test_fit_writes_the_picture_of_a_users_own_groups(vitools, table):
     table(SLEEP)

@@ -140,6 +140,15 @@ def test_only_cells_that_occur_are_nested_groups():
     assert problem.coords["g:k"] == ["a:1", "b:3", "c:2"]
 
 
+def test_groups_of_two_columns_whose_words_have_colons_stay_apart():
+    words = pd.DataFrame({"y": range(6), "a": ["x", "x:y", "z"] * 2, "b": ["y:z", "z", "q"] * 2})
+    problem = from_formula("y ~ (1 | a:b)", words)
+    assert problem.coords["a:b"] == ["x:`y:z`", "`x:y`:z", "z:q"]
+    assert problem.latents["1|a:b"].shape == (3,)
+    again = problem.at(words.iloc[[4, 0]])
+    assert again.coords["a:b"] == problem.coords["a:b"]
+
+
 def test_groups_of_a_categorical_column_keep_its_order():
     ordered = pd.Categorical(DATA.g, categories=["c", "a", "b"])
     assert from_formula("y ~ (1 | g)", DATA.assign(g=ordered)).coords["g"] == ["c", "a", "b"]
