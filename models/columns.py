@@ -42,8 +42,13 @@ def as_table(name: str, values: Tensor, like: Tensor | None = None) -> Tensor:
     return table
 
 
-def as_codes(name: str, values: Tensor, num_rows: int, *, least: int = 2) -> tuple[Tensor, int]:
+def as_codes(
+    name: str, values: Tensor, num_rows: int, *, least: int = 2, among: Tensor | None = None
+) -> tuple[Tensor, int]:
     """Codes ``[num_rows]`` from 0 of whole numbers, in their order, and how many there are.
+
+    Args:
+        among: the values of all rows, in their order, where these are some of them.
 
     >>> as_codes("group", torch.tensor([308, 350, 308]), 3)
     (tensor([0, 1, 0]), 2)
@@ -55,11 +60,20 @@ def as_codes(name: str, values: Tensor, num_rows: int, *, least: int = 2) -> tup
             f"{name}: {column[row].item()} in row {row} (counting from 0), and whole numbers or words "
             f"are expected, which say the {name} of a row."
         )
-    found, codes = torch.unique(column, return_inverse=True)
+    found = torch.unique(column) if among is None else among
     if len(found) < least:
         raise DataError(
             f"{name}: expected at least {least} different values, got {len(found)} in {num_rows} "
             f"rows. Is another column the {name}?"
+        )
+    codes = torch.searchsorted(found, column).clamp(max=len(found) - 1)
+    unseen = (found[codes] != column).nonzero()
+    if len(unseen):
+        row = int(unseen[0])
+        raise DataError(
+            f"{name}: {column[row].item():g} in row {row} (counting from 0) is none of the {len(found)} values "
+            "that the facts of all rows have. Make these of all rows.",
+            row=row,
         )
     return codes, len(found)
 

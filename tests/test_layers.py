@@ -23,7 +23,7 @@ ORDER = {
     "vitools": [
         {"_version", "errors", "elimination", "missing"},
         {"distributions", "whole_numbers"},
-        {"isolation"},
+        {"isolation", "jobs"},
         {"families", "graphs", "supports", "files", "data", "notebook"},
         {"problem", "models"},
         {"calculus", "posterior", "guides"},
@@ -156,7 +156,7 @@ ORDER = {
         {"coordinate_ascent"},
         {"kept", "nested", "training"},
         {"outcome"},
-        {"digits", "on_lattice", "placing", "values"},
+        {"digits", "on_lattice", "placing", "restarts", "values"},
         {"minibatches", "options"},
         {"sharded"},
         {"cavi"},
@@ -191,7 +191,7 @@ ORDER = {
         {"flow", "default"},
     ],
     "vitools.models": [
-        {"__init__", "columns", "pictures"},
+        {"__init__", "columns", "facts", "pictures"},
         {
             "coin",
             "bayesian_regression",

@@ -33,7 +33,8 @@ from torch import Tensor
 
 from vitools.errors import DataError, OptionError
 from vitools.models import Example
-from vitools.models.columns import as_codes, as_column, as_table, spread_of
+from vitools.models.columns import as_codes, as_column, as_real, as_table
+from vitools.models.facts import Facts
 
 ODDS_SPREAD = 2.5  # of log-odds: probabilities from .01 to .99 are within two of it
 
@@ -46,6 +47,7 @@ def model(
     *,
     coefficient_scale: float = 10.0,
     effect_scale: float = 1.0,
+    facts: Facts | None = None,
 ) -> None:
     """A normal outcome.
 
@@ -61,12 +63,14 @@ def model(
         fixed: what has one slope for all groups, [N] or [N, columns].
         coefficient_scale: the prior sd of level and slopes, in units of s_y and s_y / s_d.
         effect_scale: of the groups' scales A, in the same units.
+        facts: what the priors need of all rows, where these are some of them.
     """
     y = as_column("y", y)
-    spread = spread_of("y", y)
+    facts = facts or facts_of_rows(y, group, x, fixed)
+    spread = facts.spread(["y", *_words(y, x, fixed)])[0]
     noise = pyro.sample("noise_precision", dist.Gamma(y.new_tensor(0.5), 0.5 * spread**2))
     pyro.deterministic("noise_sd", noise.rsqrt())
-    mean = _predictor(y, y.mean(), spread, group, x, fixed, coefficient_scale, effect_scale)
+    mean = _predictor(y, facts, True, group, x, fixed, coefficient_scale, effect_scale)
     with pyro.plate("rows", len(y)):
         pyro.sample("y", dist.Normal(mean, noise.rsqrt()), obs=y)
 
@@ -80,6 +84,7 @@ def binomial(
     *,
     coefficient_scale: float = 4.0,
     effect_scale: float = 1.0,
+    facts: Facts | None = None,
 ) -> None:
     """Successes ``y`` of ``trials`` (of one if omitted), else as :func:`model`, on the log-odds."""
     y = as_column("y", y)
@@ -91,36 +96,86 @@ def binomial(
             f"y: {y[row].item():g} of {trials[row].item():g} trials in row {row} (counting from 0); "
             "expected whole numbers from 0 to the trials. Give the trials of each row as 'trials'."
         )
-    centre, spread = y.new_zeros(()), y.new_tensor(ODDS_SPREAD)
-    log_odds = _predictor(y, centre, spread, group, x, fixed, coefficient_scale, effect_scale)
+    facts = facts or _facts_of_counts(y, group, trials, x, fixed)
+    log_odds = _predictor(y, facts, False, group, x, fixed, coefficient_scale, effect_scale)
     with pyro.plate("rows", len(y)):
         pyro.sample("y", dist.Binomial(trials, logits=log_odds), obs=y)
 
 
+def facts_of_rows(
+    y: Tensor, group: Tensor, x: Tensor | None = None, fixed: Tensor | None = None, **_: object
+) -> Facts:
+    """What the priors need of all rows: means and spreads, and which groups there are."""
+    y = as_column("y", y)
+    return _facts(y, [y[:, None]], group, x, fixed)
+
+
+def _facts_of_counts(
+    y: Tensor,
+    group: Tensor,
+    trials: Tensor | None = None,
+    x: Tensor | None = None,
+    fixed: Tensor | None = None,
+    **_: object,
+) -> Facts:
+    return _facts(as_column("y", y), [], group, x, fixed)
+
+
+def _words(y: Tensor, x: Tensor | None, fixed: Tensor | None) -> list[str]:
+    """What the columns of x and ``fixed`` are called."""
+    return [
+        f"{name}, column {column} (counting from 0)"
+        for name, table in (("x", x), ("fixed", fixed))
+        if table is not None
+        for column in range(as_table(name, table, y).shape[1])
+    ]
+
+
+def _facts(
+    y: Tensor, own: list[Tensor], group: Tensor, x: Tensor | None, fixed: Tensor | None
+) -> Facts:
+    given = [as_table(k, v, y) for k, v in (("x", x), ("fixed", fixed)) if v is not None]
+    return Facts.of(
+        torch.cat([y.new_zeros(len(y), 0), *own, *given], 1), group=as_real("group", group)
+    )
+
+
+model.facts_of_rows = facts_of_rows  # type: ignore[attr-defined]
+binomial.facts_of_rows = _facts_of_counts  # type: ignore[attr-defined]
+
+
 def _predictor(
     y: Tensor,
-    centre: Tensor,
-    spread: Tensor,
+    facts: Facts,
+    is_normal: bool,
     group: Tensor,
     x: Tensor | None,
     fixed: Tensor | None,
     coefficient_scale: float,
     effect_scale: float,
 ) -> Tensor:
-    """Sample coefficients and effects; the level and slopes of each row's group, [N]."""
+    """Sample coefficients and effects; the level and slopes of each row's group, [N].
+
+    Args:
+        is_normal: whether the units are those of y, the first column of the facts; else log-odds.
+    """
     for name, value in {
         "coefficient_scale": coefficient_scale,
         "effect_scale": effect_scale,
     }.items():
         if not value > 0:
             raise OptionError(f"{name}: expected a positive number, got {value!r}.")
-    member, num_groups = as_codes("group", group, len(y))
-    tables = {"x": x, "fixed": fixed}
-    given = {k: as_table(k, v, y) for k, v in tables.items() if v is not None}
-    spreads = {name: spread / spread_of(name, table) for name, table in given.items()}
+    member, num_groups = as_codes("group", group, len(y), among=facts.values["group"])
+    given = {k: as_table(k, v, y) for k, v in (("x", x), ("fixed", fixed)) if v is not None}
+    words = _words(y, x, fixed)
+    spreads = facts.spread(["y", *words] if is_normal else words)
+    if is_normal:
+        centre, spread, spreads = facts.mean[0], spreads[0], spreads[1:]
+    else:
+        centre, spread = y.new_zeros(()), y.new_tensor(ODDS_SPREAD)
     predictor = pyro.sample("level", dist.Normal(centre, coefficient_scale * spread))
     if given:
-        columns, scales = torch.cat([*given.values()], 1), torch.cat([*spreads.values()])
+        columns, scales = torch.cat([*given.values()], 1), spread / spreads
         with pyro.plate("slopes", len(scales)):
             slope = pyro.sample("slope", dist.Normal(0 * scales, coefficient_scale * scales))
         predictor = predictor + slope @ columns.mT
@@ -129,7 +184,7 @@ def _predictor(
         with pyro.plate("groups", num_groups):
             effect = pyro.sample("effect", dist.Normal(0 * spread, sd))
         return predictor + effect[member]
-    precision = _precision(effect_scale * torch.cat([spread[None], spreads["x"]]))
+    precision = _precision(effect_scale * torch.cat([spread[None], scales[: given["x"].shape[1]]]))
     with pyro.plate("groups", num_groups):
         zero = y.new_zeros(precision.shape[-1])
         effect = pyro.sample("effect", dist.MultivariateNormal(zero, precision_matrix=precision))

@@ -22,26 +22,29 @@ from torch import Tensor
 
 from vitools.errors import DataError, OptionError
 from vitools.models import Example
-from vitools.models.columns import as_table, spread_of
+from vitools.models.columns import as_table
+from vitools.models.facts import Facts
 
 
-def model(data: Tensor, components: int = 2) -> None:
+def model(data: Tensor, components: int = 2, *, facts: Facts | None = None) -> None:
     """Sites: ``weights`` [K]; ``precision`` [D, D] and ``location`` [D] in plate *components*;
     ``component`` in plate *rows*.
 
     Args:
         data: [N, D], or [N] for D = 1.
         components: K.
+        facts: what the priors need of all rows, where these are some of them.
     """
     if not isinstance(components, int) or components < 2:
         raise OptionError(f"components: expected a whole number from 2, got {components!r}.")
     data = as_table("data", data)
-    spread_of("data", data)
     num_rows, size = data.shape
-    covariance = torch.cov(data.mT).reshape(size, size)
+    facts = facts or Facts.of(data)
+    facts.spread([f"data, column {column} (counting from 0)" for column in range(size)])
+    covariance = facts.covariance
     if int(torch.linalg.matrix_rank(covariance, hermitian=True)) < size:
         raise DataError(
-            f"data: {num_rows} rows of {size} columns span fewer than {size} dimensions: a column is a "
+            f"data: {facts.count} rows of {size} columns span fewer than {size} dimensions: a column is a "
             "sum of others, or there are too few rows. Leave columns out."
         )
     one = data.new_ones(())
@@ -50,7 +53,7 @@ def model(data: Tensor, components: int = 2) -> None:
     with pyro.plate("components", components):
         rate = freedom * covariance / components ** (2 / size)
         precision = pyro.sample("precision", dist.Wishart(freedom, precision_matrix=rate))
-        location = pyro.sample("location", dist.MultivariateNormal(data.mean(0), 4 * covariance))
+        location = pyro.sample("location", dist.MultivariateNormal(facts.mean, 4 * covariance))
     with pyro.plate("rows", num_rows):
         component = pyro.sample("component", dist.Categorical(weights))
         pyro.sample(
@@ -76,7 +79,13 @@ def invariants(values: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
+def facts_of_rows(data: Tensor, components: int = 2) -> Facts:
+    """What the priors need of all rows."""
+    return Facts.of(as_table("data", data))
+
+
 model.invariants = invariants  # type: ignore[attr-defined]
+model.facts_of_rows = facts_of_rows  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)

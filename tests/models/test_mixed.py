@@ -188,3 +188,10 @@ def test_the_picture_has_a_panel_a_term_and_a_row_a_group():
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["level", "slope 1"]
     names = [text.get_text() for text in figure.axes[1].get_yticklabels()]
     assert names == ["abcde"[i] for i in fit.mean()["effect"][:, 1].argsort()]
+
+
+def test_a_group_that_the_facts_of_all_rows_lack_is_named():
+    data = mixed.simulate(3, 4)
+    facts = mixed.facts_of_rows(data.y[:8], data.group[:8])
+    with pytest.raises(DataError, match=r"group: 2 in row 8 .* none of the 2 values"):
+        Problem(mixed.model, data.y, data.group, facts=facts)

@@ -7,6 +7,7 @@ from sklearn.mixture import GaussianMixture
 
 from vitools import Problem, cavi
 from vitools.errors import DataError, OptionError
+from vitools.models.facts import Facts
 from vitools.models.mixtures import mixture
 
 
@@ -95,3 +96,18 @@ def test_fits_are_judged_by_what_no_change_of_labels_moves():
     whole = {name: value.flatten(1).sum(1) for name, value in draws.items()}
     for name in names:
         torch.testing.assert_close(judged[f"{name}_in_order"].flatten(1).sum(1), whole[name])
+
+
+def test_facts_of_parts_are_those_of_all_rows():
+    data = mixture.simulate(301, seed=3).data + 1e4
+    parts = [Facts.of(part, group=part[:, 0].round()) for part in data.split([1, 100, 200])]
+    facts = Facts.joined(parts)
+    torch.testing.assert_close(facts.mean, data.mean(0), rtol=1e-14, atol=0)
+    torch.testing.assert_close(facts.covariance, torch.cov(data.mT), rtol=1e-9, atol=0)
+    assert torch.equal(facts.values["group"], data[:, 0].round().unique())
+    some = Problem(mixture.model, data[:50], facts=facts)
+    whole = Problem(mixture.model, data)
+    draws = {name: value for name, value in whole.prior(3).items() if name != "component"}
+    for name in ("weights", "location", "precision"):
+        one, two = (problem.log_prior(draws)[name] for problem in (some, whole))
+        torch.testing.assert_close(one, two, rtol=1e-9, atol=0)

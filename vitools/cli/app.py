@@ -214,7 +214,7 @@ app.command(
 app.command(
     epilog=examples(
         "vitools calibrate coin --method kumaraswamy",
-        "vitools calibrate regression --method cavi --data-sets 200 --workers 2 --out calibration",
+        "vitools calibrate regression --method cavi --data-sets 200 --jobs 2 --out calibration",
     )
 )(calibrating.calibrate)
 app.command(

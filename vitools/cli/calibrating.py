@@ -37,7 +37,7 @@ def calibrate(
     data_sets: Annotated[
         int, typer.Option(min=2, max=100_000, help="How many to simulate and fit.")
     ] = 100,
-    workers: Annotated[int, typer.Option(min=1, max=1024, help="Processes to share them.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=1024, help="Processes to share them.")] = 1,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the ranks and their picture; an interrupted run goes on."),
@@ -84,7 +84,7 @@ def calibrate(
             fit,
             data_sets,
             seed,
-            workers=workers,
+            jobs=jobs,
             path=out / f"calibration-{name}.jsonl" if out else None,
             progress=show,
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cloudpickle
 import torch
 
 from vitools.cli.arguments import DataFile, bind, example_arguments
@@ -208,6 +209,7 @@ def _import(path: Path) -> ModuleType:
         raise FileError(f"'{path}' does not end in .py; expected a Python file. Rename it.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses, among others, look themselves up there
+    cloudpickle.register_pickle_by_value(module)  # jobs in other processes cannot import it
     folder = str(path.parent.resolve())
     if folder not in sys.path:  # as for a script: the model may import its neighbours as it runs
         sys.path.insert(0, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -39,3 +40,26 @@ def is_of_rows(leaf: Any, total: int) -> bool:
 def cut(arguments: Any, total: int, rows: Tensor) -> Any:
     """Arguments of a model, those that have the rows with some of them only."""
     return tree_map(lambda leaf: leaf[rows] if is_of_rows(leaf, total) else leaf, arguments)
+
+
+def has_facts(problem: Problem) -> bool:
+    """Whether the model makes of all rows what it can be told instead, as ``facts=``."""
+    return hasattr(problem.model, "facts_of_rows") and problem.kwargs.get("facts") is None
+
+
+def facts_of(problem: Problem) -> Any:
+    """What the model makes of these rows.
+
+    A model that needs something of all rows (a mean, say, or which groups there are) hands out
+    ``model.facts_of_rows(*args, **kwargs)``; its result has a method ``joined``, of those of several parts.
+    """
+    make: Callable[..., Any] = problem.model.facts_of_rows  # type: ignore[attr-defined]
+    return make(*problem.args, **problem.kwargs)
+
+
+def told(problem: Problem, parts: Sequence[Any]) -> Problem:
+    """The problem whose model is told what all rows are like, from what each part of them is."""
+    facts = parts[0].joined(parts)
+    made = Problem(problem.model, *problem.args, **{**problem.kwargs, "facts": facts})
+    made = made.with_coords(**problem.coords)
+    return made.with_params(problem.params) if problem.has_given_params else made

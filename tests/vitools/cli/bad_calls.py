@@ -47,7 +47,7 @@ CASES = {
     "joint of nothing": "p.log_joint({})",
     "joint of another site": "p.log_joint({'q': torch.tensor(0.5)})",
     "calibrate one data set": "diagnostics.calibrate(p, lambda p: f, 1)",
-    "calibrate without workers": "diagnostics.calibrate(p, lambda p: f, 2, workers=0)",
+    "calibrate without jobs": "diagnostics.calibrate(p, lambda p: f, 2, jobs=0)",
     "svi without steps": "v.svi(p, guides.AutoMeanField, max_steps=0)",
     "svi with a guide's name": "v.svi(p, 'AutoNormal')",
     "svi told to a number": "v.svi(p, guides.AutoMeanField, progress=3)",

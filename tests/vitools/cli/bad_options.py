@@ -84,7 +84,7 @@ CASES = {
     "too many draws": (["fit", "coin", "--draws", "1000001"], "", ["--draws"]),
     "draws in words": (["compare", "coin", "--draws", "many"], "", ["--draws"]),
     "one data set": (["calibrate", "coin", "--data-sets", "1"], "", ["--data-sets"]),
-    "no workers": (["calibrate", "coin", "--workers", "0"], "", ["--workers"]),
+    "no jobs": (["calibrate", "coin", "--jobs", "0"], "", ["--jobs"]),
     "draw without an ending": (["draw", "coin", "--out", "graph"], "", ["expected .svg"]),
     "an argument too many": (["fit", "coin", "regression"], "", ["regression"]),
     "option of another command": (["list", "--seed", "1"], "", ["--seed"]),

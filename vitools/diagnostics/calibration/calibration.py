@@ -42,6 +42,7 @@ from vitools.diagnostics.calibration.calibration_runs import (
 )
 from vitools.diagnostics.reference.accuracy import entry_name
 from vitools.errors import OptionError
+from vitools.jobs import check_jobs
 from vitools.posterior import Estimate, Posterior
 from vitools.problem import Problem
 
@@ -118,7 +119,7 @@ def calibrate(
     seed: int = 0,
     *,
     num_samples: int = NUM_DRAWS,
-    workers: int = 1,
+    jobs: int | None = None,
     path: str | Path | None = None,
     progress: Callable[[int], None] | Literal[False] | None = None,
 ) -> Calibration:
@@ -131,9 +132,9 @@ def calibrate(
             priors must be proper.
         fit: the method, e.g. ``lambda problem: svi(problem, AutoNormal)``.
         num_samples: L, independent draws of each fit.
-        workers: processes to share the data sets among. They are forked (Linux, macOS) and compute
-            on one thread each, so that ``fit`` may be any function; models on a GPU need 1. The
-            result does not depend on their number.
+        jobs: data sets that are fitted side by side, each on one thread of a process; -1 for as many as there are
+            cores. If omitted, what ``joblib.parallel_config`` says, whose back ends (Dask, Ray, Spark) serve, too;
+            else one. The result does not depend on their number.
         path: a file to which each data set's result is appended when it is done. A second call with
             the same arguments goes on where the first was interrupted.
         progress: called with the number of data sets done after each.
@@ -150,12 +151,13 @@ def calibrate(
         >>> found.uniformity()["p"] > 0.01, found.symmetry()["p"] > 0.01
         (True, True)
     """
-    if num_data_sets < 2 or workers < 1 or num_samples < 20:
+    if num_data_sets < 2 or num_samples < 20:
         raise OptionError(
-            "expected num_data_sets ≥ 2, workers ≥ 1 and num_samples ≥ 20, got "
-            f"{num_data_sets}, {workers} and {num_samples}."
+            "expected num_data_sets ≥ 2 and num_samples ≥ 20, got "
+            f"{num_data_sets} and {num_samples}."
         )
-    runs = simulate_and_fit(problem, fit, num_data_sets, seed, num_samples, workers, path, progress)
+    check_jobs(jobs)
+    runs = simulate_and_fit(problem, fit, num_data_sets, seed, num_samples, jobs, path, progress)
     good = [run for run in runs if run.error is None]
     levels = {
         entry_name(name, index): np.array([run.levels[name][index] for run in good])

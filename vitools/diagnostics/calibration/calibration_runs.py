@@ -1,20 +1,14 @@
 """Simulating and fitting the data sets of a calibration: in parallel, and resumable.
 
-Processes, not threads: Pyro's parameter store and handlers are global. They are forked, so that
-model and method need not be picklable; each computes on one thread, because the thread pools of a
-forked parent cannot be used. Results come back as lines of text, and a file of them can be gone on
-with: a line that an interruption cut short is thrown away and done again.
+Results come back as lines of text, and a file of them can be gone on with: a line that an interruption cut
+short is thrown away and done again.
 """
 
 import json
-import multiprocessing
-import signal
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,8 +16,9 @@ from torch import Tensor
 
 from vitools.diagnostics.calibration.simulation import with_data
 from vitools.diagnostics.reference.moments import quantities
-from vitools.errors import OptionError, VitoolsError
+from vitools.errors import VitoolsError
 from vitools.files.journal import append_line, resumed_lines
+from vitools.jobs import each
 from vitools.posterior import Posterior, Status
 from vitools.problem import Problem
 
@@ -67,7 +62,7 @@ def simulate_and_fit(
     num_data_sets: int,
     seed: int,
     num_samples: int,
-    workers: int,
+    jobs: int | None,
     path: str | Path | None,
     progress: Callable[[int], None] | Literal[False] | None,
 ) -> list[CalibrationRun]:
@@ -87,7 +82,7 @@ def simulate_and_fit(
         return one_run(problem, fit, index, seed, num_samples).to_line()
 
     try:
-        for line in _computed(job, missing, workers, problem):
+        for _, line in each(job, missing, jobs):
             if path is not None:
                 append_line(Path(path), line)
             run = CalibrationRun.from_line(line)
@@ -140,43 +135,3 @@ def _covered(new: dict[str, Tensor], replicated: dict[str, Tensor], level: float
         u = torch.from_numpy(_level(replicated[name], value.to(replicated[name]))).flatten()
         inside.append(((u - 0.5).abs() <= level / 2).double())
     return float(torch.cat(inside).mean())
-
-
-def _computed(
-    job: Callable[[int], str], indices: list[int], workers: int, problem: Problem
-) -> Iterator[str]:
-    if workers == 1 or len(indices) < 2:
-        yield from map(job, indices)
-        return
-    if "fork" not in multiprocessing.get_all_start_methods():
-        raise OptionError("this system cannot fork processes; use workers=1.")
-    if any(site.device.type != "cpu" for site in problem.latents.values()):
-        raise OptionError("a model on a GPU cannot be shared among processes; use workers=1.")
-    with _forked_job(job), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
-        context = multiprocessing.get_context("fork")
-        with context.Pool(workers, initializer=_start_worker) as pool:
-            yield from pool.imap_unordered(_run_forked_job, indices)
-
-
-_forked: Any = None  # what the processes inherit; a function need not be picklable then
-
-
-@contextmanager
-def _forked_job(job: Callable[[int], str]) -> Iterator[None]:
-    global _forked
-    _forked = job
-    try:
-        yield
-    finally:
-        _forked = None
-
-
-def _run_forked_job(index: int) -> str:
-    return _forked(index)
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)  # of this process only
-    # a terminal sends Ctrl-C to all; the parent ends us
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

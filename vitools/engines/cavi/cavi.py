@@ -30,11 +30,15 @@ from vitools.engines.cavi.on_lattice import fit_on_lattice
 from vitools.engines.cavi.options import (
     check_lists,
     check_options,
+    check_restarts,
+    has_jobs,
+    refuse_alone,
     refuse_beside,
     refuse_beside_lattice,
 )
 from vitools.engines.cavi.outcome import Outcome, sweeps_in_words, warn_of_switches
 from vitools.engines.cavi.placing import placed, roughly
+from vitools.engines.cavi.restarts import best_of_jobs
 from vitools.engines.cavi.sharded.fit import fit_in_shards
 from vitools.engines.cavi.starting import begin_at, initialiser, starts_inside_rows
 from vitools.engines.cavi.training import trained
@@ -68,6 +72,7 @@ def cavi(
     tol: float = 1e-8,
     accelerate: bool = True,
     restarts: int = 1,
+    jobs: int | None = None,
     start: Start | None = None,
     seed: int = 0,
     order: Sequence[str] | None = None,
@@ -76,6 +81,7 @@ def cavi(
     warmup_sweeps: int | None = None,
     collapse: bool = True,
     batch_rows: BatchRows | None = None,
+    hold_out: int | None = None,
     sharded: str | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
@@ -126,6 +132,10 @@ def cavi(
             point.
         restarts: random starts, run as one batch where memory allows; the best is returned, with
             the bounds of all in ``restart_bounds``.
+        jobs: starts that run side by side instead, each as a fit of its own on one thread of a process; -1 for as
+            many as there are cores. If omitted, what ``joblib.parallel_config`` says, whose back ends (Dask, Ray,
+            Spark) serve, too; else one batch. The numbers are the same, to rounding; cells of nested sites and
+            lattices are then of each start.
         start: where to begin; by default near the priors (times what data say of a site without
             the others), with clusters, factors and scales sought in the data. A fit of the same
             model by any engine, by its moments; ``{site: value or distribution}`` for some sites,
@@ -144,6 +154,8 @@ def cavi(
             ``{plate: rows}``: natural-gradient steps on minibatches, then passes over all rows until
             the bound rests (:mod:`~vitools.engines.cavi.minibatches.ascent`). For rows that are many, or
             that memory does not hold; a sweep is then a pass over all rows.
+        hold_out: beside ``batch_rows``, so many rows chosen at random that are in no step: the run ends when their
+            bound rises by less than a ten-thousandth in a pass, without passes over all rows but one for the bound.
         sharded: the plate of which every process of torch.distributed has some rows, each in a
             ``Problem`` of its own (:mod:`~vitools.engines.sharding.shard`). The factors of what all rows
             share are those of one process with all rows; factors of single rows are where these are.
@@ -182,7 +194,9 @@ def cavi(
     check_problem(problem, "cavi()")
     problem.refuse_unlisted("cavi()", but=("CategoricalMarkovChain",))
     check_nested(problem, nested or ())
+    refuse_alone(hold_out, batch_rows)
     begin = read_start(problem, start, "cavi", WORDS)
+    check_restarts(restarts, set(problem.latents) <= set(begin.sites))
     on_values = {} if guides is None else read_guides(problem, guides)
     if on_values and nested:
         raise OptionError("nested: not beside guides=, whose sites have no cells. Leave one out.")
@@ -199,8 +213,15 @@ def cavi(
         "nested": nested, "tol": tol, "accelerate": accelerate, "restarts": restarts,
         "start": start, "seed": seed, "inner_sweeps": inner_sweeps,
         "warmup_sweeps": warmup_sweeps, "collapse": collapse, "batch_rows": batch_rows,
-        "sharded": sharded,
+        "hold_out": hold_out, "sharded": sharded,
     }  # fmt: skip
+    others = {"batch_rows": batch_rows, "sharded": sharded, "checkpoint": checkpoint}
+    if has_jobs(jobs, restarts, **others):
+        same = {k: v for k, v in identity.items() if k not in ("cut", "restarts", "seed")}
+        one = partial(
+            cavi, problem, **same, guides=guides, max_sweeps=max_sweeps, jobs=1, progress=False
+        )
+        return best_of_jobs(one, range(seed, seed + restarts), jobs)
     file = None if sharded else checkpoint_of(problem, checkpoint, resume, identity)
     params = snapshot(problem.params)
     isolation = isolated(params, problem.model)
@@ -223,7 +244,7 @@ def cavi(
         if batch_rows is not None:
             refuse_beside("batch_rows", nested, guides, trains, begin.sites, sharded)
             return fit_in_batches(
-                RowBatches(problem, batch_rows, some_rows),
+                RowBatches(problem, batch_rows, some_rows, hold_out, seed),
                 steady,
                 seeds,
                 begun,
@@ -322,7 +343,7 @@ def cavi(
         keeper = Keeper(file, resume)
         began -= keeper.seconds
         for returns in range(MOST_RETURNS + 1):
-            initialise = initialiser(problem, model, begin, seed, restarts)
+            initialise = initialiser(problem, model, begin, seed)
             fall: NumericalError | None = None
             try:
                 first = roughly(schedule, model)

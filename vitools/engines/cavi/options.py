@@ -7,6 +7,7 @@ from typing import Any
 
 from vitools.engines.cavi.values.guides import Guides
 from vitools.errors import OptionError
+from vitools.jobs import check_jobs, num_jobs
 from vitools.problem.sites import listed
 from vitools.whole_numbers import check_seed, check_whole
 
@@ -29,6 +30,36 @@ def check_options(
     if not isinstance(tol, int | float) or not tol >= 0:
         raise OptionError(f"tol: expected a number at least 0, got {tol!r}.")
     check_seed(seed)
+
+
+def check_restarts(restarts: int, gives_every_site: bool) -> None:
+    """Raise for several starts from one and the same."""
+    if restarts > 1 and gives_every_site:
+        raise OptionError(
+            f"restarts={restarts} from a start that gives every site would all be the same run. "
+            "Leave restarts out, or give some of the sites only."
+        )
+
+
+def has_jobs(jobs: int | None, restarts: int, **others: object) -> bool:
+    """Whether the starts are fits of their own, side by side.
+
+    Args:
+        **others: options that make one run of all.
+    """
+    check_jobs(jobs)
+    for name, value in others.items():
+        if value and jobs not in (None, 1):
+            raise OptionError(f"jobs: not beside {name}, of one run. Leave one of both out.")
+    return restarts > 1 and not any(others.values()) and num_jobs(jobs) != 1
+
+
+def refuse_alone(hold_out: object, batch_rows: object) -> None:
+    """Raise for rows held out of a fit that takes all rows at once."""
+    if hold_out is not None and batch_rows is None:
+        raise OptionError(
+            "hold_out: of rows that are taken some at a time. Give batch_rows=, or leave hold_out out."
+        )
 
 
 def refuse_beside(

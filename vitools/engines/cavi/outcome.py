@@ -144,13 +144,15 @@ def warn_of_switches(problem: Problem, switches: Sequence[PriorSwitch]) -> None:
         )
 
 
+def of_starts(bounds: Sequence[float]) -> str:
+    """How far the starts agree, in words."""
+    close = sum(bound >= max(bounds) - CLOSE for bound in bounds)
+    return (
+        f", best of {len(bounds)} starts (bounds {min(bounds):.1f} to {max(bounds):.1f}, "
+        f"{close} within {CLOSE} of the best)"
+    )
+
+
 def sweeps_in_words(best: CaviRun, runs: Sequence[CaviRun], restarts: int) -> str:
     words = f"{len(best.history)} sweeps"
-    if restarts > 1:
-        bounds = [run.bound for run in runs]
-        close = sum(bound >= best.bound - CLOSE for bound in bounds)
-        words += (
-            f", best of {len(runs)} starts (bounds {min(bounds):.1f} to {max(bounds):.1f}, "
-            f"{close} within {CLOSE} of the best)"
-        )
-    return words
+    return words + of_starts([run.bound for run in runs]) if restarts > 1 else words

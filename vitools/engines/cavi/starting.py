@@ -8,7 +8,7 @@ from vitools.calculus import ConjugateModel
 from vitools.calculus.start.initialise import initialise as start_model
 from vitools.calculus.streams.streamed import StreamedBlock
 from vitools.engines.start_values import StartMoments
-from vitools.errors import NotSupportedError, OptionError
+from vitools.errors import NotSupportedError
 from vitools.problem import Problem
 
 
@@ -33,14 +33,9 @@ def starts_inside_rows(model: ConjugateModel, start: StartMoments) -> bool:
 
 
 def initialiser(
-    problem: Problem, model: ConjugateModel, start: StartMoments, seed: int, restarts: int
+    problem: Problem, model: ConjugateModel, start: StartMoments, seed: int
 ) -> Callable[[int], object]:
     """What sets the model to the start of a seed."""
-    if restarts > 1 and model.trace.as_written(model.latents) <= set(start.sites):
-        raise OptionError(
-            f"restarts={restarts} from a start that gives every site would all be the same run. "
-            "Leave restarts out, or give some of the sites only."
-        )
     if start.word == "data" and not start_model(model, seed):
         raise NotSupportedError(
             f"start='data': nothing in model '{problem.name}' is begun from its data: it has no "

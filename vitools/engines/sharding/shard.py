@@ -15,7 +15,7 @@ from vitools.engines.sharding.ranks import Ranks
 from vitools.errors import ModelError, NotSupportedError, OptionError
 from vitools.problem import Problem
 from vitools.problem.reading.program import fingerprint
-from vitools.problem.rows import cut, is_of_rows, plate_of_rows
+from vitools.problem.rows import cut, facts_of, has_facts, is_of_rows, plate_of_rows, told
 from vitools.problem.sites import Site
 
 MOST_ROWS, MOST_BYTES = 10_000, 2**26
@@ -67,9 +67,16 @@ class Shard:
     # ---- what all processes have in common ------------------------------------------------------
 
     @classmethod
-    def of(cls, problem: Problem, plate: object) -> Shard:
-        """The shard of a problem that every process made of its own rows, or an error that all raise."""
+    def of(cls, problem: Problem, plate: object) -> tuple[Shard, Problem]:
+        """The shard of a problem that every process made of its own rows, or an error that all raise.
+
+        Returns:
+            The shard, and the problem: of a model that takes facts of all rows the one that was told them.
+        """
         ranks = Ranks()
+        if all(ranks.gathered(has_facts(problem))):
+            parts = ranks.gathered(ranks.each(lambda: facts_of(problem)))
+            problem = ranks.each(lambda: told(problem, parts))
         name = ranks.each(lambda: _checked_plate(problem, plate))
         described = ranks.gathered(_described(problem, name))
         _refuse_unlike(described)
@@ -79,7 +86,7 @@ class Shard:
                 f"sharded: rank {sizes.index(0)} has no rows of plate '{name}'. Start fewer processes, "
                 "or divide the rows so that each has some."
             )
-        return cls(ranks, name, sizes)
+        return cls(ranks, name, sizes), problem
 
     def refuse_unlike(self, what: str, words: str) -> None:
         """Raise on all processes where what each has found is not the same."""

@@ -165,7 +165,9 @@ def svi(
         compile,
         seed,
     )
-    shard = None if sharded is None else Shard.of(problem, sharded)
+    shard: Shard | None = None
+    if sharded is not None:
+        shard, problem = Shard.of(problem, sharded)
     with seeded(seed):
         run = SviRun(problem, guide, options, start, shard)
         try:

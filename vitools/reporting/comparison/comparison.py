@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vitools.errors import OptionError
 from vitools.files.atomic import atomic_path
+from vitools.jobs import check_jobs
 from vitools.posterior import Posterior
 from vitools.problem.sites import nearest
 from vitools.reporting.comparison.alike import check_alike
@@ -25,6 +26,7 @@ def compare(
     reference: str | None = None,
     num_samples: int = 1000,
     seed: int = 0,
+    jobs: int | None = None,
 ) -> Comparison:
     """Judge several fits of one problem by the same functions.
 
@@ -40,6 +42,8 @@ def compare(
             sampler's own draws are all used.
         seed: of those draws. Each fit draws independently of the others, as the standard errors
             of differences assume, and independently of which others there are.
+        jobs: fits that are judged side by side, once the reference is, each on one thread of a process; -1 for as
+            many as there are cores. If omitted, what ``joblib.parallel_config`` says, else one.
 
     Returns:
         A :class:`Comparison`; ``print`` it, or read its ``table``. A fit whose judging raises an
@@ -65,7 +69,8 @@ def compare(
         {'posterior': 'trust', 'half the sd': 'use with care', 'a third': 'do not use'}
     """
     _check(fits, reference, num_samples)
-    judging = Judging(fits, num_samples, seed)
+    check_jobs(jobs)
+    judging = Judging(fits, num_samples, seed, jobs)
     try:
         if reference is None:
             judging.run(default_references(fits))

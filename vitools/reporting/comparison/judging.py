@@ -1,12 +1,14 @@
-"""Judging fits one after another: an error spares the others, and Ctrl-C what is judged."""
+"""Judging fits one after another, or side by side: an error spares the others, and Ctrl-C what is judged."""
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from vitools.diagnostics import FitUnion, Grade, Judgement, judge, measure_union
 from vitools.diagnostics.verdict.judgement import against_evidence
 from vitools.errors import VitoolsError, clause, first_words
+from vitools.jobs import each
 from vitools.posterior import DrawsPosterior, GridPosterior, Posterior, Status
 from vitools.reporting.comparison.alike import have_equal_params
 
@@ -25,7 +27,10 @@ class Judging:
             could not be found out, for the reason ``no_union``.
     """
 
-    def __init__(self, fits: Mapping[str, Posterior], num_samples: int, seed: int) -> None:
+    def __init__(
+        self, fits: Mapping[str, Posterior], num_samples: int, seed: int, jobs: int | None = None
+    ) -> None:
+        self.jobs = jobs
         self.fits, self.num_samples, self.seed = dict(fits), num_samples, seed
         self.judgements: dict[str, Judgement] = {}
         self.errors: dict[str, Exception] = {}
@@ -36,13 +41,12 @@ class Judging:
     def run(self, references: Sequence[str], *, is_named: bool = False) -> None:
         """Judge all, by the moments of the first of ``references`` that is itself trusted, or named."""
         for name in references:
-            self._look(name)
+            self._look_at([name])
             if name in self.judgements and (is_named or self._is_sound(name)):
                 self.reference = name
                 break
-        for name in self.fits:
-            if name not in self.judgements and name not in self.errors:
-                self._look(name)
+        missing = [n for n in self.fits if n not in self.judgements and n not in self.errors]
+        self._look_at(missing)
         self._unite()
 
     def _unite(self) -> None:
@@ -83,20 +87,33 @@ class Judging:
             if name in self.judgements
         }
 
-    def _look(self, name: str) -> None:
-        """One judgement, or the error that there is instead."""
+    def _look_at(self, names: Sequence[str]) -> None:
+        """A judgement of each, or the error that there is instead."""
         known: dict[str, Any] = {}
-        if self.reference is not None and name != self.reference:
+        if self.reference is not None:
             true = self.judgements[self.reference]
             known = {"reference": true.moments, "reference_draws": true.draws}
+        look = partial(judged, num_samples=self.num_samples, seed=self.seed, **known)
+        asked = [(name, self.fits[name]) for name in names]
+        found: dict[str, Judgement | Exception] = {}
         try:
-            fit = self.fits[name]
-            found = judge(fit, num_samples=self.num_samples, seed=self.seed, **known)
-        except Exception as error:  # a model's or a guide's own errors share no type
-            self.errors[name] = error
-            self.judgements.pop(name, None)
-        else:
-            self.judgements[name] = found
+            for (name, _), one in each(look, asked, self.jobs):
+                found[name] = one
+        finally:  # in the order of the fits, as far as Ctrl-C let them
+            for name in names:
+                one = found.get(name)
+                if isinstance(one, Judgement):
+                    self.judgements[name] = one
+                elif one is not None:
+                    self.errors[name] = one
+
+
+def judged(named: tuple[str, Posterior], **options: Any) -> Judgement | Exception:
+    """The judgement of a fit, or what was raised instead."""
+    try:
+        return judge(named[1], **options)
+    except Exception as error:  # a model's or a guide's own errors share no type
+        return error
 
 
 def default_references(fits: Mapping[str, Posterior]) -> list[str]:

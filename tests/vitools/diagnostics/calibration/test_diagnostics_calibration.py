@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 
+import joblib
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -131,7 +132,7 @@ def test_biased_fits_fail_both():
     assert "location biased: 1 of 1: slope" in str(found)
 
 
-def test_workers_and_resumption_change_no_number(tmp_path):
+def test_jobs_and_resumption_change_no_number(tmp_path):
     path = tmp_path / "runs.jsonl"
     whole = calibrate(PROBLEM, fitted, num_data_sets=8, num_samples=20, seed=3)
     calibrate(PROBLEM, fitted, num_data_sets=3, num_samples=20, seed=3, path=path)
@@ -145,7 +146,8 @@ def test_workers_and_resumption_change_no_number(tmp_path):
 
     resumed = calibrate(PROBLEM, counted, num_data_sets=8, num_samples=20, seed=3, path=path)
     assert len(calls) == 5
-    shared = calibrate(PROBLEM, fitted, num_data_sets=8, num_samples=20, seed=3, workers=2)
+    with joblib.parallel_config(backend="threading"):
+        shared = calibrate(PROBLEM, fitted, num_data_sets=8, num_samples=20, seed=3, jobs=2)
     for other in (resumed, shared):
         np.testing.assert_array_equal(other.levels["slope"], whole.levels["slope"])
         assert other.coverage == whole.coverage
@@ -183,7 +185,7 @@ def test_rank_histograms_are_drawn(tmp_path):
 def test_coordinate_ascent_takes_conditioned_data():
     data = bayesian_regression.simulate(30, 2, seed=1)
     problem = Problem(bayesian_regression.model, data.features, data.target)
-    found = calibrate(problem, lambda p: cavi(p), num_data_sets=60, workers=2)
+    found = calibrate(problem, lambda p: cavi(p), num_data_sets=60, jobs=2)
     assert not found.failures
     # two slopes, intercept and precision: unbiased, and little shrunk with thirty rows
     assert len(found.levels) == 4

@@ -10,6 +10,8 @@ import torch
 from vitools import Problem, Status, cavi
 from vitools.engines.cavi.minibatches.rows import RowBatches
 from vitools.errors import ModelError, NotSupportedError, OptionError
+from vitools.models.groups import mixed
+from vitools.models.mixtures import mixture as shipped_mixture
 
 N = 600
 
@@ -172,6 +174,32 @@ def test_every_row_comes_once_in_a_pass_and_a_seed_repeats():
     assert torch.equal(first.mean()["w"], again.mean()["w"])
 
 
+def test_rows_held_out_end_the_run_and_are_in_no_step(tmp_path):
+    batches = RowBatches(Problem(free_form, LINE), 130, lambda *a, **k: None, 100, 3)
+    rows = torch.cat(list(batches.shuffled(torch.Generator().manual_seed(0))))
+    assert len(batches.held_out) == 100
+    assert torch.equal(torch.cat([rows, batches.held_out]).sort().values, torch.arange(N))
+    assert torch.equal(torch.cat(list(batches.in_order())), torch.arange(N))
+
+    problem = Problem(mixture, CLUSTERS)
+    options = {"batch_rows": 100, "hold_out": 100}
+    fit, whole = cavi(problem, **options), cavi(problem)
+    assert fit.status is Status.CONVERGED
+    assert (
+        "passes of steps on 5 batches of 100 rows of 'rows', the bound of 100 rows held"
+        in fit.detail
+    )
+    # the bound is that of all rows at factors that are not quite their best; the history's an estimate of it
+    assert whole.bound * 1.01 < fit.bound < whole.bound  # after fifteen steps or so
+    assert fit.history.elbo[-1] - fit.history.elbo[-2] <= 1e-4 * abs(fit.bound)
+    assert all(b - a > 1e-4 * abs(b) for a, b in pairwise(fit.history.elbo[:-1]))
+    path = tmp_path / "run.ckpt"
+    cavi(problem, **options, checkpoint=path, max_sweeps=1)
+    again = cavi(problem, **options, checkpoint=path, resume=True)
+    assert again.bound == fit.bound
+    assert again.history.elbo == fit.history.elbo
+
+
 def test_two_passes_come_close():
     big = normal(20_000, seed=5)
     data = CENTRES[(normal(20_000, seed=6).abs() * 2).long().clamp(max=2)] + big
@@ -180,6 +208,29 @@ def test_two_passes_come_close():
     fit = cavi(problem, batch_rows=2000, max_sweeps=3)
     assert fit.status is Status.STOPPED_AT_LIMIT
     assert fit.bound == pytest.approx(whole.bound, rel=1e-3)
+
+
+def test_shipped_clusters_have_the_priors_of_all_rows():
+    problem = Problem(shipped_mixture.model, shipped_mixture.simulate(300, seed=1).data)
+    whole, fit = cavi(problem), cavi(problem, batch_rows=120)
+    assert fit.status is Status.CONVERGED
+    assert fit.bound == pytest.approx(whole.bound, rel=1e-8)
+    shares, expected = (found.mean()["weights"].sort().values for found in (fit, whole))
+    torch.testing.assert_close(shares, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.slow
+def test_shipped_groups_have_the_priors_and_the_groups_of_all_rows():
+    normal, counts = mixed.simulate(6, 10, seed=1), mixed.simulate_binomial(8, 8, seed=1)
+    for problem in (
+        Problem(mixed.model, normal.y, normal.group, normal.x),
+        Problem(mixed.binomial, counts.y, counts.group, counts.trials, None, counts.x),
+    ):
+        whole = cavi(problem, nested=())
+        fit = cavi(problem, batch_rows=24, tol=1e-7)
+        assert fit.bound == pytest.approx(whole.bound, rel=1e-5)
+        gap = (fit.mean()["effect"] - whole.mean()["effect"]).abs() / whole.sd()["effect"]
+        assert float(gap.max()) < 0.02
 
 
 # ---- wrong use ---------------------------------------------------------------------------
@@ -246,6 +297,15 @@ WRONG = {
     "a mean of all rows": (centred, (X, LINE), {"batch_rows": 90}, "depends on which other rows"),
     "tied rows": (chain, (LINE,), {"batch_rows": 90}, "one factor ties the rows of 'rows' through"),
     "data in functions": (degrees, (LINE,), {"batch_rows": 90}, "inside functions of site 'nu'"),
+    "held out alone": (free_form, (LINE,), {"hold_out": 90}, "Give batch_rows=, or leave hold_out"),
+    "all held out": (
+        free_form,
+        (LINE,),
+        {"batch_rows": 90, "hold_out": 511},
+        "not one batch of 90 would be left. Hold out fewer",
+    ),
+    "one held out": (free_form, (LINE,), {"batch_rows": 90, "hold_out": 1}, "at least 2, got 1"),
+    "a part held out": (free_form, (LINE,), {"batch_rows": 90, "hold_out": 0.1}, "got 0.1"),
     "nested": (
         free_form,
         (LINE,),

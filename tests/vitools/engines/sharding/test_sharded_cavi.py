@@ -12,6 +12,8 @@ from several_processes import Failed, ended, on_ranks, started
 
 from vitools import Problem, cavi, load, save
 from vitools.engines import checkpoint as store
+from vitools.models.groups import mixed
+from vitools.models.mixtures import mixture as shipped_mixture
 
 
 def number(value):
@@ -92,6 +94,12 @@ def topics(words):
             pyro.sample("w", dist.Categorical(beta[z]), obs=words)
 
 
+shipped_clusters, shipped_groups = shipped_mixture.model, mixed.model
+ERUPTIONS = shipped_mixture.simulate(120, seed=1).data
+SLEEP = mixed.simulate(6, 10, seed=1)
+MIXED_UP = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+
+
 def own(data, rank, size):
     """The rows of a process: unequal parts."""
     ends = [0, *(len(data) * (i + 1) ** 2 // size**2 for i in range(size))]
@@ -105,6 +113,14 @@ CASES = {
     "free form": (free_form, (1e4 + LINE,), "rows", {}),
     "topics": (topics, (WORDS,), "documents", {"tol": 1e-13}),
     "latents of rows, curved": (overdispersed, (COUNTS[:90],), "rows", {"joint": (), "tol": 1e-13}),
+    # priors in the units of all rows; the first process lacks a group
+    "shipped clusters": (shipped_clusters, (ERUPTIONS,), "rows", {}),
+    "shipped groups": (
+        shipped_groups,
+        tuple(column[MIXED_UP] for column in (SLEEP.y, SLEEP.group, SLEEP.x)),
+        "rows",
+        {"tol": 1e-13},
+    ),
 }
 QUICK = ("conjugate", "latents of rows")
 

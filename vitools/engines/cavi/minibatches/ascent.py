@@ -11,6 +11,9 @@ inference"). Passes of such steps go on while the bound of a pass rises. Passes 
 follow, in which nothing is left to chance: the mean of η̂ over the batches of a pass is the exact η*, the
 mean of their bounds the exact bound. Each goes a step η + ρ (η* - η) of the natural gradient, ρ halved
 where the bound would fall, and the run ends when it rests, by the rule of every other run.
+
+With rows held out there are no such passes: after each pass of steps on the others the bound is that of the rows
+held out, each counting N / S, and the run ends when it no longer rises. One pass over all rows then says the bound.
 """
 
 from __future__ import annotations
@@ -65,6 +68,8 @@ FIRST_SWEEPS = 30
 FLAT = 1e-3
 """Relative rise of a pass's bound below which exact passes begin."""
 MOST_STOCHASTIC = 10
+STILL = 1e-4
+"""Relative rise of the bound of rows held out, in a pass, below which a run by these is at its end."""
 NUMBERS = ("steps", "rise", "rate", "limit", "rows", "exact_passes")
 """Of what is kept of a run."""
 SHORTEST = 2.0**-20
@@ -210,6 +215,9 @@ class MinibatchAscent:
     def _advance(self, done: int) -> list[float]:
         """One pass over all rows."""
         at = self.reached
+        if len(self.batches.held_out):
+            self._next, self._rests = self._held_to_others(at)
+            return [self._mean]
         steady = at.rise <= FLAT or done >= MOST_STOCHASTIC
         if at.exact is None and not steady:
             self._next, self._rests = self._stepped(at), False
@@ -243,6 +251,14 @@ class MinibatchAscent:
         before = at.rows[-1][0] if at.rows else -math.inf
         self._mean = total
         return replace(at, natural=natural, steps=steps, rise=(total - before) / abs(total))
+
+    def _held_to_others(self, at: Reached) -> tuple[Reached, bool]:
+        """A pass of steps, and whether it gained nothing for the rows held out."""
+        reached = self._stepped(at)
+        self._mean = self._visit(self.batches.held_out, _bound, reached.natural)
+        before = at.rows[-1][0] if at.rows else -math.inf
+        rise = (self._mean - before) / abs(self._mean)
+        return replace(reached, rise=rise), rise <= STILL
 
     def _exact(self, natural: Naturals) -> Exact:
         """The bound at these factors and where the optimum of each is, from all rows."""
@@ -353,10 +369,18 @@ class MinibatchAscent:
     def _words(self) -> str:
         at = self.reached
         stochastic = round(at.steps / self.batches.count)
-        return (
+        steps = (
             f"{stochastic} passes of steps on {self.batches.count} batches of {self.batches.size} rows "
-            f"of '{self.batches.plate}', {at.exact_passes} over all rows"
+            f"of '{self.batches.plate}'"
         )
+        held_out = len(self.batches.held_out)
+        if not held_out:
+            return f"{steps}, {at.exact_passes} over all rows"
+        return f"{steps}, the bound of {held_out} rows held out risen by {max(at.rise, 0.0):.1g} of itself in the last"
+
+
+def _bound(model: ConjugateModel) -> float:
+    return float(model.bound())
 
 
 def _bound_and_step(model: ConjugateModel, rate: float) -> tuple[float, Naturals]:

@@ -22,7 +22,7 @@ from vitools.calculus.tracing.trace import TracedSite
 from vitools.errors import ModelError, NotSupportedError, OptionError, VitoolsError, clause
 from vitools.isolation import plate_at
 from vitools.problem import Problem
-from vitools.problem.rows import cut, is_of_rows, plate_of_rows
+from vitools.problem.rows import cut, facts_of, has_facts, is_of_rows, plate_of_rows
 from vitools.whole_numbers import check_whole
 
 RUN = 64
@@ -38,17 +38,30 @@ class RowBatches:
     Args:
         size: rows of a batch; the last of a pass has what remains.
         make: the conjugate model of a Pyro model, its arguments and what its rows stand for.
+        hold_out: how many rows, chosen at random, are in no shuffled batch.
+        seed: of that choice.
 
     Attributes:
         total: rows of the plate.
+        held_out: those rows, in order.
     """
 
-    def __init__(self, problem: Problem, size: BatchRows, make: Callable[..., ConjugateModel]):
+    def __init__(
+        self,
+        problem: Problem,
+        size: BatchRows,
+        make: Callable[..., ConjugateModel],
+        hold_out: int | None = None,
+        seed: int = 0,
+    ):
         self.problem, self._make = problem, make
         self.plate, self.size = _plate_and_size(problem, size)
         plate = problem.plates[self.plate]
         self.total = plate.size
         self._subsamples = plate.subsample_size < plate.size
+        self._arguments = (problem.args, dict(problem.kwargs))
+        if has_facts(problem):
+            self._arguments[1]["facts"] = facts_of(problem)
         leaves = tree_leaves((problem.args, problem.kwargs))
         self._has_rows = any(is_of_rows(leaf, self.total) for leaf in leaves)
         if not (self._subsamples or self._has_rows):
@@ -58,10 +71,22 @@ class RowBatches:
                 "plate with a subsample_size."
             )
 
+        self.held_out = torch.empty(0, dtype=torch.long)
+        if hold_out is not None:
+            check_whole("hold_out", hold_out, 2)
+            if hold_out > self.total - self.size:
+                raise OptionError(
+                    f"hold_out={hold_out}: plate '{self.plate}' has {self.total} rows, of which not one batch of "
+                    f"{self.size} would be left. Hold out fewer."
+                )
+            generator = torch.Generator().manual_seed(seed)
+            chosen = torch.randperm(self.total, generator=generator)[:hold_out]
+            self.held_out = chosen.sort().values
+
     @property
     def count(self) -> int:
-        """Batches in a pass."""
-        return -(-self.total // self.size)
+        """Batches in a pass of steps."""
+        return -(-(self.total - len(self.held_out)) // self.size)
 
     def in_order(self) -> Iterator[Tensor]:
         """All rows, batch by batch."""
@@ -69,13 +94,14 @@ class RowBatches:
             yield torch.arange(start, min(start + self.size, self.total))
 
     def shuffled(self, generator: torch.Generator) -> Iterator[Tensor]:
-        """All rows, batch by batch, in a random order of short runs."""
+        """All rows that are not held out, batch by batch, in a random order of short runs."""
         run = max(1, min(RUN, self.size // 16))
         starts = torch.randperm(-(-self.total // run), generator=generator) * run
         rest = torch.empty(0, dtype=torch.long)
         for part in starts.split(max(1, self.size // run)):
             rows = (part.unsqueeze(1) + torch.arange(run)).flatten()
-            rest = torch.cat([rest, rows[rows < self.total]])
+            rows = rows[rows < self.total]
+            rest = torch.cat([rest, rows[~torch.isin(rows, self.held_out)]])
             while len(rest) >= self.size:
                 yield rest[: self.size].sort().values
                 rest = rest[self.size :]
@@ -85,7 +111,7 @@ class RowBatches:
     def model(self, rows: Tensor, points: Mapping[str, Tensor] | None = None) -> ConjugateModel:
         """The model of these rows, each counting for as many as it stands for."""
         share = Share(self.plate, self.total / len(rows), points)
-        args, kwargs = self.problem.args, dict(self.problem.kwargs)
+        args, kwargs = self._arguments
         if not self._subsamples:
             args, kwargs = cut((args, kwargs), self.total, rows)
         chosen = plate_at(self.plate, rows) if self._subsamples else nullcontext()
@@ -127,7 +153,8 @@ class RowBatches:
             raise NotSupportedError(
                 f"batch_rows: what model '{self.problem.name}' states of site '{name}' for a row depends "
                 "on which other rows there are (a mean taken inside the model, say). Prepare the data "
-                "before, and give the model rows that stand for themselves."
+                "before, and give the model rows that stand for themselves, or let it hand out "
+                "facts_of_rows, as vitools.models.mixtures.mixture does."
             )
 
 

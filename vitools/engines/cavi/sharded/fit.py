@@ -46,7 +46,7 @@ def fit_in_shards(
         remarks: what ``detail`` says besides.
         options: by which a checkpoint knows the run.
     """
-    shard = Shard.of(problem, plate)
+    shard, problem = Shard.of(problem, plate)
     shard.refuse_unlike("what was asked for", str({**options, "max_sweeps": schedule.max_sweeps}))
     digest = shard.fingerprint(problem) if checkpoint is not None else ""
     first = shard.ranks.rank == 0

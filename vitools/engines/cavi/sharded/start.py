@@ -123,7 +123,8 @@ def _refuse_rows_that_know_others(
             raise NotSupportedError(
                 f"sharded: what model '{problem.name}' states of site '{name}' depends on which rows "
                 "there are (a mean taken inside the model, say), and each process has others. Compute "
-                "it from all rows before, and give it to the model of every process."
+                "it from all rows before, and give it to the model of every process, or let it hand out facts_of_rows, as "
+                "vitools.models.mixtures.mixture does."
             )
 
 
