@@ -14,7 +14,9 @@ TEXT = """# Trials
 Models with guides in the styles of Pyro's and NumPyro's examples and tutorials. Each goes through every
 stage (`Problem`, `explain`, `draw`, its own guide, an automatic one, `nuts`, `to_arviz`, `predictive`)
 and must come out with what it says or be refused in words: `pytest tests/trials -m ""` runs all of it,
-the default selection the cheap stages and a few fits. `python tests/trials/table.py` writes this page.
+the default selection the cheap stages and a few fits. `test_against_pyro.py` holds the log joint at three
+points of each, the density of its own guide and that guide's bound against Pyro's own traces and losses.
+`python tests/trials/table.py` writes this page.
 
 ```
 {}

@@ -196,6 +196,8 @@ class GuidePosterior(Posterior):
             if isinstance(self.guide, AutoContinuous):
                 return self._log_prob_of_vector(held).reshape(sample_shape)
             held = self._unconstrained_helpers(run, held)
+            if not held:  # every latent is summed out: q is of nothing
+                return torch.zeros(sample_shape)
             with seeded(0):
                 log_q = self._density(
                     lambda draw: self._run_guide(draw)[1], held, randomness="different"

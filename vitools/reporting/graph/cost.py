@@ -134,18 +134,21 @@ class Cost:
     def _lines(self, x: NDArray, y: NDArray) -> NDArray:
         """Arrows that cross each other, run through nodes, or run through plates of others."""
         total = np.zeros(x.shape[1], dtype=np.float32)
-        if self.crossings.size:
-            (a, b), (c, d) = self.edges[self.crossings[0]].T, self.edges[self.crossings[1]].T
-            one = _side(x, y, a, b, c) * _side(x, y, a, b, d) < 0
-            two = _side(x, y, c, d, a) * _side(x, y, c, d, b) < 0
-            total += 2.5 * (one & two).sum(0)
+        u, v = self.edges.T
+        x0, y0 = x[u], y[u]
+        dx, dy = x[v] - x0, y[v] - y0
+        if self.crossings.size:  # ends of each arrow on both sides of the other's line
+            e, f = self.crossings
+            ex, ey, fx, fy = dx[e], dy[e], dx[f], dy[f]
+            px, py = x0[f] - x0[e], y0[f] - y0[e]
+            turn, one, two = ex * fy - ey * fx, ex * py - ey * px, fx * py - fy * px
+            total += 2.5 * ((one * (one + turn) < 0) & (two * (two + turn) < 0)).sum(0)
         if self.strangers.size:
-            edge, node = self.strangers
-            u, v = self.edges[edge].T
-            dx, dy = x[v] - x[u], y[v] - y[u]
-            px, py = x[node] - x[u], y[node] - y[u]
-            along = np.clip((px * dx + py * dy) / (dx**2 + dy**2 + 1e-9), 0, 1)
-            distance = np.sqrt((px - along * dx) ** 2 + (py - along * dy) ** 2)
+            e, node = self.strangers
+            ex, ey, square = dx[e], dy[e], (dx**2 + dy**2 + 1e-9)[e]
+            px, py = x[node] - x0[e], y[node] - y0[e]
+            along = np.clip((px * ex + py * ey) / square, 0, 1)
+            distance = np.sqrt((px - along * ex) ** 2 + (py - along * ey) ** 2)
             total += 4 * np.clip(1.2 - 2 * distance, 0, 1).sum(0)
         for box, passing in zip(self._boxes(x, y), self.passing, strict=True):
             if len(passing):
@@ -164,11 +167,6 @@ def _pairs(size: int, keep: Callable[[int, int], bool]) -> NDArray:
     """Index pairs i < j that ``keep``, shape [2, pairs]."""
     chosen = [(i, j) for i in range(size) for j in range(i + 1, size) if keep(i, j)]
     return np.array(chosen, dtype=int).reshape(-1, 2).T
-
-
-def _side(x: NDArray, y: NDArray, a: NDArray, b: NDArray, c: NDArray) -> NDArray:
-    """On which side of the line a → b the point c lies."""
-    return (x[b] - x[a]) * (y[c] - y[a]) - (y[b] - y[a]) * (x[c] - x[a])
 
 
 def _meets(x0: NDArray, y0: NDArray, x1: NDArray, y1: NDArray, box: tuple) -> NDArray:

@@ -4,7 +4,7 @@ A curve is its control points, shape [2 to 4, 2]; all of evaluating, measuring a
 de Casteljau's scheme (Farin, 2002, Curves and Surfaces for CAGD, chapter 4).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,28 +63,45 @@ def _distances(points: NDArray, centres: NDArray, boxes: Sequence[Box]) -> NDArr
 
 def route(edge: tuple[int, int], boxes: Sequence[Box], centres: NDArray) -> NDArray:
     """Straight where nothing stands between, else the gentlest curve that keeps clear of all."""
-    start, end = centres[edge[0]], centres[edge[1]]
-    along = end - start
-    normal = np.array([-along[1], along[0]]) / np.hypot(*along)
     others = [v for v in range(len(boxes)) if v not in edge]
     around, sizes = centres[others], [boxes[v] for v in others]
-    bends = sorted(np.arange(-24, 25) * 0.15, key=abs)
-    candidates = [np.array([start, end])]
-    candidates += [np.array([start, start + along / 2 + k * normal, end]) for k in bends]
-    coarse = [(k, m) for k in bends[::2] for m in bends[::2]]
-    candidates += [
-        np.array([start, start + along / 3 + k * normal, end - along / 3 + m * normal, end])
-        for k, m in sorted(coarse, key=lambda pair: pair[0] ** 2 + pair[1] ** 2)
-    ]
-    best, widest = candidates[0], -np.inf
-    for curve in candidates:
+    # within an ellipse's rectangle grown by so much it may be nearer than CLEAR
+    grown = [CLEAR * max(box.rx, box.ry) / min(box.rx, box.ry) for box in sizes]
+    wide = np.array([box.half_width + more for box, more in zip(sizes, grown, strict=True)])
+    below = np.array([box.below + more for box, more in zip(sizes, grown, strict=True)])
+    best, widest = np.array([]), -np.inf
+    for curve in _candidates(centres[edge[0]], centres[edge[1]]):
+        low, high = curve.min(0), curve.max(0)  # a curve stays within its control points
+        near = np.flatnonzero(
+            (np.abs(around[:, 0] - (low[0] + high[0]) / 2) <= (high[0] - low[0]) / 2 + wide)
+            & (np.abs(around[:, 1] - (low[1] + high[1]) / 2) <= (high[1] - low[1]) / 2 + below)
+        )
+        if not len(near):
+            return curve
         points = points_on(curve, 100)
-        free = float(_distances(points, around, sizes).min()) if others else np.inf
+        free = float(_distances(points, around[near], [sizes[v] for v in near]).min())
         if free >= CLEAR:
             return curve
         if free > widest:
             best, widest = curve, free
     return best
+
+
+_BENDS = sorted(np.arange(-24, 25) * 0.15, key=abs)
+_PAIRS_OF_BENDS = sorted(
+    ((k, m) for k in _BENDS[::2] for m in _BENDS[::2]), key=lambda pair: pair[0] ** 2 + pair[1] ** 2
+)
+
+
+def _candidates(start: NDArray, end: NDArray) -> Iterator[NDArray]:
+    """Curves between two points, the gentlest first: straight, bent once, bent twice."""
+    along = end - start
+    normal = np.array([-along[1], along[0]]) / np.hypot(*along)
+    yield np.array([start, end])
+    for k in _BENDS:
+        yield np.array([start, start + along / 2 + k * normal, end])
+    for k, m in _PAIRS_OF_BENDS:
+        yield np.array([start, start + along / 3 + k * normal, end - along / 3 + m * normal, end])
 
 
 def leaving(curve: NDArray, centre: NDArray, box: Box, margin: float) -> float:

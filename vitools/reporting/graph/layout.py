@@ -17,7 +17,7 @@ __all__ = ["arrange"]
 
 _REACH = 12  # columns or rows that a node moves at once, so that a large graph costs no more a move
 _KICKS, _EFFORT = 6, 120_000  # repetitions, fewer of them the larger the graph
-_MOST_PAIRS = 150_000_000  # of arrows and nodes compared in one search: a few seconds
+_MOST_PAIRS = 60_000_000  # of arrows and nodes compared in one search: some two seconds
 
 
 def arrange(

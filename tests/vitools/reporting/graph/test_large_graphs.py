@@ -60,11 +60,11 @@ def test_a_hundred_steps_are_drawn_in_seconds():
 
 
 def tangle(y):
-    """Each of 70 sites reads two of those before."""
+    """Each of 99 sites reads two of those before."""
     generator = torch.Generator().manual_seed(3)
-    names = [a + b + c for a in "klmnp" for b in "aeiou" for c in "xyz"]
+    names = [a + b + c for a in "klmnpqr" for b in "aeiou" for c in "xyz"]
     values = [pyro.sample("root", dist.Normal(0 * ONE, ONE))]
-    for name in names[:70]:
+    for name in names[:99]:
         first, second = torch.randint(len(values), (2,), generator=generator).tolist()
         values.append(pyro.sample(name, dist.Normal(values[first] - values[second], ONE)))
     pyro.sample("y", dist.Normal(values[-1], ONE), obs=y)
@@ -75,4 +75,4 @@ def test_a_tangle_is_drawn_without_settling():
     problem = Problem(tangle, ONE)
     began = time.process_time()
     draw(problem)
-    assert time.process_time() - began < 20.0
+    assert time.process_time() - began < 12.0  # five where nothing else runs
