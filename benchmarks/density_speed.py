@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import torch
 from cavi_timing import report
-from svi_speed import _problems
+from svi_problems import problems
 
 from vitools import Problem, dadvi
 from vitools.guides import AutoMeanField
@@ -106,7 +106,7 @@ def main() -> None:
     torch.set_default_dtype(torch.float64)
     rows: list[dict[str, Any]] = []
     for name in NAMES:
-        model, args, _, _ = _problems()[name]
+        model, args, _, _ = problems()[name]
         doubles = (a.double() if a.is_floating_point() else a for a in args)
         problem = Problem(model, *doubles)
         rows += densities(name, problem, options.points, options.rounds)

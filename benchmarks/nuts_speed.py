@@ -22,7 +22,7 @@ from pyro.infer import MCMC, NUTS
 from pyro.ops.stats import effective_sample_size
 from svi_numpyro import regression as numpyro_regression
 from svi_numpyro import schools as numpyro_schools
-from svi_speed import draws, regression, schools
+from svi_problems import draws, regression, schools
 
 from vitools import Problem, nuts
 from vitools.isolation import isolated, seeded
@@ -73,7 +73,7 @@ def numpyro_run(model: Any, args: Any) -> Run:
 
 
 def problems() -> dict[str, tuple[Any, Any, tuple[Any, ...]]]:
-    """Name → Pyro model, NumPyro model, data; those of ``svi_speed.py``."""
+    """Name → Pyro model, NumPyro model, data; those of ``svi_problems.py``."""
     x = draws(1000, 10)
     y = x @ draws(10, seed=2) + 0.5 * draws(1000, seed=3)
     effects = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])

@@ -250,6 +250,25 @@ def page_of(topic: Topic) -> str:
     return "\n".join(lines)
 
 
+EVERYWHERE = {
+    "problem": "a :class:`~vitools.Problem`, a model bound to its data",
+    "posterior": "a :class:`~vitools.Posterior`, as every engine returns it",
+    "seed": "a whole number, from which all randomness comes: the same seed gives the same numbers",
+    "num_samples": "how many draws",
+    "progress": "called with what has been done so far; ``False`` for silence",
+    "values": "``{site: [*S, *shape]}``, a value of each site at every one of the sample dims S",
+    "log_weights": "log p(x, θ) - log q(θ) at draws from q, ``[n]``",
+    "path": "the file to read or to write; it is written whole or not at all",
+    "comparison": "what :func:`~vitools.compare` returns",
+    "value": "where the density is asked for, ``[*S, *batch, *event]``",
+    "log_value": "the logarithm of such a ``value``, which may be too small to be a number",
+    "validate_args": "torch's: whether arguments are checked",
+    "sample_shape": "torch's: how many draws, as the dims on the left",
+    "batch_shape": "torch's: how many distributions, as the dims beside those of one draw",
+}
+"""Arguments that mean the same everywhere."""
+
+
 def index_page() -> str:
     """The reference's own page."""
     return "\n".join(
@@ -263,6 +282,10 @@ def index_page() -> str:
             "   :maxdepth: 1",
             "",
             *(f"   {topic.page}" for topic in topics()),
+            "",
+            "These arguments mean the same everywhere:",
+            "",
+            *(f"- ``{name}``: {words}" for name, words in EVERYWHERE.items()),
             "",
         ]
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vitools.calculus.blocks.allocation import make_allocations, with_allocations
-from vitools.calculus.blocks.block import Block, DenseBlock
+from vitools.calculus.blocks.block import Block, DenseBlock, Node
 from vitools.calculus.blocks.dependence import held_to_cells, prior_switches, sites_of
 from vitools.calculus.blocks.plan import make_blocks, shared_normals, ties_rows
 from vitools.calculus.blocks.predictor import PredictorNode, make_predictors
@@ -209,7 +209,7 @@ class CompiledModel:
         self.predictors = make_predictors(folded.terms, self.block_of)
         self.order = ordered(options.order, self.blocks, self.block_of)
         self.allocations = make_allocations(folded.terms, trace)
-        nodes = {n: node for node in (*self.predictors, *self.allocations) for n in node.names}
+        nodes = {n: node for node in self.between for n in node.names}
         self.moving = OpenConstants()
         compiled = compile_links(folded, self.block_of | nodes, self.rows, self.moving)
         self.links, self.term_blocks = compiled.of, compiled.term_blocks
@@ -281,4 +281,9 @@ class CompiledModel:
     @property
     def parts(self) -> list[Block]:
         """The factors of q, and the predictors and sums between them."""
-        return [*self.blocks, *self.predictors, *self.allocations]
+        return [*self.blocks, *self.between]
+
+    @property
+    def between(self) -> list[Node]:
+        """The predictors, and the sums and the geometric means in them."""
+        return [*self.predictors, *self.allocations]

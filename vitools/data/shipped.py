@@ -21,6 +21,9 @@ class Diabetes:
     """Diabetes patients, in the units they were measured in.
 
     ``features`` float64 [442, 10], ``progression`` float64 [442]: the disease one year later.
+
+    Attributes:
+        feature_names: of the columns of ``features``.
     """
 
     features: np.ndarray

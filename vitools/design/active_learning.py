@@ -23,12 +23,20 @@ SUM_TOLERANCE = 1e-4
 
 
 def predictive_entropy(probabilities: Tensor) -> Tensor:
-    """H(p̄) of each input, ``[N]``, from ``[n, N, K]``."""
+    """H(p̄) of each input, ``[N]``, from ``[n, N, K]``.
+
+    Args:
+        probabilities: of each class at each input under each draw of the weights, ``[n, N, K]``.
+    """
     return _entropy(_checked(probabilities).mean(0))
 
 
 def committee_disagreement(probabilities: Tensor) -> Tensor:
-    """The entropy of the votes, each draw's for its likeliest class, ``[N]``."""
+    """The entropy of the votes, each draw's for its likeliest class, ``[N]``.
+
+    Args:
+        probabilities: of each class at each input under each draw of the weights, ``[n, N, K]``.
+    """
     found = _checked(probabilities)
     votes = torch.nn.functional.one_hot(found.argmax(-1), found.shape[-1])
     return _entropy(votes.to(found.dtype).mean(0))
@@ -36,6 +44,9 @@ def committee_disagreement(probabilities: Tensor) -> Tensor:
 
 def bald(probabilities: Tensor) -> Tensor:
     """H(p̄) - mean_i H(p_i), ``[N]``: the information of the label on the weights.
+
+    Args:
+        probabilities: of each class at each input under each draw of the weights, ``[n, N, K]``.
 
     Example:
         >>> sure_but_split = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])

@@ -64,7 +64,13 @@ def gaussian_gains(covariance: Tensor, slopes: Tensor, noise: float | Tensor) ->
 
 
 def measured(covariance: Tensor, slope: Tensor, noise: float) -> Tensor:
-    """C after a measurement along ``slope`` ``[P]``: (C⁻¹ + g gᵀ / σ²)⁻¹, whatever its outcome."""
+    """C after a measurement along ``slope`` ``[P]``: (C⁻¹ + g gᵀ / σ²)⁻¹, whatever its outcome.
+
+    Args:
+        covariance: C, before the measurement, ``[P, P]``.
+        slope: g, by which the outcome depends on the unknowns.
+        noise: σ, the standard deviation of the outcome.
+    """
     size = covariance.shape[-1] if isinstance(covariance, Tensor) and covariance.dim() else 0
     if not isinstance(covariance, Tensor) or covariance.shape != (size, size) or not size:
         raise OptionError("covariance: expected a square matrix [P, P].")

@@ -73,6 +73,9 @@ class Trend:
 def trend(history: History) -> Trend:
     """Look at the end of a fit's record.
 
+    Args:
+        history: the record.
+
     Example:
         >>> record = History(list(range(200)), [float(-1000 + i) for i in range(200)], [0.0] * 200)
         >>> print(trend(record).words)

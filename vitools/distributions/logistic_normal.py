@@ -223,6 +223,10 @@ class LogisticNormal(TorchDistribution):
         log-ratio and minimises KL(Dirichlet ‖ logistic normal) (Aitchison and Shen 1980).
         ``"laplace"``: the Laplace approximation in the softmax basis, its covariance in full
         (Hennig et al. 2012); poor for α < 1, where the density has no mode inside.
+
+        Args:
+            concentration: α.
+            method: by what it is matched.
         """
         if method == "moments":
             location = torch.digamma(concentration)

@@ -66,7 +66,11 @@ class MVKumaraswamy(TorchDistribution):
         return new
 
     def given_order(self, order: Tensor) -> StickBreaking:
-        """The law of (π_{o_1}, …, π_{o_K}) for orders o, integers of shape ``… + batch + (K,)``."""
+        """The law of (π_{o_1}, …, π_{o_K}) for orders o, integers of shape ``… + batch + (K,)``.
+
+        Args:
+            order: the o.
+        """
         return _sticks(self.log_concentration.expand(order.shape).gather(-1, order))
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
@@ -90,7 +94,11 @@ class MVKumaraswamy(TorchDistribution):
         )
 
     def log_prob_given_order(self, value: Tensor, order: Tensor) -> Tensor:
-        """log q(π | o), whose mean over draws of (o, π) is at least that of log q(π)."""
+        """log q(π | o), whose mean over draws of (o, π) is at least that of log q(π).
+
+        Args:
+            order: o, as of :meth:`given_order`.
+        """
         ordered = value.gather(-1, order.expand(value.shape))
         return self.given_order(order).log_prob_logit(logits_from_simplex(ordered))
 

@@ -49,12 +49,21 @@ class StickBreaking(TorchDistribution):
 
     @classmethod
     def kumaraswamy(cls, log_a: Tensor, log_b: Tensor) -> "StickBreaking":
-        """Kumaraswamy sticks with parameters of shape ``batch + (K-1,)``."""
+        """Kumaraswamy sticks with parameters of shape ``batch + (K-1,)``.
+
+        Args:
+            log_a: log a of each stick.
+            log_b: log b of each stick.
+        """
         return cls(Kumaraswamy(log_a, log_b, validate_args=False), validate_args=False)
 
     @classmethod
     def closest_to(cls, dirichlet: Dirichlet) -> tuple["StickBreaking", Tensor]:
-        """The Kumaraswamy sticks of least KL to a Dirichlet, and that KL (one per batch entry)."""
+        """The Kumaraswamy sticks of least KL to a Dirichlet, and that KL (one per batch entry).
+
+        Args:
+            dirichlet: the distribution to come close to.
+        """
         sticks, divergence = Kumaraswamy.closest_to(dirichlet_sticks(dirichlet.concentration))
         return cls(sticks), divergence.sum(-1)
 
@@ -75,7 +84,11 @@ class StickBreaking(TorchDistribution):
         return *log_and_log1m(logit(sticks)), self.sticks.log_prob(sticks)
 
     def log_prob_logit(self, stick_logits: Tensor) -> Tensor:
-        """log p(π) at the simplex point whose sticks have these logits."""
+        """log p(π) at the simplex point whose sticks have these logits.
+
+        Args:
+            stick_logits: logit v of each stick, ``batch + (K-1,)``.
+        """
         if hasattr(self.sticks, "log_prob_logit"):
             log_density = self.sticks.log_prob_logit(stick_logits)
         else:

@@ -26,7 +26,8 @@ class Family(ABC):
     """One exponential family. Natural and mean parameters are tuples in the order of statistics.
 
     Each tensor has shape ``batch + event``, where the event of statistic i has
-    ``event_dims[i]`` dims.
+    ``event_dims[i]`` dims. Arguments named ``natural``, ``other`` and ``mean`` are such tuples; a ``point``
+    is what :meth:`coordinates` gives; an ``event_shape`` that of one draw.
 
     Attributes:
         name: one word; in ``explain``, where ``title`` has no others.

@@ -81,6 +81,7 @@ class FormulaProblem(Problem):
         return self._recipe.at(data, missing)
 
     def refuse_moving_data(self, subject: str) -> None:
+        """Raise where there is no response for ``subject`` to work on, or it is drawn anew."""
         if not self.has_response:
             raise NotSupportedError(
                 f"problem.at(…) was given no response '{next(iter(self.observed))}', so {subject} has nothing to work "

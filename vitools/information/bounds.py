@@ -23,13 +23,23 @@ from vitools.posterior import Estimate
 
 
 def barber_agakov(log_q: Tensor, log_p: Tensor) -> Estimate:
-    """The lower bound from log q(x_i | y_i) and log p(x_i), each ``[n]``."""
+    """The lower bound from log q(x_i | y_i) and log p(x_i), each ``[n]``.
+
+    Args:
+        log_q: of a density of x given y, at pairs from the joint.
+        log_p: of x's own density at the same x.
+    """
     terms = _vector("log_q", log_q) - _vector("log_p", log_p)
     return Estimate.of_mean(terms, "lower")
 
 
 def marginal_bound(log_p: Tensor, log_q: Tensor) -> Estimate:
-    """The upper bound from log p(y_i | x_i) and log q(y_i), each ``[n]``."""
+    """The upper bound from log p(y_i | x_i) and log q(y_i), each ``[n]``.
+
+    Args:
+        log_p: of the density of y given x, at pairs from the joint.
+        log_q: of any density of y, at the same y.
+    """
     terms = _vector("log_p", log_p) - _vector("log_q", log_q)
     return Estimate.of_mean(terms, "upper")
 

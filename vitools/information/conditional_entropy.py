@@ -53,6 +53,7 @@ def conditional_entropy_of_table(p: Tensor, of: Any = 0, given: Any = 1) -> Esti
     """H(x | y) from a joint table of any dims; others than these are summed out.
 
     Args:
+        p: the joint probabilities, a dim for each variable.
         of, given: dims of the table that are x and y, one or several each.
 
     Example:
@@ -67,7 +68,13 @@ def conditional_entropy_of_table(p: Tensor, of: Any = 0, given: Any = 1) -> Esti
 
 
 def conditional_entropy_of_normal(covariance: Tensor, of: Any, given: Any) -> Estimate:
-    """½ log det(2πe (Σ_xx - Σ_xy Σ_yy⁻¹ Σ_yx)) of entries of a normal vector given others."""
+    """½ log det(2πe (Σ_xx - Σ_xy Σ_yy⁻¹ Σ_yx)) of entries of a normal vector given others.
+
+    Args:
+        covariance: of the whole vector, ``[P, P]``.
+        of: the entries that are x, one or several.
+        given: those that are y.
+    """
     root = checked_covariance("covariance", covariance)
     matrix = root @ root.mT
     first, second = (list(dims) for dims in apart(of, given, len(root)))

@@ -93,7 +93,12 @@ def _as_numbers(what: str, value: Any) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class MatrixEstimate:
-    """A symmetric matrix ``[P, P]`` and the standard errors of its entries; 0 means exact."""
+    """A symmetric matrix ``[P, P]`` and the standard errors of its entries; 0 means exact.
+
+    Attributes:
+        standard_error: of each entry; 0 means exact.
+        matrix: symmetric.
+    """
 
     matrix: Tensor
     standard_error: Tensor

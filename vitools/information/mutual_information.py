@@ -43,6 +43,11 @@ def mutual_information_of_table(p: Tensor, of: Any = 0, given: Any = 1) -> Estim
 def mutual_information_of_normal(covariance: Tensor, of: Any, given: Any) -> Estimate:
     """½ log (det Σ_xx det Σ_yy / det Σ) of entries of a normal vector.
 
+    Args:
+        covariance: of the whole vector, ``[P, P]``.
+        of: the entries that are x, one or several.
+        given: those that are y.
+
     Example:
         >>> print(mutual_information_of_normal(torch.tensor([[1.0, 0.8], [0.8, 1.0]]), 0, 1))
         0.51 (exact)

@@ -81,6 +81,9 @@ def mutual_information(x: Tensor, y: Tensor, neighbours: int = 3) -> Estimate:
 def entropy_of_samples(x: Tensor, neighbours: int = 3) -> Estimate:
     """H of the density that N draws [N] or [N, D] came from, in the units of x.
 
+    Args:
+        neighbours: which nearest neighbour of a draw is measured to.
+
     Example:
         >>> import torch
         >>> x = torch.randn(5000, generator=torch.Generator().manual_seed(0))

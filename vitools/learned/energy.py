@@ -41,6 +41,8 @@ class EnergyDensity:
     """A flow fitted to exp(-E(x) / T) / Z.
 
     Attributes:
+        energy: E, of points ``[n, D]``.
+        temperature: T.
         q: the fitted distribution on ``[D]``; carries no gradient.
         history: F_q / T at every step, each at the temperature of that step (see
             :func:`vitools.fit_density`).

@@ -42,7 +42,13 @@ _DEPENDENT = 1e-10
 
 @dataclass
 class HeldOutHistory:
-    """Mean log densities in nats while training: of the last batch, and of the rows that watch."""
+    """Mean log densities in nats while training: of the last batch, and of the rows that watch.
+
+    Attributes:
+        steps: at which they were taken.
+        training: of the last batch.
+        validation: of the rows that watch.
+    """
 
     steps: list[int] = field(default_factory=list)
     training: list[float] = field(default_factory=list)

@@ -222,7 +222,11 @@ class Posterior(ABC):
             return values, self.problem.log_joint(values) - log_q
 
     def refuse_part(self, subject: str) -> None:
-        """Raise where the problem has some of the rows that the fit is of."""
+        """Raise where the problem has some of the rows that the fit is of.
+
+        Args:
+            subject: what would need all rows, for the message.
+        """
         if self.part:
             raise NotSupportedError(
                 f"this fit of model '{self.problem.name}' is of the rows of several processes, of which "

@@ -19,6 +19,7 @@ class Estimate:
     """A number and its standard error; 0 means exact.
 
     Attributes:
+        standard_error: 0 where the value is exact, infinite where nothing tells it.
         side: of a bound, on which side of the number sought its expectation lies; empty for others.
 
     Example:
@@ -96,7 +97,11 @@ class Status(Enum):
 
 @dataclass(repr=False)
 class History:
-    """What was recorded while fitting: ``elbo`` (higher is better) and seconds since the start."""
+    """What was recorded while fitting: ``elbo`` (higher is better) and seconds since the start.
+
+    Attributes:
+        steps: after which the bounds were recorded.
+    """
 
     steps: list[int] = field(default_factory=list)
     elbo: list[float] = field(default_factory=list)
@@ -104,7 +109,11 @@ class History:
 
     @classmethod
     def of_rows(cls, rows: Sequence[tuple[float, float]]) -> "History":
-        """From the bound and the seconds after each step, the first of which is number 1."""
+        """From the bound and the seconds after each step, the first of which is number 1.
+
+        Args:
+            rows: the bound and the seconds after each step.
+        """
         steps = list(range(1, len(rows) + 1))
         return cls(steps, [elbo for elbo, _ in rows], [seconds for _, seconds in rows])
 
@@ -125,7 +134,11 @@ class History:
 
     @classmethod
     def from_tensors(cls, columns: dict[str, Tensor]) -> "History":
-        """The inverse of :meth:`tensors`."""
+        """The inverse of :meth:`tensors`.
+
+        Args:
+            columns: what :meth:`tensors` gave.
+        """
         return cls(columns["steps"].tolist(), columns["elbo"].tolist(), columns["seconds"].tolist())
 
 

@@ -162,7 +162,11 @@ class Problem(BoundModel):
     def factors(
         self, values: Mapping[str, Tensor], beyond: Mapping[str, Beyond] | None = None
     ) -> FactorGraph:
-        """The model's factors at one draw, for whoever needs more than their sum."""
+        """The model's factors at one draw, for whoever needs more than their sum.
+
+        Args:
+            beyond: as of :meth:`log_joint`.
+        """
         if self.is_large or self._is_large_enumerated:
             self._refuse_large_density(frozenset(values))
         return self._graph(values, beyond=beyond)

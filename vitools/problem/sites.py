@@ -37,6 +37,12 @@ class Site:
     dim ``d`` (``None`` for a dim of size 1 that belongs to none).
 
     Attributes:
+        event_dim: number of dims on the right that are one draw.
+        support: the constraint that values meet; ``None`` of a factor.
+        is_discrete: whether it has no density but probabilities.
+        is_observed: whether it has data.
+        dtype: number type of its values.
+        device: where its values are.
         distribution: name of the distribution's class, under ``to_event``, ``mask``, ``expand``.
         scale: the factor of a surrounding ``poutine.scale``; 1 for none.
         value: the data of an observed site.

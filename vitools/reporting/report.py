@@ -134,7 +134,11 @@ def save_posterior(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a picture, whole or not at all; the format follows the suffix."""
+    """Write a picture, whole or not at all; the format follows the suffix.
+
+    Args:
+        figure: a matplotlib Figure.
+    """
     key = PICTURE_KEYS.get(path.suffix.lower())
     metadata = {key: f"vitools {__version__}"} if key else None
     with atomic_path(path) as temporary:

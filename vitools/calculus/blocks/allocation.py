@@ -18,17 +18,15 @@ before it, and so again after it).
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vitools.calculus.algebra.atoms import Atom, Predictor, Unsupported
 from vitools.calculus.algebra.logarithm import LOG_SUM
-from vitools.calculus.blocks.block import Block, Resolved, describe
+from vitools.calculus.blocks.block import Block, Node, Resolved, describe
 from vitools.calculus.densities.closed_terms import ClosedTerm
 from vitools.calculus.densities.surrogates import GEOMETRIC, SHARE, SLOPE
 from vitools.calculus.tracing.trace import ModelTrace
@@ -39,34 +37,11 @@ NOISE = 0.5
 """Of a start: standard deviation of the logarithms of geometric means, to tell components apart."""
 
 
-class AllocationNode(Block):
-    """What geometric means and sums of them have in common: no factor of q, between those that are."""
+class AllocationNode(Node):
+    """What geometric means and sums of them have in common."""
 
     runs_together = False
     offered: tuple[str, ...]
-
-    def __init__(self, name: Predictor):
-        self.name = name
-        self.moments, self.version, self.natural, self.mask = {}, 0, (), None
-        self.batch_shape = tuple(name.expression.shape)
-        self.batch_plates = (None,) * len(self.batch_shape)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    @property
-    def sites(self) -> set[str]:  # type: ignore[override]
-        """The latents below it."""
-        return self.name.expression.sites()
-
-    @property
-    def title(self) -> str:
-        return self.name.shown
-
-    @abstractmethod
-    def start(self, generator: torch.Generator | None = None) -> None:
-        """Any moments to begin with."""
 
     def resolve(self, atoms: Sequence[Atom]) -> Resolved:
         if len(atoms) > 1 or atoms[0].function not in self.offered:
@@ -85,18 +60,6 @@ class AllocationNode(Block):
         self.moments = moments
         self.natural = tuple(moments.values())
         self.changed()
-
-    def restore(self, natural: tuple[Tensor, ...]) -> None:
-        raise NotImplementedError("it follows from its latents")
-
-    def check(self) -> None:
-        pass
-
-    def entropies(self) -> Tensor:
-        return torch.zeros((), dtype=torch.float64)
-
-    def distribution(self, name: str) -> Distribution:
-        raise NotImplementedError("it is no factor of q")
 
 
 class GeometricMean(AllocationNode):

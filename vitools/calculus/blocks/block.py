@@ -154,6 +154,45 @@ class Block(ABC):
         self.version = next_version()
 
 
+class Node(Block):
+    """A quantity between factors, such as a predictor: no factor of q, but in the way of messages like one."""
+
+    def __init__(self, name: Predictor):
+        self.name = name
+        self.moments, self.version, self.natural, self.mask = {}, 0, (), None
+        self.batch_shape = tuple(name.expression.shape)
+        self.batch_plates = (None,) * len(self.batch_shape)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def sites(self) -> set[str]:  # type: ignore[override]
+        """The latents below it."""
+        return self.name.expression.sites()
+
+    @property
+    def title(self) -> str:
+        return self.name.shown
+
+    @abstractmethod
+    def start(self, generator: torch.Generator | None = None) -> None:
+        """Any moments to begin with."""
+
+    def restore(self, natural: tuple[Tensor, ...]) -> None:
+        raise NotImplementedError("it follows from its latents")
+
+    def check(self) -> None:
+        pass
+
+    def entropies(self) -> Tensor:
+        return torch.zeros((), dtype=torch.float64)
+
+    def distribution(self, name: str) -> Distribution:
+        raise NotImplementedError("it is no factor of q")
+
+
 class DenseBlock(Block):
     """A factor whose statistics are parts of the mean parameters of one family, all in memory.
 

@@ -23,11 +23,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vitools.calculus.algebra.atoms import Atom, Predictor, Unsupported, is_open
 from vitools.calculus.algebra.functions import as_function
-from vitools.calculus.blocks.block import Block, Resolved, describe
+from vitools.calculus.blocks.block import Block, Node, Resolved, describe
 from vitools.calculus.curved.rowwise import rowwise
 from vitools.calculus.curved.softmax import softmax_bound, softmax_bound_of_runs
 from vitools.calculus.curved.statistic import Statistic, missing_at
@@ -44,33 +43,17 @@ WEIGHTS = torch.softmax(-0.5 * NODES**2, 0)
 """The trapezoid rule of a standard normal, for gradients."""
 
 
-class PredictorNode(Block):
-    """The statistics of one predictor; no factor of q, but in the way of messages like one."""
+class PredictorNode(Node):
+    """The statistics of one predictor."""
 
     integrates = True
     is_rough = False
     """Whether expectations need not be exact yet."""
 
     def __init__(self, name: Predictor):
-        self.name = name
-        self.moments, self.version, self.natural, self.mask = {}, 0, (), None
-        self.batch_shape = tuple(name.expression.shape)
-        self.batch_plates = (None,) * len(self.batch_shape)
+        super().__init__(name)
         self._functions: dict[Any, Statistic] = {}
         self._atoms: dict[Any, Atom] = {}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    @property
-    def sites(self) -> set[str]:  # type: ignore[override]
-        """The latents below it."""
-        return self.name.expression.sites()
-
-    @property
-    def title(self) -> str:
-        return self.name.shown
 
     def resolve(self, atoms: Sequence[Atom]) -> Resolved:
         if len(atoms) > 1:
@@ -126,7 +109,7 @@ class PredictorNode(Block):
     def statistic_shape(self, key: Any) -> tuple[int, ...]:
         return self._functions[key].shape if key in self._functions else self.batch_shape
 
-    def start(self) -> None:
+    def start(self, generator: torch.Generator | None = None) -> None:
         """No opinion yet: the latents start without what this predictor would say."""
         keys = (*self._functions, SLOPE, CURVATURE)
         self.moments = {k: torch.zeros(self.statistic_shape(k)).double() for k in keys}
@@ -191,19 +174,6 @@ class PredictorNode(Block):
             total += float((weight * found.value * found.error).abs().nansum())
         return total
 
-    def restore(self, natural: tuple[Tensor, ...]) -> None:
-        raise NotImplementedError("a predictor follows from its latents")
-
-    def check(self) -> None:
-        pass
-
-    def entropies(self) -> Tensor:
-        """None: a predictor is no factor of q."""
-        return torch.zeros((), dtype=torch.float64)
-
-    def distribution(self, name: str) -> Distribution:
-        raise NotImplementedError("a predictor is no factor of q")
-
 
 class SoftmaxNode(PredictorNode):
     """log Σ_k exp η_k over the last axis of a predictor, by its tilted bound.
@@ -223,7 +193,7 @@ class SoftmaxNode(PredictorNode):
             return self.batch_shape[:-1]
         return (*self.batch_shape, self.batch_shape[-1]) if key == CURVATURE else self.batch_shape
 
-    def start(self) -> None:
+    def start(self, generator: torch.Generator | None = None) -> None:
         self._set(
             {k: torch.zeros(self.statistic_shape(k)).double() for k in (VALUE, SLOPE, CURVATURE)}
         )

@@ -54,10 +54,8 @@ def initialise(
     given = _over_time(model, given) if given else given
     streamed = [block for block in model.blocks if isinstance(block, StreamedBlock)]
     with torch.no_grad():
-        for node in model.predictors:
-            node.start()
-        for allocation in model.allocations:
-            allocation.start(generator)
+        for node in model.between:
+            node.start(generator)
         for block in model.blocks:
             if block not in streamed:
                 _start(model, block, generator)

@@ -70,6 +70,9 @@ def evidence(
 ) -> Evidence:
     """All bounds from one set of draws; each K needs ``10 K`` of them for a standard error.
 
+    Args:
+        ks: numbers of draws that each importance-weighted bound averages over.
+
     Raises:
         NotSupportedError: the fit has no density (NUTS).
 

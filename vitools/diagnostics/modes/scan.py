@@ -56,7 +56,11 @@ class Mode:
     precision: Tensor
 
     def squared_distance(self, points: Tensor) -> Tensor:
-        """Of ``[n, P]`` from the mode in its own widths, ``[n]``."""
+        """Of ``[n, P]`` from the mode in its own widths, ``[n]``.
+
+        Args:
+            points: in the coordinates of :attr:`point`.
+        """
         away = points.double() - self.point
         return ((away @ self.precision) * away).sum(-1)
 

@@ -48,6 +48,10 @@ def measure_accuracy(
 ) -> Accuracy | None:
     """Compare moments with a reference's; ``None`` if nothing in the reference varies.
 
+    Args:
+        found: the fit's, by site.
+        reference: those to compare with.
+
     Example:
         >>> q = {"mu": Moments.exact(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0]))}
         >>> p = {"mu": Moments.exact(torch.tensor([0.0, 0.0]), torch.tensor([2.0, 4.0]))}

@@ -24,6 +24,10 @@ class Moments:
     """Mean and sd of the entries of one quantity, with standard errors (0 where exact).
 
     All four tensors have the quantity's own shape and are float64, on the CPU.
+
+    Attributes:
+        mean: with its standard error ``mean_error``.
+        sd: with its standard error ``sd_error``.
     """
 
     mean: Tensor
@@ -33,7 +37,12 @@ class Moments:
 
     @classmethod
     def exact(cls, mean: Tensor, sd: Tensor) -> "Moments":
-        """Moments known without Monte Carlo error."""
+        """Moments known without Monte Carlo error.
+
+        Args:
+            mean: of each entry.
+            sd: of each entry.
+        """
         mean, sd = mean.detach().cpu().double(), sd.detach().cpu().double()
         return cls(mean, sd, *torch.zeros((2, *mean.shape), dtype=torch.float64))
 

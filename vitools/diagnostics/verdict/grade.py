@@ -19,7 +19,11 @@ class Grade(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """A grade, the reason in one sentence, and the next thing to try (empty where all is well)."""
+    """A grade, the reason in one sentence, and the next thing to try (empty where all is well).
+
+    Attributes:
+        advice: the next thing to try.
+    """
 
     grade: Grade
     reason: str

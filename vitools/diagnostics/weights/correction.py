@@ -57,6 +57,10 @@ def measure_correction(draws: Mapping[str, Tensor], weights: SmoothedWeights) ->
 
     ``mean_error`` is |mean_q - mean_w| in reweighted sds and ``sd_ratio`` is sd_q / sd_w: below one
     where the fit is too narrow. ``None`` if nothing varies.
+
+    Args:
+        draws: of the fit, ``{site: [n, *shape]}``.
+        weights: of these draws, smoothed.
     """
     errors: Figures = {}
     ratios: Figures = {}

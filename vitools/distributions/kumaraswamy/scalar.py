@@ -79,6 +79,10 @@ class Kumaraswamy(TorchDistribution):
 
         The variance is within a factor of two of the Beta's where its parameters exceed ½. a is that of :meth:`near`; b solves b B(1 + 1/a, b) = m, whose left side falls in b.
         No gradient flows through the solution.
+
+        Args:
+            mean: m.
+            concentration: c.
         """
         mean, concentration = broadcast_all(mean, concentration)
         beta = Beta(mean * concentration, (1 - mean) * concentration, validate_args=False)
@@ -98,6 +102,10 @@ class Kumaraswamy(TorchDistribution):
 
         In (log a, log b) the two must move together to keep the location while the spread changes;
         here one is the spread and the other, log(-log m), the location.
+
+        Args:
+            log_a: log a, the spread.
+            loglog_median: log(-log m), the location.
         """
         return cls(log_a, _LOG_LOG_2 - flip(log_a + loglog_median), validate_args)
 
@@ -217,7 +225,11 @@ class Kumaraswamy(TorchDistribution):
         return self.expectation(log1mexp_exp)
 
     def log_moment(self, order: float) -> Tensor:
-        """log E[v^n] = log b + log B(1 + n/a, b)."""
+        """log E[v^n] = log b + log B(1 + n/a, b).
+
+        Args:
+            order: n, above -a.
+        """
         return self._log_moment(order).to(self.log_a.dtype)
 
     def _log_moment(self, order: float) -> Tensor:
@@ -280,6 +292,10 @@ class Kumaraswamy(TorchDistribution):
 
         The KL is 0 where α = 1 or β = 1, at most .014 nats on [1, 10]² and .056 on [.3, 100]².
         The result is constant with respect to α and β: no gradient flows through the fit.
+
+        Args:
+            beta: the distribution to come close to.
+            num_steps: of Newton, at most.
         """
         alpha, other = beta.concentration1.detach(), beta.concentration0.detach()
         target = Beta(alpha.double(), other.double(), validate_args=False)

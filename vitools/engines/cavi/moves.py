@@ -54,7 +54,7 @@ class Moves:
         """The state that follows from the natural parameters of the blocks."""
         for block, natural in zip(self.model.blocks, naturals, strict=True):
             block.restore(natural)
-        for node in (*self.model.predictors, *self.model.allocations):
+        for node in self.model.between:
             node.update(self.model.messages(node))
         return self.model.state()
 

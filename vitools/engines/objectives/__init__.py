@@ -13,5 +13,10 @@ __all__ = ["BetaElbo", "Elbo", "ImportanceWeighted", "Objective", "ScoreFunction
 
 
 def negative_elbo(problem: Problem, guide: Any, num_particles: int) -> Objective:
-    """:class:`Elbo` by ``num_particles`` draws."""
+    """:class:`Elbo` by ``num_particles`` draws.
+
+    Args:
+        guide: a Pyro guide of the problem.
+        num_particles: draws that a step averages over.
+    """
     return Elbo(num_particles)(problem, guide)

@@ -39,6 +39,7 @@ def warm_up(
     the bound (β = 1) of every step. A guide class is made once, here.
 
     Args:
+        num_particles: draws from the guide that a step averages over.
         free_bits, free_bits_per: as of ``BetaElbo``, through all stages.
         options: of :func:`~vitools.svi`, for every stage: ``learning_rate``, ``compile``, …; a
             schedule of Adam's begins anew with each.

@@ -90,6 +90,9 @@ def save_netcdf(tree: Any, path: str | Path) -> None:
     """Write what :func:`assemble` made; an existing file is replaced only by a whole new one.
 
     ``arviz.from_netcdf(path)`` reads it back.
+
+    Args:
+        tree: the groups.
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(_netcdf(tree, path))

@@ -84,6 +84,9 @@ def plot_marginals(comparison: JudgedFits, max_panels: int = MAX_PANELS) -> Figu
     """Marginal densities of all fits, one panel per entry; the reference is the grey area.
 
     Where there are more entries than panels, those on which the fits disagree most are shown.
+
+    Args:
+        max_panels: how many entries are shown.
     """
     entries = chosen_entries(comparison.judgements, max_panels)
     columns = min(4, max(1, len(entries)))
@@ -121,6 +124,9 @@ def plot_moments(comparison: JudgedFits, max_entries: int = MAX_ENTRIES) -> Figu
 
     The reference is the grey band from -1 to 1. Without a reference the fit of best verdict lends
     its scale, and the legend says so.
+
+    Args:
+        max_entries: how many entries are shown.
     """
     entries = chosen_entries(comparison.judgements, max_entries)
     figure, axes = _figure(7.2, 1.4 + 0.36 * max(len(entries), 4))

@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 
 from vitools.calculus import ConjugateModel
-from vitools.calculus.blocks.allocation import AllocationNode
-from vitools.calculus.blocks.predictor import PredictorNode
 from vitools.calculus.model import State
 from vitools.calculus.values.reading import Reader, Reading
 from vitools.engines.cavi.batch import each, one, room, some, together
@@ -193,8 +191,7 @@ class RestOfModel:
         for block, before in zip(model.blocks, self.model.blocks, strict=True):
             number = self.model.blocks.index(before)
             block.restore(state[number]["natural"])
-        helpers: list[PredictorNode | AllocationNode] = [*model.predictors, *model.allocations]
-        for node in helpers:
+        for node in model.between:
             node.start()
             node.update(model.messages(node))
         return model.elbo()
