@@ -220,6 +220,7 @@ class Problem(BoundModel):
         """The factors of a run of :meth:`call`, replayed or conditioned as the caller wishes.
 
         Args:
+            beyond: as of :meth:`log_joint`.
             given: the latents that have values in it; other discrete ones are summed out.
         """
         sites = {k: s for k, s in self.discrete.items() if s.states and k not in given}

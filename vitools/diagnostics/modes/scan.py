@@ -108,7 +108,9 @@ def find_modes(problem: Problem, *, num_starts: int = 16, seed: int = 0) -> list
     flat = 1e3 * tol * (1.0 + heights.abs())
     hopeful = torch.isfinite(heights) & (slopes < flat) & (ends.abs().amax(-1) < FARTHEST)
     order = heights[hopeful].argsort(descending=True)
-    return _weighed(space, told_apart(space, density, ends[hopeful][order], heights[hopeful][order]))
+    return _weighed(
+        space, told_apart(space, density, ends[hopeful][order], heights[hopeful][order])
+    )
 
 
 def most_points(num_starts: int) -> int:

@@ -203,8 +203,10 @@ def test_a_peak_far_below_the_mass_is_no_missed_mode():
     found = scan_for(fit, values, truth)
     (mode,) = found.modes
     assert float(mode.values["v"]) == pytest.approx(-18.0, abs=0.05)
-    assert mode.share == pytest.approx(math.exp(mode.log_mass - truth)) and mode.share < 1e-7
-    assert not found.missed and found.words == "a scan found 1 mode, with 2e-08 of the mass"
+    assert mode.share == pytest.approx(math.exp(mode.log_mass - truth))
+    assert mode.share < 1e-7
+    assert not found.missed
+    assert found.words == "a scan found 1 mode, with 2e-08 of the mass"
     assert scan_for(fit, values).modes[0].share == 1.0  # of the modes found, where nothing is known
 
 
@@ -212,5 +214,7 @@ def test_a_peak_far_below_the_mass_is_no_missed_mode():
 def test_a_good_fit_of_a_funnel_is_trusted():
     problem = Problem(funnel, torch.tensor(1.0).double())
     found = judge(cavi(problem, nested=["v"]))
-    assert found.accounted.value == pytest.approx(of_funnel()[2], abs=5 * found.accounted.standard_error)
+    assert found.accounted.value == pytest.approx(
+        of_funnel()[2], abs=5 * found.accounted.standard_error
+    )
     assert found.verdict.grade is Grade.TRUST
