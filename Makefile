@@ -6,9 +6,10 @@ PLAIN  := .venv-plain
 INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PIP    := $(BIN)/python $(INSTALL)
 SITE   := $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+TEXTS  := vitools models guides benchmarks docs README.md CHANGELOG.md CONTRIBUTING.md Makefile pyproject.toml
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow test-plain lint browser docs docs-check course pictures clean
+.PHONY: demo test test-slow test-wheel lint browser docs docs-check course pictures clean
 
 demo: $(VENV)/.installed  ## the main job: compare methods on the two dice, write report/
 	$(BIN)/vitools compare two-dice --report report
@@ -19,14 +20,16 @@ test: $(VENV)/.installed-dev  ## the default suite
 test-slow: $(VENV)/.installed-dev  ## what takes minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
-test-plain: $(PLAIN)/.installed  ## what an ordinary install without any extra does, outside of this folder
-	rm -rf build
-	$(PLAIN)/bin/python $(INSTALL) --no-deps --force-reinstall .
+test-wheel: $(PLAIN)/.installed  ## the sdist, the wheel made of it, and what that does outside of this folder without any extra
+	rm -rf build dist
+	$(PLAIN)/bin/python -m build --outdir dist .
+	$(PLAIN)/bin/python $(INSTALL) --no-deps --force-reinstall dist/*.whl
 	cd tests/plain && OMP_NUM_THREADS=1 ../../$(PLAIN)/bin/pytest --confcutdir=. -m plain
 
-lint: $(VENV)/.installed-dev  ## style, then types against an ordinary install (mypy reads no editable one)
+lint: $(VENV)/.installed-dev  ## style, spelling, then types against an ordinary install (mypy reads no editable one)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell $(TEXTS)
 	rm -rf .typecheck build
 	$(PIP) --no-deps --target .typecheck .
 	cd .typecheck && ../$(BIN)/python -m mypy --config-file ../pyproject.toml --python-executable ../$(BIN)/python vitools
@@ -52,7 +55,7 @@ pictures: $(VENV)/.installed  ## redraw the map of the house and the graphs of t
 	$(BIN)/vitools draw vae --out docs/derivations/vae_graph.svg --force
 
 clean:
-	rm -rf $(VENV) $(PLAIN) docs/_build docs/repository .typecheck build *.egg-info report .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PLAIN) docs/_build docs/repository .typecheck build dist *.egg-info report .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/python $(PLAIN)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "vitools needs Python 3.11 or newer; try make PYTHON=python3.12")'
@@ -71,5 +74,5 @@ $(VENV)/.installed-docs: $(BIN)/python $(SOURCES)
 	touch $@ $(VENV)/.installed
 
 $(PLAIN)/.installed: $(PLAIN)/bin/python $(SOURCES)
-	$(PLAIN)/bin/python $(INSTALL) . pytest
+	$(PLAIN)/bin/python $(INSTALL) . build mypy pytest
 	touch $@

@@ -7,6 +7,58 @@ mistake the library can explain; anything else that escapes is a bug in vitools.
 import inspect
 from collections.abc import Iterable
 
+PAGE = "docs/errors.md"
+
+SECTIONS = {
+    "ModelError": "models-that-cannot-be-read-modelerror",
+    "DataError": "data-that-do-not-fit-dataerror",
+    "OptionError": "arguments-optionerror",
+    "NotConjugateError": "no-rule-for-coordinate-ascent-notconjugateerror",
+    "NotSupportedError": "what-an-engine-or-a-fit-cannot-do-notsupportederror",
+    "NumericalError": "a-computation-that-left-the-numbers-numericalerror",
+    "FileError": "files-fileerror",
+    "ProcessError": "other-processes-processerror",
+}
+"""The section of :data:`PAGE` on each class of errors."""
+
+CASES = {
+    "observes nothing": "nothing-is-observed",
+    "so nothing says that its entries are independent": "a-discrete-latent-outside-of-a-plate",
+    "whose values cannot be listed": "counts-whose-values-cannot-be-listed",
+    "has no size, so nothing says how many rows": "a-plate-without-a-size",
+    "in place (": "data-changed-in-place",
+    "draws random numbers outside of its sample statements": "random-numbers-of-its-own",
+    "its support depends on other latents": "a-support-that-moves-with-a-latent",
+    "Its arguments: ": "an-argument-is-missing",
+    "when run on its data": "the-model-does-not-run",
+    "is sampled twice": "two-sites-of-one-name",
+    ": expected a finite number, got": "nan",
+    ": expected a value in the support of": "outside-of-the-support",
+    ": expected observations as a torch tensor": "not-a-tensor",
+    "named in start": "a-start-for-another-site",
+    "no latent site": "a-site-that-is-not-there",
+    "expected a whole number of at least": "a-number-that-is-too-small",
+    "which is no latent of model": "a-guide-of-another-model",
+    "are fits of different problems": "fits-of-different-problems",
+    "is not among the fits": "a-reference-that-is-not-there",
+    " labels, got ": "labels-of-another-number",
+    "not conjugate to its parent": "a-function-without-a-rule",
+    "while it runs (": "a-condition-on-a-latent",
+    "the in-place operation": "writing-into-a-tensor",
+    "has only discrete latents": "only-discrete-latents",
+    "continuous dimensions; quadrature": "too-many-dimensions-for-quadrature",
+    "draws, not a density": "a-density-of-draws",
+    "there are no rows to take some of": "rows-of-minibatches-that-are-tied",
+    "have no KL to weight": "the-kl-of-a-latent-that-is-summed-out",
+    "Continuous inference cannot handle discrete": "a-point-estimate",
+    "cells are boxes of numbers": "a-site-without-cells",
+    "given the others the posterior is improper": "an-improper-posterior",
+    "it was damaged or cut short": "a-file-that-is-no-fit",
+    "no file ": "no-such-file",
+    "is a fit of model": "a-fit-of-another-model",
+}
+"""Words of a message: the section of :data:`PAGE` on that case; the first that a message has counts."""
+
 
 def sentence(message: object) -> str:
     """The message with a full stop."""
@@ -19,14 +71,27 @@ def clause(error: BaseException) -> str:
     return str(error).rstrip(".")
 
 
+def section(kind: type["VitoolsError"], message: str) -> str | None:
+    """Where :data:`PAGE` explains a message: at its case, else at the class of its error."""
+    case = next((anchor for words, anchor in CASES.items() if words in message), None)
+    return case or next(
+        (SECTIONS[k.__name__] for k in kind.__mro__ if k.__name__ in SECTIONS), None
+    )
+
+
 class VitoolsError(Exception):
-    """Something the user can put right; the message names the site or file."""
+    """Something the user can put right; the message names the site or file.
+
+    Below the message, a note (``__notes__``, which Python prints with it) says where it is explained.
+    """
 
     is_common: bool = False
     """Whether all processes of a sharded run raise it."""
 
     def __init__(self, message: object = "") -> None:
         super().__init__(sentence(message))
+        if (anchor := section(type(self), str(self))) is not None:
+            self.add_note(f"see {PAGE}#{anchor}")
 
 
 class ModelError(VitoolsError):
@@ -82,6 +147,11 @@ class NotConjugateError(VitoolsError):
     def __init__(self, message: object = "", sites: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.sites = frozenset(sites)
+
+
+def with_notes(error: BaseException) -> str:
+    """An error's message and, on lines of their own, what Python prints below it."""
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def first_words(error: BaseException) -> str:

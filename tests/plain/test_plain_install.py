@@ -1,4 +1,4 @@
-"""What an ordinary install does that has no extra: run by ``make test-plain``, not by ``make test``."""
+"""What an ordinary install does that has no extra: run by ``make test-wheel``, not by ``make test``."""
 
 import importlib.util
 import subprocess

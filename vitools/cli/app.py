@@ -23,7 +23,7 @@ from vitools.cli.options import (
     Seed,
     Settings,
 )
-from vitools.errors import NumericalError, VitoolsError, VitoolsWarning
+from vitools.errors import NumericalError, VitoolsError, VitoolsWarning, with_notes
 from vitools.files.atomic import check_folder
 from vitools.models import SHIPPED
 
@@ -48,7 +48,7 @@ class Commands(TyperGroup):
                 warnings.showwarning = _note_or(warnings.showwarning)
                 return super().invoke(ctx)
         except VitoolsError as error:
-            print(f"vitools: {error}", file=sys.stderr)
+            print(f"vitools: {with_notes(error)}", file=sys.stderr)
             raise typer.Exit(1 if isinstance(error, NumericalError) else 2) from error
         except SystemExit as error:  # typer's own are of another kind
             if isinstance(error.__context__, BrokenPipeError):  # by rich: nobody reads on

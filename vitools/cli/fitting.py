@@ -29,7 +29,13 @@ from vitools.cli.options import (
     Update,
     complete_method,
 )
-from vitools.errors import NotConjugateError, NotSupportedError, NumericalError, OptionError
+from vitools.errors import (
+    NotConjugateError,
+    NotSupportedError,
+    NumericalError,
+    OptionError,
+    with_notes,
+)
 from vitools.files.atomic import check_folder
 from vitools.files.folders import whole_folder
 
@@ -140,7 +146,7 @@ def fit(
             except NumericalError as error:
                 if not hasattr(error, "posterior"):
                     raise
-                print(f"vitools: {error}", file=sys.stderr)
+                print(f"vitools: {with_notes(error)}", file=sys.stderr)
                 result = error.posterior
             if ranks is not None:
                 is_usable = True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vitools.errors import NumericalError, OptionError, VitoolsError
+from vitools.errors import NumericalError, OptionError, VitoolsError, with_notes
 
 if TYPE_CHECKING:
     from vitools.engines.sharding.ranks import Ranks
@@ -53,7 +53,7 @@ def processes(plate: str | None) -> Iterator[Ranks | None]:
         if ranks.rank == 0:
             raise
         if not error.is_common:
-            print(f"vitools: rank {ranks.rank}: {error}", file=sys.stderr)
+            print(f"vitools: rank {ranks.rank}: {with_notes(error)}", file=sys.stderr)
         raise typer.Exit(1 if isinstance(error, NumericalError) else 2) from error
     finally:
         destroy_process_group()

@@ -43,7 +43,7 @@ def vitools(folder, no_lines_of_load):
 
 @pytest.fixture
 def refused(vitools):
-    """Runs a command that must end with one message on standard error; returns the message."""
+    """Runs a command that must end with one message on standard error; returns it without its place on the page of errors."""
 
     def run(*arguments, code=2):
         result = vitools(*arguments)
@@ -51,6 +51,7 @@ def refused(vitools):
         assert result.stderr.startswith("vitools: ")
         assert result.stderr.count("vitools: ") == 1
         assert "Traceback" not in result.output
-        return result.stderr.removeprefix("vitools: ").rstrip("\n")
+        message, _, _ = result.stderr.removeprefix("vitools: ").partition("\nsee docs/errors.md#")
+        return message.rstrip("\n")
 
     return run

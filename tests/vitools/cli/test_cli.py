@@ -268,7 +268,8 @@ def test_a_fit_that_diverged_says_where_and_keeps_the_last_good_state(vitools, f
     replace_fit("kumaraswamy", diverge)
     result = vitools("fit", "coin", "--method", "kumaraswamy", "--out", "fits")
     assert result.exit_code == 1
-    assert result.stderr == "vitools: step 7: site 'p' became nan.\n"
+    place = "see docs/errors.md#a-computation-that-left-the-numbers-numericalerror"
+    assert result.stderr == f"vitools: step 7: site 'p' became nan.\n{place}\n"
     assert "status: diverged" in result.stdout
     assert sorted(os.listdir("fits")) == ["fit.safetensors", "posterior.nc"]
 
