@@ -58,8 +58,8 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
-pygments_style = "friendly"
-pygments_dark_style = "monokai"
+pygments_style = "a11y-high-contrast-light"  # comments too have a contrast that can be read
+pygments_dark_style = "a11y-high-contrast-dark"
 copybutton_exclude = ".linenos, .gp, .go"
 templates_path: list[str] = []
 
@@ -68,7 +68,7 @@ nb_execution_mode = "off" if os.environ.get("SITE_EXECUTES") == "no" else "cache
 if nb_execution_mode == "off":
     suppress_warnings.append("myst-nb.lexer")  # a kernel would say which language its cells are in
 nb_execution_cache_path = str(DOCS / "_build" / f"notebooks-{digest_of_package()}")
-nb_execution_timeout = 600
+nb_execution_timeout = 1800  # by the clock, which a busy machine stretches
 nb_execution_show_tb = True
 nb_merge_streams = True
 if nb_execution_mode == "cache":

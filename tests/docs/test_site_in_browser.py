@@ -42,14 +42,14 @@ const behind = e => {
   }
   return [255, 255, 255];
 };
-const poor = [];
-for (const e of document.querySelectorAll('article p, article li, article td, article th, article a, article h1, article h2')) {
+const poor = new Set();
+for (const e of document.querySelectorAll('article p, article li, article td, article th, article a, article h1, article h2, article pre, article pre span, article code')) {
   if (!e.textContent.trim() || !e.getClientRects().length) continue;
   const [a, b] = [numbers(getComputedStyle(e).color).slice(0, 3), behind(e)].map(luminance);
   const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  if (ratio < arguments[0]) poor.push(`${e.tagName} ${e.textContent.trim().slice(0, 40)}: ${ratio.toFixed(2)}`);
+  if (ratio < arguments[0]) poor.add(`${e.tagName} ${e.className} ${e.textContent.trim().slice(0, 40)}: ${ratio.toFixed(2)}`);
 }
-return poor;
+return [...poor].slice(0, 8);
 """
 FOCUS = """
 const seen = [];

@@ -10,7 +10,15 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from vitools.engines.progress import EVERY, LOGGER, Progress, duration, is_logging, words
+from vitools.engines.progress import (
+    EVERY,
+    LOGGER,
+    Progress,
+    duration,
+    is_logging,
+    to_stderr,
+    words,
+)
 
 QUICK = 10.0
 """Seconds that a run may take without a line about its end."""
@@ -43,15 +51,11 @@ def status_line(label: str, quiet: bool) -> Iterator[Callable[[str], None] | Non
     elif quiet:
         yield None
     elif not sys.stderr.isatty():
-        with _lines(_to_stderr) as say:
+        with _lines(to_stderr) as say:
             yield say
     else:
         with Console(stderr=True, highlight=False).status(label) as status:
             yield status.update
-
-
-def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -1,19 +1,21 @@
 """How a run goes: what an engine reports, in which words, and to whom.
 
-A caller's own function is told a few times a second. Where there is none, and the logger ``vitools``
-is on for INFO, that gets a line a minute:
+A caller's own function is told a few times a second; ``progress=True`` shows a line that updates in place, in a
+notebook and on a terminal. Where there is neither, and the logger ``vitools`` is on for INFO, that gets a line a
+minute:
 
     logging.basicConfig(level=logging.INFO)
 """
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from vitools.errors import OptionError
+from vitools.notebook.line import line_in_place
 from vitools.posterior import Estimate
 
 LOGGER = logging.getLogger("vitools")
@@ -46,8 +48,8 @@ class Progress:
 Listener = Callable[[Progress], None]
 """Told how a run goes."""
 
-ProgressCallback = Listener | Literal[False]
-"""``False`` for a run that tells nobody, not even the logger."""
+ProgressCallback = Listener | bool
+"""``True`` for a line that updates in place, ``False`` for a run that tells nobody, not even the logger."""
 
 
 def is_logging() -> bool:
@@ -56,35 +58,55 @@ def is_logging() -> bool:
 
 
 def listener(progress: ProgressCallback | None) -> Listener | None:
-    """Who is to be told: the caller's function, else the logger where it is on, else nobody.
+    """Who is to be told: the caller's function, a line in place, else the logger where it is on, else nobody.
 
     Raises:
-        OptionError: ``progress`` is neither a function nor False or None.
+        OptionError: ``progress`` is neither a function nor True, False or None.
     """
     if progress is None:
-        return _to_logger() if is_logging() else None
+        return _now_and_then(LOGGER.info) if is_logging() else None
     if progress is False:
         return None
+    if progress is True:
+        line = line_in_place()
+        return _now_and_then(to_stderr) if line is None else _at_once(line)
     if not callable(progress):
         raise OptionError(
-            f"progress: expected a function of one report, or False for none, got {progress!r}."
+            f"progress: expected a function of one report, True for a line, or False for none, got {progress!r}."
         )
     return progress
 
 
-def _to_logger() -> Listener:
-    """At most one line in :data:`EVERY` seconds."""
-    written = time.monotonic()
+def _at_once(say: Callable[[str], None]) -> Listener:
+    """Every report."""
     last: Progress | None = None
 
     def tell(progress: Progress) -> None:
-        nonlocal written, last
-        if time.monotonic() - written >= EVERY:
-            written = time.monotonic()
-            LOGGER.info(words(progress.engine, progress, last))
-            last = progress
+        nonlocal last
+        before = last if last is not None and last.engine == progress.engine else None
+        say(words(progress.engine, progress, before))
+        last = progress
 
     return tell
+
+
+def _now_and_then(write: Callable[[str], None]) -> Listener:
+    """At most one line in :data:`EVERY` seconds."""
+    written = time.monotonic()
+    say = _at_once(write)
+
+    def tell(progress: Progress) -> None:
+        nonlocal written
+        if time.monotonic() - written >= EVERY:
+            written = time.monotonic()
+            say(progress)
+
+    return tell
+
+
+def to_stderr(text: str) -> None:
+    """A line of its own."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def words(label: str, now: Progress, before: Progress | None = None) -> str:

@@ -324,7 +324,10 @@ def test_a_sampler_comes_first_among_equals():
         ({"max_seconds": math.nan}, "max_seconds: expected a number of seconds above 0"),
         ({"max_seconds": True}, "max_seconds: expected a number of seconds above 0"),
         ({"seed": -1}, "seed: expected a whole number from 0"),
-        ({"progress": 3}, "progress: expected a function of one report, or False for none, got 3."),
+        (
+            {"progress": 3},
+            "progress: expected a function of one report, True for a line, or False for none, got 3.",
+        ),
     ],
 )
 def test_wrong_values_are_refused(options, words):
