@@ -43,8 +43,8 @@ def mix(
 
     Returns:
         A mixture of the fits with a weight above 0, in their order; ``detail`` names them, with
-        ``weights`` and ``weight_errors`` (standard errors, by the jackknife), ``log_evidence``, and k̂
-        of the weights that they rest on.
+        ``weights`` and ``weight_errors`` (standard errors, by the jackknife), ``least_evidence`` (log p(x)
+        as far as the fits reach, which is no more than all of it), and k̂ of the weights that they rest on.
 
     Raises:
         OptionError, NotSupportedError: a fit of another problem, a point estimate, or one without a
@@ -64,7 +64,7 @@ def mix(
         >>> mixed = mix({"low": beta(3.0, 3.0), "high": beta(4.0, 2.0)})  # 2/5 and 3/5 of them are Beta(3, 2)
         >>> [round(weight, 1) for weight in mixed.weights.tolist()]
         [0.4, 0.6]
-        >>> print(round(mixed.log_evidence.value, 2), "|", judge(mixed).verdict)  # log 1/12
+        >>> print(round(mixed.least_evidence.value, 2), "|", judge(mixed).verdict)  # log 1/12
         -2.48 | trust
     """
     began = time.perf_counter()
@@ -87,7 +87,7 @@ def mix(
         weights[kept],
         chosen,
         weight_errors=errors[kept],
-        log_evidence=union.log_evidence,
+        least_evidence=union.least_evidence,
         engine="mix",
         status=Status.CONVERGED,
         detail=_detail(union, smoothed, weights.tolist(), errors.tolist()),
@@ -141,7 +141,7 @@ def _check(fits: Mapping[str, Posterior]) -> None:
 def _detail(
     union: FitUnion, smoothed: SmoothedWeights, weights: list[float], errors: list[float]
 ) -> str:
-    """``weights left 0.61 ± 0.01, right 0.39 ± 0.01; log p(x) -3.21 ± 0.01; k̂ 0.12 ± 0.03``."""
+    """``weights left 0.61 ± 0.01, right 0.39 ± 0.01; log p(x) at least -3.21 ± 0.01 (as far as the fits reach); k̂ 0.12 ± 0.03``."""
     shares = [
         f"{name} {Estimate(weight, error)}"
         for name, weight, error in zip(union.names, weights, errors, strict=True)
@@ -150,4 +150,5 @@ def _detail(
     khat = f"k̂ {smoothed.khat}"
     if not smoothed.khat.value <= most:
         khat += f", above {most:.2f}: the weights are not to be relied on"
-    return f"weights {', '.join(shares)}; log p(x) {union.log_evidence}; {khat}"
+    least = f"log p(x) at least {union.least_evidence} (as far as the fits reach)"
+    return f"weights {', '.join(shares)}; {least}; {khat}"

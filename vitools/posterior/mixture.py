@@ -31,7 +31,8 @@ class MixturePosterior(Posterior):
         restart_bounds: the bounds that several starts of the engine reached; also an attribute.
         weight_errors: ``[K]``, standard errors of the weights where these are estimates; also an
             attribute, zeros where they are none.
-        log_evidence: log p(x) as the components together have it; also an attribute.
+        least_evidence: log p(x) as far as the components reach, which is no more than all of it but for its
+            standard error; also an attribute.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class MixturePosterior(Posterior):
         bound_error: float = 0.0,
         restart_bounds: Sequence[float] = (),
         weight_errors: Tensor | Sequence[float] | None = None,
-        log_evidence: Estimate | None = None,
+        least_evidence: Estimate | None = None,
         **common: Any,
     ) -> None:
         super().__init__(problem, **common)
@@ -58,7 +59,7 @@ class MixturePosterior(Posterior):
         self.restart_bounds = list(restart_bounds)
         errors = torch.zeros_like(self.weights) if weight_errors is None else weight_errors
         self.weight_errors = torch.as_tensor(errors, dtype=torch.float64)
-        self.log_evidence = log_evidence
+        self.least_evidence = least_evidence
 
     def elbo(self, num_samples: int = 1000, seed: int = 0) -> Estimate:
         """The engine's bound where it has one; else an estimate, discrete latents summed out."""
@@ -142,16 +143,16 @@ class MixturePosterior(Posterior):
             "bound_error": self.bound_error,
             "restart_bounds": self.restart_bounds,
         }
-        known = self.log_evidence
+        known = self.least_evidence
         evidence = None if known is None else [known.value, known.standard_error]
-        meta = {"components": described, "apart": self.apart, "log_evidence": evidence}
+        meta = {"components": described, "apart": self.apart, "least_evidence": evidence}
         return tensors, meta | bounds
 
     @classmethod
     def _restore(cls, saved: Saved) -> "MixturePosterior":
         described = enumerate(saved.meta["components"])
         components = [saved.part(k, each, saved.problem) for k, each in described]
-        evidence = saved.meta.get("log_evidence")
+        evidence = saved.meta.get("least_evidence")
         return cls(
             components[0].problem,  # with the values of the model's own parameters
             saved.tensors["weights"],
@@ -161,7 +162,7 @@ class MixturePosterior(Posterior):
             bound_error=saved.meta["bound_error"],
             restart_bounds=saved.meta["restart_bounds"],
             weight_errors=saved.tensors.get("weight_errors"),
-            log_evidence=None if evidence is None else Estimate(*evidence),
+            least_evidence=None if evidence is None else Estimate(*evidence),
             **saved.common,
         )
 

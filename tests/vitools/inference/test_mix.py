@@ -25,7 +25,7 @@ from vitools.problem import Problem
 def test_fits_of_two_modes_get_the_modes_masses(problem):
     true = truth(problem)
     mixed = mix(sides(problem, widened=1.1), seed=3)
-    error, evidence = float(mixed.weight_errors[0]), mixed.log_evidence
+    error, evidence = float(mixed.weight_errors[0]), mixed.least_evidence
     assert 0 < error < 0.01
     assert 0 < evidence.standard_error < 0.01
     assert float(mixed.weights[0]) == pytest.approx(true.below, abs=4 * error)
@@ -49,7 +49,7 @@ def test_errors_of_weights_and_evidence_are_those_of_repetitions():
     mixed = [mix(fits, num_samples=200, seed=seed) for seed in range(40)]
     for values, errors in (
         ([m.weights[0] for m in mixed], [m.weight_errors[0] for m in mixed]),
-        ([m.log_evidence.value for m in mixed], [m.log_evidence.standard_error for m in mixed]),
+        ([m.least_evidence.value for m in mixed], [m.least_evidence.standard_error for m in mixed]),
     ):
         spread = float(torch.as_tensor(values).std())
         stated = float(torch.as_tensor(errors).square().mean().sqrt())
@@ -77,8 +77,8 @@ def test_copies_share_their_weight_and_the_posterior_itself_is_exact():
     fits = {name: beta(p, 3.0, 2.0) for name in ("one", "other")}
     mixed = mix(fits, num_samples=100)
     assert mixed.weights.tolist() == pytest.approx([0.5, 0.5])
-    assert mixed.log_evidence.is_exact
-    assert mixed.log_evidence.value == pytest.approx(-torch.tensor(12.0).log().item())
+    assert mixed.least_evidence.is_exact
+    assert mixed.least_evidence.value == pytest.approx(-torch.tensor(12.0).log().item())
 
 
 def test_two_betas_whose_mixture_is_the_posterior():
@@ -88,7 +88,7 @@ def test_two_betas_whose_mixture_is_the_posterior():
     assert mixed.weights.tolist() == pytest.approx(
         [0.5, 0.5], abs=4 * float(mixed.weight_errors[0])
     )
-    assert mixed.log_evidence.value == pytest.approx(-torch.tensor(6.0).log().item(), abs=1e-9)
+    assert mixed.least_evidence.value == pytest.approx(-torch.tensor(6.0).log().item(), abs=1e-9)
 
 
 def test_discrete_latents_keep_their_factors():
@@ -116,7 +116,7 @@ def test_it_is_saved_and_loaded(tmp_path):
     again = load(tmp_path / "mix.safetensors", CLUSTERS, guide=own_guide)
     assert isinstance(again, MixturePosterior)
     assert (again.engine, again.detail, again.seed) == ("mix", mixed.detail, 5)
-    assert again.log_evidence == mixed.log_evidence
+    assert again.least_evidence == mixed.least_evidence
     assert torch.equal(again.weight_errors, mixed.weight_errors)
     assert again.fingerprint == mixed.fingerprint
     assert torch.equal(again.sample(50)["x"], mixed.sample(50)["x"])

@@ -53,8 +53,11 @@ class FitUnion:
         return self.log_joint - (self.log_densities.logsumexp(-1) - math.log(len(self.names)))
 
     @property
-    def log_evidence(self) -> Estimate:
-        """log p(x), as far as the fits reach; exact where their mixture is the posterior."""
+    def least_evidence(self) -> Estimate:
+        """log p(x) as far as the fits reach: no more than all of it, but for its standard error.
+
+        Exact where their mixture is the posterior.
+        """
         log_weights = self.log_weights
         if is_constant(log_weights):
             return Estimate(float(log_weights.mean()))
@@ -74,7 +77,7 @@ class FitUnion:
     @property
     def missed(self) -> dict[str, Estimate]:
         """m_k of each fit; its standard error is at least the share of one draw."""
-        level = self.log_evidence.value
+        level = self.least_evidence.value
         share = (self.log_weights - level).exp()
         lowest = self.log_joint - level - math.log(self.num_samples)
         found = {}
@@ -110,7 +113,7 @@ def measure_union(
         ...     return FactorisedPosterior(
         ...         problem, {"p": q}, 0.0, engine="by hand", status=Status.CONVERGED)
         >>> found = measure_union({"posterior": beta(3.0, 2.0), "far too narrow": beta(300.0, 200.0)})
-        >>> round(found.log_evidence.value, 1)  # log 1/12
+        >>> round(found.least_evidence.value, 1)  # log 1/12
         -2.5
         >>> {name: round(mass.value, 1) for name, mass in found.missed.items()}
         {'posterior': 0.0, 'far too narrow': 0.7}

@@ -116,7 +116,7 @@ def _union(found: FitUnion | None) -> dict[str, Any] | None:
     return {
         "fits": list(found.names),
         "num_samples": found.num_samples,
-        "log_evidence": _known(found.log_evidence),
+        "least_evidence": _known(found.least_evidence),
         "khat": _known(found.khat),
         "is_usable": found.is_usable,
     }

@@ -145,7 +145,7 @@ def _union_note(comparison: JudgedFits) -> list[str]:
     khat, most = union.khat, khat_threshold(union.log_joint.numel())
     if not union.is_usable:
         return [f"{title}: the fits do not cover the posterior, k̂ {khat} of at most {most:.2f}"]
-    said = f"{title}: log evidence {union.log_evidence} as far as the fits reach, k̂ {khat}"
+    said = f"{title}: log evidence {union.least_evidence} as far as the fits reach, k̂ {khat}"
     if comparison.missed:
         masses = [
             f"{name} {mass}"

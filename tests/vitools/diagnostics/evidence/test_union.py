@@ -21,7 +21,7 @@ def test_evidence_and_missing_mass_are_those_of_quadrature(problem):
         "inside": normal(problem, low, narrow / 3),
     }
     found = measure_union(fits, num_samples=4000, seed=1)
-    evidence = found.log_evidence
+    evidence = found.least_evidence
     assert 0 < evidence.standard_error < 0.02
     assert evidence.value == pytest.approx(true.log_evidence, abs=4 * evidence.standard_error)
     assert found.is_usable
@@ -41,7 +41,7 @@ def test_evidence_and_missing_mass_are_those_of_quadrature(problem):
 def test_errors_are_those_of_repetitions():
     fits = sides(CLUSTERS, widened=1.5)
     found = [measure_union(fits, num_samples=100, seed=seed) for seed in range(40)]
-    for figures in ([f.log_evidence for f in found], [f.missed["left"] for f in found]):
+    for figures in ([f.least_evidence for f in found], [f.missed["left"] for f in found]):
         spread = float(torch.tensor([figure.value for figure in figures]).std())
         stated = float(torch.tensor([figure.standard_error for figure in figures]).mean())
         assert stated == pytest.approx(spread, rel=0.4)  # the sd of 40 values is known to 11 %

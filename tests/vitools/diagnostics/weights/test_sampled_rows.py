@@ -126,6 +126,21 @@ def test_more_rows_are_taken_until_the_noise_is_small(monkeypatch):
     assert sample is None
 
 
+def test_one_row_that_outweighs_the_others_is_not_missed():
+    """A row a thousand times as large as the others is in one sample of fifty; its share of the log
+    likelihood bends by more nats over the posterior than all others' together."""
+    x, y = X.clone(), SIDES.clone()
+    x[17], y[17] = number([600.0, -600.0]), 1.0
+    fit = cavi(Problem(logistic, x, y), nested=())
+    for seed in range(3):
+        held, sample = on_sampled_rows(fit, 400, seed)
+        if sample is None:  # all rows then
+            assert held is fit
+            continue
+        gap = held.log_weights(200) - fit.log_weights(200)
+        assert float(gap.square().mean().sqrt()) < 3 * sampled_rows.QUIET
+
+
 def by_mean(y):
     mu = pyro.sample("mu", dist.Normal(y.mean(), 1.0))
     with pyro.plate("rows", len(y)):
