@@ -36,8 +36,7 @@ def infer(
     The rungs: ``exact`` for up to two continuous numbers; coordinate ascent with the factors of its own
     choice, with discrete latents of one plate in one factor, and nested in the scalar on which its
     weights hang most; one Gaussian over all latents by stochastic gradients (independent factors above
-    300 numbers); where the judge's scan finds modes that a fit misses, a Gaussian at each and their
-    mixture; a flow, up to 50 numbers; the mixture of all fits so far; ``nuts``. Each starts from the
+    300 numbers); where a scan finds several modes, a Gaussian at each and their mixture; a flow, up to 50 numbers; the mixture of all fits so far; ``nuts``. Each starts from the
     best fit so far, unless the judge rejected that. Fits are judged as :func:`~vitools.judge` does, by
     their own draws, a scan for modes and the evidence of earlier fits; ``nuts`` by its chains.
 

@@ -5,8 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vitools.diagnostics import Grade, Judgement, Mode, SiteKhat
+from vitools.diagnostics.modes.missed import Scan, scan_for
 from vitools.posterior import DrawsPosterior, Estimate, Posterior
 from vitools.problem import Problem
+
+SCANNED = 1000
+"""Draws of a fit beside which modes are looked for."""
 
 
 @dataclass
@@ -17,12 +21,14 @@ class Known:
         problem: what the next rung is to fit; once a fit has trained the model's own parameters, with
             their values in place.
         nested: scalars that coordinate ascent nests; its own choice if ``None``.
+        scan: for modes, made where no judgement has one.
     """
 
     problem: Problem
     nested: Sequence[str] | None = None
     fits: dict[str, Posterior] = field(default_factory=dict)
     judgements: dict[str, Judgement] = field(default_factory=dict)
+    scan: Scan | None = None
 
     def grade(self, name: str) -> Grade:
         """What the judge thinks of a fit."""
@@ -78,7 +84,17 @@ class Known:
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """The modes that the last scan found which some fit did not know; none if all were known."""
+        """Those of the last scan, whether or not fits know them: one may know several and hold none well.
+
+        The judge scans for no fit that it rejects anyway, and where it has rejected all, this does.
+        """
         scans = [found.scan for found in self.judgements.values() if found.scan]
-        missing = [scan for scan in scans if scan.missed]
-        return missing[-1].modes if missing else ()
+        if scans:
+            return scans[-1].modes
+        last = next(reversed(self.scored), None)
+        if last is None or not self.problem.continuous:
+            return ()
+        if self.scan is None:
+            fit = self.fits[last]
+            self.scan = scan_for(fit, fit.sample(SCANNED))
+        return self.scan.modes

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from vitools.diagnostics import Mode
 from vitools.engines import cavi, exact, nuts, svi
 from vitools.engines.progress import Listener
 from vitools.guides import AutoFlow, AutoMultivariate
@@ -147,7 +148,7 @@ def _without_continuous(known: Known) -> str:
 def _of_modes(known: Known, *, seed: int, progress: Listener) -> Posterior:
     """A Gaussian trained at each mode that the judge's scan has found, and the mixture of them."""
     fits = {}
-    modes = [mode for mode in known.modes if mode.share > LEAST_SHARE][:MOST_MODES]
+    modes = worth_a_fit(known)
     for number, mode in enumerate(modes):
         covariance = torch.linalg.inv(mode.precision)
         at_mode = Posterior.from_gaussian(known.problem, mode.point, covariance, name="a mode")
@@ -159,8 +160,13 @@ def _of_modes(known: Known, *, seed: int, progress: Listener) -> Posterior:
     return mix(fits, seed=seed)
 
 
+def worth_a_fit(known: Known) -> list[Mode]:
+    """The largest modes."""
+    return [mode for mode in known.modes if mode.share > LEAST_SHARE][:MOST_MODES]
+
+
 def _no_modes(known: Known) -> str:
-    return "" if len(known.modes) > 1 else "no modes were found that a fit misses"
+    return "" if len(worth_a_fit(known)) > 1 else "no second mode was found"
 
 
 def _mix(known: Known, *, seed: int, progress: Listener) -> Posterior:

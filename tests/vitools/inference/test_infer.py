@@ -6,9 +6,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from two_modes import tensor
+from two_modes import SQUARE, normal, tensor, truth
 
-from vitools import Problem, infer, load, save
+from vitools import Problem, infer, judge, load, save
 from vitools.diagnostics import Grade
 from vitools.engines.progress import Progress
 from vitools.errors import ModelError, NotSupportedError, NumericalError, OptionError
@@ -292,6 +292,18 @@ def discrete():
 def test_rungs_know_which_models_they_are_for(model, left_out):
     known = Known(Problem(model))
     assert {each.label for each in RUNGS if each.left_out(known)} == left_out
+
+
+def test_modes_are_looked_for_where_the_judge_rejects_a_fit_for_something_else():
+    known = Known(SQUARE)
+    (mean, sd), _ = truth(SQUARE).sides
+    known.fits["narrow"] = normal(SQUARE, mean, sd / 10)
+    known.judgements["narrow"] = found = judge(known.fits["narrow"])
+    assert found.verdict.grade is Grade.REJECT
+    assert found.scan is None
+    modes = next(each for each in RUNGS if each.label == "modes")
+    assert not modes.left_out(known)
+    assert sorted(float(mode.values["x"]) < 0 for mode in known.modes) == [False, True]
 
 
 def test_a_sampler_comes_first_among_equals():
