@@ -127,11 +127,18 @@ def information(
     from vitools.cli.arguments import DataFile
     from vitools.cli.target import open_target
     from vitools.information import information_gain
-    from vitools.posterior import Estimate, load
+    from vitools.posterior import Estimate, GridPosterior, load
 
     target = open_target(model, DataFile.of(data, columns, missing), seed)
     found = load(fit, target.problem)
     gain = information_gain(found, num_samples=draws, seed=seed)
     bits = Estimate(gain.value / math.log(2), gain.standard_error / math.log(2))
     print(f"{found.engine} fit of model '{target.problem.name}': {', '.join(target.problem.drawn)}")
-    print(f"the data told {gain} nats, {bits} bits")
+    if isinstance(found, GridPosterior):
+        print(f"the data told {gain} nats, {bits} bits")
+        return
+    print(
+        "what follows is the divergence of this fit from the prior: where the fit is not the posterior (ask "
+        "vitools compare) it is not what the data told, and the error does not hold the difference"
+    )
+    print(f"by this fit the data told {gain} nats, {bits} bits")

@@ -16,10 +16,12 @@ from pyro import poutine
 from torch import Tensor
 
 from vitools.errors import ModelError, NotSupportedError, OptionError, first_words
+from vitools.information.fisher_of_problem import refuse_factors_among
 from vitools.isolation import isolated, seeded
 from vitools.posterior import Posterior
 from vitools.problem import Problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
+from vitools.problem.reading.program import name_of
 from vitools.problem.sites import listed, nearest
 
 Values = dict[str, Tensor]
@@ -87,6 +89,7 @@ class Experiment:
                     f"{first_words(error)}. It is called as model(design)."
                 ) from error
         sites = {k: node for k, node in run.nodes.items() if node["type"] == "sample"}
+        refuse_factors_among(sites, name_of(self.model))
         observations = self.observations or self._optional_arguments(sites)
         for name in observations:
             if name not in sites:

@@ -6,7 +6,14 @@ With θ_i from the belief and y_i ~ p(y | θ_i, design),
     contrastive   mean_i log p(y_i | θ_i) / mean_j p(y_i | θ_j)         below (Foster et al. 2020)
     listed        mean_i Σ_y p(y | θ_i) log p(y | θ_i) / mean_j p(y | θ_j)  below, outcomes not drawn
 
-each off by a term of order 1/n. Latents that are no targets are averaged over, given the targets.
+each off by a term of order 1/n. Latents that are no targets are averaged over, given the targets:
+
+    log p(y_i | t_i) ≈ log mean_m p(y_i | t_i, ν_im),   ν_im ~ p(ν | t_i),  m = 1 … M
+
+is too low by var / 2M, so that the sum bounds neither side. There all averages inside of a logarithm are
+extrapolated, 2 L(all) - ½ (L(one half) + L(the other)), which leaves terms of order 1/M² (Goda, Hironaka and
+Iwamoto, "Multilevel Monte Carlo estimation of expected information gains", 2020), and M is doubled until what was
+so removed is small beside the standard error.
 """
 
 import math
@@ -21,44 +28,81 @@ from vitools.information.bounds import info_nce, leave_one_out
 from vitools.posterior import Estimate
 
 MOST_OUTCOMES = 1024
-INNER = 100
-"""Draws of the nuisances given each draw of the targets."""
+FEWEST_INNER, MOST_INNER = 64, 4096
+"""Draws of the nuisances given each draw of the targets: at first, and at most."""
+SMALL = 0.25
+"""Of the standard error: a bias below which no more of them are drawn."""
+LARGEST_BIAS = 0.3
+"""Nats removed by extrapolation from which on nothing is known of what is left."""
 
 
 def nested(candidate: Candidate, num_samples: int, seed: int) -> Estimate:
     """The upper bound; where there are nuisances an estimate that bounds neither side."""
-    table = _table(candidate, num_samples, seed)
-    found = leave_one_out(table)
-    return Estimate(found.value, found.standard_error) if candidate.nuisances else found
+    draws = candidate.draws(num_samples, 16 * seed)
+    outcomes = candidate.outcomes(draws, 16 * seed + 3)
+    table = candidate.log_likelihoods(draws, outcomes)
+    if not candidate.nuisances:
+        return leave_one_out(table)
+    return _beside_nuisances(candidate, draws, outcomes, table, 16 * seed + 4)
 
 
 def contrastive(candidate: Candidate, num_samples: int, seed: int) -> Estimate:
     """The lower bound."""
     candidate.refuse_nuisances("contrastive")
-    return info_nce(_table(candidate, num_samples, seed))
-
-
-def _table(candidate: Candidate, num_samples: int, seed: int) -> Tensor:
-    """log p(y_i | t_j), ``[n, n]``, of targets t_j."""
     draws = candidate.draws(num_samples, 16 * seed)
     outcomes = candidate.outcomes(draws, 16 * seed + 3)
-    table = candidate.log_likelihoods(draws, outcomes)
-    if not candidate.nuisances:
-        return table
-    # off the diagonal one draw of the nuisances is as good as many: the mean over j averages them;
-    # on it p(y_i | t_i) stands inside of a logarithm
-    wide = candidate.nuisances_given(draws, INNER, 16 * seed + 4)
-    inner = _given_targets(candidate, wide, outcomes)
-    own = torch.eye(num_samples, dtype=torch.bool)
-    return torch.where(own, inner.unsqueeze(1), table)
+    return info_nce(candidate.log_likelihoods(draws, outcomes))
 
 
-def _given_targets(candidate: Candidate, wide: Values, outcomes: Values) -> Tensor:
-    """log mean_m p(y_i | t_i, nuisance_im), ``[n]``."""
+def _beside_nuisances(
+    candidate: Candidate, draws: Values, outcomes: Values, table: Tensor, seed: int
+) -> Estimate:
+    """mean_i log p(y_i | t_i) / p(y_i), both from draws.
+
+    Args:
+        table: log p(y_i | t_j, ν_j), ``[n, n]``: off the diagonal one draw of the nuisances is as good as
+            many, for the mean over j averages them.
+    """
+    own_column = torch.eye(len(table), dtype=torch.bool)
+    marginal, outer = _extrapolated(table[~own_column].reshape(len(table), -1))
+    others = table.masked_fill(own_column, -torch.inf)
+    shares = (others - others.logsumexp(1, keepdim=True)).exp().sum(0) - 1
+    inner: list[Tensor] = []
+    size = count = FEWEST_INNER
+    while True:
+        inner.append(_given_targets(candidate, draws, outcomes, size, seed + len(inner)))
+        own, removed = _extrapolated(torch.cat(inner, 1))
+        terms = own - marginal
+        found = Estimate.of_mean(terms - shares)  # each draw's influence, as of the bounds
+        biases = float(removed.mean()), float(outer.mean())
+        is_small = abs(biases[0]) < SMALL * found.standard_error
+        if is_small or count >= MOST_INNER or not abs(biases[1]) < LARGEST_BIAS:
+            break
+        size, count = count, 2 * count
+    if not max(map(abs, biases)) < LARGEST_BIAS:  # nor where one is NaN
+        return Estimate(float(terms.mean()), math.inf)
+    return Estimate(float(terms.mean()), math.hypot(found.standard_error, *biases))
+
+
+def _extrapolated(terms: Tensor) -> tuple[Tensor, Tensor]:
+    """log mean of ``[n, m]`` numbers known by their logarithms, without its bias of order 1/m; and that bias."""
+
+    def log_mean(part: Tensor) -> Tensor:
+        return part.logsumexp(1) - math.log(part.shape[1])
+
+    whole = log_mean(terms)
+    halves = 0.5 * (log_mean(terms[:, ::2]) + log_mean(terms[:, 1::2]))
+    return 2 * whole - halves, halves - whole
+
+
+def _given_targets(
+    candidate: Candidate, draws: Values, outcomes: Values, count: int, seed: int
+) -> Tensor:
+    """log p(y_i | t_i, ν_im), ``[n, count]``."""
+    wide = candidate.nuisances_given(draws, count, seed)
     flat = {k: v.flatten(0, 1) for k, v in wide.items()}
-    repeated = {k: v.repeat_interleave(INNER, 0) for k, v in outcomes.items()}
-    terms = candidate.log_likelihood(flat, repeated).reshape(-1, INNER)
-    return terms.logsumexp(1) - math.log(INNER)
+    repeated = {k: v.repeat_interleave(count, 0) for k, v in outcomes.items()}
+    return candidate.log_likelihood(flat, repeated).reshape(-1, count)
 
 
 def listed_outcomes(candidate: Candidate) -> Values | None:

@@ -17,6 +17,7 @@ from vitools.design.expected import NUM_SAMPLES, check_method, gains_of
 from vitools.design.experiment import Experiment, candidates
 from vitools.engines import laplace
 from vitools.errors import DataError, OptionError
+from vitools.files.atomic import as_path
 from vitools.files.journal import append_line, resumed_lines
 from vitools.posterior import Estimate, Posterior
 from vitools.problem import Problem
@@ -77,7 +78,7 @@ def run_design(
         observations, targets, method, flow, num_samples, seed: of
             :func:`~vitools.design.expected_information_gain`.
         path: a file to which each measurement is appended when it is made; a second call with the same
-            arguments goes on where the first was interrupted.
+            arguments goes on where the first was interrupted, one with others is refused.
         progress: called with the number of measurements made after each.
 
     Example:
@@ -105,9 +106,21 @@ def run_design(
     check_seed(seed)
     check_method(method, flow)
     listed = candidates(designs)
-    done = _Record(model, designs, method, seed, path)
     prior = Experiment(model, observations, targets)
-    sites = prior.at(listed[0], seed).problem.observed
+    first = prior.at(listed[0], seed)
+    sites = first.problem.observed
+    settings = {
+        "model": name_of(model),
+        "fit": name_of(fit),
+        "designs": fingerprint((), designs),
+        "observations": list(sites),
+        "targets": list(first.targets),
+        "method": method,
+        "flow": flow,
+        "num_samples": num_samples,
+        "seed": seed,
+    }
+    done = _Record(designs, settings, path)
     posterior: Posterior | None = None
     while True:
         if done.gains:
@@ -130,25 +143,16 @@ class _Record:
     """The measurements made, in memory and in a file."""
 
     def __init__(
-        self,
-        model: Callable[..., Any],
-        designs: Tensor,
-        method: str,
-        seed: int,
-        path: str | Path | None,
+        self, like: Tensor, settings: Mapping[str, object], path: str | Path | None
     ) -> None:
-        self.like = designs
+        self.like = like
         self.gains: list[Estimate] = []
         self._designs: list[Tensor] = []
         self._outcomes: list[dict[str, Tensor]] = []
-        self.path = None if path is None else Path(path)
-        if self.path is None:
-            return
-        header = {"model": name_of(model), "designs": fingerprint((), designs)}
-        header |= {"method": method, "seed": str(seed)}
-        other = "holds a run of another model, method or seed, or among other designs"
-        for line in resumed_lines(self.path, json.dumps(header), other):
-            self._read(json.loads(line))
+        self.path = None if path is None else as_path(path)
+        if self.path is not None:
+            for line in resumed_lines(self.path, settings, "a run of designs"):
+                self._read(json.loads(line))
 
     def _read(self, found: Mapping[str, Any]) -> None:
         self._designs.append(torch.tensor(found["design"], dtype=self.like.dtype))

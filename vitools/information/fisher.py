@@ -17,6 +17,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal
 
 from vitools.errors import NotSupportedError, OptionError
 from vitools.information.derivatives import jacobian
+from vitools.information.edges import refuse_edge
 from vitools.information.expectation import expectation
 from vitools.information.fisher_of_problem import Observations
 from vitools.information.matrices import FisherInformation, Point
@@ -52,8 +53,9 @@ def fisher_information(
         num_samples, seed: of the simulated data.
 
     Raises:
-        NotSupportedError: the support of the data moves with the parameter, so that F does not exist;
-            or entries of a parameter are not free (a simplex): give it in free coordinates.
+        NotSupportedError: the support of the data moves with the parameter, so that F does not exist; the
+            parameter is on an edge, where the likelihood has a slope on one side only; or entries of a
+            parameter are not free (a simplex): give it in free coordinates.
 
     Example:
         >>> found = fisher_information(lambda p: torch.distributions.Bernoulli(p), 0.2)
@@ -65,6 +67,8 @@ def fisher_information(
     if isinstance(model, Problem):
         observations = Observations(model, at)
         point = observations.point
+        for make in observations.makers_beside_discrete():
+            refuse_edge(make, point.vector)
         if not simulate and observations.are_independent(seed):
             makers = [observations.maker(name) for name in model.observed]
             found = _added_up(point, makers)
@@ -80,7 +84,7 @@ def fisher_information(
         )
     point = Point.of(at)
 
-    def make(vector: Tensor) -> Distribution:
+    def made_at(vector: Tensor) -> Distribution:
         made = model(**point.named(vector)) if point.is_named else model(point.shaped(vector))
         if not isinstance(made, Distribution):
             raise OptionError(
@@ -88,16 +92,17 @@ def fisher_information(
             )
         return made
 
+    refuse_edge(made_at, point.vector)
     with validating(False):
         if not simulate:
-            found = _added_up(point, [make])
+            found = _added_up(point, [made_at])
             if found is not None:
                 return found
         with seeded(seed):
-            data = make(point.vector).sample(torch.Size([num_samples]))
+            data = made_at(point.vector).sample(torch.Size([num_samples]))
 
         def log_prob(vector: Tensor) -> Tensor:
-            return make(vector).log_prob(data)
+            return made_at(vector).log_prob(data)
 
         scores = jacobian(log_prob, point.vector).double()
     scores = scores.reshape(num_samples, -1, point.size)

@@ -71,11 +71,18 @@ class Observations:
 
     def maker(self, name: str) -> Callable[[Tensor], Distribution]:
         """The distribution of one observed site as a function of the vector of latents."""
+        return lambda vector: self._nodes(vector, {})[name]["fn"]
 
-        def make(vector: Tensor) -> Distribution:
-            return self._nodes(vector, {})[name]["fn"]
+    def makers_beside_discrete(self) -> list[Callable[[Tensor], Distribution]]:
+        """Those of observed and of discrete sites, the latter held at a draw."""
+        problem = self.problem
+        drawn = self._nodes(self.point.vector, {})
+        held = {name: drawn[name]["value"] for name in problem.discrete}
 
-        return make
+        def maker(name: str) -> Callable[[Tensor], Distribution]:
+            return lambda vector: self._nodes(vector, held)[name]["fn"]
+
+        return [maker(name) for name in (*problem.observed, *problem.discrete)]
 
     def are_independent(self, seed: int) -> bool:
         """Whether each observed entry's distribution is known from the latents alone.
@@ -122,11 +129,16 @@ def refuse_factors(problem: Problem, seed: int) -> None:
     """Raise where a statement may be of the prior or of the data, and has no data to simulate."""
     with seeded(seed), problem._isolated():
         run = poutine.trace(problem.call).get_trace()
-    named = [k for k, node in run.nodes.items() if node["type"] == "sample" and is_factor(node)]
+    refuse_factors_among(run.nodes, problem.name)
+
+
+def refuse_factors_among(nodes: Mapping[str, Any], model: str) -> None:
+    """The same of a run of the model that is at hand."""
+    named = [k for k, node in nodes.items() if node["type"] == "sample" and is_factor(node)]
     if named:
         raise NotSupportedError(
-            f"model '{problem.name}' has a pyro.factor statement ('{named[0]}'), which may be of "
-            "the prior or of the data: what the data told cannot be separated. Write it as a sample "
+            f"model '{model}' has a pyro.factor statement ('{named[0]}'), which may be of "
+            "the prior or of the data: what data tell cannot be separated. Write it as a sample "
             "statement."
         )
 

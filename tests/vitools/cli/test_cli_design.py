@@ -72,6 +72,17 @@ def test_what_the_data_told(vitools, folder):
     assert bits == pytest.approx(nats / math.log(2), abs=0.02)
 
 
+@pytest.mark.parametrize(("method", "warns"), [("cavi", True), ("exact", False)])
+def test_of_a_fit_that_may_not_be_the_posterior_it_says_whose_divergence_it_is(
+    vitools, folder, method, warns
+):
+    assert vitools("fit", "coin", "--method", method, "--out", "fits").exit_code == 0
+    (fit,) = (folder / "fits").glob("*.safetensors")
+    lines = vitools("information", fit, "coin").stdout.splitlines()
+    assert any("divergence of this fit from the prior" in line for line in lines) == warns
+    assert lines[-1].startswith("by this fit the data told" if warns else "the data told")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

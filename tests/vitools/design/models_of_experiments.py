@@ -29,6 +29,13 @@ def slope_alone_gain(x):
     return 0.5 * float(torch.log1p(4 * x**2 / 1.25))
 
 
+def two_sites(x, y=None):
+    offset = pyro.sample("offset", dist.Normal(T(0.0), 1.0))
+    slope = pyro.sample("slope", dist.Normal(T(0.0), 2.0))
+    with pyro.plate("measurements", len(x)):
+        pyro.sample("y", dist.Normal(offset + slope * x, T(0.5)), obs=y)
+
+
 def oscillator(t, y=None):
     """A damped oscillator, q(0) = 1 at rest: q(t) = e^{-γt/2} (cos Ωt + γ/(2Ω) sin Ωt), Ω² = ω² - γ²/4."""
     omega = pyro.sample("omega", dist.Uniform(T(1.0), T(5.0)))

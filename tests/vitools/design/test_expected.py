@@ -6,12 +6,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from models_of_experiments import T, coin, line, line_gain, oscillator, slope_alone_gain
+from models_of_experiments import T, coin, line, line_gain, oscillator, slope_alone_gain, two_sites
 from scipy import integrate, special, stats
 from seeds import assert_bound, assert_within_errors
 
 from vitools import Problem, exact, laplace
 from vitools.design import expected_information_gain
+from vitools.design.expected import METHODS
 from vitools.errors import ModelError, NotSupportedError, OptionError
 from vitools.posterior import DrawsPosterior, Posterior, Status
 
@@ -122,13 +123,6 @@ def test_flows_bring_bounds_nearer_on_the_oscillator(method, flow):
 # ---- targets and nuisances ---------------------------------------------------------------------
 
 
-def two_sites(x, y=None):
-    offset = pyro.sample("offset", dist.Normal(T(0.0), 1.0))
-    slope = pyro.sample("slope", dist.Normal(T(0.0), 2.0))
-    with pyro.plate("measurements", len(x)):
-        pyro.sample("y", dist.Normal(offset + slope * x, T(0.5)), obs=y)
-
-
 @pytest.mark.parametrize("method", ["nested", "posterior", "laplace"])
 def test_what_is_learnt_of_one_latent(method):
     x = T([0.8])
@@ -144,6 +138,50 @@ def test_what_is_learnt_of_one_latent(method):
         assert found[0].value == pytest.approx(truth, abs=0.05)  # C from 4000 draws of the prior
     else:
         assert_within_errors(found, truth, slack=0.02)
+
+
+def sharp(x, y=None):
+    """As ``two_sites``, with a noise of which few draws of the offset are right."""
+    offset = pyro.sample("offset", dist.Normal(T(0.0), 1.0))
+    slope = pyro.sample("slope", dist.Normal(T(0.0), 2.0))
+    with pyro.plate("measurements", len(x)):
+        pyro.sample("y", dist.Normal(offset + slope * x, T(0.2)), obs=y)
+
+
+@pytest.mark.slow
+def test_beside_nuisances_it_is_within_its_errors():
+    """No slack: what is left of the bias of a logarithm of a mean is in the error."""
+    truth = 0.5 * math.log1p(4 * 0.8**2 / (1 + 0.2**2))
+    found = [
+        expected_information_gain(
+            sharp, T([0.8]), targets="slope", method="nested", num_samples=800, seed=s
+        )[0]
+        for s in range(24)
+    ]
+    assert_within_errors(found, truth)
+    values = torch.tensor([e.value for e in found])
+    assert abs(float(values.mean()) - truth) < 4 * float(values.std()) / math.sqrt(len(found))
+
+
+def test_beside_nuisances_it_says_so_where_draws_are_too_few():
+    (found,) = expected_information_gain(
+        sharp, T([0.8]), targets="slope", method="nested", num_samples=20
+    )
+    assert found.standard_error == math.inf
+    assert found.side == ""
+
+
+def factored(x, y=None):
+    w = pyro.sample("w", dist.Normal(T(0.0), 1.0))
+    pyro.factor("tilt", -w.abs())
+    with pyro.plate("measurements", len(x)):
+        pyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
+
+
+@pytest.mark.parametrize("method", ["auto", *METHODS])
+def test_a_factor_is_refused_by_every_method(method):
+    with pytest.raises(NotSupportedError, match=r"pyro.factor statement \('tilt'\)"):
+        expected_information_gain(factored, X, method=method)
 
 
 def which_model(x, y=None):

@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from models_of_experiments import T, coin, line, oscillator, threshold
+from models_of_experiments import T, coin, line, oscillator, threshold, two_sites
 
 from vitools import Problem, exact, laplace
 from vitools.design import expected_information_gain, next_measurement, run_design
@@ -123,8 +123,48 @@ def test_an_interrupted_run_goes_on(tmp_path):
     assert len([json.loads(line) for line in path.read_text().splitlines()]) == 5
     again = run_design(line, breaks, SLOW, 4, method="laplace", path=path)
     assert torch.equal(again.designs, whole.designs)
-    with pytest.raises(FileError, match="holds a run of another model, method or seed"):
-        run_design(line, measure, SLOW, 4, method="laplace", seed=1, path=path)
+
+
+OTHER_SETTINGS = [
+    ({"seed": 1}, r"seed 0 \(now 1\)"),
+    ({"num_samples": 400}, r"num_samples 1000 \(now 400\)"),
+    ({"method": "nested"}, r"method laplace \(now nested\)"),
+    ({"method": "posterior", "flow": "spline"}, r"method laplace \(now posterior\), flow None \(now spline\)"),
+    ({"targets": "slope"}, r"targets \['offset', 'slope'\] \(now \['slope'\]\)"),
+    ({"observations": ["y", "offset"]}, r"observations \['y'\] \(now \['offset', 'y'\]\), targets"),
+    ({"fit": exact}, r"fit laplace \(now exact\)"),
+    ({"designs": T([0.5, 1.0])}, "designs "),
+    ({"model": line}, r"model two_sites \(now line\)"),
+]  # fmt: skip
+
+
+def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path):
+    path = tmp_path / "run.jsonl"
+    arguments = {"model": two_sites, "designs": SLOW, "method": "laplace"}
+
+    def run(model, designs, **options):
+        return run_design(model, measure, designs, 1, path=path, **options)
+
+    run(**arguments)
+    for other, words in OTHER_SETTINGS:
+        with pytest.raises(FileError, match=f"holds a run of designs with .*{words}"):
+            run(**(arguments | other))
+
+
+def test_files_that_are_no_runs(tmp_path):
+    with pytest.raises(FileError, match=r"cannot go on with .*: is a folder"):
+        run_design(line, measure, SLOW, 1, method="laplace", path=tmp_path)
+    path = tmp_path / "notes.txt"
+    path.write_text("milk, eggs\n")
+    with pytest.raises(FileError, match=r"notes.txt' is not a run of designs. Choose another path"):
+        run_design(line, measure, SLOW, 1, method="laplace", path=path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(FileError, match=r"cannot go on with .*: is no text"):
+        run_design(line, measure, SLOW, 1, method="laplace", path=path)
+    with pytest.raises(FileError, match=r"cannot write into .*notes\.txt. is not a folder"):
+        run_design(line, measure, SLOW, 1, method="laplace", path=path / "below")
+    with pytest.raises(OptionError, match="path: expected the name of a file or folder, got 3"):
+        run_design(line, measure, SLOW, 1, method="laplace", path=3)
 
 
 @pytest.mark.slow

@@ -209,6 +209,42 @@ def by_factor(y):
     pyro.factor("likelihood", dist.Normal(mean, T(1.0)).log_prob(y).sum())
 
 
+def half_unlikely(y):
+    p = pyro.sample("p", dist.Beta(T(1.0), T(1.0)))
+    with pyro.plate("rows", len(y)):
+        z = pyro.sample("z", dist.Bernoulli(p))
+        pyro.sample("y", dist.Normal(z, T(1.0)), obs=y)
+
+
+@pytest.mark.parametrize("simulate", [False, True])
+@pytest.mark.parametrize(
+    ("model", "at", "words"),
+    [
+        (lambda p: Bernoulli(p), 0.0, "at: 'probs' of the Bernoulli is 0 there, the edge of its range"),
+        (lambda p: Bernoulli(p), 1.0, "'probs' of the Bernoulli is 1 there"),
+        (lambda p: Bernoulli(p**2), 0.0, "'probs' of the Bernoulli is 0"),
+        (lambda p: dist.Binomial(10, p).expand([3]).to_event(1), 0.0, "'probs' of the Binomial is 0"),
+        (lambda rate: dist.Poisson(rate), 0.0, "'rate' of the Poisson is 0"),
+        (lambda s: Normal(0.0, s), 0.0, "'scale' of the Normal is 0"),
+        (lambda p: dist.Categorical(torch.stack([p[0], p[1], 1 - p[0] - p[1]])), T([0.5, 0.5]), "'probs' of the Categorical is 0"),
+        (Problem(half_unlikely, X), {"p": 1.0}, "'probs' of the Bernoulli is 1"),
+    ],
+)  # fmt: skip
+def test_at_an_edge_there_is_none(model, at, words, simulate):
+    with pytest.raises(NotSupportedError, match=words):
+        fisher_information(model, at, simulate=simulate)
+
+
+def test_a_constant_on_an_edge_is_no_edge_of_the_parameter():
+    """A class that never comes, and a prior's edge where the likelihood is smooth."""
+    found = fisher_information(
+        lambda p: dist.Categorical(torch.stack([p, 1 - p, torch.zeros_like(p)])), 0.2
+    )
+    assert found[0, 0].value == pytest.approx(6.25)
+    ends = Problem(lambda y: pyro.sample("y", dist.Normal(pyro.sample("m", dist.Uniform(T(0.0), T(1.0))), 1.0), obs=y), T(0.3))  # fmt: skip
+    assert fisher_information(ends, {"m": 0.0})[0, 0].value == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "words"),
     [

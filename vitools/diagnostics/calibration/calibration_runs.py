@@ -17,6 +17,7 @@ from torch import Tensor
 from vitools.diagnostics.calibration.simulation import with_data
 from vitools.diagnostics.reference.moments import quantities
 from vitools.errors import VitoolsError
+from vitools.files.atomic import as_path
 from vitools.files.journal import append_line, resumed_lines
 from vitools.jobs import each
 from vitools.posterior import Posterior, Status
@@ -70,11 +71,11 @@ def simulate_and_fit(
 
     Ctrl-C ends it with those that are done; where none is, it is raised.
     """
-    header = json.dumps({"problem": problem.fingerprint, "seed": seed, "num_samples": num_samples})
+    settings = {"problem": problem.fingerprint, "seed": seed, "num_samples": num_samples}
     done = {}
     if path is not None:
-        other = "holds the calibration of another problem, seed or number of draws"
-        runs = map(CalibrationRun.from_line, resumed_lines(Path(path), header, other))
+        lines = resumed_lines(as_path(path), settings, "a calibration")
+        runs = map(CalibrationRun.from_line, lines)
         done = {run.index: run for run in runs}
     missing = [i for i in range(num_data_sets) if i not in done]
 
