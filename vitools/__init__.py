@@ -42,8 +42,8 @@ if TYPE_CHECKING:
         kl,
         mutual_information,
     )
-    from vitools.learned import fit_density
-    from vitools.posterior import Estimate, History, Posterior, Status, load, save
+    from vitools.learned import fit_density, load, save
+    from vitools.posterior import Estimate, History, Posterior, Status
     from vitools.problem import Problem, Site
     from vitools.reporting import compare, draw, to_arviz
 
@@ -70,11 +70,11 @@ _HOME = {
     "infer": "vitools.inference",
     "judge": "vitools.diagnostics",
     "laplace": "vitools.engines",
-    "load": "vitools.posterior",
+    "load": "vitools.learned",
     "mix": "vitools.inference",
     "nuts": "vitools.engines",
     "preflight": "vitools.engines",
-    "save": "vitools.posterior",
+    "save": "vitools.learned",
     "svi": "vitools.engines",
     "svi_validated": "vitools.engines",
     "update": "vitools.engines",

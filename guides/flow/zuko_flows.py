@@ -50,6 +50,9 @@ class FlowMap(nn.Module):
         width: of the two hidden layers of each network.
         context: length of a vector that every network also reads; 0 for none.
         seed: of the weights and of the order of the coordinates in each layer.
+
+    Attributes:
+        settings: these arguments, from which the same networks are made again.
     """
 
     def __init__(
@@ -65,6 +68,14 @@ class FlowMap(nn.Module):
         super().__init__()
         if kind not in FLOWS:
             raise OptionError(f"flow: expected one of {', '.join(FLOWS)}, got {kind!r}")
+        self.settings = {
+            "kind": kind,
+            "size": size,
+            "layers": layers,
+            "width": width,
+            "context": context,
+            "seed": seed,
+        }
         if layers < 1 or width < 1:
             raise OptionError(f"expected layers and width of at least 1, got {layers} and {width}")
         with seeded(seed):

@@ -22,7 +22,11 @@ def write_archive(
     path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
     """Write both; an existing file is replaced only by a whole new one."""
-    copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    # contiguous to the letter: a dim of one element may have any stride, and then no view as bytes
+    copies = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in tensors.items()
+    }
     text = json.dumps(header, sort_keys=True)
     metadata = {"vitools": text, "digest": _digest(text, copies)}
     with atomic_path(path) as temporary:

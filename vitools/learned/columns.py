@@ -1,7 +1,8 @@
 """How samples and contexts were given, checked, and the support that each column of the samples lives on."""
 
 import math
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -28,9 +29,18 @@ class Columns:
         self.size = 1 if x.dim() == 1 else x.shape[1]
         self.num_given = 0 if c is None else 1 if c.dim() == 1 else c.shape[1]
         self.supports = _supports(support, self.size)
-        self.transforms: list[Transform | None] = [
-            None if one is None else _transform(one) for one in self.supports
-        ]
+
+    @classmethod
+    def of(cls, **known: Any) -> Self:
+        """Those of samples that are not at hand, from all attributes that are plain."""
+        made = cls.__new__(cls)
+        vars(made).update(known)
+        return made
+
+    @cached_property
+    def transforms(self) -> list[Transform | None]:
+        """From the reals to each column's support."""
+        return [None if one is None else _transform(one) for one in self.supports]
 
     def checked(self, samples: Any, context: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Samples on the reals ``[n, D]``, contexts ``[n, C]``, log |∂x/∂u| ``[n]``."""

@@ -12,7 +12,8 @@ G. Papamakarios, T. Pavlakou, I. Murray (2017), "Masked autoregressive flow for 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -35,6 +36,9 @@ class ConditionalDensity:
         c: their contexts ``[n, C]``; C may be 0.
     """
 
+    FITTED = ("center", "spread", "weights", "root")
+    """What the samples decide, beside the flow."""
+
     def __init__(self, x: Tensor, c: Tensor) -> None:
         self.center = c.mean(0)
         spread = (c - self.center).square().mean(0).sqrt()
@@ -45,8 +49,21 @@ class ConditionalDensity:
         covariance = left.mT @ left / len(x)
         jitter = torch.diag(1e-12 * covariance.diagonal())
         self.root = torch.linalg.cholesky(covariance + jitter)
-        self.log_det = self.root.diagonal().log().sum()
         self.flow: FlowMap | None = None
+
+    @classmethod
+    def of(cls, fitted: Mapping[str, Tensor], flow: FlowMap | None) -> Self:
+        """One whose samples are not at hand, from its :data:`FITTED` tensors."""
+        made = cls.__new__(cls)
+        for name in cls.FITTED:
+            setattr(made, name, fitted[name])
+        made.flow = flow
+        return made
+
+    @property
+    def log_det(self) -> Tensor:
+        """log |R|."""
+        return self.root.diagonal().log().sum()
 
     @property
     def size(self) -> int:

@@ -143,7 +143,7 @@ def learn(
     flow = None
     if kind != "normal":
         flow = FlowMap(kind, dim, layers=layers, width=width, seed=seed).to(start)
-    bijection: Bijection = _identity if flow is None else flow
+    bijection: Bijection = no_map if flow is None else flow
     shift = start.clone().requires_grad_()
     log_scale = torch.as_tensor(scale).to(start).log().expand(dim).clone().requires_grad_()
     correlation = torch.zeros(dim, dim).to(start).requires_grad_()
@@ -186,5 +186,6 @@ def learn(
     return EnergyDensity(energy, temperature, q, torch.stack(history))
 
 
-def _identity(z: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
+def no_map(z: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
+    """The identity in place of a flow: q is a normal."""
     return z, z.new_zeros(z.shape[:-1])

@@ -32,6 +32,9 @@ KINDS: dict[str, type[Posterior]] = {
     )
 }
 
+OTHER_KINDS = ("LearnedDensity", "EnergyDensity")
+"""What archives hold beside fits, written and read by :mod:`vitools.learned.storage`."""
+
 
 def save(posterior: Posterior, path: str | Path) -> None:
     """Write one safetensors file (JSON metadata inside, no pickle).
@@ -72,6 +75,8 @@ def load(path: str | Path, problem: Problem, guide: Any = None) -> Posterior:
         guide: needed only for a fit whose guide is the user's own function or class.
     """
     header, tensors = read_archive(path)
+    if header.get("kind") in OTHER_KINDS:
+        raise FileError(f"'{path}' holds a density learnt by fit_density(), not a fit of a model.")
     if header.get("format") != FORMAT or header.get("kind") not in KINDS:
         raise FileError(
             f"'{path}' was written by vitools {header.get('version')} in format "
