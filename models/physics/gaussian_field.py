@@ -123,10 +123,7 @@ def laplacian(shape: tuple[int, ...], spacing: float = 1.0) -> Tensor:
 
     φᵀ L φ · spacing^dims is ∫(∂φ)². Sites are counted as in ``field.reshape(shape)``.
     """
-    if not shape or any(not isinstance(n, int) or n < 2 for n in shape):
-        raise OptionError(f"shape: expected whole numbers from 2 for each direction, got {shape}.")
-    if not spacing > 0:
-        raise OptionError(f"spacing: expected a positive number, got {spacing}.")
+    check_lattice(shape, spacing)
     total = torch.zeros(math.prod(shape), math.prod(shape), dtype=torch.float64)
     for axis, count in enumerate(shape):
         steps = torch.eye(count, dtype=torch.float64).diff(dim=0) / spacing
@@ -151,17 +148,30 @@ def roughness(
     off within 1/μ; order 2 in two dimensions is the Matérn field of smoothness 1 (Whittle 1954). At its
     ends the lattice is flat, ∂φ = 0; for the natural ends of splines see ``line_field``.
     """
+    check_roughness(stiffness, order, mass)
+    operator = laplacian(shape, spacing) + mass**2 * torch.eye(
+        math.prod(shape), dtype=torch.float64
+    )
+    volume = stiffness * spacing ** len(shape)
+    return volume * (operator if order == 1 else operator @ operator)
+
+
+def check_lattice(shape: tuple[int, ...], spacing: float) -> None:
+    """Refuse what is no lattice."""
+    if not shape or any(not isinstance(n, int) or n < 2 for n in shape):
+        raise OptionError(f"shape: expected whole numbers from 2 for each direction, got {shape}.")
+    if not spacing > 0:
+        raise OptionError(f"spacing: expected a positive number, got {spacing}.")
+
+
+def check_roughness(stiffness: float, order: int, mass: float) -> None:
+    """Refuse what is no roughness."""
     if order not in (1, 2):
         raise OptionError(f"order: expected 1, ∫(∂φ)², or 2, ∫(∂²φ)², got {order!r}.")
     if not stiffness > 0 or not mass >= 0:
         raise OptionError(
             f"expected a positive stiffness and a mass of at least 0, got {stiffness} and {mass}."
         )
-    operator = laplacian(shape, spacing) + mass**2 * torch.eye(
-        math.prod(shape), dtype=torch.float64
-    )
-    volume = stiffness * spacing ** len(shape)
-    return volume * (operator if order == 1 else operator @ operator)
 
 
 def model(precision: Tensor, at: Tensor, value: Tensor, noise: float = NOISE) -> None:
