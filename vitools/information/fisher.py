@@ -5,30 +5,35 @@
 Observations that are independent given θ add up, and each scalar's share is a sum over what it can be, or an
 integral by quadrature; of a normal vector N(μ, Σ) it is ∂_iμᵀ Σ⁻¹ ∂_jμ + ½ tr(Σ⁻¹ ∂_iΣ Σ⁻¹ ∂_jΣ). What has
 neither is averaged over simulated data.
+
+At the edge of a distribution's own parameters, p = 0 of a Bernoulli, the log density has a slope on one side only; its
+derivative there is none, though automatic differentiation returns a number (0, where probabilities are clamped).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MultivariateNormal
+from torch.distributions import Distribution, Independent, MultivariateNormal, constraints
 
 from vitools.errors import NotSupportedError, OptionError
 from vitools.information.derivatives import jacobian
-from vitools.information.edges import refuse_edge
 from vitools.information.expectation import expectation
 from vitools.information.fisher_of_problem import Observations
 from vitools.information.matrices import FisherInformation, Point
 from vitools.isolation import seeded, validating
 from vitools.problem import Problem
+from vitools.supports import base_support, bounds
 from vitools.whole_numbers import check_seed, check_whole
 
 NUM_SAMPLES = 10_000
 NUM_PARTS = 50
 IRREGULAR = 1e-4
 """Expected score, in its own standard deviations, from which on the support must move with θ."""
+STEP = 1e-3
+"""How far a parameter is moved to see whether a number on an edge moves with it."""
 
 Likelihood = Callable[..., Any]
 
@@ -68,7 +73,7 @@ def fisher_information(
         observations = Observations(model, at)
         point = observations.point
         for make in observations.makers_beside_discrete():
-            refuse_edge(make, point.vector)
+            _refuse_edge(make, point.vector)
         if not simulate and observations.are_independent(seed):
             makers = [observations.maker(name) for name in model.observed]
             found = _added_up(point, makers)
@@ -92,7 +97,7 @@ def fisher_information(
             )
         return made
 
-    refuse_edge(made_at, point.vector)
+    _refuse_edge(made_at, point.vector)
     with validating(False):
         if not simulate:
             found = _added_up(point, [made_at])
@@ -202,6 +207,56 @@ def _refuse_irregular(scores: Tensor, products: Tensor | None) -> None:
             "the expected score is not 0, as where the support of the data moves with the parameter "
             "(Uniform(0, θ)): Fisher's information does not exist there. Use the posterior's width."
         )
+
+
+def _refuse_edge(make: Callable[[Tensor], Distribution], at: Tensor) -> None:
+    """Raise where a parameter of the distribution is on the edge of its range, and moves with ``at`` ``[P]``."""
+    with validating(False), torch.no_grad():
+        made = make(at)
+        here = dict(_parameters(made))
+        edges = {k: _on_edge(constraint, value) for k, (constraint, value) in here.items()}
+        if not any(bool(edge.any()) for edge in edges.values()):
+            return
+        # different steps, or what is a difference of two parameters would not move
+        steps = STEP * (1 + at.abs()) * (1 + torch.arange(len(at)).to(at) / 7)
+        moved = dict(_parameters(make(at + steps)))
+    for name, edge in edges.items():
+        value = here[name][1]
+        if bool((edge & (moved[name][1] != value)).any()):
+            number = float(value[edge][0])
+            raise NotSupportedError(
+                f"at: '{name}' of the {type(_bare(made)).__name__} is {number:g} there, the edge of its range: "
+                "the likelihood has a slope on one side only, and Fisher's information is not defined. Expected a "
+                "point inside; the limit from there is often infinite."
+            )
+
+
+def _bare(p: Any) -> Any:
+    while isinstance(getattr(p, "base_dist", None), Distribution):
+        p = p.base_dist
+    return p
+
+
+def _parameters(p: Distribution) -> Iterator[tuple[str, tuple[Any, Tensor]]]:
+    """Those it was made with, with their constraints: of probabilities and logits one."""
+    found = _bare(p)
+    for name, constraint in found.arg_constraints.items():
+        value = vars(found).get(name)
+        if isinstance(value, Tensor) and value.is_floating_point():
+            yield name, (constraint, value)
+
+
+def _on_edge(constraint: Any, value: Tensor) -> Tensor:
+    """Which entries are on the edge of their range, or beyond."""
+    base = base_support(constraint)
+    if base is constraints.simplex:
+        return value <= 0
+    none = torch.zeros_like(value, dtype=torch.bool)
+    if getattr(constraint, "is_discrete", False):
+        return none
+    low, high = bounds(constraint)
+    below = none if low is None else value <= torch.as_tensor(low)
+    return below if high is None else below | (value >= torch.as_tensor(high))
 
 
 def _averaged(point: Point, terms: Tensor) -> FisherInformation:

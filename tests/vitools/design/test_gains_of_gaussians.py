@@ -9,7 +9,7 @@ import torch
 from models_of_experiments import T
 
 from vitools import Problem, laplace
-from vitools.design import expected_information_gain, gaussian_gains, measured
+from vitools.design import expected_information_gain, gaussian_gains, measured, run_design
 from vitools.errors import DataError, OptionError
 from vitools.information import mutual_information_of_normal
 
@@ -78,6 +78,33 @@ def test_of_a_network_they_do_and_are_mackays():
         assert set(unknown.tolist()) == {math.inf}
         chosen.append(float(found.design.abs()))
     assert chosen[0] > 2 * chosen[1]  # far out where the slope is weak, near 0 where it is steep
+
+
+@pytest.mark.slow
+def test_a_run_of_a_network_goes_where_its_results_send_it():
+    """Two laboratories, one design each after the same first: MacKay's rule, step by step by hand."""
+    inputs = torch.linspace(0.25, 3, 12, dtype=torch.float64)
+    chosen = []
+    for slope in (0.3, 4.0):  # a weak one, and one that saturates
+
+        def laboratory(x, slope=slope):
+            return 1.5 * torch.tanh(slope * x)
+
+        run = run_design(network, laboratory, inputs, 4, method="laplace")
+        for count in (1, 2, 3):
+            seen = run.designs[:count]
+            fit = laplace(Problem(network, seen, y=laboratory(seen)))
+            a, b = fit.location
+            slopes = torch.stack(
+                [torch.tanh(b * inputs), a * inputs / torch.cosh(b * inputs) ** 2], 1
+            )
+            gains = gaussian_gains(fit.scale_tril @ fit.scale_tril.mT, slopes, 0.2)
+            assert float(run.designs[count]) == float(inputs[gains.argmax()])
+            assert run.gains[count].value == pytest.approx(float(gains.max()), abs=1e-6)
+        chosen.append(run.designs.tolist())
+    assert chosen[0][0] == chosen[1][0]  # nothing was seen yet
+    assert chosen[0][1:] != chosen[1][1:]
+    assert min(chosen[1][1:]) < min(chosen[0][1:])  # where a steep one still has a slope
 
 
 @pytest.mark.parametrize(
