@@ -39,6 +39,9 @@ def save(fit: Posterior | LearnedDensity | EnergyDensity, path: str | Path) -> N
     """Write one safetensors file (JSON metadata inside, no pickle).
 
     An existing file is replaced only by a whole new one. :func:`load` brings back what was saved.
+
+    Args:
+        fit: of any engine, or what ``fit_density`` returned.
     """
     if isinstance(fit, Posterior):
         of_posteriors.save(fit, path)
