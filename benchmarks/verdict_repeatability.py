@@ -2,10 +2,10 @@
 
     python benchmarks/verdict_repeatability.py [--data ../shared/data/posteriordb]
                                                [--out benchmarks/results] [--only NAME]
-                                               [--seeds 10] [--workers 2] [--fresh]
+                                               [--seeds 5] [--workers 2] [--fresh]
 
 The fits of :mod:`verdict_honesty` to some of its models, by engines and constructed, are judged by
-ten seeds each, alone and against the reference. Counted are the pairs of seeds that disagree, and the
+five seeds each, alone and against the reference. Counted are the pairs of seeds that disagree, and the
 fits that one seed trusts and another refuses.
 
 Each row is kept in verdict_repeatability.jsonl as it comes, and a second call goes on from there
@@ -107,7 +107,7 @@ def summary(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    options = judged_tables.parser(__doc__, seeds=10).parse_args()
+    options = judged_tables.parser(__doc__, seeds=5).parse_args()
     methods = [*(CONSTRUCTED + kind for kind in ALL_CONSTRUCTED), *FITTED]
     keys = [(name, method) for name in MODELS if options.only in name for method in methods]
     compute_row = partial(row, options.data, options.seeds)
