@@ -39,15 +39,19 @@ from vitools.engines.cavi.kept import flattened, unflattened
 from vitools.engines.cavi.minibatches.factors import factors_of_all_rows
 from vitools.engines.cavi.minibatches.rows import RowBatches
 from vitools.engines.cavi.minibatches.steps import (
+    FINELY,
+    NEARLY,
+    SETTLED,
     Naturals,
     added,
     between,
+    bound_and_step,
+    bound_and_targets,
+    bound_of,
     enter,
     naturals,
     outside,
     refuse_unfit,
-    step_outside,
-    targets,
 )
 from vitools.engines.cavi.squarem import extrapolate
 from vitools.engines.checkpoint import Checkpoint
@@ -64,7 +68,8 @@ DELAY, FORGETTING = 1.0, 0.7
 """τ and κ."""
 ROUGH = 1e-3
 """Relative, to which the first batch is fitted alone."""
-FIRST_SWEEPS = 30
+FIRST_SWEEPS, OF_LATENT_ROWS = 30, 3
+"""Most sweeps of that; of rows with latents few, whose clusters, fitted to their end, would hold later ones to them."""
 FLAT = 1e-3
 """Relative rise of a pass's bound below which exact passes begin."""
 MOST_STOCHASTIC = 10
@@ -132,7 +137,8 @@ class MinibatchAscent:
         refuse_unfit(model, self.batches.problem.name, self.batches.plate, "batch_rows")
         self.batches.try_rows(rows, model)
         self.families: dict[str, Family] = {b.title: b.member_family for b in outside(model)}
-        schedule = Schedule(ROUGH, FIRST_SWEEPS, False, None, 0)
+        most = OF_LATENT_ROWS if model.weights else FIRST_SWEEPS
+        schedule = Schedule(ROUGH, most, False, None, 0)
         found: list[tuple[float, Naturals]] = []
         for seed in seeds:
 
@@ -241,7 +247,7 @@ class MinibatchAscent:
         for rows in self.batches.shuffled(self._generator(1 + len(at.rows))):
             steps += 1
             rate = (steps + DELAY) ** -FORGETTING
-            bound, natural = self._visit(rows, partial(_bound_and_step, rate=rate), natural)
+            bound, natural = self._visit(rows, partial(bound_and_step, rate=rate), natural, NEARLY)
             total += bound * len(rows) / self.batches.total
             if not math.isfinite(total):
                 raise NumericalError(
@@ -255,17 +261,17 @@ class MinibatchAscent:
     def _held_to_others(self, at: Reached) -> tuple[Reached, bool]:
         """A pass of steps, and whether it gained nothing for the rows held out."""
         reached = self._stepped(at)
-        self._mean = self._visit(self.batches.held_out, _bound, reached.natural)
+        self._mean = self._visit(self.batches.held_out, bound_of, reached.natural, FINELY)
         before = at.rows[-1][0] if at.rows else -math.inf
         rise = (self._mean - before) / abs(self._mean)
         return replace(reached, rise=rise), rise <= STILL
 
-    def _exact(self, natural: Naturals) -> Exact:
+    def _exact(self, natural: Naturals, settled: float = SETTLED) -> Exact:
         """The bound at these factors and where the optimum of each is, from all rows."""
         bound, target = 0.0, None
         for rows in self.batches.in_order():
             share = len(rows) / self.batches.total
-            own, part = self._visit(rows, partial(_bound_and_targets, share=share), natural)
+            own, part = self._visit(rows, partial(bound_and_targets, share=share), natural, settled)
             bound += own * share
             target = part if target is None else added(target, part)
         assert target is not None
@@ -330,12 +336,18 @@ class MinibatchAscent:
             for title, family in self.families.items()
         }
 
-    def _visit(self, rows: Tensor, read: Callable[[ConjugateModel], T], natural: Naturals) -> T:
+    def _visit(
+        self,
+        rows: Tensor,
+        read: Callable[[ConjugateModel], T],
+        natural: Naturals,
+        settled: float = SETTLED,
+    ) -> T:
         """What is read off the model of some rows at these factors; the model is gone afterwards."""
 
         def visited() -> T:
             model = self.batches.model(rows, self.points)
-            enter(model, natural)
+            enter(model, natural, settled)
             return read(model)
 
         with released():
@@ -354,10 +366,12 @@ class MinibatchAscent:
     def posterior(self, **common: Any) -> FactorisedPosterior:
         """The factors reached, those of single rows for all rows, and the bound there."""
         at = self.reached
-        exact = at.exact or self._exact(at.natural)
+        settled = SETTLED if at.exact else FINELY
+        exact = at.exact or self._exact(at.natural, settled)
+        visit = partial(self._visit, natural=at.natural, settled=settled)
         return FactorisedPosterior(
             self.batches.problem,
-            factors_of_all_rows(self.batches, partial(self._visit, natural=at.natural)),
+            factors_of_all_rows(self.batches, visit),
             exact.bound,
             engine="cavi",
             detail=self._words(),
@@ -377,18 +391,3 @@ class MinibatchAscent:
         if not held_out:
             return f"{steps}, {at.exact_passes} over all rows"
         return f"{steps}, the bound of {held_out} rows held out risen by {max(at.rise, 0.0):.1g} of itself in the last"
-
-
-def _bound(model: ConjugateModel) -> float:
-    return float(model.bound())
-
-
-def _bound_and_step(model: ConjugateModel, rate: float) -> tuple[float, Naturals]:
-    """The bound, then a natural-gradient step."""
-    bound = float(model.bound())
-    step_outside(model, rate)
-    return bound, naturals(model)
-
-
-def _bound_and_targets(model: ConjugateModel, share: float) -> tuple[float, Naturals]:
-    return float(model.bound()), targets(model, share)

@@ -21,8 +21,9 @@ from vitools.problem.sites import listed
 Naturals = dict[str, Natural]
 """Natural parameters of the blocks outside, by their sites."""
 
-SETTLED = 1e-10
-"""Relative rise of the bound at which the rows' own factors are at their optimum."""
+SETTLED, FINELY, NEARLY = 1e-10, 1e-6, 1e-4
+"""Relative rise of the bound at which the rows' own factors are at their optimum; as near it as a bound needs where the
+others are at none, and as a step needs."""
 MOST_LOCAL = 100
 NARROW = 0.1
 """Standard deviation at which a row's latents below a curved function start."""
@@ -53,8 +54,12 @@ def added(first: Naturals, second: Naturals) -> Naturals:
 
 
 @torch.no_grad()
-def enter(model: ConjugateModel, natural: Naturals) -> None:
-    """Put the blocks outside at these factors and those inside at their optimum."""
+def enter(model: ConjugateModel, natural: Naturals, settled: float = SETTLED) -> None:
+    """Put the blocks outside at these factors and those inside at their optimum.
+
+    Args:
+        settled: relative rise of the bound at which they are there.
+    """
     for block in outside(model):
         given = natural[block.title]
         if block.natural and [x.shape for x in block.natural] != [x.shape for x in given]:
@@ -71,11 +76,11 @@ def enter(model: ConjugateModel, natural: Naturals) -> None:
     for part in model.order:
         if isinstance(part, StreamedBlock):
             part.update(model.messages(part))
-    settle(model)
+    settle(model, settled)
 
 
 @torch.no_grad()
-def settle(model: ConjugateModel) -> None:
+def settle(model: ConjugateModel, settled: float = SETTLED) -> None:
     """Update the blocks inside until the bound rests."""
     moving = [b for b in model.order if b in model.weights or isinstance(b, PredictorNode)]
     if not model.weights or (len(model.weights) == 1 and not model.predictors):
@@ -91,10 +96,10 @@ def settle(model: ConjugateModel) -> None:
             else:
                 block.update(model.messages(block))
         bound = float(model.bound())
-        if bound < before - SETTLED * abs(before) and step > 1e-3:  # a curved step that overshot
+        if bound < before - settled * abs(before) and step > 1e-3:  # a curved step that overshot
             model.load(state)
             step /= 2
-        elif bound - before <= SETTLED * abs(bound):
+        elif bound - before <= settled * abs(bound):
             return
         else:
             before = bound
@@ -124,6 +129,21 @@ def targets(model: ConjugateModel, share: float) -> Naturals:
         block.title: tuple(share * x for x in block.gathered(model.messages(block)))
         for block in outside(model)
     }
+
+
+def bound_of(model: ConjugateModel) -> float:
+    return float(model.bound())
+
+
+def bound_and_step(model: ConjugateModel, rate: float) -> tuple[float, Naturals]:
+    """The bound, then a natural-gradient step."""
+    bound = bound_of(model)
+    step_outside(model, rate)
+    return bound, naturals(model)
+
+
+def bound_and_targets(model: ConjugateModel, share: float) -> tuple[float, Naturals]:
+    return bound_of(model), targets(model, share)
 
 
 def refuse_unfit(model: ConjugateModel, name: str, plate: str, option: str) -> None:
