@@ -76,6 +76,8 @@ if nb_execution_mode == "cache":
     profile = DOCS / "_build" / "ipython" / "profile_default"
     write_if_new(profile / "ipython_kernel_config.py", "c.IPKernelApp.matplotlib = 'inline'\n")
     os.environ["IPYTHONDIR"] = str(profile.parent)
+    # what tqdm says of missing widgets, when Pyro is imported, would stand in a notebook, too
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
     with warnings.catch_warnings():  # what ArviZ says once a day would stand in a notebook
         warnings.simplefilter("ignore")
         import arviz  # noqa: F401
