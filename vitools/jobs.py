@@ -24,7 +24,8 @@ import torch
 from vitools.errors import NotSupportedError, OptionError, ProcessError, first_words
 from vitools.whole_numbers import is_whole
 
-A, R = TypeVar("A"), TypeVar("R")
+A = TypeVar("A")
+R = TypeVar("R")
 
 _HERE = uuid.uuid4().hex
 """Of this process; one that was forked has it, too, but another number."""
