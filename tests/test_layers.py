@@ -77,6 +77,7 @@ ORDER = {
         {"density", "dims", "sequences"},
         {"reading"},
         {"bound_model"},
+        {"factored"},
         {"problem"},
         {"check", "coordinates", "new_data", "rows"},
     ],
@@ -229,7 +230,7 @@ NEVER = {
 }
 """Contracts beyond the floors: one judge for all engines, engines that know no model."""
 
-MOST_MODULES, MOST_AT_THE_ROOT = 16, 9
+MOST_MODULES, MOST_AT_THE_ROOT, MOST_LINES = 16, 9, 400
 
 
 def may_import_library(library: str, module: str) -> bool:
@@ -441,6 +442,16 @@ def test_no_room_is_crowded():
         crowd[owner] = crowd.get(owner, 0) + 1
     assert {room: count for room, count in crowd.items() if count > MOST_MODULES} == {}
     assert crowd["vitools"] <= MOST_AT_THE_ROOT
+
+
+def test_no_file_is_long():
+    """Beyond so many lines it is more than one idea."""
+    lines = {
+        str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines())
+        for folder in FOLDERS.values()
+        for path in folder.rglob("*.py")
+    }
+    assert {path: count for path, count in lines.items() if count > MOST_LINES} == {}
 
 
 PLANTED = [

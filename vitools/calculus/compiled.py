@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vitools.calculus.blocks.allocation import make_allocations, with_allocations
-from vitools.calculus.blocks.block import Block, DenseBlock, Node
+from vitools.calculus.blocks.block import Between, Block, DenseBlock
 from vitools.calculus.blocks.dependence import held_to_cells, prior_switches, sites_of
 from vitools.calculus.blocks.plan import make_blocks, shared_normals, ties_rows
 from vitools.calculus.blocks.predictor import PredictorNode, make_predictors
@@ -40,7 +40,7 @@ Together = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
-class Options:
+class ReadingOptions:
     """How a model is to be read."""
 
     joint: Sequence[Sequence[str] | str] | None
@@ -103,7 +103,7 @@ class CompiledModel:
     ):
         self.share, self.nodes = share, dict(nodes or {})
         self.together = None
-        options = Options(joint, factorised, order, inner, cut, collapse, stream, points)
+        options = ReadingOptions(joint, factorised, order, inner, cut, collapse, stream, points)
         traced = trace_model(model, args, kwargs or {}, nodes=nodes)
         trace = with_mixtures(with_hidden_chains(traced))
         if share is not None:
@@ -123,7 +123,7 @@ class CompiledModel:
                 trace = over_time
         self._read(trace, options)
 
-    def _read(self, trace: ModelTrace, options: Options) -> None:
+    def _read(self, trace: ModelTrace, options: ReadingOptions) -> None:
         """The model that a trace states."""
         self.trace: ModelTrace = trace
         joint, factorised, share = options.joint, options.factorised, self.share
@@ -177,7 +177,7 @@ class CompiledModel:
             for site in model.latents.values():
                 check_family(site)
             chosen = held_to_cells(model.trace, joint, cut)
-            options = Options(joint, factorised, order, inner, cut, False, False, None)
+            options = ReadingOptions(joint, factorised, order, inner, cut, False, False, None)
             model._compile(reading.stated, reading.joint, model.trace, options, chosen)
         return model
 
@@ -186,7 +186,7 @@ class CompiledModel:
         stated: ExpectedLogJoint,
         folded: ExpectedLogJoint,
         trace: ModelTrace,
-        options: Options,
+        options: ReadingOptions,
         cut: Sequence[str],
     ) -> None:
         """Blocks, messages and the order of updates, from the terms."""
@@ -284,6 +284,6 @@ class CompiledModel:
         return [*self.blocks, *self.between]
 
     @property
-    def between(self) -> list[Node]:
+    def between(self) -> list[Between]:
         """The predictors, and the sums and the geometric means in them."""
         return [*self.predictors, *self.allocations]

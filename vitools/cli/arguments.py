@@ -1,6 +1,5 @@
 """From the columns of a data file to the arguments of a model, matched by name."""
 
-import ast
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitools.cli.given import check_settings, parameters_of, parsed_columns, parsed_settings
 from vitools.cli.progress import status_line
 from vitools.data import MappedTable, Table, column_names, open_table, read_table
 from vitools.data.open_table import files_of, is_pattern
@@ -88,77 +88,9 @@ class DataFile:
             raise OptionError(f"{option} is for a file of columns, and {subject} is none.")
 
 
-def parsed_columns(given: list[str] | None) -> dict[str, tuple[str, ...]]:
-    """``ARGUMENT=COLUMN`` as ``{argument: columns}``.
-
-    >>> parsed_columns(["y=height cm", "x=age", "x=dose"])
-    {'y': ('height cm',), 'x': ('age', 'dose')}
-    """
-    found: dict[str, tuple[str, ...]] = {}
-    for text in given or ():
-        argument, equals, column = (part.strip() for part in text.partition("="))
-        if not (argument and equals and column):
-            raise OptionError(
-                f"--columns '{text}': expected ARGUMENT=COLUMN, e.g. --columns 'y=height cm'."
-            )
-        if column in found.get(argument, ()):
-            raise OptionError(f"--columns '{text}' is given twice.")
-        found[argument] = (*found.get(argument, ()), column)
-    return found
-
-
-def parsed_settings(given: list[str] | None) -> dict[str, Any]:
-    """``ARGUMENT=VALUE`` as ``{argument: value}``; what Python reads as no value is a word.
-
-    >>> parsed_settings(["states=3", "levels=[-1, 0.5]", "kind=local"])
-    {'states': 3, 'levels': tensor([-1.0000,  0.5000]), 'kind': 'local'}
-    """
-    found: dict[str, Any] = {}
-    for text in given or ():
-        argument, equals, written = (part.strip() for part in text.partition("="))
-        if not (argument and equals and written):
-            raise OptionError(f"--set '{text}': expected ARGUMENT=VALUE, e.g. --set states=3.")
-        if argument in found:
-            raise OptionError(f"--set '{text}': '{argument}' is given twice.")
-        try:
-            value = ast.literal_eval(written)
-        except (ValueError, SyntaxError):
-            value = written
-        if isinstance(value, list):
-            try:
-                value = torch.tensor(value)
-            except (TypeError, ValueError) as error:
-                raise OptionError(f"--set '{text}': expected a list of numbers.") from error
-        found[argument] = value
-    return found
-
-
-def check_settings(
-    function: Callable[..., Any], settings: Mapping[str, Any], model: str, taken: Iterable[str] = ()
-) -> None:
-    """Refuse values for what is no argument of the model.
-
-    Args:
-        taken: arguments that have values already.
-    """
-    parameters = _parameters(function).values()
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    for name in settings:
-        if name not in names and not takes_any:
-            raise OptionError(
-                f"--set {name}: {model} has no argument '{name}' (arguments: "
-                f"{', '.join(names) or 'none'}).{nearest(name, names)}"
-            )
-        if name in taken:
-            raise OptionError(
-                f"--set {name}: '{name}' is the data that {model} is tried on. Give data of your own: --data FILE."
-            )
-
-
 def example_arguments(example: Any, settings: Mapping[str, Any], model: str) -> dict[str, Any]:
     """The keyword arguments of an example's model, some of them set."""
-    names = [name for name, _ in zip(_parameters(example.model), example.args, strict=False)]
+    names = [name for name, _ in zip(parameters_of(example.model), example.args, strict=False)]
     check_settings(example.model, settings, model, taken=names)
     return {**example.kwargs, **settings}
 
@@ -290,7 +222,7 @@ def _chosen(function: Callable[..., Any], data: DataFile, model: str, masks: set
     """
     assert data.path is not None
     columns = column_names(files_of(data.path)[0])
-    parameters = _parameters(function).values()
+    parameters = parameters_of(function).values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     names = [name for name in names if name not in data.settings]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -342,7 +274,7 @@ def _refuse_mistyped(
 def _required(function: Callable[..., Any]) -> list[str]:
     """Names of the arguments without a default."""
     kinds = inspect.Parameter
-    parameters = _parameters(function).values()
+    parameters = parameters_of(function).values()
     unnamed = [p.name for p in parameters if p.kind is kinds.POSITIONAL_ONLY]
     if unnamed:
         raise OptionError(
@@ -353,18 +285,12 @@ def _required(function: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.default is p.empty and p.kind not in starred]
 
 
-def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    # a module is called through torch's own wrapper, which takes anything
-    called = function.forward if isinstance(function, torch.nn.Module) else function
-    return inspect.signature(called).parameters
-
-
 # ---- missing values ----------------------------------------------------------------------
 
 
 def _mask_arguments(function: Callable[..., Any]) -> set[str]:
     """``mask``, for rows, and ``{argument}_mask``, of that argument's shape."""
-    names = set(_parameters(function))
+    names = set(parameters_of(function))
     return {n for n in names if n == "mask" or n.removesuffix("_mask") in names - {n}}
 
 

@@ -12,7 +12,7 @@ Scale = float
 
 
 @dataclass(frozen=True)
-class Family:
+class ResponseFamily:
     """A row of the table.
 
     Attributes:
@@ -57,8 +57,8 @@ _PROBABILITY = {
     "cloglog": "probs=-torch.expm1(-eta.exp())",
 }
 
-FAMILIES: dict[str, Family] = {
-    "gaussian": Family(
+FAMILIES: dict[str, ResponseFamily] = {
+    "gaussian": ResponseFamily(
         links={"identity": "dist.Normal(eta, sigma)"},
         words="Normal(eta, sigma)",
         fits=_any,
@@ -66,7 +66,7 @@ FAMILIES: dict[str, Family] = {
         parameters={"sigma": _noise},
         is_scaled=True,
     ),
-    "t": Family(
+    "t": ResponseFamily(
         links={"identity": "dist.StudentT(nu, eta, sigma)"},
         words="Student-t with nu degrees of freedom, location eta, scale sigma",
         fits=_any,
@@ -77,27 +77,27 @@ FAMILIES: dict[str, Family] = {
         },
         is_scaled=True,
     ),
-    "bernoulli": Family(
+    "bernoulli": ResponseFamily(
         links={link: f"dist.Bernoulli({p})" for link, p in _PROBABILITY.items()},
         words="Bernoulli with P(1) = link⁻¹(eta)",
         fits=lambda y: (y == 0) | (y == 1),
         support="0 and 1, or two words of which the last in alphabetical order counts as 1",
         values="two",
     ),
-    "binomial": Family(
+    "binomial": ResponseFamily(
         links={link: f"dist.Binomial(trials, {p})" for link, p in _PROBABILITY.items()},
         words="Binomial of the trials with probability link⁻¹(eta)",
         fits=_whole,
         support="whole numbers from 0",
         takes_trials=True,
     ),
-    "poisson": Family(
+    "poisson": ResponseFamily(
         links={"log": "dist.Poisson(eta.exp())"},
         words="Poisson with mean exp(eta)",
         fits=_whole,
         support="whole numbers from 0",
     ),
-    "negativebinomial": Family(
+    "negativebinomial": ResponseFamily(
         links={"log": "dist.GammaPoisson(alpha, alpha / eta.exp())"},
         words="negative binomial with mean m = exp(eta) and variance m + m²/alpha",
         fits=_whole,
@@ -106,28 +106,28 @@ FAMILIES: dict[str, Family] = {
             "alpha": lambda scale: Prior.of("Exponential", rate=0.1, why="mean 10"),
         },
     ),
-    "gamma": Family(
+    "gamma": ResponseFamily(
         links={"log": "dist.Gamma(alpha, alpha / eta.exp())"},
         words="Gamma with mean m = exp(eta) and variance m²/alpha",
         fits=lambda y: y > 0,
         support="numbers above 0",
         parameters={"alpha": _wide},
     ),
-    "beta": Family(
+    "beta": ResponseFamily(
         links={"logit": "dist.Beta(kappa * eta.sigmoid(), kappa * (-eta).sigmoid())"},
         words="Beta with mean m = logit⁻¹(eta) and variance m (1 - m) / (1 + kappa)",
         fits=lambda y: (y > 0) & (y < 1),
         support="numbers above 0 and below 1",
         parameters={"kappa": _wide},
     ),
-    "cumulative": Family(
+    "cumulative": ResponseFamily(
         links={"logit": "dist.OrderedLogistic(eta, centred_threshold)"},
         words="ordered levels with P(y ≤ k) = logit⁻¹(threshold[k] - eta)",
         fits=_whole,
         support="whole numbers, or an ordered categorical column",
         values="ordered",
     ),
-    "categorical": Family(
+    "categorical": ResponseFamily(
         links={"softmax": "dist.Categorical(logits=logits)"},
         words="levels with P(y = k) in proportion to exp(eta[k]), eta of the first level 0",
         fits=_whole,

@@ -9,7 +9,7 @@ import numpy as np
 
 from vitools.errors import DataError, OptionError
 from vitools.formula.design import Block, Columns, Matrices
-from vitools.formula.families import Family
+from vitools.formula.families import ResponseFamily
 from vitools.formula.priors import Prior, rounded
 from vitools.formula.response import Observed
 
@@ -51,7 +51,7 @@ class Effects:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FormulaPlan:
     """What there is to write down."""
 
     has_intercept: bool
@@ -88,7 +88,7 @@ def identifier(text: str) -> str:
     return f"{found}_" if keyword.iskeyword(found) else found
 
 
-def plan(matrices: Matrices, observed: Observed, family: Family) -> Plan:
+def plan(matrices: Matrices, observed: Observed, family: ResponseFamily) -> FormulaPlan:
     """Sites, plates, arguments and the scales of priors.
 
     The response has mean c and standard deviation s on the scale of the predictor (s = 1 behind a curved link,
@@ -132,7 +132,7 @@ def plan(matrices: Matrices, observed: Observed, family: Family) -> Plan:
     names = [c.name for c in coefficients] + [e.name for e in effects]
     plan_plates = {p for c in coefficients if (p := c.plate)} | set(plates.values())
     row_plate = Names([*names, *plan_plates]).new("rows")
-    return Plan(
+    return FormulaPlan(
         matrices.has_intercept,
         rounded(centre, spread),
         spread,
@@ -192,7 +192,7 @@ def _scales(
     return tuple(found)
 
 
-def default_priors(made: Plan, family: Family) -> dict[str, Prior]:
+def default_priors(made: FormulaPlan, family: ResponseFamily) -> dict[str, Prior]:
     """By site."""
     found: dict[str, Prior] = {}
     unit = "sd(y)" if family.is_scaled else "1"
@@ -233,7 +233,7 @@ def default_priors(made: Plan, family: Family) -> dict[str, Prior]:
     return found
 
 
-def level_of_columns(made: Plan) -> list[str]:
+def level_of_columns(made: FormulaPlan) -> list[str]:
     """What the columns add at their means, as summands of Python."""
     return [
         f"number({own.means[0]!r}) * {own.variable}"

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from vitools.errors import NotSupportedError, OptionError, VitoolsWarning, callers_level
 from vitools.formula.design import FUNCTIONS, Design, Matrices, environment
-from vitools.formula.families import FAMILIES, Family
-from vitools.formula.plan import Plan, default_priors, plan
+from vitools.formula.families import FAMILIES, ResponseFamily
+from vitools.formula.plan import FormulaPlan, default_priors, plan
 from vitools.formula.priors import Priors, with_given
 from vitools.formula.response import Observed, observe
 from vitools.formula.source import arguments, write
@@ -153,7 +153,7 @@ class _Recipe:
 
     def __init__(self, formula: Formula, family: str, link: str, functions: dict[str, Any]) -> None:
         self.formula, self.family_name, self.link = formula, family, link
-        self.family: Family = FAMILIES[family]
+        self.family: ResponseFamily = FAMILIES[family]
         self.functions = functions
         response = formula.response
         self.outcome = self._names(response.successes, response.failures)
@@ -188,7 +188,7 @@ class _Recipe:
         frame, dropped = self._rows(data, missing, [*self.outcome, *self.weights, *self.others])
         self.design = Design(self.formula, frame, self.functions)
         self.observed = observe(self.formula.response, self.family_name, self.design, frame)
-        self.plan: Plan = plan(self.design.matrices, self.observed, self.family)
+        self.plan: FormulaPlan = plan(self.design.matrices, self.observed, self.family)
         defaults = default_priors(self.plan, self.family)
         sizes = {c.name: len(c.labels) for c in self.plan.coefficients}
         sizes |= {f"{e.name}_sigma": e.size for e in self.plan.effects}

@@ -8,7 +8,7 @@ import pandas as pd
 
 from vitools.errors import DataError, OptionError
 from vitools.formula.design import Design, _is_box, _label
-from vitools.formula.families import FAMILIES, Family
+from vitools.formula.families import FAMILIES, ResponseFamily
 from vitools.formula.syntax import Response
 from vitools.problem.sites import listed
 
@@ -30,7 +30,7 @@ class Observed:
     weights: np.ndarray | None = None
     precisions: np.ndarray | None = None
 
-    def location(self, family: Family, offset: np.ndarray | None) -> tuple[float, float]:
+    def location(self, family: ResponseFamily, offset: np.ndarray | None) -> tuple[float, float]:
         """Mean and standard deviation on the scale of the predictor."""
         if family.is_scaled:
             rest = self.values - (0 if offset is None else offset)
@@ -156,7 +156,7 @@ def _first_words(series: pd.Series) -> str:
 
 
 def _coded(
-    raw: Any, response: Response, family_name: str, family: Family, earlier: Observed | None
+    raw: Any, response: Response, family_name: str, family: ResponseFamily, earlier: Observed | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     name = response.text
     series = pd.Series(raw)

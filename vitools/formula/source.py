@@ -22,8 +22,15 @@ import json
 import textwrap
 from collections.abc import Mapping
 
-from vitools.formula.families import FAMILIES, Family
-from vitools.formula.plan import Coefficients, Effects, Names, Plan, identifier, level_of_columns
+from vitools.formula.families import FAMILIES, ResponseFamily
+from vitools.formula.plan import (
+    Coefficients,
+    Effects,
+    FormulaPlan,
+    Names,
+    identifier,
+    level_of_columns,
+)
 from vitools.formula.priors import Prior
 from vitools.formula.response import Observed
 
@@ -39,7 +46,7 @@ def write(
     text: str,
     family_name: str,
     link: str,
-    made: Plan,
+    made: FormulaPlan,
     observed: Observed,
     priors: Mapping[str, Prior],
 ) -> str:
@@ -59,7 +66,7 @@ def write(
     return f"{HEAD}{head}\n{body}\n"
 
 
-def arguments(made: Plan, observed: Observed) -> list[str]:
+def arguments(made: FormulaPlan, observed: Observed) -> list[str]:
     """What the model takes, in order."""
     found = ["y"]
     found += [n for n in ("trials", "weights", "precisions") if getattr(observed, n) is not None]
@@ -71,7 +78,7 @@ def arguments(made: Plan, observed: Observed) -> list[str]:
     return found
 
 
-def _plates(made: Plan) -> dict[str, tuple[str, int | str]]:
+def _plates(made: FormulaPlan) -> dict[str, tuple[str, int | str]]:
     """Variable and size of each plate by name."""
     sizes: dict[str, int | str] = {}
     for own in made.coefficients:
@@ -86,11 +93,11 @@ def _plates(made: Plan) -> dict[str, tuple[str, int | str]]:
 
 
 class _Writer:
-    def __init__(self, made: Plan, observed: Observed, priors: Mapping[str, Prior]) -> None:
+    def __init__(self, made: FormulaPlan, observed: Observed, priors: Mapping[str, Prior]) -> None:
         self.plan, self.observed, self.priors = made, observed, priors
         self.plates = _plates(made)
 
-    def single(self, family: Family, link: str) -> list[str]:
+    def single(self, family: ResponseFamily, link: str) -> list[str]:
         """A model of one predictor."""
         lines = self._predictor("", "eta", is_ordered=family.values == "ordered")
         for name in family.parameters:
@@ -102,7 +109,7 @@ class _Writer:
             outcome = outcome.replace("sigma)", "sigma * precisions.rsqrt())")
         return [*lines, *self._rows(outcome)]
 
-    def categorical(self, family: Family) -> list[str]:
+    def categorical(self, family: ResponseFamily) -> list[str]:
         """A predictor for each level but the first."""
         lines, etas = [], []
         for number, level in enumerate(self.observed.levels[1:], start=1):

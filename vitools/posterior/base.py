@@ -17,7 +17,7 @@ from torch import Tensor
 from vitools.errors import NotSupportedError, OptionError
 from vitools.notebook.markup import paragraphs, preformatted, table
 from vitools.posterior.ladder import Ladder
-from vitools.posterior.results import BySite, Estimate, History, Status, check_count
+from vitools.posterior.results import BySite, Estimate, History, Status, check_count, shorten
 from vitools.problem import Problem
 from vitools.problem.dims import element_words
 from vitools.problem.new_data import carried_to
@@ -391,12 +391,6 @@ class Posterior(ABC):
 
     def __repr__(self) -> str:
         return f"<{self.engine} posterior of '{self.problem.name}': {self.status.label}>"
-
-
-def shorten(name: str, limit: int = 56) -> str:
-    """``name`` with its middle left out where it is long."""
-    half = limit // 2 - 1
-    return name if len(name) <= limit else f"{name[:half]}…{name[-half:]}"
 
 
 def _indices(shape: torch.Size, limit: int) -> list[tuple[int, ...]]:

@@ -175,3 +175,9 @@ def check_count(num_samples: int) -> None:
     """Refuse a number of draws that is no positive integer."""
     if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
         raise OptionError(f"expected a positive number of draws, got {num_samples!r}.")
+
+
+def shorten(name: str, limit: int = 56) -> str:
+    """``name`` with its middle left out where it is long."""
+    half = limit // 2 - 1
+    return name if len(name) <= limit else f"{name[:half]}…{name[-half:]}"

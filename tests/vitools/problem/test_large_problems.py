@@ -198,7 +198,7 @@ def test_what_an_engine_refuses_of_a_small_problem_is_refused_before_a_large_one
     with pytest.raises(ModelError, match="changes when the discrete latents"):
         Problem(model, data).try_enumeration()
     monkeypatch.setattr(runs, "LARGE", 64)
-    monkeypatch.setattr("vitools.problem.problem.LARGE", 64)
+    monkeypatch.setattr("vitools.problem.factored.LARGE", 64)
     problem = Problem(model, data)
     with pytest.raises(ModelError, match="changes when the discrete latents"):
         svi(problem, AutoMeanField, max_steps=10)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Atom, Predictor, Unsupported
 from vitools.calculus.algebra.logarithm import LOG_SUM
-from vitools.calculus.blocks.block import Block, Node, Resolved, describe
+from vitools.calculus.blocks.block import Between, Block, Resolved, describe
 from vitools.calculus.densities.closed_terms import ClosedTerm
 from vitools.calculus.densities.surrogates import GEOMETRIC, SHARE, SLOPE
 from vitools.calculus.tracing.trace import ModelTrace
@@ -37,7 +37,7 @@ NOISE = 0.5
 """Of a start: standard deviation of the logarithms of geometric means, to tell components apart."""
 
 
-class AllocationNode(Node):
+class AllocationNode(Between):
     """What geometric means and sums of them have in common."""
 
     runs_together = False

@@ -154,7 +154,7 @@ class Block(ABC):
         self.version = next_version()
 
 
-class Node(Block):
+class Between(Block):
     """A quantity between factors, such as a predictor: no factor of q, but in the way of messages like one."""
 
     def __init__(self, name: Predictor):

@@ -26,10 +26,10 @@ from torch import Tensor
 
 from vitools.calculus.algebra.atoms import Atom, Predictor, Unsupported, is_open
 from vitools.calculus.algebra.functions import as_function
-from vitools.calculus.blocks.block import Block, Node, Resolved, describe
+from vitools.calculus.blocks.block import Between, Block, Resolved, describe
 from vitools.calculus.curved.rowwise import rowwise
 from vitools.calculus.curved.softmax import softmax_bound, softmax_bound_of_runs
-from vitools.calculus.curved.statistic import Statistic, missing_at
+from vitools.calculus.curved.statistic import CurvedStatistic, missing_at
 from vitools.calculus.densities.closed_terms import ClosedTerm
 from vitools.calculus.densities.surrogates import CURVATURE, SLOPE, SURROGATES
 from vitools.errors import NotConjugateError
@@ -43,7 +43,7 @@ WEIGHTS = torch.softmax(-0.5 * NODES**2, 0)
 """The trapezoid rule of a standard normal, for gradients."""
 
 
-class PredictorNode(Node):
+class PredictorNode(Between):
     """The statistics of one predictor."""
 
     integrates = True
@@ -52,7 +52,7 @@ class PredictorNode(Node):
 
     def __init__(self, name: Predictor):
         super().__init__(name)
-        self._functions: dict[Any, Statistic] = {}
+        self._functions: dict[Any, CurvedStatistic] = {}
         self._atoms: dict[Any, Atom] = {}
 
     def resolve(self, atoms: Sequence[Atom]) -> Resolved:
@@ -70,7 +70,7 @@ class PredictorNode(Node):
             missing = missing_at(function, data)
             if missing is not None:
                 raise Unsupported(f"{describe(atom)}, which is no number at {missing:g}")
-            self._functions[key] = Statistic(function, data, self.batch_shape, own, summed)
+            self._functions[key] = CurvedStatistic(function, data, self.batch_shape, own, summed)
         self._atoms.setdefault(key, atom)
         return Resolved(key, (*self._labels(atom), *atom.labels[len(self._labels(atom)) :]))
 

@@ -32,7 +32,7 @@ Where = Tensor | slice
 
 
 @dataclass(frozen=True)
-class Statistic:
+class TreeStatistic:
     """E x at elements, or E x x' at entries of the tree's matrix.
 
     ``share``: of a coefficient, what is added at each place. ``mirrored``: the places of x' x where the
@@ -58,7 +58,7 @@ class Statistic:
             return part
         return torch.cat([part, part if self.both is None else part[self.both]])
 
-    def same(self, other: Statistic) -> bool:
+    def same(self, other: TreeStatistic) -> bool:
         return (
             self.degree == other.degree
             and self.shape == other.shape
@@ -83,7 +83,7 @@ class TreeBlock(DenseBlock):
         self.numbers = self.tree.size - len(self.padding)
         self.mean = torch.empty(0)
         self.covariance = torch.empty(0)
-        self._statistics: list[Statistic] = []
+        self._statistics: list[TreeStatistic] = []
         self._places: dict[tuple[int, ...], Tensor] = {}
 
     # ---- statistics ----------------------------------------------------------------------
@@ -103,7 +103,7 @@ class TreeBlock(DenseBlock):
         read = [self.levels.place(atom, cells) for atom in atoms]
         if functions == [1.0]:
             where = self.tree.element(read[0]).expand(cells.shape)
-            made = Statistic(1, cells.shape, _where(where))
+            made = TreeStatistic(1, cells.shape, _where(where))
         else:
             first, second = read[0], read[-1]
             entry = self.tree.entry(first, second)
@@ -121,7 +121,7 @@ class TreeBlock(DenseBlock):
                 back = _where(back[both]) if bool(both.any()) else None
             share = 0.5 if functions == [1.0, 1.0] else 1.0
             places = _where(entry.expand(cells.shape))
-            made = Statistic(2, cells.shape, places, back, some, share)
+            made = TreeStatistic(2, cells.shape, places, back, some, share)
         for number, known in enumerate(self._statistics):
             if known.same(made):
                 return Resolved(number, tuple(cells.labels)), cells.constants, cells.selections

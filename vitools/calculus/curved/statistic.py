@@ -47,7 +47,7 @@ def missing_at(function: Function, data: Sequence[Tensor]) -> float | None:
     return None
 
 
-class Statistic:
+class CurvedStatistic:
     """A function of a predictor.
 
     Args:

@@ -2,7 +2,7 @@
 
 A scalar μ of a normal prior takes its optimal factor, an integral over a line, as long as it has it to itself
 and its functions are few. Where a function stands for every row and case, log(1 + (y_n - μ)² / w_k²), and where μ
-shares a normal factor with other numbers (:func:`~vitools.calculus.blocks.grouping.shared_normals`), the
+shares a normal factor with other numbers (:func:`~vitools.calculus.blocks.plan.shared_normals`), the
 function is that of a predictor, η = μ.
 """
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vitools.calculus.densities.closed_terms import Selection
-from vitools.calculus.reduction.nodes import Add, Einsum, Fixed, Node, Read, Source, Statistic
+from vitools.calculus.reduction.nodes import Add, Einsum, Fixed, Node, Read, Source, StatisticNode
 from vitools.calculus.reduction.sparse import Either, Pattern, RowByRow, SparseProduct
 
 
@@ -36,7 +36,7 @@ class Contractor:
     def __init__(self) -> None:
         self._steps: dict[Any, Node] = {}
         self._fixed: dict[int, Fixed] = {}
-        self._statistics: dict[Any, Statistic] = {}
+        self._statistics: dict[Any, StatisticNode] = {}
         self._patterns: dict[Any, Pattern] = {}
 
     def fixed(self, tensor: Tensor) -> Node:
@@ -54,7 +54,7 @@ class Contractor:
     def statistic(self, source: Source, key: Any) -> Node:
         name = (id(source), key)
         if name not in self._statistics:
-            self._statistics[name] = Statistic(source, key)
+            self._statistics[name] = StatisticNode(source, key)
         return self._statistics[name]
 
     def message(

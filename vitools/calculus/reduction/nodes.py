@@ -35,7 +35,7 @@ class Fixed(Node):
         return self.tensor
 
 
-class Statistic(Node):
+class StatisticNode(Node):
     def __init__(self, source: Source, key: Any):
         self.source, self.key = source, key
 

@@ -85,7 +85,7 @@ class Feature:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadFeature:
     """A feature beside a statistic with the labels ``statistic``.
 
     The feature's axes are those that it brings along (``outer``), then those that it shares with
@@ -104,7 +104,7 @@ def read_feature(
     local: Sequence[Constant],
     selected: Sequence[Selection],
     statistic: Sequence[int],
-) -> Reading:
+) -> ReadFeature:
     """The feature in a term's data along the plate.
 
     ``local`` are the constants with the label ``plate`` of an axis of ``count`` rows; the
@@ -120,7 +120,7 @@ def read_feature(
             weight = c.tensor if weight is None else weight * c.tensor
         name = ("index", id(selection.index), *(id(c.tensor) for c in local))
         feature = Feature(count, [], [], (selection.size,), False, selection.index, weight)
-        return Reading(feature, (selection.target,), (), name)
+        return ReadFeature(feature, (selection.target,), (), name)
     sizes: dict[int, int] = {}
     for c in local:
         sizes.update(zip(c.labels[1:], c.tensor.shape[1:], strict=True))
@@ -137,7 +137,7 @@ def read_feature(
     shape = tuple(sizes[x] for x in labels)
     feature = Feature(count, [c.tensor for c in local], axes, shape, symmetric)
     name = (*((c.tensor.data_ptr(), *_layout(c.tensor)) for c in local), tuple(axes))
-    return Reading(feature, outer, tuple(statistic.index(x) for x in shared), name)
+    return ReadFeature(feature, outer, tuple(statistic.index(x) for x in shared), name)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

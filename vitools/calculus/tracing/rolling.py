@@ -18,7 +18,7 @@ from dataclasses import replace
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.tracing.stacking import Roller
-from vitools.calculus.tracing.steps import Different, Reader, StepSites
+from vitools.calculus.tracing.steps import Different, StepReader, StepSites
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 
 SHORTEST = 8
@@ -37,7 +37,7 @@ def rolled(trace: ModelTrace, but: Iterable[str] = ()) -> ModelTrace:
     """
     sequences, reasons = _sequences(trace, set(but))
     while sequences:
-        reader = Reader(sequences)
+        reader = StepReader(sequences)
         kinds: dict[str, list[list[int]]] = {}
         for stem, sequence in sequences.items():
             try:
@@ -138,7 +138,7 @@ def _outline(site: TracedSite) -> Hashable:
             site.support_size, tuple(site.arguments))  # fmt: skip
 
 
-def _kinds(reader: Reader, sequence: StepSites) -> list[list[int]]:
+def _kinds(reader: StepReader, sequence: StepSites) -> list[list[int]]:
     """The steps of each kind."""
     found: dict[Hashable, list[int]] = {}
     for step, site in sequence.steps.items():

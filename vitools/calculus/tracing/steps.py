@@ -56,7 +56,7 @@ class StepSites:
         return step - next(iter(self.steps))
 
 
-class Reader:
+class StepReader:
     """What steps are but for data: equal keys for steps that are alike."""
 
     def __init__(self, sequences: Mapping[str, StepSites]):

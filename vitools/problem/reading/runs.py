@@ -7,7 +7,8 @@ validate: cavi() then fits in little more memory than the data take.
 Only what no two runs can tell takes more: a run that overflowed or was too large is repeated otherwise, random
 numbers drawn outside of sample statements are compared at fixed latents, and data outside of the
 ends that a discrete latent sets are looked at again. Enumeration is tried when an engine or a density
-first asks (:mod:`vitools.problem.reading.agreement`).
+first asks (:mod:`vitools.problem.reading.agreement`); of trajectories of discrete states it is read at once
+which step each row of data reads (:mod:`vitools.problem.density.trajectories`).
 """
 
 from contextlib import AbstractContextManager, nullcontext

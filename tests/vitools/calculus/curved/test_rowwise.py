@@ -8,7 +8,7 @@ import torch
 from vitools.calculus.algebra.atoms import Function
 from vitools.calculus.curved.rowwise import rowwise
 from vitools.calculus.curved.softmax import softmax_bound_of_runs
-from vitools.calculus.curved.statistic import Statistic
+from vitools.calculus.curved.statistic import CurvedStatistic
 
 
 def normals(*shape):
@@ -19,7 +19,7 @@ def normals(*shape):
 def expectation_of(observed):
     """E of the log of a Student-t with 3 degrees of freedom and scale ½ about a predictor, for ``rowwise``."""
     tail = Function("tail", lambda x, y: -2 * torch.log1p(4 * (y - x) ** 2 / 3), "tail({})")
-    return partial(Statistic(tail, (observed,), observed.shape, ()).of_runs, False)
+    return partial(CurvedStatistic(tail, (observed,), observed.shape, ()).of_runs, False)
 
 
 def test_rows_of_all_runs_keep_the_data_of_their_own():

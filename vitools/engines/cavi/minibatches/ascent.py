@@ -90,7 +90,7 @@ class Exact:
 
 
 @dataclass(frozen=True)
-class Reached:
+class Passed:
     """Where a run is after ``len(rows)`` passes: replaced as a whole, so that Ctrl-C finds a whole."""
 
     natural: Naturals
@@ -121,7 +121,7 @@ class MinibatchAscent:
     ):
         self.batches, self.schedule, self.seed = batches, schedule, seeds[0]
         natural = self._first(seeds, initialise)
-        self.reached = Reached(natural)
+        self.reached = Passed(natural)
 
     # ---- the start -------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class MinibatchAscent:
         exact = None
         if numbers["bound"] is not None:
             exact = Exact(numbers["bound"], read(prefix="target"))
-        self.reached = Reached(
+        self.reached = Passed(
             natural=read(prefix="natural"),
             exact=exact,
             trail=tuple(read(prefix=f"trail{i}") for i in range(numbers["trail"])),
@@ -234,14 +234,14 @@ class MinibatchAscent:
             self._next, self._rests = self._climbed(at, at.exact)
         return [self._bound(self._next)]
 
-    def _bound(self, at: Reached) -> float:
+    def _bound(self, at: Passed) -> float:
         return self._mean if at.exact is None else at.exact.bound
 
     def _keep(self, bounds: Sequence[float], seconds: float) -> Status | None:
         self.reached = replace(self._next, rows=(*self.reached.rows, (bounds[0], seconds)))
         return Status.CONVERGED if self._rests else None
 
-    def _stepped(self, at: Reached) -> Reached:
+    def _stepped(self, at: Passed) -> Passed:
         """A natural-gradient step on each batch; its bound is the mean of theirs before the step."""
         natural, steps, total = at.natural, at.steps, 0.0
         for rows in self.batches.shuffled(self._generator(1 + len(at.rows))):
@@ -258,7 +258,7 @@ class MinibatchAscent:
         self._mean = total
         return replace(at, natural=natural, steps=steps, rise=(total - before) / abs(total))
 
-    def _held_to_others(self, at: Reached) -> tuple[Reached, bool]:
+    def _held_to_others(self, at: Passed) -> tuple[Passed, bool]:
         """A pass of steps, and whether it gained nothing for the rows held out."""
         reached = self._stepped(at)
         self._mean = self._visit(self.batches.held_out, bound_of, reached.natural, FINELY)
@@ -277,7 +277,7 @@ class MinibatchAscent:
         assert target is not None
         return Exact(bound, target)
 
-    def _climbed(self, at: Reached, before: Exact) -> tuple[Reached, bool]:
+    def _climbed(self, at: Passed, before: Exact) -> tuple[Passed, bool]:
         """A step of the natural gradient of all rows, or a jump; and whether the run is at rest."""
         if len(at.trail) == 2 and self.schedule.accelerate:
             return self._jumped(at, before), False
@@ -308,7 +308,7 @@ class MinibatchAscent:
         )
         return reached, rests
 
-    def _jumped(self, at: Reached, before: Exact) -> Reached:
+    def _jumped(self, at: Passed, before: Exact) -> Passed:
         """From two plain steps where more of them lead (SQUAREM), kept where the bound does not fall."""
         here = [self._coordinates(natural) for natural in (*at.trail, at.natural)]
         limit = torch.tensor(at.limit, dtype=torch.float64)

@@ -5,7 +5,7 @@
 With draws w_m in place of w the factors of the rest are coordinate ascent on the average of the terms,
 and by the envelope theorem ∇_φ L is the gradient of the average, through the draws, at those factors.
 The optimum over *fixed* draws is no bound, and with a full covariance it has none; so every step takes
-fresh ones: Adam on φ, and on the model's own parameters, and a stochastic natural-gradient step
+fresh ones: ValueAdam on φ, and on the model's own parameters, and a stochastic natural-gradient step
 on the rest (Hoffman et al. 2013). In the end the rest is brought to its optimum for many draws, and what is
 reported is the bound of others.
 """
@@ -58,7 +58,7 @@ class Parameter:
     rate: Tensor
 
 
-class Adam:
+class ValueAdam:
     """Kingma and Ba (2015), each number of the parameters in steps of its own length."""
 
     def __init__(self, parameters: Sequence[Parameter]):
@@ -108,7 +108,7 @@ class ValuesAscent:
         initialise(self.model)
         self._solve(tol=ROUGH)
         self.trains = trains
-        self.adam = Adam(self._parameters())
+        self.adam = ValueAdam(self._parameters())
         self.rows: list[tuple[float, float]] = []
         self.factor = FIRST
         self.best_round = -math.inf
@@ -176,7 +176,7 @@ class ValuesAscent:
             self.factor /= 2
         if self.factor < FINEST:
             return Status.CONVERGED
-        self.adam = Adam(
+        self.adam = ValueAdam(
             self._parameters()
         )  # steps in today's units; gradients of old are no guide
         self._forget()
