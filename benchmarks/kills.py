@@ -5,8 +5,8 @@
 Half of them are of ``svi``: SIGKILL, before or after the first checkpoint. The run goes on from its
 checkpoint, is killed again, and so on; where it comes to its end, bounds, status and mean must be those
 of a run that nobody touched, to the last bit. The others are of the commands ``fit``, ``compare`` and
-``calibrate``, by SIGINT, SIGTERM and SIGKILL in turns, at a moment drawn evenly from the time that they
-take, with an earlier run's files in the folder or none:
+``calibrate``, by SIGINT, SIGTERM and SIGKILL, at a moment drawn evenly from the processor time that they
+take (what else the machine does moves no kill), with an earlier run's files in the folder or none:
 
 - each file that is there afterwards is whole, and of the earlier or of the new run;
 - Ctrl-C ends with exit code 130, SIGTERM with 143 (the kernel's own way for SIGKILL), or with that of a
@@ -63,6 +63,7 @@ def start(work: Callable[[], int], folder: Path) -> int:
         return child
     code = 70
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
         os.chdir(folder)
         said = os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(said, 1)
@@ -81,6 +82,11 @@ def start(work: Callable[[], int], folder: Path) -> int:
 def end(process: int) -> int:
     """Its exit code; minus the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def processor_seconds(process: int) -> float:
+    """What a process has used so far; Linux tells."""
+    return time.clock_gettime((~process << 3) | 2)
 
 
 def said_in(folder: Path) -> str:
@@ -244,9 +250,9 @@ def kill_command(name: str, number: signal.Signals, kills: int, moments: random.
     with tempfile.TemporaryDirectory() as top:
         first = Path(top, "first")
         first.mkdir()
-        began = time.monotonic()
-        done = end(start(lambda: command(words), first))
-        seconds = time.monotonic() - began
+        process = start(lambda: command(words), first)
+        _, status, used = os.wait4(process, 0)
+        done, seconds = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
         assert done in (0, 1), said_in(first)
         complete = {path.name for path in (first / "out").iterdir()}
         ranks = sorted((first / "out").glob("*.jsonl"))
@@ -257,7 +263,9 @@ def kill_command(name: str, number: signal.Signals, kills: int, moments: random.
             if has_earlier:
                 shutil.copytree(first / "out", folder / "out")
             process = start(lambda: command(words), folder)
-            time.sleep(moments.uniform(0.0, 1.05 * seconds))
+            moment = moments.uniform(0.0, 1.05 * seconds)
+            while not is_over(process) and processor_seconds(process) < moment:
+                time.sleep(0.002)
             row["kills"] += 1
             if not is_over(process):
                 os.kill(process, number)
