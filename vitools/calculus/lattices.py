@@ -13,7 +13,7 @@ import torch
 
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.blocks.block import DenseBlock
-from vitools.calculus.blocks.dependence import FEW_GROUPS, MOST_NUMBERS
+from vitools.calculus.blocks.dependence import FEW_GROUPS, MOST_NUMBERS, num_observed
 from vitools.calculus.blocks.tree import TreeBlock
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
@@ -33,8 +33,7 @@ MOST_OPERATIONS = 1e10
 
 def covariances_of_few(trace: ModelTrace, but: Collection[str] = ()) -> tuple[str, ...]:
     """The latent matrix that is alone the covariance (or precision) of the fewest group effects, if these are few."""
-    numbers = sum(s.observed.numel() for s in trace.sites.values() if s.observed is not None)
-    if numbers > MOST_NUMBERS:
+    if num_observed(trace) > MOST_NUMBERS:
         return ()
     groups: dict[str, int] = {}
     for site in trace.sites.values():

@@ -156,25 +156,72 @@ def _side_by_side(selector: TracedSite, site: TracedSite) -> bool:
     return named and own == other and tuple(selector.shape) == tuple(site.shape)
 
 
-def scales_of_few(trace: ModelTrace, but: Collection[str] = ()) -> tuple[str, ...]:
-    """The scalar latent that is alone the scale of the fewest group effects, if these are few.
+@dataclass(frozen=True)
+class NarrowScale:
+    """A scalar that is alone the scale of normal latents, and of which its own factor is too sure.
 
     q(τ) q(u) of five groups has a τ whose sd is a third of the posterior's: how far the effects may
-    lie apart is what they tell of τ, and the other way round.
+    lie apart is what they tell of τ, and the other way round. So it is with the increments of a chain however
+    many they are: no step by itself tells much of where it goes.
+
+    Attributes:
+        effects: how many group effects; 0 of the increments of a chain.
+        of: the latent whose scale it is.
     """
-    numbers = sum(s.observed.numel() for s in trace.sites.values() if s.observed is not None)
-    if numbers > MOST_NUMBERS:
-        return ()
-    groups: dict[str, int] = {}
+
+    name: str
+    effects: int
+    of: str
+
+
+def narrow_scales(trace: ModelTrace, but: Collection[str] = ()) -> list[NarrowScale]:
+    """Those of few group effects, the fewest first, then those of the increments of chains."""
+    found: dict[str, NarrowScale] = {}
     for site in trace.sites.values():
-        count = _number_of_effects(site)
-        scale = site.arguments.get("scale")
-        if 1 < count < FEW_GROUPS and isinstance(scale, Expression):
-            names = scale.sites()
-            for name in names if len(names) == 1 else ():
-                if _is_one_number(trace.sites[name]) and name not in {*but, *trace.auxiliary}:
-                    groups[name] = min(count, groups.get(name, count))
-    return tuple(sorted(groups, key=lambda name: groups[name])[:1])
+        count, scale = _number_of_effects(site), site.arguments.get("scale")
+        if _is_chain(site, trace):
+            count, scale = 0, site.arguments.get("transition_scale", scale)
+        elif not 1 < count < FEW_GROUPS:
+            continue
+        names = scale.sites() if isinstance(scale, Expression) else set()
+        if not count and len(names) > 1:  # one for each part of the state
+            names = {name for name in names if _is_one_number(trace.sites[name])}
+        elif len(names) != 1:
+            continue
+        for name in sorted(names, key=list(trace.sites).index):
+            if _is_one_number(trace.sites[name]) and name not in {*but, *trace.auxiliary}:
+                known = found.get(name)
+                if known is None or (0 < count < known.effects):
+                    found[name] = NarrowScale(name, count, site.name)
+    return sorted(found.values(), key=lambda scale: scale.effects or FEW_GROUPS)
+
+
+def scales_of_few(trace: ModelTrace, but: Collection[str] = ()) -> tuple[str, ...]:
+    """The scalar on whose value all else depends without being asked for, by counts.
+
+    That of the fewest group effects; where there are none, that of the increments of a chain, if it is the
+    only one: with two, each must know of the other too.
+    """
+    found = narrow_scales(trace, but)
+    if not found or num_observed(trace) > MOST_NUMBERS:
+        return ()
+    if not found[0].effects and len(found) > 1:
+        return ()
+    return (found[0].name,)
+
+
+def num_observed(trace: ModelTrace) -> int:
+    """Numbers of data."""
+    return sum(s.observed.numel() for s in trace.sites.values() if s.observed is not None)
+
+
+def _is_chain(site: TracedSite, trace: ModelTrace) -> bool:
+    """Whether it has the density of the steps of a Gaussian chain that the user wrote."""
+    if site.name in trace.auxiliary or not (site.is_latent or site.is_part):
+        return False
+    loc = site.arguments.get("loc")
+    follows = site.is_part and isinstance(loc, Expression) and site.name in loc.sites()
+    return site.distribution == "GaussianMarkovChain" or follows
 
 
 def held_to_cells(

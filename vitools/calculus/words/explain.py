@@ -37,7 +37,13 @@ from vitools.calculus.tracing.alternatives import alternative
 from vitools.calculus.tracing.augmentation import with_mixtures
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
-from vitools.calculus.words.dependence import in_words, switches_in_words, switches_remedy
+from vitools.calculus.words.dependence import (
+    in_words,
+    kept_narrow,
+    nested_by_itself,
+    switches_in_words,
+    switches_remedy,
+)
 from vitools.calculus.words.naming import DataNames
 from vitools.calculus.words.nodes import cost
 from vitools.calculus.words.predictors import PredictorNames
@@ -117,11 +123,8 @@ def explain(problem: Problem) -> Text:
             f"{lattice[0]!r}: the covariance of few effects, so all other factors depend on its value, on a "
             "lattice of values; nested=() keeps them apart."
         )
-    elif nested:
-        apart.append(
-            f"{nested[0]!r}: the scale of few effects, so all other factors depend on its value, cell by "
-            "cell; nested=() keeps them apart."
-        )
+    else:
+        apart += [nested_by_itself(trace, name) for name in nested] or kept_narrow(trace)
     if any(site.distribution == "ImproperUniform" for site in trace.sites.values()):
         flat = [repr(s.name) for s in trace.sites.values() if s.distribution == "ImproperUniform"]
         apart.append(
