@@ -7,7 +7,7 @@
 
 s is the standard deviation of y, so that units do not matter. Given drift and noise all is normal, and what
 the fit finds is the Kalman smoother's. How far the level wanders and how it did tell of each other, so that
-the drift is nested: with factors that do not know of each other it comes out five times too sure.
+``cavi`` nests the drift: with factors that do not know of each other it comes out five times too sure.
 
 The Nile's flow at Aswan, 1871 to 1970, is the data set on which textbooks show it: about the year 1898 the
 level falls. References: J. Durbin, S. Koopman, "Time series analysis by state space methods", 2012,
@@ -72,7 +72,6 @@ def example(seed: int) -> Example:
         (flow,),
         "annual flow of the Nile at Aswan, 1871 to 1970",
         pictures=pictures,
-        nested=("drift",),
         coords={"times": [str(year) for year in years]},
     )
 

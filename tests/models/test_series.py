@@ -84,7 +84,7 @@ def test_the_drift_of_the_nile_is_that_of_a_grid_of_kalman_filters():
     shares = shares.sum(1) / shares.sum()
     mean = (shares * drifts).sum()
     sd = math.sqrt((shares * (drifts - mean) ** 2).sum())
-    fit = cavi(Problem(example.model, flow), nested=example.nested)
+    fit = cavi(Problem(example.model, flow))
     assert fit.mean()["drift"].item() == pytest.approx(mean, abs=0.1 * sd)
     assert fit.sd()["drift"].item() == pytest.approx(sd, rel=0.1)
 

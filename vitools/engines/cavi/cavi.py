@@ -114,7 +114,8 @@ def cavi(
             (:mod:`~vitools.engines.cavi.nested.lattice`), at whose values the model is read
             again: what no rule takes may be nested, too. If omitted, the scale of fewer than 50
             group effects (the fewest) in up to 2000 numbers of data, or their covariance of up to
-            three numbers, where independent factors are too narrow by a third and more; and up to
+            three numbers, where independent factors are too narrow by a third and more; where there
+            are no such groups, the scale of a chain's increments, if it is the only one; and up to
             three numbers that no rule takes. ``()`` for none.
         factorised: Gaussian sites to keep fully factorised instead, updated element by element;
             ``"all"`` for all of them.
