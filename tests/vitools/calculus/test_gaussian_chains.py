@@ -16,6 +16,11 @@ from vitools.distributions import GaussianMarkovChain
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
 
+def plain(problem, **options):
+    """Factors that do not depend on the value of a scale."""
+    return cavi(problem, nested=(), **options)
+
+
 def kalman(y, observed, matrix, offset, scale, emission, noise, start, spread):
     """log p(y), and mean and covariance of the last state (Kalman 1960)."""
     mean, cov, total = start, torch.diag(spread**2), 0.0
@@ -55,7 +60,7 @@ def test_the_bound_is_the_evidence_of_a_kalman_filter(seed, steps, size):
             pyro.sample("y", dist.Normal(x @ emission, 0.5), obs=y)
 
     evidence, mean, cov = kalman(y, observed, matrix, offset, scale, emission, 0.5, start, spread)
-    fit = cavi(Problem(model, y), progress=False)
+    fit = plain(Problem(model, y), progress=False)
     torch.testing.assert_close(torch.tensor(fit.bound), evidence, **EXACT)
     torch.testing.assert_close(fit.mean()["x"][-1], mean, **EXACT)
     torch.testing.assert_close(fit.sd()["x"][-1], cov.diagonal().sqrt(), **EXACT)
@@ -84,12 +89,12 @@ def regression(y, control):
 
 def test_a_chain_beside_a_coefficient_is_that_of_one_dense_normal(monkeypatch):
     data = noisy_walk(30)
-    chain = cavi(Problem(regression, *data), progress=False)
+    chain = plain(Problem(regression, *data), progress=False)
     assert "a Markov chain of 30 steps of 1), then slope dense" in explain(
         Problem(regression, *data)
     )
     monkeypatch.setattr(levels, "SMALLEST", 10_000)
-    dense = cavi(Problem(regression, *data), progress=False)
+    dense = plain(Problem(regression, *data), progress=False)
     assert "Markov chain" not in explain(Problem(regression, *data))
     assert abs(chain.bound - dense.bound) < 1e-7
     for name in ("drift", "noise", "slope", "x"):
@@ -107,10 +112,10 @@ def assert_never_falls(fit):
 def both_ways(monkeypatch, model, *data, **options):
     """The fit by elimination and the one with a dense matrix, whose bounds must agree."""
     monkeypatch.setattr(levels, "SMALLEST", 0)
-    chain = cavi(Problem(model, *data), progress=False, **options)
+    chain = plain(Problem(model, *data), progress=False, **options)
     said = explain(Problem(model, *data))
     monkeypatch.setattr(levels, "SMALLEST", 10**6)
-    dense = cavi(Problem(model, *data), progress=False, **options)
+    dense = plain(Problem(model, *data), progress=False, **options)
     assert abs(chain.bound - dense.bound) < 1e-6
     assert_never_falls(chain)
     for name in chain.mean():
@@ -218,7 +223,7 @@ def test_counts_of_a_log_rate_that_walks(monkeypatch):
 def test_a_fit_of_chains_survives_its_file(tmp_path):
     problem = Problem(regression, *noisy_walk(12))
     for joint in (None, ()):
-        fit = cavi(problem, progress=False, joint=joint)
+        fit = plain(problem, progress=False, joint=joint)
         save(fit, tmp_path / "fit.safetensors")
         again = load(tmp_path / "fit.safetensors", problem)
         draws, there = fit.sample(5), again.sample(5)
@@ -229,7 +234,7 @@ def test_a_fit_of_chains_survives_its_file(tmp_path):
 
 def test_long_chains_are_linear_in_time():
     y, control = noisy_walk(20_000)
-    fit = cavi(Problem(regression, y, control), progress=False, max_sweeps=5)
+    fit = plain(Problem(regression, y, control), progress=False, max_sweeps=5)
     assert abs(float(fit.mean()["slope"]) - 0.7) < 0.05
     assert fit.marginal("x").event_shape == (20_000, 1)
 
@@ -237,8 +242,8 @@ def test_long_chains_are_linear_in_time():
 @pytest.mark.slow
 def test_restarts_run_together():
     problem = Problem(regression, *noisy_walk(20))
-    assert cavi(problem, progress=False, restarts=3).bound == pytest.approx(
-        cavi(problem, progress=False).bound, abs=1e-4
+    assert plain(problem, progress=False, restarts=3).bound == pytest.approx(
+        plain(problem, progress=False).bound, abs=1e-4
     )
 
 
@@ -263,7 +268,7 @@ def test_second_differences_are_a_chain_of_two_steps_at_a_time(steps):
         torch.zeros(len(rows)), 9.0 * rows @ rows.T + torch.diag(noise)
     ).log_prob(torch.cat([zero, y]))
     problem = Problem(model, y)
-    fit = cavi(problem, progress=False)
+    fit = plain(problem, progress=False)
     torch.testing.assert_close(torch.tensor(fit.bound), truth, **EXACT)
     torch.testing.assert_close(fit.log_weights(9), truth.expand(9), **EXACT)
     assert fit.marginal("curve").entropy() == pytest.approx(
@@ -306,7 +311,7 @@ def test_steps_beyond_the_data_are_forecasts():
     _, mean, cov = kalman(
         y, [True] * 15, 0.9 * torch.eye(1), torch.zeros(14, 1), 0.3 * one, one, 0.5, 0 * one, one
     )
-    fit = cavi(Problem(model, y), progress=False)
+    fit = plain(Problem(model, y), progress=False)
     for step in range(ahead):
         mean, cov = 0.9 * mean, 0.81 * cov + 0.09
         torch.testing.assert_close(fit.mean()["x"][15 + step], mean, **EXACT)

@@ -18,6 +18,11 @@ LEVEL = torch.tensor([-1.0, 1.5], dtype=torch.float64)
 STAY = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64)
 
 
+def plain(problem, **options):
+    """Factors that do not depend on the value of a scale."""
+    return cavi(problem, nested=(), **options)
+
+
 def walk(y):
     drift = pyro.sample("drift", dist.Gamma(2.0, 1.0))
     noise = pyro.sample("noise", dist.HalfCauchy(1.0))
@@ -35,7 +40,7 @@ def series(steps, seed=0):
 
 def step_by_step(monkeypatch, model, *data, **options):
     monkeypatch.setattr(rolling, "SHORTEST", 10**6)
-    fit = cavi(Problem(model, *data), progress=False, **options)
+    fit = plain(Problem(model, *data), progress=False, **options)
     monkeypatch.undo()
     return fit
 
@@ -51,7 +56,7 @@ def assert_same(fit, other, tolerance=1e-3):
 
 def test_a_walk_is_that_of_one_dense_normal_under_its_names(monkeypatch, tmp_path):
     problem = Problem(walk, series(12))
-    fit = cavi(problem, progress=False)
+    fit = plain(problem, progress=False)
     assert set(fit.mean()) == {"drift", "noise", *(f"x_{t}" for t in range(12))}
     assert_same(fit, step_by_step(monkeypatch, walk, series(12)))
     assert "x " in explain(problem).splitlines()[3]
@@ -88,7 +93,7 @@ def test_a_known_model_has_the_evidence_of_a_kalman_filter():
             spread, error = var + 0.25, float(y[t]) - mean
             total -= 0.5 * (math.log(2 * math.pi * spread) + error**2 / spread)
             mean, var = mean + var / spread * error, var * 0.25 / spread
-    fit = cavi(Problem(model, y), progress=False)
+    fit = plain(Problem(model, y), progress=False)
     assert fit.bound == pytest.approx(total, abs=1e-9)
     assert float(fit.mean()["x29"]) == pytest.approx(mean, abs=1e-9)
 
@@ -108,7 +113,7 @@ def test_discrete_states_in_a_plate_are_one_factor(monkeypatch, tmp_path):
     y = 1.5 * torch.randn(3, 9, generator=g)
     problem = Problem(hidden, y)
     assert isinstance(ConjugateModel(hidden, (y,)).block_of["z"], TrajectoryBlock)
-    fit = cavi(problem, progress=False)
+    fit = plain(problem, progress=False)
     names = [f"z{t}" for t in range(9)]
     other = step_by_step(monkeypatch, hidden, y, joint=[names])
     assert fit.bound == pytest.approx(other.bound, abs=1e-6)
@@ -137,7 +142,7 @@ def test_several_states_a_step_in_a_plate_and_what_reads_the_last(monkeypatch):
                 pyro.sample(f"y_{t}", dist.Normal(level, noise.rsqrt()), obs=y[:, t - 1])
             pyro.sample("end", dist.Normal(level + slope, 1.0), obs=torch.tensor([0.1, 0.2, 0.3]))
 
-    assert_same(cavi(Problem(model, y), progress=False), step_by_step(monkeypatch, model, y), 5e-3)
+    assert_same(plain(Problem(model, y), progress=False), step_by_step(monkeypatch, model, y), 5e-3)
 
 
 def test_vectors_and_counts_of_a_predictor(monkeypatch):
@@ -155,7 +160,7 @@ def test_vectors_and_counts_of_a_predictor(monkeypatch):
                 pyro.sample(f"y{t}", dist.Poisson((level + x).exp()), obs=counts[t])
 
     assert_same(
-        cavi(Problem(model, counts), progress=False), step_by_step(monkeypatch, model, counts), 1e-2
+        plain(Problem(model, counts), progress=False), step_by_step(monkeypatch, model, counts), 1e-2
     )
 
 
@@ -178,17 +183,17 @@ def test_steps_that_have_no_factor_together_have_one_each():
             pyro.sample(f"y{t}", dist.Normal(x, 0.5), obs=y[t])
 
     assert not ConjugateModel(model, (y,)).trace.rolled
-    assert math.isfinite(cavi(Problem(model, y), progress=False).bound)
+    assert math.isfinite(plain(Problem(model, y), progress=False).bound)
 
 
 def test_starts_name_the_steps():
     problem = Problem(walk, series(10))
-    fit = cavi(problem, progress=False)
-    again = cavi(problem, progress=False, start=fit, max_sweeps=2)
-    cold = cavi(problem, progress=False, max_sweeps=2)
+    fit = plain(problem, progress=False)
+    again = plain(problem, progress=False, start=fit, max_sweeps=2)
+    cold = plain(problem, progress=False, max_sweeps=2)
     assert cold.bound + 0.01 < again.bound <= fit.bound + 1e-6
     with pytest.raises(OptionError, match="share a factor over time"):
-        cavi(problem, progress=False, start={"x_3": torch.tensor(1.0)})
+        plain(problem, progress=False, start={"x_3": torch.tensor(1.0)})
 
 
 def test_a_step_is_read_in_a_millisecond_or_so():
