@@ -160,7 +160,9 @@ def test_vectors_and_counts_of_a_predictor(monkeypatch):
                 pyro.sample(f"y{t}", dist.Poisson((level + x).exp()), obs=counts[t])
 
     assert_same(
-        plain(Problem(model, counts), progress=False), step_by_step(monkeypatch, model, counts), 1e-2
+        plain(Problem(model, counts), progress=False),
+        step_by_step(monkeypatch, model, counts),
+        1e-2,
     )
 
 
