@@ -206,6 +206,7 @@ def test_units_and_priors_add_up_to_the_density():
     torch.testing.assert_close(total, problem.log_joint(values), **EXACT)
 
 
+@pytest.mark.slow
 def test_the_evidence_and_the_bounds_of_the_engines():
     """log p(y) by a sum over trajectories and quadrature over one level."""
 

@@ -72,6 +72,7 @@ def test_what_is_said(model, data, said):
     assert said in words(model, data)
 
 
+@pytest.mark.slow
 def test_the_drift_of_a_walk_is_wider_by_itself_and_its_bound_higher():
     problem = Problem(local_level.model, Y)
     nested, plain = cavi(problem, progress=False), cavi(problem, progress=False, nested=())
