@@ -160,8 +160,10 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    sizes = [one_size(n, options.topics, options.words, options.passes) for n in options.tokens]
-    report("large_topics", [row for rows in sizes for row in rows])
+    rows: list[dict[str, Any]] = []
+    for tokens in options.tokens:
+        rows += one_size(tokens, options.topics, options.words, options.passes)
+        report("large_topics", rows)
 
 
 if __name__ == "__main__":

@@ -305,6 +305,21 @@ def positive(x, y):
         pyro.sample("y", dist.Normal(x @ w + x @ share, sd), obs=y)
 
 
+def test_a_table_of_two_scalars_is_refused_with_what_to_do():
+    def waits(y):
+        shape = pyro.sample("shape", dist.Gamma(number(2.0), number(1.0)))
+        rate = pyro.sample("rate", dist.Gamma(number(2.0), number(1.0)))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Gamma(shape, rate), obs=y)
+
+    rows = torch.linspace(0.2, 3.0, 20).double()
+    new = Problem(waits, rows[10:])
+    with pytest.raises(NotSupportedError, match=r"q\('shape', 'rate'\).*Fit with joint=\(\)"):
+        update(cavi(Problem(waits, rows[:10])), new)
+    fit = update(cavi(Problem(waits, rows[:10]), joint=()), new)
+    assert set(fit.mean()) == {"shape", "rate"}
+
+
 def test_a_gaussian_on_the_reals_is_carried_over_with_its_correlations():
     values = data(regression)
     first, second = parts(values, 30)

@@ -47,4 +47,7 @@ def _from_seed(fit: Callable[..., Fit], seed: int) -> Fit:
 def _reached(fit: Fit) -> float:
     """Of a single start; where one is not told apart (a lattice), the bound of the whole."""
     bounds = getattr(fit, "restart_bounds", ())
-    return bounds[0] if bounds else fit.bound
+    if bounds:
+        return float(bounds[0])
+    assert fit.bound is not None
+    return fit.bound
