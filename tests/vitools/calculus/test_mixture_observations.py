@@ -277,11 +277,31 @@ def test_inflated_counts_weigh_to_their_evidence(model, of):
     assert_weighs_to(fit, evidence)
 
 
-def test_two_scalars_of_inflated_counts_are_exact_on_nodes():
+def inflated(rate, gate):
+    return dist.ZeroInflatedPoisson(rate, gate=gate)
+
+
+def inflated_inside(rate, gate):
+    return dist.ZeroInflatedDistribution(dist.Poisson(rate), gate=gate)
+
+
+def inflated_of_some(rate, gate):
+    """The same for every row, half of them by way of a mask."""
+    return dist.MaskedMixture(X > 0, inflated(rate, gate), inflated_inside(rate, gate))
+
+
+def inflated_by_hand(rate, gate):
+    """A point at zero, or as good as one, beside the counts."""
+    rates = torch.stack([torch.full_like(rate, 1e-30), rate], -1)
+    return mixed(torch.stack([gate, 1 - gate], -1), dist.Poisson(rates))
+
+
+@pytest.mark.parametrize("made", [inflated, inflated_inside, inflated_of_some, inflated_by_hand])
+def test_two_scalars_of_inflated_counts_are_exact_on_nodes(made):
     def model():
         gate, rate = sample("gate", dist.Beta(2.0, 2.0)), sample("rate", dist.Gamma(2.0, 1.0))
         with pyro.plate("rows", ROWS):
-            sample("y", dist.ZeroInflatedPoisson(rate, gate=gate), obs=COUNTS)
+            sample("y", made(rate, gate), obs=COUNTS)
 
     def log_density(u, v):  # u the logit of the gate, v the log of the rate
         log_gate, log_open, rate = special.log_expit(u), special.log_expit(-u), np.exp(v)
@@ -294,6 +314,43 @@ def test_two_scalars_of_inflated_counts_are_exact_on_nodes():
         return prior + sum(rows)
 
     assert cavi(Problem(model)).bound == pytest.approx(log_integral(log_density), abs=1e-6)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_size_and_gate_of_inflated_counts_are_exact_and_three_scalars_are_taken(inside):
+    def model(known):
+        size, gate = sample("size", dist.Gamma(2.0, 1.0)), sample("gate", dist.Beta(2.0, 2.0))
+        p = torch.tensor(0.4, dtype=torch.float64) if known else sample("p", dist.Beta(8.0, 12.0))
+        with pyro.plate("rows", ROWS):
+            counts = dist.NegativeBinomial(size, probs=p)
+            if inside:
+                sample("y", dist.ZeroInflatedDistribution(counts, gate=gate), obs=COUNTS)
+            else:
+                made = dist.ZeroInflatedNegativeBinomial(size, probs=p, gate=gate)
+                sample("y", made, obs=COUNTS)
+
+    def log_density(u, v, p):
+        log_gate, log_open, size = special.log_expit(u), special.log_expit(-u), np.exp(v)
+        prior = stats.beta.logpdf(special.expit(u), 2, 2) + log_gate + log_open
+        prior = prior + stats.gamma.logpdf(size, 2) + v
+        rows = (
+            log_inflated(y, log_gate, log_open, stats.nbinom.logpmf(y, size, 1 - p))
+            for y in COUNTS.numpy()
+        )
+        return prior + sum(rows)
+
+    exact = log_integral(lambda u, v: log_density(u, v, 0.4))
+    assert cavi(Problem(model, True)).bound == pytest.approx(exact, abs=1e-6)
+    if inside:
+        at = np.linspace(0.05, 0.95, 46)
+        of_each = [
+            log_integral(lambda u, v, p=p: log_density(u, v, p)) + stats.beta.logpdf(p, 8, 12)
+            for p in at
+        ]
+        evidence = float(special.logsumexp(of_each)) + math.log(at[1] - at[0])
+        fit = cavi(Problem(model, False))
+        assert evidence - 1.5 < fit.bound < evidence
+        assert_weighs_to(fit, evidence)
 
 
 def test_a_masked_mixture_is_two_observations():
@@ -321,7 +378,5 @@ def test_what_is_no_mixture_of_one_latent_a_row_is_refused():
             sample("y", mixed(torch.tensor([0.3, 0.7]), dist.Normal(loc, 0.8)), obs=Y)
 
     assert "component of y" not in explain(Problem(model))
-    with pytest.raises(
-        NotConjugateError, match="'y': parameter 'component_distribution' of Mixture"
-    ):
+    with pytest.raises(NotConjugateError, match="'y': MixtureSameFamily has no closed-form rule"):
         cavi(Problem(model), guides={})

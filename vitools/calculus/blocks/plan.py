@@ -135,7 +135,9 @@ def _groups(
     groups, along = _parse_joint(joint or (), latents)
     if joint is not None:
         return groups, along
-    gates = few_cases(trace, terms, but=apart)
+    gates = few_cases(
+        trace, terms, but={*apart, *(n for n, s in latents.items() if needs_an_integral(s, terms))}
+    )
     apart = {*apart, *(name for gate in gates for name in gate)}
     free = {
         n: s
@@ -185,6 +187,8 @@ def _block(
     if all(site.nodes is not None for site in members):
         return NodesBlock(members)
     if all(family is not None and family.is_discrete for family in families):
+        if any(site.nodes is not None for site in members):
+            raise Unsupported("a scalar on nodes shares its factor with no discrete site")
         if any(is_trajectory(site, trace) for site in members):
             if len(members) > 1:
                 raise Unsupported("a trajectory shares its factor with no other site")

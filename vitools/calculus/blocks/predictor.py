@@ -27,6 +27,7 @@ from torch import Tensor
 from vitools.calculus.algebra.atoms import Atom, Predictor, Unsupported, is_open
 from vitools.calculus.algebra.functions import as_function
 from vitools.calculus.blocks.block import Between, Block, Resolved, describe
+from vitools.calculus.blocks.gates.gate import GateBlock
 from vitools.calculus.curved.rowwise import rowwise
 from vitools.calculus.curved.softmax import softmax_bound, softmax_bound_of_runs
 from vitools.calculus.curved.statistic import CurvedStatistic, missing_at
@@ -280,7 +281,7 @@ def make_predictors(
                 of = listed([repr(each) for each in sorted(name.expression.sites())])
                 raise _refused(
                     origin,
-                    f"a curved function of {of} together, and {site!r} is not Gaussian",
+                    f"a curved function of {of} together, and {site!r} is {_no_normal(block_of[site])}",
                     [block_of[each] for each in name.expression.sites()],
                 )
     return [SoftmaxNode(n) if n.is_vector else PredictorNode(n) for n in found]
@@ -295,6 +296,14 @@ def _is_lowered(term: ClosedTerm) -> bool:
                 return False
             sign = -sign
     return sign <= 0 and all(atom.function in ("indicator", VALUE) for atom in term.atoms)
+
+
+def _no_normal(block: Block) -> str:
+    """What a factor is instead."""
+    if isinstance(block, GateBlock):
+        cases = listed([repr(site.name) for site in block.selectors])
+        return f"a mixture of normals, one for each case of {cases} (leave them out of joint)"
+    return "not Gaussian"
 
 
 def _refused(origin: str, what: str, blocks: Iterable[Block]) -> NotConjugateError:

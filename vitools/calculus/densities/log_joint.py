@@ -43,6 +43,7 @@ from vitools.calculus.densities.surrogates import (
 )
 from vitools.calculus.densities.tabled import tabled_density
 from vitools.calculus.densities.whole import on_nodes, whole_density
+from vitools.calculus.tracing.inner import opened
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.errors import NotConjugateError
@@ -154,7 +155,8 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
         if constant is not None:
             return constant
     arguments: dict[str, Any] = {}
-    for name, argument in site.arguments.items():
+    given = opened(site)
+    for name, argument in given.arguments.items():
         if argument is None or name == "validate_args":
             continue
         if isinstance(argument, Refusal):
@@ -178,7 +180,7 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
         if constant is not None:
             return constant
         value = _tabled_value(site)
-        one = tabled_density(site, arguments, value) or whole_density(site, arguments)
+        one = tabled_density(site, given, arguments, value) or whole_density(site, given, arguments)
         if one is not None:
             return one
         involved = sorted(

@@ -18,6 +18,7 @@ from vitools.calculus.algebra.atoms import LOG_ZERO, Atom, Constant, Unsupported
 from vitools.calculus.algebra.cases import as_table, place_labels
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term, drop_unused_out
+from vitools.calculus.tracing.inner import Opened
 from vitools.calculus.tracing.trace import TracedSite
 
 MOST_ENTRIES = 50_000_000
@@ -25,13 +26,18 @@ VALUE = "the value"
 
 
 def tabled_density(
-    site: TracedSite, arguments: Mapping[str, Any], value: Tensor | Expression | None
+    site: TracedSite, given: Opened, arguments: Mapping[str, Any], value: Tensor | Expression | None
 ) -> Expression | None:
-    """log p of data, or of a table, as indicators times one; None where another latent stands in it."""
+    """log p of data, or of a table, as indicators times one; None where another latent stands in it.
+
+    Args:
+        given: what the site's distribution is made of.
+        arguments: the same in expressions.
+    """
     if value is None or any(isinstance(a, Distribution) for a in arguments.values()):
         return None
-    parameters = [a for a in arguments.values() if isinstance(a, Expression)]
-    if site.nodes is not None and all(a.is_constant for a in parameters):
+    latent = [a for a in arguments.values() if isinstance(a, Expression) and not a.is_constant]
+    if site.nodes is not None and not latent:
         return None  # a known prior of a scalar on nodes, whose own density is taken there
     common = [fresh() if size > 1 else None for size in site.batch_shape]
     places: list[Atom] = []
@@ -39,7 +45,7 @@ def tabled_density(
     arguments = {**arguments, VALUE: value}
     for name, argument in arguments.items():
         if isinstance(argument, Expression):
-            table = _on_labels(argument, _event_dim(site, name), common, places)
+            table = _on_labels(argument, given.own.get(name, 0), common, places)
             if table is None:
                 return None
             tables[name] = table
@@ -57,8 +63,9 @@ def tabled_density(
     if entries > MOST_ENTRIES:
         return None
     values = {name: table.laid_out([*supports, *common]) for name, table in tables.items()}
-    given = {**arguments, **values}
-    density = _log_prob(site, given, given.pop(VALUE))
+    parameters = {**arguments, **values}
+    data = parameters.pop(VALUE)
+    density = _log_prob(given.make(parameters), data)
     if bool(density.isnan().any()):
         return None
     density = density.expand([*cases, *site.batch_shape])
@@ -128,13 +135,7 @@ def _same_element(a: Atom, b: Atom) -> bool:
     return Atom(a.site, 0.0, a.indices[:-1]).same_place(Atom(b.site, 0.0, b.indices[:-1]))
 
 
-def _event_dim(site: TracedSite, name: str) -> int:
-    constraint = getattr(site.fn, "arg_constraints", {}).get(name)
-    return 0 if constraint is None else int(constraint.event_dim)
-
-
-def _log_prob(site: TracedSite, parameters: Mapping[str, Any], value: Tensor) -> Tensor:
-    distribution = type(site.fn)(**parameters, validate_args=False)
+def _log_prob(distribution: Distribution, value: Tensor) -> Tensor:
     density = distribution.log_prob(value)
     inside = distribution.support.check(value)
     return torch.where(inside, density.double(), -torch.inf)

@@ -20,6 +20,7 @@ from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.elementwise import one_place
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.term import Term, drop_unused_out
+from vitools.calculus.tracing.inner import Opened
 from vitools.calculus.tracing.trace import TracedSite
 
 BOUNDS = {"Pareto": ("scale",), "Uniform": ("low", "high")}
@@ -29,8 +30,15 @@ Part = Function | Term
 """What a parameter is: a function of the latent, or a term of data."""
 
 
-def whole_density(site: TracedSite, arguments: Mapping[str, Any]) -> Expression | None:
-    """log p of a scalar site as one statistic of one latent; None where two latents meet in it."""
+def whole_density(
+    site: TracedSite, given: Opened, arguments: Mapping[str, Any]
+) -> Expression | None:
+    """log p of a scalar site as one statistic of one latent; None where two latents meet in it.
+
+    Args:
+        given: what the site's distribution is made of.
+        arguments: the same in expressions.
+    """
     is_prior = site.is_latent and not any(_depends(a) or _is_open(a) for a in arguments.values())
     if is_prior and site.nodes is not None:
         return _prior_on_nodes(site)
@@ -67,7 +75,7 @@ def whole_density(site: TracedSite, arguments: Mapping[str, Any]) -> Expression 
         place, inside[name] = here.atom, here.function
     if place is None:
         return None
-    atom = Atom(place.site, _density_of(site, inside), place.indices)
+    atom = Atom(place.site, _density_of(site, given, inside), place.indices)
     return Expression([drop_unused_out(Term(1.0, (atom,), tuple(common)))], shape)
 
 
@@ -144,9 +152,9 @@ def _on_labels(terms: Sequence[Term], common: Sequence[int | None]) -> list[Term
     return renamed
 
 
-def _log_prob_by(made: Any) -> Callable[..., Tensor]:
+def _log_prob_by(given: Opened) -> Callable[..., Tensor]:
     def log_prob(value: Tensor, **parameters: Tensor) -> Tensor:
-        density: Tensor = made(**parameters, validate_args=False).log_prob(value)
+        density: Tensor = given.make(parameters).log_prob(value)
         return density
 
     return log_prob
@@ -159,9 +167,9 @@ def _log_weibull(value: Tensor, scale: Tensor, concentration: Tensor) -> Tensor:
     return concentration.log() - scale.log() + (concentration - 1) * log_ratio - tail
 
 
-def _density_of(site: TracedSite, inside: Mapping[str, Part]) -> Function:
+def _density_of(site: TracedSite, given: Opened, inside: Mapping[str, Part]) -> Function:
     """x ↦ log p with parameters (and value) that are functions of x and of data."""
-    log_prob = _log_weibull if site.distribution == "Weibull" else _log_prob_by(type(site.fn))
+    log_prob = _log_weibull if site.distribution == "Weibull" else _log_prob_by(given)
     data = {
         name: part.data if isinstance(part, Function) else tuple(part.constants())
         for name, part in inside.items()

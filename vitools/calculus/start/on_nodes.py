@@ -26,6 +26,7 @@ from vitools.calculus.densities.whole import log_prob_of
 from vitools.calculus.model import ConjugateModel
 from vitools.calculus.tracing.augmentation import MIXTURES
 from vitools.calculus.tracing.components import COMPONENTS
+from vitools.calculus.tracing.inner import opened
 from vitools.calculus.tracing.symbolic import Refusal
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.distributions.free_form.nodes import Nodes
@@ -95,7 +96,7 @@ def with_nodes(
         read = read or trace()
         if any(_has_moving_ends(site) for site in read.sites.values()):
             raise  # a density that breaks off is no smooth function of what moves its ends
-        found = tried(_choices(read), read.sites)
+        found = tried((*_instead_of_mixtures(read), *_choices(read)), read.sites)
         if found is None:
             raise
         return found
@@ -107,9 +108,9 @@ def _instead_of_mixtures(trace: ModelTrace) -> Iterator[tuple[str, ...]]:
         if site.is_latent or site.distribution not in (*MIXTURES, *COMPONENTS):
             continue
         found: set[str] = set()
-        for name, argument in site.arguments.items():
+        for name, argument in opened(site).arguments.items():
             of_predictor = name == "loc" and site.distribution in MIXTURES
-            if isinstance(argument, Expression) and not of_predictor:
+            if isinstance(argument, Expression | Discrete) and not of_predictor:
                 found |= argument.sites()
         names = tuple(name for name in trace.sites if name in found)
         able = all(_can_be(trace.sites[n]) and not _is_gaussian(trace.sites[n]) for n in names)
@@ -255,7 +256,8 @@ def averaged_over(model: ConjugateModel, block: NodesBlock, name: str) -> list[T
                 node = next(p for p in model.predictors if p.name == atom.site)
                 resolved = node.resolve([atom])
                 size = size * _largest(node.moments[resolved.key], resolved.labels, label)
-        found.append(size.expand(*block.batch_shape, count))
+        if bool((size > 0).any()):
+            found.append(size.expand(*block.batch_shape, count))
     return found
 
 

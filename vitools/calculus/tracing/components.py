@@ -8,24 +8,33 @@ with an excess of zeros only the zeros have such a latent,
 
     p(y_n) = g 1[y_n = 0] + (1 - g) p(y_n),    z_n ~ Bernoulli(g) where y_n = 0.
 
-A mixture of which latents are read on nodes, or of one scalar latent alone, is a number at each case and keeps its density.
+A mixture of which latents are read on nodes, or of one scalar latent alone, is a number at each case and keeps its density,
+whatever distributions it is written with (:func:`~vitools.calculus.tracing.inner.opened`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vitools.calculus.algebra.atoms import Predictor, Unsupported
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.tracing.constructors import both_masks, written
-from vitools.calculus.tracing.inner import Unread, at_cases, node_of, own_dims, read_inside
+from vitools.calculus.tracing.inner import (
+    Unread,
+    at_cases,
+    node_of,
+    opened,
+    own_dims,
+    read_inside,
+)
 from vitools.calculus.tracing.trace import ModelTrace, TracedSite
 from vitools.supports import bounds
 
@@ -60,14 +69,14 @@ def _is_plain(scale: float | Tensor) -> bool:
 
 def _mixture(site: TracedSite) -> list[TracedSite]:
     given = written(site.fn)[1]
+    if _is_tabled(site):
+        raise Unread
     mixing, _, weights = read_inside(given["mixture_distribution"])
     component, to_event, arguments = read_inside(given["component_distribution"])
     if written(mixing)[0] != "Categorical" or component.support.is_discrete is None:
         raise Unread
     of = {key: node_of(x) for key, x in weights.items()}
     nodes = {key: node_of(x) for key, x in arguments.items()}
-    if all(x.is_constant for x in (*of.values(), *nodes.values())):
-        raise Unread  # a number
     (size,) = {x.shape[-1] for x in of.values()}
     latent = _latent(site, "component", "Categorical", of, torch.arange(size))
     assert isinstance(latent.value, Discrete)
@@ -98,7 +107,7 @@ def _latent(
 
 
 def _observed(
-    site: TracedSite, base: Any, to_event: int, arguments: dict[str, Expression], **changes: Any
+    site: TracedSite, base: Any, to_event: int, arguments: Mapping[str, Any], **changes: Any
 ) -> TracedSite:
     """The site's data under another distribution, of which more dims may be events by declaration."""
     event = len(base.event_shape)
@@ -109,7 +118,7 @@ def _observed(
     return replace(
         site,
         distribution=written(base)[0],
-        arguments=arguments,
+        arguments=dict(arguments),
         batch_shape=tuple(batch),
         base_event_dim=event,
         to_event=site.to_event + to_event,
@@ -135,7 +144,7 @@ def _zero_inflated(site: TracedSite) -> list[TracedSite]:
     gates = {"gate": "probs", "gate_logits": "logits"}
     gate = {gates[k]: node_of(x) for k, x in given.items() if k in gates and x is not None}
     parts = (*gate.values(), *nodes.values())
-    if _stands_alone(parts) or any(isinstance(x, Discrete) for x in given.values()):
+    if _stands_alone(parts) or _is_tabled(site):
         raise Unread
     assert site.observed is not None
     zero = (site.observed == 0).expand(site.batch_shape)
@@ -174,6 +183,16 @@ def _may_be_zero(base: Any) -> bool:
     return bool(base.support.is_discrete) and is_known and bool(torch.as_tensor(least <= 0).all())
 
 
+def _is_tabled(site: TracedSite) -> bool:
+    """Whether the density is a number at each case: all that its parameters hold of latents are their cases."""
+    try:
+        parameters = [node_of(x) for x in opened(site).arguments.values()]
+        terms = [term for x in parameters for term in x.terms]
+    except (Unread, Unsupported):
+        return False
+    return all(atom.function == "indicator" for term in terms for atom in term.atoms())
+
+
 def _stands_alone(arguments: tuple[Expression, ...]) -> bool:
     """Whether one element of one latent is all that the arguments have: the density is one integral's."""
     if len(set().union(*(x.sites() for x in arguments))) > 1:
@@ -196,7 +215,7 @@ def _masked_mixture(site: TracedSite) -> list[TracedSite]:
     parts = []
     for key, here in (("component0", 1 - chosen), ("component1", chosen)):
         base, to_event, arguments = read_inside(given[key])
-        nodes = {k: node_of(x) for k, x in arguments.items()}
+        nodes = {k: x if isinstance(x, Distribution) else node_of(x) for k, x in arguments.items()}
         seen = _observed(site, base, to_event, nodes)
         for _ in range(to_event):
             here = here.unsqueeze(-1)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.algebra.products import Product
 from vitools.calculus.tracing.constructors import base_and_mask, written
 from vitools.calculus.tracing.symbolic import SymbolicTensor
+from vitools.calculus.tracing.trace import TracedSite
 
 
 class Unread(Exception):
@@ -63,3 +67,70 @@ def at_cases(node: Expression, own: int, cases: Expression) -> Expression:
             cases = cases.unsqueeze(-1)
         return (node * cases).sum(-1 - own)
     return node.take(0, -1 - own) if node.dim > own and node.shape[-1 - own] == 1 else node
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A site's distribution made of numbers alone.
+
+    Attributes:
+        arguments: by name, those of a distribution in an argument as ``base_dist.rate``.
+        own: dims of each beside those of the site's batch; 0 where it is not among them.
+        make: the distribution, from values of the arguments.
+    """
+
+    arguments: dict[str, Any]
+    own: dict[str, int]
+    make: Callable[[Mapping[str, Any]], Distribution]
+
+
+def opened(site: TracedSite) -> Opened:
+    """The site as it was written, with the parameters of distributions inside it as its own where these are read."""
+    given = written(site.fn)[1] if hasattr(site.fn, "_written") else {}
+    if any(isinstance(x, Distribution) for x in given.values()):
+        try:
+            return _opened(site.fn, 0)
+        except Unread:
+            pass
+    constraints = getattr(site.fn, "arg_constraints", {})
+    own = {k: int(constraints[k].event_dim) for k in site.arguments if k in constraints}
+    return Opened(site.arguments, own, lambda values: type(site.fn)(**values, validate_args=False))
+
+
+def _opened(fn: Any, more: int) -> Opened:
+    """
+    Args:
+        more: dims of its batch that are not the site's.
+    """
+    base, to_event, written_with = read_inside(fn)
+    arguments: dict[str, Any] = {}
+    own: dict[str, int] = {}
+    inside: dict[str, Opened] = {}
+    for name, value in written_with.items():
+        if isinstance(value, Distribution):
+            of_cases = (
+                name == "component_distribution"
+            )  # of which each has an element of its last batch dim
+            inside[name] = _opened(value, more + to_event + of_cases)
+            for key, node in inside[name].arguments.items():
+                arguments[f"{name}.{key}"] = node
+                own[f"{name}.{key}"] = inside[name].own[key]
+            continue
+        known = name in base.arg_constraints  # a mask is not, and has no dims of its own
+        wide = more + to_event + (own_dims(base, name) if known else 0)
+        node = node_of(value)
+        while node.dim < wide:
+            node = node.unsqueeze(0)
+        arguments[name], own[name] = node, wide
+
+    def make(values: Mapping[str, Any]) -> Distribution:
+        parts = {k: x.bool() if k == "mask" else x for k, x in values.items() if "." not in k}
+        for name, part in inside.items():
+            start = f"{name}."
+            parts[name] = part.make(
+                {k[len(start) :]: x for k, x in values.items() if k.startswith(start)}
+            )
+        made = type(base)(**parts, validate_args=False)
+        return made.to_event(to_event) if to_event else made
+
+    return Opened(arguments, own, make)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import constraints
 
 from vitools.calculus.algebra.atoms import Atom, Constant, Function, Predictor, fresh, is_open
 from vitools.calculus.algebra.expression import Expression
@@ -29,7 +30,8 @@ from vitools.calculus.densities.log_joint import stated_terms, with_surrogates
 from vitools.calculus.densities.masks import with_priors_that_matter
 from vitools.calculus.reduction.folding import fold
 from vitools.calculus.tracing.augmentation import with_mixtures
-from vitools.calculus.tracing.trace import ModelTrace, trace_model
+from vitools.calculus.tracing.symbolic import SymbolicTensor
+from vitools.calculus.tracing.trace import ModelTrace, TracedSite, trace_model
 from vitools.problem.density.vectorise import DrawMapper
 
 
@@ -41,11 +43,13 @@ class Reading:
         trace: of one draw; what the other sites are.
         stated: all terms, draws on an axis of their own.
         joint: the same, folded.
+        outside: sites of which a parameter is none that its distribution allows, if read without draws.
     """
 
     trace: ModelTrace
     stated: ExpectedLogJoint
     joint: ExpectedLogJoint
+    outside: tuple[str, ...] = ()
 
 
 class Reader:
@@ -87,8 +91,11 @@ class Reader:
         """Terms at draws ``{site: [M, *shape]}``; without any, of the model itself."""
         if self._trace is None:
             self._trace = self._settled({name: value[0] for name, value in values.items()})
+        outside: tuple[str, ...] = ()
         if not values:
-            terms, plate_labels = self._stated({})
+            read = self._traced({})
+            outside = outside_constraints(read)
+            terms, plate_labels = self._terms_of(read)
         else:
             seen: list[tuple[list[ClosedTerm], dict[str, int], list[Constant]]] = []
 
@@ -102,10 +109,12 @@ class Reader:
             terms, plate_labels, constants = seen[0]
             terms = _averaged(terms, dict(zip(map(id, constants), stacked, strict=True)))
         stated = with_surrogates(terms, plate_labels, self._trace)
-        return Reading(self._trace, stated, fold(stated))
+        return Reading(self._trace, stated, fold(stated), outside)
 
     def _stated(self, draw: Mapping[str, Tensor]) -> tuple[list[ClosedTerm], dict[str, int]]:
-        trace = self._traced(draw)
+        return self._terms_of(self._traced(draw))
+
+    def _terms_of(self, trace: ModelTrace) -> tuple[list[ClosedTerm], dict[str, int]]:
         unmasked = {name: replace(trace.sites[name], mask=None) for name in self._unmasked}
         return stated_terms(replace(trace, sites={**trace.sites, **unmasked}, normal=self._normal))
 
@@ -124,6 +133,27 @@ class Reader:
         cut = held_to_cells(after, self._joint, self._cut)
         self._normal = shared_normals(after, stated.terms, self._joint, self._factorised, cut)
         return replace(after, normal=self._normal)
+
+
+@torch.no_grad()
+def outside_constraints(trace: ModelTrace) -> tuple[str, ...]:
+    """Sites with a known parameter that their distribution does not allow: a negative scale."""
+
+    def is_outside(site: TracedSite, name: str, argument: Any) -> bool:
+        constraint = getattr(site.fn, "arg_constraints", {}).get(name)
+        if isinstance(argument, Expression) and argument.is_constant:
+            argument = argument.value()
+        if not isinstance(argument, Tensor) or isinstance(argument, SymbolicTensor):
+            return False
+        if constraint is None or constraints.is_dependent(constraint):
+            return False
+        return not bool(constraint.check(argument).all())
+
+    return tuple(
+        name
+        for name, site in trace.sites.items()
+        if any(is_outside(site, *given) for given in site.arguments.items())
+    )
 
 
 def moves(atom: Atom) -> bool:

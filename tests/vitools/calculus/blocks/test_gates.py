@@ -257,3 +257,42 @@ def test_a_gate_that_selects_one_more_prior_outside_it(restarts):
     ]
     evidence = float(torch.stack(logs).logsumexp(0).sum())
     assert evidence - 6 < fit.bound < evidence
+
+
+def test_a_gated_scale_under_counts_has_factors_apart_and_says_so():
+    """exp(w) in the density of w's own data leaves no normal in each case: q(z) q(w), with a notice."""
+    counts = torch.tensor([1.0, 0.0, 9.0, 2.0], dtype=torch.float64)
+    scale = torch.tensor([0.3, 2.0], dtype=torch.float64)
+
+    def model():
+        with pyro.plate("rows", len(counts)):
+            z = pyro.sample("z", dist.Categorical(torch.tensor([0.7, 0.3], dtype=torch.float64)))
+            w = pyro.sample("w", dist.Normal(0.0, scale[z]))
+            pyro.sample("y", dist.Poisson(w.exp()), obs=counts)
+
+    w = torch.linspace(-12, 12, 20001, dtype=torch.float64)
+    prior = torch.stack([dist.Normal(0.0, s).log_prob(w) for s in scale])
+    prior = torch.logaddexp(prior[0] + math.log(0.7), prior[1] + math.log(0.3))
+    rows = [prior + dist.Poisson(w.exp()).log_prob(y) for y in counts]
+    evidence = sum(float(torch.logsumexp(row, 0) + math.log(w[1] - w[0])) for row in rows)
+    with pytest.warns(VitoolsWarning, match="z selects the prior of w"):
+        fit = cavi(Problem(model))
+    assert evidence - 4.0 < fit.bound < evidence
+    assert "q(z) · q(w) factorised though z selects the prior of w" in fit.detail
+    weights = (fit.log_weights(20000) - evidence).exp()
+    assert abs(float(weights.mean()) - 1) < 4 * float(weights.std()) / math.sqrt(20000)
+
+
+def test_a_gate_below_a_curved_predictor_is_refused_in_words():
+    x, y = torch.ones(3, dtype=torch.float64), torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
+
+    def model():
+        z = pyro.sample("z", dist.Bernoulli(0.3))
+        w, b = pyro.sample("w", dist.Normal(0.0, 1 + z)), pyro.sample("b", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", 3):
+            pyro.sample("y", dist.Bernoulli(logits=w * x + b), obs=y)
+
+    with pytest.raises(
+        NotConjugateError, match="'w' is a mixture of normals, one for each case of 'z'"
+    ):
+        cavi(Problem(model), joint=[("z", "w")])

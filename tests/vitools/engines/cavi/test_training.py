@@ -10,6 +10,7 @@ import torch
 from pyro.distributions import constraints
 
 from vitools import Problem, cavi, load, save
+from vitools.errors import NumericalError
 from vitools.posterior import Status
 
 
@@ -59,6 +60,39 @@ def test_a_scale_at_its_boundary_is_approached_without_leaving_the_constraint():
     fit = cavi(Problem(normal_means, y))
     assert 0 <= float(trained(fit)["tau"].exp()) < 0.05
     assert abs(fit.bound - float(dist.Normal(y.mean(), 1.0).log_prob(y).sum())) < 0.01
+
+
+@pytest.mark.parametrize("start", [1.0, 30.0])
+def test_a_scale_without_a_constraint_ends_where_one_with_it_does(start):
+    """y_n ~ N(0, s²) far below its start: σ̂² = the mean of y², although the first step is beyond 0."""
+    y = NORMAL / 100
+
+    def model():
+        scale = pyro.param("scale", number(start))
+        pyro.sample("other", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(0.0, scale), obs=y)
+
+    fit = cavi(Problem(model))
+    assert abs(float(trained(fit)["scale"]) / float(y.square().mean().sqrt()) - 1) < 1e-4
+    assert fit.status is Status.CONVERGED
+
+
+def test_a_parameter_held_by_the_edge_of_what_is_allowed_is_named():
+    """Zeros of a Poisson: its rate would go to 0 at a slope of one nat a row, and has no constraint."""
+
+    def model():
+        rate = pyro.param("rate", number(2.0))
+        scale = pyro.param("scale", number(1.0), constraint=constraints.positive)
+        pyro.sample("other", dist.Normal(0.0, scale))
+        pyro.sample("seen", dist.Normal(0.0, scale), obs=number(1.0))
+        with pyro.plate("rows", 30):
+            pyro.sample("y", dist.Poisson(rate), obs=torch.zeros(30, dtype=torch.float64))
+
+    with pytest.raises(
+        NumericalError, match=r"parameters 'rate': the bound still rises .*constraint="
+    ):
+        cavi(Problem(model))
 
 
 def test_parameters_of_a_gamma_prior_maximise_the_negative_binomial_likelihood():
