@@ -13,7 +13,9 @@ import torch
 from scipy.special import expit
 
 from vitools import Problem, cavi, explain, load, nuts, save
+from vitools.distributions.free_form.nodes import Nodes
 from vitools.errors import NotConjugateError, NumericalError
+from vitools.models.physics import oscillator
 
 ROWS = 24
 RNG = np.random.default_rng(3)
@@ -434,6 +436,58 @@ def test_an_improper_posterior_is_told():
         observe(dist.GammaPoisson(s, s / (DESIGN @ b).exp()), COUNTS)
 
     with pytest.raises(NumericalError, match="'s'"):
+        cavi(Problem(model))
+
+
+def test_peaks_between_the_nodes_of_a_first_look_are_all_found():
+    """Three peaks of sd .003 at steps of .5, some steps apart and none at a node: the mass of all."""
+    places, weights = (
+        torch.tensor([-3.22, 0.26, 3.9]).double(),
+        torch.tensor([0.2, 0.7, 0.1]).double(),
+    )
+
+    def log_density(u):
+        return (weights.log() - (u.unsqueeze(-1) - places) ** 2 / (2 * 0.003**2)).logsumexp(-1)
+
+    free = torch.tensor(math.inf).double()
+    nodes = Nodes(-free, free, torch.tensor(-10.0).double(), torch.tensor(0.5).double(), 41)
+    for _ in range(30):
+        found = log_density(nodes.coordinates)
+        moved = nodes.moved(found, found - found.max(), 25)
+        if moved is None:
+            break
+        nodes = moved
+    mass = log_density(nodes.coordinates).exp() * nodes.step
+    exact = math.sqrt(2 * math.pi) * 0.003
+    assert float(mass.sum()) == pytest.approx(exact, rel=1e-2)
+    for place, weight in zip(places, weights, strict=True):
+        near = (nodes.coordinates - place).abs() < 0.1
+        assert float(mass[near].sum()) == pytest.approx(float(weight) * exact, rel=0.1)
+
+
+@pytest.mark.slow
+def test_two_scalars_of_several_narrow_modes_have_all_of_them():
+    """Frequency and damping of an oscillator seen at equal intervals: two modes, against a finer grid."""
+    looks = oscillator.simulate(seed=0)
+    grid = oscillator.posterior_on_grid(looks.time, looks.y)
+    fit = cavi(Problem(oscillator.model, looks.time, looks.y))
+    assert fit.bound == pytest.approx(grid.log_evidence, abs=1e-3)
+    for name, (mean, sd) in grid.moments().items():
+        assert float(fit.mean()[name]) == pytest.approx(mean, abs=1e-3 * sd)
+        assert float(fit.sd()[name]) == pytest.approx(sd, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_more_modes_than_nodes_hold_are_said_to_be_that():
+    t = torch.tensor([1.0, 2, 3, 4, 5, 6.5, 8]).double()
+
+    def model():
+        w = pyro.sample("w", dist.Uniform(torch.zeros(()).double(), 20.0))
+        s = scale(1.0)
+        with pyro.plate("looks", len(t)):
+            pyro.sample("y", dist.Normal((w * t).sin(), s), obs=(3.1 * t).sin())
+
+    with pytest.raises(NumericalError, match=r"'w': q has \d+ modes far apart for their width"):
         cavi(Problem(model))
 
 

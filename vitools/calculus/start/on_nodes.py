@@ -19,7 +19,7 @@ from vitools.calculus.algebra.atoms import Predictor
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.blocks.free_form import FreeFormBlock
-from vitools.calculus.blocks.nodes.nodes_block import NodesBlock
+from vitools.calculus.blocks.nodes.nodes_block import NodesBlock, below_top
 from vitools.calculus.blocks.plan import same_plates
 from vitools.calculus.densities.log_joint import is_number
 from vitools.calculus.densities.whole import log_prob_of
@@ -35,12 +35,14 @@ from vitools.families.free_form import bounds_of
 from vitools.problem.sites import support_of
 from vitools.supports import bounds
 
-FIRST_LOOK, LOOK_AT_PAIRS = 41, 21
-"""Nodes of a first look at one scalar, and at each of two."""
+FIRST_LOOK, LOOK_AT_PAIRS, CLOSEST_LOOK, LOOKS = 41, 21, 201, 100_000
+"""Nodes of a first look at one scalar, and at each of two, at least; at most; and densities of a row in all of it."""
 ENOUGH = 25
 """Nodes of a window about a density that is nearly normal."""
-MOST_NODES, FARTHEST = 500, 200.0
+MOST_NODES, FARTHEST = 4000, 200.0
 """Nodes of a site, and how far out in u, beyond which it is told that q has no place."""
+SEEN = 15.0
+"""Nats below the top of a density up to which its modes are counted."""
 MOST_SITES = 2
 """Scalars on nodes."""
 MOST_INSTEAD = 2_500_000
@@ -71,7 +73,7 @@ def with_nodes(
         choices: Iterable[tuple[str, ...]], sites: Mapping[str, TracedSite]
     ) -> ConjugateModel | None:
         for names in choices:
-            count = FIRST_LOOK if len(names) == 1 else LOOK_AT_PAIRS
+            count = _look(names, sites)
             try:
                 model = make(nodes={name: first_look(sites[name], count) for name in names})
             except VitoolsError:
@@ -169,6 +171,19 @@ def look_roughly(model: ConjugateModel, roughly: bool) -> ConjugateModel:
     return model
 
 
+def _look(names: Sequence[str], sites: Mapping[str, TracedSite]) -> int:
+    """Nodes of each site in a first look, an odd number.
+
+    Where nothing else is latent, so that a density is all that a node costs, more, that few peaks are missed.
+    """
+    least = FIRST_LOOK if len(names) == 1 else LOOK_AT_PAIRS
+    if any(site.is_latent and site.name not in names for site in sites.values()):
+        return least
+    numbers = sum(s.observed.numel() for s in sites.values() if s.observed is not None)
+    most = int((LOOKS / max(numbers, 1)) ** (1 / len(names)))
+    return min(max(least, most), CLOSEST_LOOK) // 2 * 2 + 1
+
+
 def first_look(site: TracedSite, count: int) -> Nodes:
     is_known = not any(isinstance(a, Expression | Discrete) for a in site.arguments.values())
     is_known = is_known and site.distribution != "ImproperUniform"
@@ -228,13 +243,34 @@ def refined(model: ConjugateModel) -> dict[str, Nodes]:
             averaged = {name: averaged_over(model, block, name) for name in block.names}
             found |= block.refined(averaged, ENOUGH)
     for name, nodes in found.items():
-        ends = nodes.coordinates[..., [0, -1]]
-        if nodes.count > MOST_NODES or not bool((ends.abs() < FARTHEST).all()):
-            raise NumericalError(
-                f"site {name!r}: q has no place that a quadrature holds: the posterior may be improper, or an "
-                "expectation of it infinite. Give it a tighter prior"
-            )
+        check_place(model, name, nodes)
     return model.nodes | found if found else {}
+
+
+def check_place(model: ConjugateModel, name: str, nodes: Nodes) -> None:
+    """NumericalError where a site's next nodes would be too many, or too far out."""
+    if not bool((nodes.coordinates[..., [0, -1]].abs() < FARTHEST).all()):
+        raise NumericalError(
+            f"site {name!r}: q has no place that a quadrature holds: the posterior may be improper, or an "
+            "expectation of it infinite. Give it a tighter prior"
+        )
+    if nodes.count <= MOST_NODES:
+        return
+    block = model.block_of[name]
+    assert isinstance(block, NodesBlock)
+    log_density = below_top(block.log_marginal(block.names.index(name)))
+    middle = log_density[..., 1:-1]
+    peaks = (middle > log_density[..., :-2]) & (middle >= log_density[..., 2:]) & (middle > -SEEN)
+    count = int(peaks.sum(-1).max())
+    held = (
+        f"{count} modes far apart for their width"
+        if count > 1
+        else "a mode too narrow beside its tails"
+    )
+    raise NumericalError(
+        f"site {name!r}: q has {held}, which more than {MOST_NODES} nodes would hold. Give {name!r} a prior about "
+        "one mode (Uniform about it), or sample it: nuts() and svi() need no nodes"
+    )
 
 
 def averaged_over(model: ConjugateModel, block: NodesBlock, name: str) -> list[Tensor]:

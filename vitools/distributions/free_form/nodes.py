@@ -33,6 +33,10 @@ FEW = 8
 """Nodes within the window's depth below which q is a peak between them."""
 STENCIL = 12
 """Nodes that a value between them is computed from."""
+NARROW = 4.0
+"""(step / sd)² of a peak above which the trapezoid rule is not yet right about it."""
+FINEST = 2000
+"""Nodes of a window that may hold several peaks narrower than its step."""
 FLOOR = 300.0
 """Nats below the top of a density from which on its shape does not matter."""
 PANEL = 8
@@ -110,7 +114,10 @@ class Nodes:
             count: of the new nodes.
         """
         u = self.coordinates.reshape(-1, self.count)
-        rows = zip(u, log_density.reshape(u.shape), weighted.reshape(u.shape), strict=True)
+        rows = list(zip(u, log_density.reshape(u.shape), weighted.reshape(u.shape), strict=True))
+        several = [_several(*row[:2]) for row in rows]
+        if any(several):
+            return self._around(several, u)
         windows = [_window(*row) for row in rows]
         if all(window is None for window in windows):
             return None
@@ -123,8 +130,25 @@ class Nodes:
             )
             for i, j in ((0, 0), (-1, 1))
         )
+        for i, (_, density, _) in enumerate(rows):
+            if len(_peaks(density)[0]) > 1:  # no coarser, so that none of them is lost again
+                near = math.ceil(float((high - low)[i] / self.step.reshape(-1)[i])) // 2 * 2 + 1
+                count = max(count, min(near, FINEST))
         step = (high - low) / (count - 1)
         shape = self.first.shape
+        return replace(self, first=low.reshape(shape), step=step.reshape(shape), count=count)
+
+    def _around(self, places: Sequence[tuple[float, float] | None], u: Tensor) -> Nodes:
+        """Twice as close about peaks that lie between nodes, and where there were nodes in other elements."""
+        spans = [
+            (float(row[0]), float(row[-1])) if place is None else place
+            for place, row in zip(places, u, strict=True)
+        ]
+        low, high = torch.tensor(spans, dtype=torch.float64).reshape(-1, 2).unbind(-1)
+        steps = (high - low) / self.step.reshape(-1)
+        count = 2 * math.ceil(min(float(steps.max()), (FINEST - 1) / 2)) + 1
+        shape = self.first.shape
+        step = (high - low) / (count - 1)
         return replace(self, first=low.reshape(shape), step=step.reshape(shape), count=count)
 
     def finer(self) -> Nodes:
@@ -177,6 +201,31 @@ def _window(u: Tensor, log_density: Tensor, weighted: Tensor) -> tuple[float, fl
         float(u[max(first - 1, 0)]) if left is None else low - left,
         float(u[min(last + 1, end)]) if right is None else high + right,
     )
+
+
+def _peaks(log_density: Tensor) -> tuple[Tensor, Tensor]:
+    """Where density has peaks that count, and (step / sd)² of each.
+
+    The top of each is that of a parabola through three nodes, which may be far above all of them: of peaks
+    much narrower than the step those that no node is near would be lost. Of those nearer to one another than
+    two steps only the highest is seen.
+    """
+    left, middle, right = log_density[:-2], log_density[1:-1], log_density[2:]
+    curvature = 2 * middle - left - right
+    is_top = (middle >= left) & (middle >= right) & curvature.isfinite() & (curvature > 0)
+    top = middle + torch.where(is_top, (right - left) ** 2 / (8 * curvature), 0.0)
+    top = torch.where(is_top, top, -torch.inf)
+    places = (is_top & (top > top.max() - WINDOW)).nonzero().squeeze(-1)
+    return places + 1, curvature[places]
+
+
+def _several(u: Tensor, log_density: Tensor) -> tuple[float, float] | None:
+    """From where to where peaks reach that lie between the nodes, where they are several; else None."""
+    places, curvature = _peaks(log_density)
+    if len(places) < 2 or not bool((curvature > NARROW).any()) or len(u) >= FINEST:
+        return None
+    first, last = int(places[0]), int(places[-1])
+    return float(u[max(first - 2, 0)]), float(u[min(last + 2, len(u) - 1)])
 
 
 def _peak(heights: Sequence[float]) -> tuple[float, float]:

@@ -96,15 +96,23 @@ class NodesBlock(DiscreteBlock):
                 found[site.name] = moved
         if found:
             return found
-        for number, (site, nodes) in enumerate(zip(self.sites, self.nodes, strict=True)):
-            if float(self._changes(number, averaged).max()) > TOLERATED:
-                found[site.name] = nodes.finer()
+        for together in (
+            False,
+            True,
+        ):  # what more nodes along one axis mend needs none along the other
+            for number, (site, nodes) in enumerate(zip(self.sites, self.nodes, strict=True)):
+                if float(self._changes(number, averaged, together).max()) > TOLERATED:
+                    found[site.name] = nodes.finer()
+            if found:
+                break
         return found
 
-    def _changes(self, number: int, averaged: Mapping[str, Sequence[Tensor]]) -> Tensor:
+    def _changes(
+        self, number: int, averaged: Mapping[str, Sequence[Tensor]], together: bool = True
+    ) -> Tensor:
         """By how much every second node along one axis, or along both at once, misses each sum."""
         table, axis = self.log_table(), number - 2
-        axes = [(axis,), (-2, -1)] if len(self.sites) > 1 else [(-2,)]
+        axes = [(axis,), (-2, -1)][: 1 + together] if len(self.sites) > 1 else [(-2,)]
         own = averaged.get(self.sites[number].name, ())
         weights = [torch.ones((), dtype=torch.float64)]
         weights += [size.unsqueeze(-1 if axis == -2 else -2) for size in own]
