@@ -137,5 +137,6 @@ def _same_element(a: Atom, b: Atom) -> bool:
 
 def _log_prob(distribution: Distribution, value: Tensor) -> Tensor:
     density = distribution.log_prob(value)
+    assert distribution.support is not None
     inside = distribution.support.check(value)
     return torch.where(inside, density.double(), -torch.inf)

@@ -59,7 +59,7 @@ def whole_density(
     place: Atom | None = None
     inside: dict[str, Part] = {}
     for name, part in parts.items():
-        if part.dim > len(shape):
+        if part.dim > len(shape) or given.own.get(name, 0):
             return None
         if part.is_constant:
             (known,) = _on_labels(Expression.constant(part.value()).terms, common)
