@@ -27,7 +27,6 @@ from torch import Tensor
 from vitools.calculus.algebra.atoms import Atom, Predictor, Unsupported, is_open
 from vitools.calculus.algebra.functions import as_function
 from vitools.calculus.blocks.block import Between, Block, Resolved, describe
-from vitools.calculus.blocks.gates.gate import GateBlock
 from vitools.calculus.curved.rowwise import rowwise
 from vitools.calculus.curved.softmax import softmax_bound, softmax_bound_of_runs
 from vitools.calculus.curved.statistic import CurvedStatistic, missing_at
@@ -281,7 +280,7 @@ def make_predictors(
                 of = listed([repr(each) for each in sorted(name.expression.sites())])
                 raise _refused(
                     origin,
-                    f"a curved function of {of} together, and {site!r} is {_no_normal(block_of[site])}",
+                    f"a curved function of {of} together, and {site!r} is {_no_normal(block_of[site], site)}",
                     [block_of[each] for each in name.expression.sites()],
                 )
     return [SoftmaxNode(n) if n.is_vector else PredictorNode(n) for n in found]
@@ -298,12 +297,15 @@ def _is_lowered(term: ClosedTerm) -> bool:
     return sign <= 0 and all(atom.function in ("indicator", VALUE) for atom in term.atoms)
 
 
-def _no_normal(block: Block) -> str:
-    """What a factor is instead."""
-    if isinstance(block, GateBlock):
-        cases = listed([repr(site.name) for site in block.selectors])
-        return f"a mixture of normals, one for each case of {cases} (leave them out of joint)"
-    return "not Gaussian"
+def _no_normal(block: Block, site: str) -> str:
+    """What a site's factor is instead."""
+    others = [repr(name) for name in block.names if name != site]
+    kind = block.family.title or block.family.name
+    return (
+        f"not Gaussian but {kind} of {listed(others)}: leave it out of joint"
+        if others
+        else "not Gaussian"
+    )
 
 
 def _refused(origin: str, what: str, blocks: Iterable[Block]) -> NotConjugateError:

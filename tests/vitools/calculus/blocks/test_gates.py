@@ -293,6 +293,6 @@ def test_a_gate_below_a_curved_predictor_is_refused_in_words():
             pyro.sample("y", dist.Bernoulli(logits=w * x + b), obs=y)
 
     with pytest.raises(
-        NotConjugateError, match="'w' is a mixture of normals, one for each case of 'z'"
+        NotConjugateError, match="'w' is not Gaussian but Normal in each case of 'z'"
     ):
         cavi(Problem(model), joint=[("z", "w")])
