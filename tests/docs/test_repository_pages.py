@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
         (
             "docs/derivations/vae.md",
             "docs/derivations/vae.md",
-            "[a](../../benchmarks/results/kills.json), [b](../../CHANGELOG.md)",
-            "[a](../../benchmarks/results/kills.json), [b](../repository/CHANGELOG.md)",
+            "[a](../../benchmarks/results/kills.jsonl), [b](../../CHANGELOG.md)",
+            "[a](../../benchmarks/results/kills.jsonl), [b](../repository/CHANGELOG.md)",
         ),
         ("README.md", "docs/repository/README.md", "[a](docs/index.md)", "[a](../index.md)"),
         (
