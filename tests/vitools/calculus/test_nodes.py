@@ -480,12 +480,13 @@ def test_two_scalars_of_several_narrow_modes_have_all_of_them():
 @pytest.mark.slow
 def test_more_modes_than_nodes_hold_are_said_to_be_that():
     t = torch.tensor([1.0, 2, 3, 4, 5, 6.5, 8]).double()
+    noise = torch.randn(7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def model():
         w = pyro.sample("w", dist.Uniform(torch.zeros(()).double(), 20.0))
         s = scale(1.0)
         with pyro.plate("looks", len(t)):
-            pyro.sample("y", dist.Normal((w * t).sin(), s), obs=(3.1 * t).sin())
+            pyro.sample("y", dist.Normal((w * t).sin(), s), obs=(3.1 * t).sin() + 0.2 * noise)
 
     with pytest.raises(NumericalError, match=r"'w': q has \d+ modes far apart for their width"):
         cavi(Problem(model))

@@ -189,6 +189,8 @@ def log_density(site: TracedSite, simplex: frozenset[str]) -> Expression:
         if site.distribution not in RULES:
             together = [repr(name) for name in ([site.name] * site.is_latent + involved)]
             among = f" in which {', '.join(together)} separate" if len(together) > 1 else ""
+            if len(together) == 1 and involved:
+                among = f" with {together[0]}"
             raise NotConjugateError(
                 f"site {site.name!r}: {error}{among} ({advice(site)})",
                 involved or [site.name] * site.is_latent,
