@@ -139,7 +139,7 @@ def recursion_that_multiplies():
     ("model", "words"),
     [
         (recursion_that_multiplies, ["'y4'", "'a', 'b'", "terms if written out"]),
-        (mixture_density, ["'y'", "MixtureSameFamily", "'w'", "a distribution of its own"]),
+        (mixture_density, ["'y'", "MixtureSameFamily", "'w'", "no closed-form rule with"]),
         (log_density_by_hand, ["'y'", "'a', 'b'", "'log_factor'", "cos"]),
         (scale_of_a_scale, ["'scale', 'wide' separate", "HalfCauchy", "Gamma prior"]),
         (two_shapes, ["'y'", "'a', 'b' together, and 'a' is not Gaussian"]),
