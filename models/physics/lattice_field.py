@@ -41,8 +41,8 @@ class LatticeField:
     Example:
         >>> field = LatticeField.rough((40, 30), 2.0, order=2, mass=0.5)
         >>> field = field.measure(torch.tensor([0, 777]), torch.tensor([1.0, -1.0]), noise=0.1)
-        >>> [round(float(field.mean[x]), 1) for x in (0, 777)]
-        [0.9, -0.9]
+        >>> [round(float(field.mean[x]), 2) for x in (0, 777)]
+        [0.98, -0.95]
     """
 
     shape: tuple[int, int]

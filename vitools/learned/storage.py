@@ -32,6 +32,9 @@ PROBES = 8
 """Points at which an energy is compared with that of the file."""
 ALIKE = 1e-4
 
+TAKEN: dict[str, tuple[str, ...]] = {"LearnedDensity": (), "EnergyDensity": ("energy",)}
+"""What :func:`load` is given beside a file, by what is in it; the first is needed."""
+
 Energy = Callable[[Tensor], Tensor]
 
 
@@ -89,7 +92,7 @@ def load(
     header, tensors = read_archive(path)
     kind = header.get("kind")
     given = {"problem": problem, "guide": guide, "energy": energy}
-    taken = {"LearnedDensity": (), "EnergyDensity": ("energy",)}.get(kind, ("problem", "guide"))
+    taken = TAKEN.get(str(kind), ("problem", "guide"))
     for name, value in given.items():
         if value is not None and name not in taken:
             raise OptionError(

@@ -153,7 +153,7 @@ class MixturePosterior(Posterior):
         described = enumerate(saved.meta["components"])
         components = [saved.part(k, each, saved.problem) for k, each in described]
         evidence = saved.meta.get("least_evidence")
-        return cls(
+        fit = cls(
             components[0].problem,  # with the values of the model's own parameters
             saved.tensors["weights"],
             components,
@@ -165,6 +165,8 @@ class MixturePosterior(Posterior):
             least_evidence=None if evidence is None else Estimate(*evidence),
             **saved.common,
         )
+        fit.weights = saved.tensors["weights"]  # to the last bit: a second division may round
+        return fit
 
 
 def _check(problem: Any, weights: Tensor, components: Sequence[Posterior]) -> None:

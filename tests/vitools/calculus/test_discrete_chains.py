@@ -102,6 +102,7 @@ def test_updates_of_a_panel_are_optimal_and_the_bound_never_falls():
 
 
 @pytest.mark.uses_global_generator
+@pytest.mark.slow
 def test_a_fit_is_explained_kept_and_compared(tmp_path):
     problem = Problem(learnt, series(4, 60))
     fit = cavi(problem, progress=False)

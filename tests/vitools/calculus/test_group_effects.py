@@ -161,6 +161,7 @@ def test_a_fit_is_saved_sampled_and_has_marginals(eliminated, tmp_path):
     assert float((sampled - marginal.covariance_matrix).abs().max()) < 0.03
 
 
+@pytest.mark.slow
 def test_restarts_and_acceleration_change_nothing(eliminated):
     x, inner, _, y = random_design(5, "nested")
     problem = Problem(scales_and_slopes, x, inner, y)

@@ -316,7 +316,7 @@ def test_two_scalars_of_inflated_counts_are_exact_on_nodes(made):
     assert cavi(Problem(model)).bound == pytest.approx(log_integral(log_density), abs=1e-6)
 
 
-@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("inside", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_size_and_gate_of_inflated_counts_are_exact_and_three_scalars_are_taken(inside):
     def model(known):
         size, gate = sample("size", dist.Gamma(2.0, 1.0)), sample("gate", dist.Beta(2.0, 2.0))

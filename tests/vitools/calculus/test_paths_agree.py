@@ -4,8 +4,8 @@ import pytest
 import torch
 from test_conjugate_models import CASES
 
-import vitools.calculus.model as update
 import vitools.calculus.reduction.folding as folding
+import vitools.calculus.reduction.rows as rows
 import vitools.calculus.streams.stream_plan as streaming
 from vitools.calculus.blocks.single import DiscreteBlock
 from vitools.calculus.model import ConjugateModel
@@ -81,6 +81,6 @@ def test_without_streaming(name, monkeypatch):
 @pytest.mark.parametrize("name", MODELS)
 def test_without_collapsing(name, monkeypatch):
     plain, other = compared(
-        name, lambda: monkeypatch.setattr(update, "distinct_rows", lambda *_: None)
+        name, lambda: monkeypatch.setattr(rows, "distinct_rows", lambda *_: None)
     )
     assert other == pytest.approx(plain, rel=1e-9)

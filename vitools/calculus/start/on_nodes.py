@@ -39,8 +39,8 @@ FIRST_LOOK, LOOK_AT_PAIRS, CLOSEST_LOOK, LOOKS = 41, 21, 201, 100_000
 """Nodes of a first look at one scalar, and at each of two, at least; at most; and densities of a row in all of it."""
 ENOUGH = 25
 """Nodes of a window about a density that is nearly normal."""
-MOST_NODES, FARTHEST = 4000, 200.0
-"""Nodes of a site, and how far out in u, beyond which it is told that q has no place."""
+MOST_NODES, MOST_PAIRS, FARTHEST = 4000, 1_000_000, 200.0
+"""Nodes of a site, of two together and all elements, and how far out in u, beyond which q has no place."""
 SEEN = 15.0
 """Nats below the top of a density up to which its modes are counted."""
 MOST_SITES = 2
@@ -243,18 +243,21 @@ def refined(model: ConjugateModel) -> dict[str, Nodes]:
             averaged = {name: averaged_over(model, block, name) for name in block.names}
             found |= block.refined(averaged, ENOUGH)
     for name, nodes in found.items():
-        check_place(model, name, nodes)
+        others = [n for other, n in (model.nodes | found).items() if other != name]
+        elements = max(n.coordinates[..., 0].numel() for n in (nodes, *others))
+        beside = elements * math.prod(n.count for n in others)
+        check_place(model, name, nodes, min(MOST_NODES, MOST_PAIRS // beside))
     return model.nodes | found if found else {}
 
 
-def check_place(model: ConjugateModel, name: str, nodes: Nodes) -> None:
-    """NumericalError where a site's next nodes would be too many, or too far out."""
+def check_place(model: ConjugateModel, name: str, nodes: Nodes, most: int = MOST_NODES) -> None:
+    """NumericalError where a site's next nodes would be more than ``most``, or too far out."""
     if not bool((nodes.coordinates[..., [0, -1]].abs() < FARTHEST).all()):
         raise NumericalError(
             f"site {name!r}: q has no place that a quadrature holds: the posterior may be improper, or an "
             "expectation of it infinite. Give it a tighter prior"
         )
-    if nodes.count <= MOST_NODES:
+    if nodes.count <= most:
         return
     block = model.block_of[name]
     assert isinstance(block, NodesBlock)
@@ -268,7 +271,7 @@ def check_place(model: ConjugateModel, name: str, nodes: Nodes) -> None:
         else "a mode too narrow beside its tails"
     )
     raise NumericalError(
-        f"site {name!r}: q has {held}, which more than {MOST_NODES} nodes would hold. Give {name!r} a prior about "
+        f"site {name!r}: q has {held}, which more than {most} nodes would hold. Give {name!r} a prior about "
         "one mode (Uniform about it), or sample it: nuts() and svi() need no nodes"
     )
 

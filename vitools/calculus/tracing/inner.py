@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 
 from vitools.calculus.algebra.discrete import Discrete
 from vitools.calculus.algebra.expression import Expression
@@ -50,7 +50,12 @@ def own_dims(base: Any, key: str) -> int:
     constraint = base.arg_constraints.get(key)
     if constraint is None:
         raise Unread
-    return int(constraint.event_dim)
+    return event_dims(constraint)
+
+
+def event_dims(constraint: constraints.Constraint) -> int:
+    """Of a parameter; none where they are said to depend on its value, as those of our own families are."""
+    return 0 if constraints.is_dependent(constraint) else int(constraint.event_dim)
 
 
 def at_cases(node: Expression, own: int, cases: Expression) -> Expression:
@@ -92,8 +97,8 @@ def opened(site: TracedSite) -> Opened:
             return _opened(site.fn, 0)
         except Unread:
             pass
-    constraints = getattr(site.fn, "arg_constraints", {})
-    own = {k: int(constraints[k].event_dim) for k in site.arguments if k in constraints}
+    known = getattr(site.fn, "arg_constraints", {})
+    own = {k: event_dims(known[k]) for k in site.arguments if k in known}
     return Opened(site.arguments, own, lambda values: type(site.fn)(**values, validate_args=False))
 
 

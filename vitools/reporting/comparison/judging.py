@@ -101,10 +101,12 @@ class Judging:
                 found[name] = one
         finally:  # in the order of the fits, as far as Ctrl-C let them
             for name in names:
-                one = found.get(name)
+                if name not in found:
+                    continue
+                one = found[name]
                 if isinstance(one, Judgement):
                     self.judgements[name] = one
-                elif one is not None:
+                else:
                     self.errors[name] = one
 
 

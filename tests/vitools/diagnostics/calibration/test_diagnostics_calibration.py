@@ -154,7 +154,7 @@ def test_jobs_and_resumption_change_no_number(tmp_path):
     assert [json.loads(line)["index"] for line in path.read_text().splitlines()[1:]] == list(
         range(8)
     )
-    with pytest.raises(FileError, match="another problem, seed"):
+    with pytest.raises(FileError, match=r"holds a calibration with seed 3 \(now 4\)"):
         calibrate(PROBLEM, fitted, num_data_sets=8, num_samples=20, seed=4, path=path)
 
 

@@ -9,8 +9,7 @@ from vitools import Problem, Status, cavi
 from vitools.calculus import ConjugateModel
 from vitools.calculus.start.initialise import initialise
 from vitools.calculus.streams.streamed import StreamedBlock
-from vitools.engines.cavi import batch, moves
-from vitools.engines.cavi import cavi as cavi_module
+from vitools.engines.cavi import batch, moves, starting
 from vitools.models import two_dice
 
 
@@ -41,7 +40,7 @@ def topics():
 @pytest.fixture
 def press_ctrl_c(monkeypatch):
     """Interrupt one call of what changes the factors, after it has changed them."""
-    homes = {"initialise": (cavi_module, "start_model"), "restart_inner": (moves, "restart_inner")}
+    homes = {"initialise": (starting, "start_model"), "restart_inner": (moves, "restart_inner")}
 
     def install(at, change="sweep"):
         owner, name = homes.get(change, (ConjugateModel, change))
