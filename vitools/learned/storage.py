@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from vitools import posterior as of_posteriors
 from vitools._version import __version__
 from vitools.errors import FileError, NotSupportedError, OptionError
 from vitools.files.archive import read_archive, write_archive
@@ -24,6 +23,8 @@ from vitools.learned.conditional import ConditionalDensity
 from vitools.learned.energy import EnergyDensity, no_map
 from vitools.learned.samples import HeldOutHistory, LearnedDensity
 from vitools.posterior import Estimate, Posterior, Status
+from vitools.posterior import load as load_fit
+from vitools.posterior import save as save_fit
 from vitools.posterior.storage import OTHER_KINDS
 from vitools.problem import Problem
 
@@ -47,7 +48,7 @@ def save(fit: Posterior | LearnedDensity | EnergyDensity, path: str | Path) -> N
         fit: of any engine, or what ``fit_density`` returned.
     """
     if isinstance(fit, Posterior):
-        of_posteriors.save(fit, path)
+        save_fit(fit, path)
     elif isinstance(fit, LearnedDensity):
         _save(path, "LearnedDensity", *_of_samples(fit))
     elif isinstance(fit, EnergyDensity):
@@ -106,7 +107,7 @@ def load(
             )
     if kind not in OTHER_KINDS:
         assert problem is not None
-        return of_posteriors.load(path, problem, guide)
+        return load_fit(path, problem, guide)
     if header["format"] != FORMAT:
         raise FileError(
             f"'{path}' was written by vitools {header.get('version')} in format {header['format']}; this is "
