@@ -28,9 +28,12 @@ def texts() -> Iterator[tuple[Path, str]]:
     for folder in (*FOLDERS, "tests", "benchmarks", "docs"):
         for path in sorted((ROOT / folder).rglob("*")):
             parts = path.relative_to(ROOT).parts
-            if path.suffix in (".py", ".md") and not {"_build", "reference", "results"} & set(
-                parts
-            ):
+            if path.suffix in (".py", ".md") and not {
+                "_build",
+                "reference",
+                "repository",
+                "results",
+            } & set(parts):
                 yield path, path.read_text("utf-8")
     for name in ("README.md", "CONTRIBUTING.md"):
         yield ROOT / name, (ROOT / name).read_text("utf-8")
