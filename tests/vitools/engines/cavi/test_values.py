@@ -93,7 +93,8 @@ def test_it_is_one_posterior(both, tmp_path):
 def test_the_same_seed_gives_the_same_numbers():
     guides = {("inner",): AutoMultivariateNormal}
     one, two = (cavi(Problem(network, X, Y), guides=guides, max_sweeps=5, seed=3) for _ in range(2))
-    # to rounding: how a product is summed may depend on where its operands lie in memory
+    # to rounding: MKL sums a product in an order that depends on where its operands lie in memory
+    # (to the last bit with MKL_CBWR=COMPATIBLE)
     assert one.elbo().value == pytest.approx(two.elbo().value, rel=1e-12)
     assert one.history.elbo == pytest.approx(two.history.elbo, rel=1e-12)
 
