@@ -196,6 +196,9 @@ def of_khat(
     culprit: str,
     remedy: str,
 ) -> Complaint:
+    # a k̂ without a finite error says nothing for certain
+    least = khat.value - SURE * khat.standard_error if math.isfinite(khat.standard_error) else 0.0
+    excess = least / threshold
     said = f"k̂ {khat.value:.2f} is above its threshold {threshold:.2f}"
     if culprit:
         said += f", on account of {culprit}"
@@ -205,8 +208,8 @@ def of_khat(
         return Complaint(Verdict(Grade.CARE, said, advice), 0.0)
     if not khat.value - threshold > max(CLEARLY, SURE * khat.standard_error):
         said += f", give or take {khat.standard_error:.2f}"
-        return Complaint(Verdict(Grade.CARE, said, remedy), 0.0)
+        return Complaint(Verdict(Grade.CARE, said, remedy), excess)
     if not is_certain:
         said += ", though not at every number of draws"
-        return Complaint(Verdict(Grade.CARE, said, remedy), 0.0)
-    return Complaint(Verdict(Grade.REJECT, said, remedy), 0.0)
+        return Complaint(Verdict(Grade.CARE, said, remedy), excess)
+    return Complaint(Verdict(Grade.REJECT, said, remedy), excess)

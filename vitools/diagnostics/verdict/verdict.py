@@ -1,7 +1,7 @@
 """A verdict in words on one fit, by stated rules.
 
-The worst of these decides. Of a mean and an sd that are equally bad, the one that is further beyond
-its limit is named; else the first listed:
+The worst of these decides. Of a mean, an sd and a k̂ that are equally bad, the one that is furthest
+beyond its limit, as a factor, is named; else the first listed:
 
 ===============================  =================================================
 do not use                       the engine diverged, or chains have not mixed

@@ -142,6 +142,23 @@ def test_the_figure_furthest_beyond_its_limit_is_named(found, named):
     assert verdict.reason.startswith(named)
 
 
+@pytest.mark.parametrize(
+    ("khat", "found", "named"),
+    [
+        (Estimate(2.99, 0.2), accuracy(ratio=0.2), "k̂ 2.99"),  # 3.7 of its limit, the sd 1.5
+        (Estimate(2.99, 0.2), accuracy(1.50), "k̂ 2.99"),
+        (Estimate(0.95, 0.05), accuracy(ratio=0.2), "the sd of mu[0] is too narrow: 0.20"),
+        (Estimate(2.99, 0.2), accuracy(9.00), "the mean of rho[4,2] is 9.00 sd"),
+        (Estimate(math.inf, math.inf), accuracy(9.00), "the mean of rho[4,2] is 9.00 sd"),
+        (Estimate(2.99, 1.2), accuracy(ratio=0.2), "the sd of mu[0]"),  # k̂ may be fine
+    ],
+)
+def test_khat_is_named_where_it_is_furthest_beyond_its_limit(khat, found, named):
+    verdict = reach_verdict(Status.CONVERGED, khat=khat, correction=found)
+    assert verdict.grade is REJECT
+    assert verdict.reason.startswith(named)
+
+
 def test_evidence_that_is_missing():
     def verdict(nats, error=0.0):
         return reach_verdict(
