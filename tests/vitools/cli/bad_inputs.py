@@ -184,7 +184,11 @@ METHODS = {
     "no draws": (["fit", "coin", "--draws", "0"], "", ["--draws", "greater than or equal to 1"]),
     "option mistyped": (["compare", "coin", "--repport", "r"], "", ["--repport"]),
     "option without its value": (["compare", "coin", "--report"], "", ["--report"]),
-    "command mistyped": (["comapre", "coin"], "", ["Did you mean 'compare'?"]),
+    "command mistyped": (
+        ["comapre", "coin"],
+        "",
+        ["Did you mean 'compare'?"],
+    ),  # codespell:ignore comapre
     "model forgotten": (["fit"], "", ["MODEL"]),
     "picture of no known kind": (
         ["draw", "coin", "--out", "g.gif"],

@@ -122,7 +122,7 @@ FORMULAS = [
     ),
     (
         "y ~ x",
-        "gausian",
+        "gausian",  # codespell:ignore gausian
         OptionError,
         r"family: expected one of .* got 'gausian'\. Did you mean 'gaussian'\?",
     ),

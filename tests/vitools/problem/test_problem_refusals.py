@@ -327,7 +327,7 @@ GOOD = {"weights": torch.tensor([0.4, 0.6]).double(), "sigma": ONE}
     ("values", "words"),
     [
         (
-            {"weigths": GOOD["weights"], "sigma": ONE},
+            {"weigths": GOOD["weights"], "sigma": ONE},  # codespell:ignore weigths
             "no latent site 'weigths' .* Did you mean 'wei",
         ),
         ({"weights": GOOD["weights"]}, "values for 'sigma' are missing"),

@@ -136,7 +136,10 @@ def _other(y):
 
 
 WRONG = {
-    "word": ("priro", "has 'prior' and 'data', got 'priro'. Did you mean 'prior'"),
+    "word": (
+        "priro",
+        "has 'prior' and 'data', got 'priro'. Did you mean 'prior'",
+    ),  # codespell:ignore priro
     "another_engines_word": ("search", "cavi\\(\\) has 'prior' and 'data', got 'search'"),
     "kind": (3.5, "expected a fit, .* got float"),
     "empty": ({}, "are empty"),

@@ -144,10 +144,10 @@ def test_nested_sites_beside_values_are_refused():
     ("guides", "words"),
     [
         ("normal", r"guides: expected \{site: guide\}.*got str"),
-        ({"levl": AutoNormal}, r"no latent site 'levl'.*'level'"),
+        ({"levl": AutoNormal}, r"no latent site 'levl'.*'level'"),  # codespell:ignore levl
         ({3: AutoNormal}, "a site or a tuple of sites as a key, got 3"),
         ({(): AutoNormal}, r"a site or a tuple of sites as a key, got \(\)"),
-        ({"level": "norml"}, "no guide 'norml' for 'level'.*normal"),
+        ({"level": "norml"}, "no guide 'norml' for 'level'.*normal"),  # codespell:ignore norml
         ({"level": 3}, "expected a guide for 'level'.*got 3"),
         ({"level": AutoNormal, ("level",): AutoNormal}, "'level' occurs twice"),
         ({("level", "precision"): AutoNormal}, r"nothing is left.*svi\(problem, guide\)"),
