@@ -185,10 +185,10 @@ METHODS = {
     "option mistyped": (["compare", "coin", "--repport", "r"], "", ["--repport"]),
     "option without its value": (["compare", "coin", "--report"], "", ["--report"]),
     "command mistyped": (
-        ["comapre", "coin"],
+        ["comapre", "coin"],  # codespell:ignore comapre
         "",
         ["Did you mean 'compare'?"],
-    ),  # codespell:ignore comapre
+    ),
     "model forgotten": (["fit"], "", ["MODEL"]),
     "picture of no known kind": (
         ["draw", "coin", "--out", "g.gif"],

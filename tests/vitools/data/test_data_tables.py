@@ -247,8 +247,9 @@ def test_csv_refuses_another_encoding(csv_file):
 def test_missing_file_suggests_the_nearest_name(csv_file, tmp_path):
     csv_file("age\n1\n")
     with pytest.raises(
-        FileError, match=r"hieghts\.csv does not .* did you mean .*heights\.csv"
-    ):  # codespell:ignore hieghts
+        FileError,
+        match=r"hieghts\.csv does not .* did you mean .*heights\.csv",  # codespell:ignore hieghts
+    ):
         read_table(tmp_path / "hieghts.csv")  # codespell:ignore hieghts
     with pytest.raises(FileError, match=r"zzz\.npz does not exist; check the name"):
         read_table(tmp_path / "zzz.npz")

@@ -137,9 +137,9 @@ def _other(y):
 
 WRONG = {
     "word": (
-        "priro",
-        "has 'prior' and 'data', got 'priro'. Did you mean 'prior'",
-    ),  # codespell:ignore priro
+        "priro",  # codespell:ignore priro
+        "has 'prior' and 'data', got 'priro'. Did you mean 'prior'",  # codespell:ignore priro
+    ),
     "another_engines_word": ("search", "cavi\\(\\) has 'prior' and 'data', got 'search'"),
     "kind": (3.5, "expected a fit, .* got float"),
     "empty": ({}, "are empty"),
