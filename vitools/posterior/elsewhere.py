@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from vitools.errors import FileError, OptionError
+from vitools.isolation import ParamState, full_plates, isolated, seeded
 from vitools.posterior.draws import DrawsPosterior
 from vitools.posterior.gaussian import GaussianPosterior
 from vitools.posterior.guided import GuidePosterior
@@ -20,6 +22,7 @@ from vitools.posterior.mixing import FEWEST_DRAWS, measure_mixing
 from vitools.posterior.results import Status
 from vitools.problem import Problem, check_problem
 from vitools.problem.coordinates.unconstrained import UnconstrainedSpace
+from vitools.problem.density.improper import StandIns
 from vitools.problem.sequences import sequences
 from vitools.problem.sites import listed, nearest
 
@@ -45,10 +48,29 @@ def from_guide(
             f"guide: expected a trained Pyro guide (a function or a module), got {got}. "
             "svi(problem, guide) trains one."
         )
-    store = pyro.get_param_store().get_state()
+    params = _parameters_now(problem, guide)
     return GuidePosterior(
-        problem, guide, store, engine=name, status=Status.CONVERGED, detail=ELSEWHERE
+        problem, guide, params, engine=name, status=Status.CONVERGED, detail=ELSEWHERE
     )
+
+
+def _parameters_now(problem: Problem, guide: Callable[..., Any]) -> ParamState:
+    """The store's parameters, and those that guide and model put there when they run.
+
+    A module enters the store with its first run. A run for each draw would enter it each time, which
+    cannot be vectorised, and a parameter that starts at random would be another for each draw.
+    """
+    store = pyro.get_param_store().get_state()
+    with (
+        seeded(0),
+        isolated(store, guide, problem.model) as params,
+        full_plates(),
+        StandIns((problem.args, problem.kwargs)),
+        torch.no_grad(),
+    ):
+        run = poutine.trace(guide).get_trace(*problem.args, **problem.kwargs)
+        poutine.replay(problem.model, trace=run)(*problem.args, **problem.kwargs)
+    return params
 
 
 def from_gaussian(

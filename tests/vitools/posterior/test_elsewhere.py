@@ -64,6 +64,43 @@ def test_a_datatree_is_read():
     assert np.allclose(Posterior.from_draws(COIN, tree).draws["p"], DRAWS)
 
 
+def test_modules_that_never_entered_the_store_are_taken_as_they_are_now():
+    """A decoder and an encoder trained by torch alone: vectorised over draws, and copied."""
+    with seeded(0):
+        decoder, encoder = torch.nn.Linear(1, 2).double(), torch.nn.Linear(2, 1).double()
+
+    def model(y):
+        pyro.module("decoder", decoder)
+        z = pyro.sample("z", dist.Normal(torch.zeros(1).double(), 1.0).to_event(1))
+        pyro.sample("y", dist.Normal(decoder(z), 1.0).to_event(1), obs=y)
+
+    def guide(y):
+        pyro.module("encoder", encoder)
+        width = pyro.param("width", lambda: torch.rand(1).double() + 0.1)
+        pyro.sample("z", dist.Normal(encoder(y), width).to_event(1))
+
+    pyro.clear_param_store()
+    y = torch.tensor([0.5, -1.0]).double()
+    problem = Problem(model, y)
+    with torch.no_grad():
+        for module in (decoder, encoder):
+            for value in module.parameters():
+                value.fill_(0.3)
+    fit = Posterior.from_guide(problem, guide)
+    assert len(pyro.get_param_store()) == 0
+    with torch.no_grad():
+        decoder.weight.fill_(9.0)
+        encoder.weight.fill_(9.0)
+
+    mean, width = torch.tensor(0.3 * (0.5 - 1.0) + 0.3).double(), fit.params["params"]["width"]
+    values = fit.sample(50)
+    q = torch.distributions.Normal(mean, width.detach())
+    assert torch.allclose(fit.log_prob(values), q.log_prob(values["z"]).sum(-1))
+    p = torch.distributions.Normal(0.3 * values["z"] + 0.3, 1.0).log_prob(y).sum(-1)
+    p += torch.distributions.Normal(0.0, 1.0).log_prob(values["z"]).sum(-1)
+    assert torch.allclose(fit.problem.log_joint(values), p)  # a warning of a loop is an error here
+
+
 def test_a_trained_guide_keeps_the_parameters_it_has_now():
     pyro.clear_param_store()
     guide = AutoNormal(coin.model)
