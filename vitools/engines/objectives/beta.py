@@ -25,7 +25,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from vitools.engines.objectives.elbo import without_value
+from vitools.engines.objectives.elbo import weighed_alike, without_value
 from vitools.engines.objectives.objective import (
     Objective,
     checked_guide_run,
@@ -126,7 +126,7 @@ def _kl_terms(guide_run: Trace, model_run: Trace, split: bool) -> dict[str, Tens
         fn_p = _elementwise(p) if split else p["fn"]
         parents = set(stated[: stated.index(name)])
         known = parents <= set(list(drawn)[: list(drawn).index(name)])
-        kl = _closed_form(fn_q, fn_p) if known else None
+        kl = _closed_form(fn_q, fn_p) if known and weighed_alike(q, p) else None
         if kl is None:
             log_q, log_p = fn_q.log_prob(value), fn_p.log_prob(value)
             terms[name] = _summed(q, log_q, own) - _summed(p, log_p, own)

@@ -12,6 +12,7 @@ Analytic KL: E_q[log q(θ_s) - log p(θ_s)] in closed form where torch knows it.
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
@@ -111,12 +112,16 @@ def _closed_form_sites(problem: Problem, guide: Any, guide_run: Trace) -> tuple[
     """Continuous latents whose KL torch knows and whose prior's parents come first in the guide."""
     drawn = list(drawn_sites(guide_run))
     graph = problem.factors_of(poutine.replay(problem.call, trace=guide_run), guide_run.nodes)
+    # the graph's nodes have handed their scales to the factors
+    as_written = poutine.trace(poutine.replay(problem.call, trace=guide_run)).get_trace()
     order = [name for name in graph.trace.nodes if name in drawn]
     alone = {f[0].name for f in graph.components() if len(f) == 1 and f[0].enumerated is None}
     found = []
     for i, name in enumerate(order):
         parents_first = set(order[:i]) <= set(drawn[: drawn.index(name)])
         if name not in alone or not parents_first or is_delta(guide_run.nodes[name]):
+            continue
+        if not weighed_alike(guide_run.nodes[name], as_written.nodes[name]):
             continue
         try:
             kl_divergence(guide_run.nodes[name]["fn"], graph.trace.nodes[name]["fn"])
@@ -129,6 +134,12 @@ def _closed_form_sites(problem: Problem, guide: Any, guide_run: Trace) -> tuple[
             f"{guide_name(guide)} and prior in closed form. Leave analytic_kl out."
         )
     return tuple(found)
+
+
+def weighed_alike(q: dict[str, Any], p: dict[str, Any]) -> bool:
+    """Whether a weight times KL(q ‖ p) is what a site has in the bound: p may have one of its own."""
+    ours, theirs = torch.as_tensor(q["scale"]), torch.as_tensor(p["scale"])
+    return torch.equal(ours, theirs.to(ours))
 
 
 def _kl(guide_run: Trace, model_run: Trace, name: str) -> Tensor:

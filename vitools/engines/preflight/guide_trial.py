@@ -1,11 +1,14 @@
 """What can be wrong between a guide and a model, each asked of one run of both."""
 
+import math
 from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import AutoGuide
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
+from torch import Tensor
 
 from vitools.engines.preflight.guide_data import refuse_miscounted_data
 from vitools.engines.preflight.guide_support import refuse_other_support
@@ -129,13 +132,22 @@ class GuideTrial:
         return "those of the model"
 
     def scales(self) -> str | None:
-        """Do both weigh each site alike?"""
+        """Do both weigh each site alike?
+
+        A guide made from the model, as Pyro's and ours are, weighs its draws by their plates alone. A
+        ``poutine.scale`` of the model is part of the density that every engine fits then, p(θ_s)^w,
+        of which q is one distribution: E_q[w log p - log q] is its bound.
+        """
         if self.model_run is None:
             return None
+        powers = []
         for name, node in self._kept().items():
             pair = (node["scale"], self.model_run.nodes[name]["scale"])
             ours, theirs = map(torch.as_tensor, pair)
             if not torch.equal(ours, theirs.to(ours)):
+                if isinstance(self.guide, AutoGuide) and _is_of_plates(ours, node):
+                    powers.append(name)
+                    continue
                 raise OptionError(
                     f"{self.title} weighs '{name}' by {ours.tolist():g}, the model by "
                     f"{theirs.tolist():g}: give guide and model the same plates, subsample_size "
@@ -144,6 +156,10 @@ class GuideTrial:
                     else f"{self.title} weighs '{name}' otherwise than the model: give both the "
                     "same scale."
                 )
+        if powers:
+            return (
+                f"alike; the model's poutine.scale is a power of the density of {', '.join(powers)}"
+            )
         return "alike"
 
     def data(self) -> str | None:
@@ -228,6 +244,13 @@ QUESTIONS = (
     GuideTrial.data,
     GuideTrial.discrete,
 )
+
+
+def _is_of_plates(scale: Tensor, node: dict[str, Any]) -> bool:
+    """Whether a site's weight is that of the minibatches of its plates, N/B each, and of nothing else."""
+    frames = [frame for frame in node["cond_indep_stack"] if frame.vectorized]
+    weight = math.prod((frame.full_size or frame.size) / frame.size for frame in frames)
+    return bool(torch.allclose(scale.double(), torch.tensor(weight).double()))
 
 
 class _Disagree(Exception):

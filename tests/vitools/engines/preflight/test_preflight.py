@@ -1,15 +1,23 @@
 """Every mistake between guide and model that preflight is there for, and nothing on sound ones."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from torch.distributions import constraints
 
-from vitools import Problem, preflight, svi
+from vitools import BetaElbo, Elbo, Problem, preflight, svi
 from vitools.engines.preflight.preflight import Preflight
 from vitools.errors import ModelError, OptionError, VitoolsWarning
-from vitools.guides import AutoFlow, AutoKumaraswamy, AutoLogisticNormal, AutoMultivariate
+from vitools.guides import (
+    AutoFlow,
+    AutoKumaraswamy,
+    AutoLogisticNormal,
+    AutoMeanField,
+    AutoMultivariate,
+)
 
 DATA = torch.linspace(-1.0, 1.0, 12, dtype=torch.float64)
 
@@ -321,3 +329,61 @@ def test_it_takes_two_runs_of_each():
     runs["model"] = 0
     preflight(problem, counted("guide", draws()))
     assert runs == {"model": 2, "guide": 2}
+
+
+Y = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
+
+
+def powered(y):
+    """p(μ) Π_j [p(z_j | μ) p(y_j | z_j)]³, all normal."""
+    mu = pyro.sample("mu", dist.Normal(torch.zeros(()).double(), 1.0))
+    with pyro.plate("rows", 3), pyro.poutine.scale(scale=3.0):
+        z = pyro.sample("z", dist.Normal(mu, 1.0))
+        pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+
+PRECISION = torch.diag(torch.tensor([10.0, 6.0, 6.0, 6.0]).double())
+PRECISION[0, 1:] = PRECISION[1:, 0] = -3.0
+CENTRE = torch.linalg.solve(PRECISION, torch.cat([torch.zeros(1).double(), 3 * Y]))
+LOG_NORMALISER = (
+    -19 * math.log(2 * math.pi) / 2
+    - 1.5 * (Y @ Y)
+    + CENTRE @ PRECISION @ CENTRE / 2
+    + (4 * math.log(2 * math.pi) - torch.logdet(PRECISION)) / 2
+)
+LOST = (PRECISION.diag().log().sum() - torch.logdet(PRECISION)) / 2  # KL of the best independent q
+
+
+@pytest.mark.parametrize(
+    ("guide", "objective", "lost", "sd"),
+    [
+        (AutoMultivariate, Elbo(8), 0.0, PRECISION.inverse().diag().sqrt()),
+        (AutoMeanField, Elbo(8), LOST, PRECISION.diag().rsqrt()),
+        (AutoMeanField, Elbo(8, analytic_kl=True), LOST, PRECISION.diag().rsqrt()),
+        (AutoMeanField, BetaElbo(num_particles=8), LOST, PRECISION.diag().rsqrt()),
+    ],
+)
+def test_a_scale_of_latents_is_a_power_of_the_density_that_an_automatic_guide_fits(
+    guide, objective, lost, sd
+):
+    problem = Problem(powered, Y)
+    report = preflight(problem, guide)
+    assert report.is_ready
+    assert "power of the density of z" in " ".join(str(report).split())
+    fit = svi(problem, guide, objective=objective, seed=0)
+    mean, spread = ({k: v.double() for k, v in part.items()} for part in (fit.mean(), fit.sd()))
+    found = torch.cat([mean["mu"].reshape(1), mean["z"]])
+    assert torch.allclose(found, CENTRE, atol=0.1 * float(sd.min()))
+    assert torch.allclose(torch.cat([spread["mu"].reshape(1), spread["z"]]), sd, rtol=0.1)
+    bound = fit.elbo(4000, seed=1)
+    assert abs(bound.value - float(LOG_NORMALISER - lost)) < 4 * bound.standard_error + 0.02
+
+
+def test_the_weight_that_a_guide_of_ones_own_leaves_out_is_asked_for():
+    def guide(y):
+        pyro.sample("mu", dist.Normal(torch.zeros(()).double(), 1.0))
+        with pyro.plate("rows", 3):
+            pyro.sample("z", dist.Normal(y, 1.0))
+
+    with pytest.raises(OptionError, match="weighs 'z' by 1, the model by 3"):
+        svi(Problem(powered, Y), guide)
