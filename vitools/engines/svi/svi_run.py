@@ -38,7 +38,7 @@ from vitools.errors import (
     callers_level,
 )
 from vitools.graphs.compiled import Compile
-from vitools.isolation import isolated, seeded, snapshot
+from vitools.isolation import isolated, seed_generators, seeded, snapshot
 from vitools.posterior import GuidePosterior, History, Posterior, Status
 from vitools.problem import Problem
 
@@ -237,9 +237,7 @@ class SviRun:
         """Every block has noise of its own, whatever was drawn before it."""
         words = f"{self.options.seed} {done // BLOCK} {self.stepped_back}"
         number = int.from_bytes(hashlib.blake2b(words.encode(), digest_size=4).digest())
-        if torch.cuda.is_available():
-            torch.cuda.manual_seed_all(number)
-        torch.default_generator.manual_seed(number)
+        seed_generators(number)
 
     def is_last_block(self, done: int) -> bool:
         return done > 0 and self.options.max_steps - done < BLOCK

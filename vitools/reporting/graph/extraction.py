@@ -25,7 +25,7 @@ from torch import Tensor
 
 from vitools.distributions.layers import base_distribution
 from vitools.errors import ModelError
-from vitools.isolation import alone, validating
+from vitools.isolation import alone, seed_generators, validating
 from vitools.problem.density.improper import StandIns
 from vitools.problem.density.mappable import mappable_densities
 from vitools.problem.sites import is_deterministic, is_subsample, support_of
@@ -140,7 +140,7 @@ class _Hold(Messenger):
 
 def _run(model: Callable, args: Sequence, kwargs: Mapping, held: Mapping) -> dict[str, dict]:
     """One run: site name → message, with what the model itself computed kept as ``computed``."""
-    torch.manual_seed(0)
+    seed_generators(0)
     with torch.no_grad(), StandIns((args, kwargs)), _Hold(held) as hold:
         trace = poutine.trace(model).get_trace(*args, **kwargs)
     return {
@@ -179,7 +179,7 @@ def _edges(
     # What a deterministic site can be is what its own parents' moves have made of it.
     elsewhere: dict[str, list[Tensor]] = {name: [] for name in held}
     order = {name: place for place, name in enumerate(held)}
-    torch.manual_seed(0)
+    seed_generators(0)
     moves = {
         parent: [_moved(reference[parent], attempt) for attempt in range(len(_STEPS))]
         for parent, value in held.items()
