@@ -9,6 +9,8 @@ SITE   := $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs do
 TEXTS  := vitools models guides benchmarks docs README.md CHANGELOG.md CONTRIBUTING.md Makefile pyproject.toml
 SOURCES := pyproject.toml constraints.txt
 
+unexport PYTHONDONTWRITEBYTECODE # suites start many processes: each module is compiled once
+
 .PHONY: demo test test-slow test-wheel lint browser docs docs-check course pictures clean
 
 demo: $(VENV)/.installed  ## the main job: compare methods on the two dice, write report/

@@ -1,5 +1,7 @@
 """Every test runs in float64 and must leave the process as it found it."""
 
+import gc
+
 import pyro
 import pytest
 import torch
@@ -27,6 +29,11 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "uses_global_generator: the test itself seeds or draws from torch's generator"
     )
+
+
+def pytest_collection_finish():
+    """What is loaded by now stays: the collector need not walk through it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def texts() -> Iterator[tuple[Path, str]]:
         yield ROOT / name, (ROOT / name).read_text("utf-8")
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     """The tree of each module of the package, by its address."""
     found = {}
@@ -53,11 +55,12 @@ def modules() -> dict[str, ast.Module]:
 
 def names_in(tree: ast.Module) -> set[str]:
     """What a module defines, imports or exports by a string."""
-    found = {
-        n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and type(n.value) is str
-    }
+    found = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, ast.Constant):
+            if type(node.value) is str:
+                found.add(node.value)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Name):
             found.add(node.id)

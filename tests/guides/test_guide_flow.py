@@ -127,7 +127,9 @@ def test_draws_are_scored_as_given_values_are(flow: str) -> None:
         torch.testing.assert_close(expanded.log_prob(value.clone()), known, rtol=1e-6, atol=1e-6)
 
 
-@every_flow
+@pytest.mark.parametrize(
+    "flow", [pytest.param(f, marks=[pytest.mark.slow] * (f == "spline")) for f in FLOWS]
+)
 def test_density_integrates_to_one(flow: str) -> None:
     guide = set_up(AutoFlow(banana, flow, init_scale=1.0))
     disturb(guide.weights)

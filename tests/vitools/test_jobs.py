@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:
 
 BACK_ENDS = [
     "threading",
-    "multiprocessing",  # hands out lists, and pickles by itself
+    pytest.param("multiprocessing", marks=pytest.mark.slow),  # hands out lists, pickles by itself
     pytest.param("loky", marks=pytest.mark.slow),  # imports everything anew
 ]
 

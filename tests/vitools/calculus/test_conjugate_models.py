@@ -31,6 +31,8 @@ Y = normals(20) + 1
 GROUP = integers(4, 20, seed=1)
 X = normals(20, 3, seed=2)
 CASES = {}
+DEAR = {"gmm_full", "hmm"}
+"""Seconds each; gmm_diag, covs and hmm_joint have the same pieces."""
 
 
 def case(*args, **options):
@@ -322,7 +324,9 @@ CASES["hmm_joint"] = (hmm, (Y,), {"joint": [tuple(f"z{i}" for i in range(5))]})
 
 # torch warns of a singular Wishart draw although it redraws it.
 @pytest.mark.filterwarnings("ignore:Singular sample")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in DEAR)) for n in CASES]
+)
 def test_model(name):
     model, args, options = CASES[name]
     conjugate, bounds = fitted(model, args, **options)

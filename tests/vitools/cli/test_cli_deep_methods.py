@@ -139,6 +139,7 @@ def test_fits_without_an_encoder_are_reported_as_such():
         compare_held_out({"other": other}, aim.held_out, 0, failures)
 
 
+@pytest.mark.slow  # the page of another model is written in test_cli.py
 @pytest.mark.usefixtures("float32_by_default")
 def test_compare_vae_writes_table_pictures_and_page(tmp_path):
     result = CliRunner().invoke(

@@ -14,7 +14,7 @@ from vitools.guides import AutoKumaraswamy
 from vitools.posterior import Status
 
 
-@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("seed", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_fit_and_compare_say_the_same_of_a_fit(vitools, monkeypatch, seed):
     def short(target, *, seed, **_):
         fit = svi(target.problem, AutoKumaraswamy, max_steps=40, seed=seed, compile=False)

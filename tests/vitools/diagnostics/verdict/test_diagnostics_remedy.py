@@ -65,7 +65,10 @@ GUIDES = [
     (AutoMultivariate, ["AutoFlow", "nuts()"], ["AutoMultivariate"]),
     (OwnMultivariate, ["AutoFlow", "nuts()"], ["AutoMultivariate"]),
     (AutoMultivariateNormal, ["AutoFlow", "nuts()"], ["AutoMultivariate"]),
-    (AutoFlow, ["nuts()", "reparameterise"], ["AutoMultivariate", "AutoFlow"]),
+    pytest.param(
+        *(AutoFlow, ["nuts()", "reparameterise"], ["AutoMultivariate", "AutoFlow"]),
+        marks=pytest.mark.slow,  # what Pyro's flow shows, too
+    ),
     (AutoIAFNormal, ["nuts()", "reparameterise"], ["AutoMultivariate", "AutoFlow"]),
 ]
 

@@ -216,7 +216,10 @@ def _evidence(y):
     return float(density.flatten().logsumexp(0)) + 2 * math.log(float(grid[1] - grid[0]))
 
 
-@pytest.mark.parametrize(("unit", "seed"), [(0.01, 0), (1.0, 1), (100.0, 2), (100.0, 3)])
+@pytest.mark.parametrize(
+    ("unit", "seed"),
+    [(0.01, 0), (1.0, 1), (100.0, 2), pytest.param(100.0, 3, marks=pytest.mark.slow)],
+)
 def test_a_walk_of_unknown_scale_is_found_in_every_unit(unit, seed):
     """Scales begun at a number of their own end 25 nats lower in the largest unit."""
     evidence = _evidence(unit * WALK)

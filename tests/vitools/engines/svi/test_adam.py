@@ -95,8 +95,15 @@ def test_settings_and_schedule_are_compiled_with_the_step(problem):
     assert fast.history.elbo[-1] != pytest.approx(default.history.elbo[-1], rel=1e-6)
 
 
-@pytest.mark.parametrize("compile", [False, True])
-@pytest.mark.parametrize("schedule", [SETTINGS.schedule, lambda step: 0.999**step])
+@pytest.mark.parametrize(
+    ("schedule", "compile"),
+    [
+        (SETTINGS.schedule, False),
+        (SETTINGS.schedule, True),
+        (lambda step: 0.999**step, False),
+        pytest.param(lambda step: 0.999**step, True, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_run_goes_on_along_its_schedule(problem, tmp_path, schedule, compile):
     settings = Adam(SETTINGS.betas, SETTINGS.epsilon, schedule)
     options = {"optimizer": settings, "max_steps": 60, "seed": 4, "compile": compile}

@@ -136,7 +136,9 @@ def many_fits(count, entries):
     )
 
 
-@pytest.mark.parametrize(("count", "entries"), [(30, 20), (2, 5000)])
+@pytest.mark.parametrize(
+    ("count", "entries"), [(30, 20), pytest.param(2, 5000, marks=pytest.mark.slow)]
+)
 def test_it_stays_small(count, entries):
     comparison = many_fits(count, entries)
     text = page(comparison, ORIGIN)
