@@ -13,6 +13,7 @@ from conjugacy_checks import (
     fitted,
 )
 from pyro import poutine, sample
+from pyro.infer.reparam import LocScaleReparam
 
 from vitools import Problem, cavi
 from vitools.calculus.words.explain import explain
@@ -211,3 +212,38 @@ def test_explain_tells_the_cases_of_a_discrete_latent_apart():
             sample("y", dist.Normal(torch.where(z == 1, 3.0, 0.0), 1.0), obs=Y)
 
     assert "Beta(1 + Σ_n q(z = 1), 1 + Σ_n q(z = 0))" in line(model, "p")
+
+
+EFFECTS = torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12], dtype=torch.float64)
+ERRORS = torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18], dtype=torch.float64)
+MARGINAL = torch.distributions.MultivariateNormal(
+    torch.zeros(8).double(), 25 + torch.diag(9 + ERRORS**2)
+)
+
+
+def schools():
+    mu = sample("mu", dist.Normal(0.0, 5.0))
+    with pyro.plate("schools", 8):
+        theta = sample("theta", dist.Normal(mu, 3.0))
+        sample("y", dist.Normal(theta, ERRORS), obs=EFFECTS)
+
+
+@pytest.mark.parametrize("centred", [0.0, 0.5, None])
+def test_a_site_that_a_handler_decentres_has_the_evidence_of_the_one_written(centred):
+    model = poutine.reparam(schools, config={"theta": LocScaleReparam(centred)})
+    fit = cavi(Problem(model))
+    assert set(fit.mean()) == {"mu", "theta_decentered"}
+    assert fit.elbo().value == pytest.approx(float(MARGINAL.log_prob(EFFECTS)), abs=1e-6)
+
+
+def test_what_is_read_from_a_distribution_is_what_was_written():
+    def model(read):
+        mu = sample("mu", dist.Normal(0.0, 5.0))
+        with pyro.plate("schools", 8):
+            around = dist.Normal(mu, 3.0)
+            theta = sample("theta", around)
+            sample("y", dist.Normal(theta, ERRORS), obs=EFFECTS)
+            sample("again", dist.Normal(around.loc if read else mu, 2.0), obs=EFFECTS)
+
+    read, written = (cavi(Problem(model, flag)).elbo().value for flag in (True, False))
+    assert read == pytest.approx(written, abs=1e-9)

@@ -16,7 +16,7 @@ import torch
 from pyro.distributions import MaskedDistribution
 from pyro.distributions.distribution import COERCIONS
 from torch import Tensor
-from torch.distributions import Independent
+from torch.distributions import Independent, constraints
 from torch.utils._pytree import tree_leaves, tree_map
 
 from vitools.calculus.tracing.symbolic import SymbolicTensor
@@ -36,6 +36,7 @@ def constructors_recorded() -> Iterator[None]:
             COERCIONS.insert(position, coerce)
         bound = inspect.signature(cls.__init__).bind_partial(None, *args, **kwargs).arguments  # type: ignore[misc]
         written = dict(list(bound.items())[1:])
+        _readable(built, written)
         return _record(built, (cls.__name__, written))
 
     COERCIONS.append(coerce)
@@ -57,6 +58,27 @@ def _shape_only_distribution(cls: type, args: tuple[Any, ...], kwargs: dict[str,
             if isinstance(value, SymbolicTensor):
                 bound.arguments[name] = _allowed(value, name in MATRICES)
         return cls(*bound.args[1:], **bound.kwargs)
+
+
+def _readable(built: Any, written: dict[str, Any]) -> None:
+    """``fn.loc`` of a distribution is what the model wrote, broadcast: handlers compute with it.
+
+    Left as they are: what a distribution normalises or its support is made of.
+    """
+    for name, constraint in getattr(built, "arg_constraints", {}).items():
+        kept, value = vars(built).get(name), written.get(name)
+        if value is None or not isinstance(kept, Tensor) or not kept.is_meta:
+            continue
+        if constraint is constraints.simplex or constraint is constraints.dependent:
+            continue
+        if not isinstance(value, Tensor):
+            value = torch.as_tensor(value, dtype=kept.dtype)
+        with torch._C.DisableTorchFunctionSubclass():  # a shape costs no look-up of a rule
+            shape = value.shape
+        if shape == kept.shape:
+            vars(built)[name] = value
+        elif torch.broadcast_shapes(shape, kept.shape) == kept.shape:
+            vars(built)[name] = value.expand(kept.shape)
 
 
 def _allowed(latent: SymbolicTensor, is_matrix: bool) -> Tensor:

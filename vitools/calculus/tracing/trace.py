@@ -156,7 +156,7 @@ class Recorder(Messenger):
         fn, name = msg["fn"], msg["name"]
         if is_subsample(msg):
             return
-        if msg["infer"].get("_deterministic"):
+        if msg["infer"].get("_deterministic") or _is_computed(msg):
             self.trace.deterministic[name] = msg["value"]
             return
         if name in self.trace.sites:
@@ -240,6 +240,14 @@ class Recorder(Messenger):
             fn=base,
             nodes=nodes,
         )
+
+
+def _is_computed(msg: Any) -> bool:
+    """Whether a site is but the name of what latents give, as ``poutine.reparam`` leaves it."""
+    if not msg["is_observed"] or not isinstance(msg["value"], SymbolicTensor):
+        return False
+    base, mask = base_and_mask(msg["fn"])
+    return mask is False and written(base)[0] == "Delta"
 
 
 def _node(argument: Any) -> Any:
