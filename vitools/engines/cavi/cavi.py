@@ -15,6 +15,7 @@ from vitools.calculus import ConjugateModel
 from vitools.calculus.blocks.dependence import kept_apart, sites_of
 from vitools.calculus.lattices import can_stand_on_a_lattice, lattice_of_few
 from vitools.calculus.needed_values import needed_values
+from vitools.calculus.recession import check_determined
 from vitools.calculus.start.on_nodes import with_nodes
 from vitools.calculus.tracing.trace import trace_model
 from vitools.calculus.values.reading import Reader, Reading
@@ -368,8 +369,7 @@ def cavi(
             names = listed(problem.free_params)
             held = [f"parameters of the model trained through the bound: {names}"]
             problem = problem.with_params(snapshot(pyro.get_param_store().get_state()))
-        for block in model.blocks:
-            block.check_determined()
+        check_determined(model)
         remarks = [sweeps_in_words(best, runs, restarts), *held]
         if nats:
             remarks.append(f"terms that cancel leave the bound accurate to about {nats:.1g} nats")

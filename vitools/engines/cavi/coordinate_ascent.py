@@ -6,6 +6,7 @@ sweeps, convergence) is a mask over them, and a run that is finished leaves the 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from vitools.calculus import ConjugateModel
 from vitools.calculus.model import State
+from vitools.calculus.recession import check_held
 from vitools.calculus.start.initialise import initialise as start_model
 from vitools.engines.cavi.batch import each, one, room, select, some, together
 from vitools.engines.cavi.moves import Moves
@@ -37,6 +39,8 @@ MOST_HALVINGS = 30
 # A warm-up is over when another fresh start of the inner blocks gains less than this part.
 WARM = 1e-3
 MOST_WARMUP_SWEEPS = 50
+# After so many sweeps it is first asked whether anything holds sites with flat priors.
+FIRST_LOOK = 32
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,20 @@ class CoordinateAscent:
             state, bound = self._sweep(before.state, before.bound)
             after = self._recorded(replace(before, state=state, bound=bound))
         self.reached = self._without_finished(before, after)
+        self._check_held(before)
         return self._best_bounds(before)
+
+    def _check_held(self, before: Reached) -> None:
+        """A climb without end is told early: at a number of sweeps, then at twice as many, and so on."""
+        at = self.reached
+        doublings = math.log2(at.rows / FIRST_LOOK)
+        if (
+            at.active
+            and doublings >= 0
+            and math.log2(max(before.rows, 1) / FIRST_LOOK) < int(doublings)
+        ):
+            self.model.load(one(at.state, 0, len(at.active)))
+            check_held(self.model)
 
     def _best_bounds(self, before: Reached) -> list[float]:
         return [max(bounds.values()) for _, bounds in self.rows[before.rows :]]

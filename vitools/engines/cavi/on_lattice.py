@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vitools.calculus import ConjugateModel
+from vitools.calculus.recession import check_determined
 from vitools.calculus.values.reading import Reader, Reading
 from vitools.engines.cavi.coordinate_ascent import Schedule
 from vitools.engines.cavi.nested.given import RestOfModel
@@ -53,8 +54,7 @@ def fit_on_lattice(
     edges, heights = lattice.panels.edges, lattice.panels.log_density
     for cell in lattice.cells:
         rest.model.load(cell.fitted.state)
-        for block in rest.model.blocks:
-            block.check_determined()
+        check_determined(rest.model)
         of_nested = space.densities(edges[cell.panel], heights[cell.panel])
         made = factors(rest.model)
         made.update(of_nested)

@@ -9,6 +9,7 @@ from typing import Any
 
 from vitools.calculus import ConjugateModel
 from vitools.calculus.blocks.dependence import kept_apart
+from vitools.calculus.recession import check_determined
 from vitools.calculus.words.dependence import in_words, switches_in_words
 from vitools.engines.cavi.coordinate_ascent import CaviRun, CoordinateAscent, Schedule
 from vitools.engines.cavi.digits import MOST_RETURNS, lost, own_points
@@ -75,8 +76,7 @@ def fit_in_shards(
         if not nats or returns == MOST_RETURNS:
             break
         points, file, saved = own_points(model), None, None
-    for block in model.blocks:
-        block.check_determined()
+    check_determined(model)
     made = Outcome(problem, model, [run.bound for run in runs], seeds[0])
     if interrupted:  # the others may be elsewhere: nothing more is asked of them
         model.together = None
