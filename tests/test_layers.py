@@ -108,7 +108,7 @@ ORDER = {
         {"messages"},
         {"compiled"},
         {"model"},
-        {"start", "needed_values", "lattices"},
+        {"start", "needed_values", "lattices", "recession"},
         {"words"},
     ],
     "vitools.calculus.blocks": [
