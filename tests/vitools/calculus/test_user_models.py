@@ -17,6 +17,7 @@ from pyro.infer.reparam import LocScaleReparam
 
 from vitools import Problem, cavi
 from vitools.calculus.words.explain import explain
+from vitools.errors import NotConjugateError
 
 _generator = torch.Generator().manual_seed(0)
 N = 30
@@ -247,3 +248,15 @@ def test_what_is_read_from_a_distribution_is_what_was_written():
 
     read, written = (cavi(Problem(model, flag)).elbo().value for flag in (True, False))
     assert read == pytest.approx(written, abs=1e-9)
+
+
+@pytest.mark.parametrize("combined", [False, True])
+def test_an_attribute_that_has_no_value_is_refused_by_name(combined):
+    def model():
+        mu = sample("mu", dist.Normal(0.0, 1.0))
+        wide = dist.LogNormal(mu, 1.0)
+        sample("x", wide)
+        sample("y", dist.Normal(mu + wide.loc if combined else 2 * wide.loc, 1.0), obs=Y[0])
+
+    with pytest.raises(NotConjugateError, match=r"'y': .*'mu'.* attribute of a distribution"):
+        cavi(Problem(model), guides={})

@@ -57,6 +57,11 @@ from vitools.calculus.algebra.term import (
     squared,
 )
 
+NO_VALUE = (
+    "an attribute of a distribution of latents, which has no value here (write it with the latents "
+    "that the distribution was given)"
+)
+
 
 class Expression:
     """A tensor of the given shape that is a sum of terms."""
@@ -79,6 +84,8 @@ class Expression:
         if isinstance(value, int | float):
             return Expression([Term(float(value), (), ())], ())
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
+        if tensor.is_meta:
+            raise Unsupported(NO_VALUE)
         movable = torch.is_grad_enabled() and is_open(tensor)
         tensor = (tensor if movable else tensor.detach()).to(torch.float64)
         shape = tuple(tensor.shape)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Transform, constraints
 
 from vitools.calculus.algebra.discrete import Discrete
-from vitools.calculus.algebra.expression import Expression
+from vitools.calculus.algebra.expression import NO_VALUE, Expression
 from vitools.calculus.tracing.constructors import (
     base_and_mask,
     both_masks,
@@ -221,7 +221,7 @@ class Recorder(Messenger):
         self.trace.sites[name] = TracedSite(
             name=name,
             distribution=kind,
-            arguments={key: _node(argument) for key, argument in arguments.items()},
+            arguments={key: _node(argument, self.trace) for key, argument in arguments.items()},
             shape=shape,
             batch_shape=batch_shape,
             base_event_dim=event_dim,
@@ -250,9 +250,12 @@ def _is_computed(msg: Any) -> bool:
     return mask is False and written(base)[0] == "Delta"
 
 
-def _node(argument: Any) -> Any:
+def _node(argument: Any, before: ModelTrace | None = None) -> Any:
     if isinstance(argument, SymbolicTensor):
         return argument.node
+    if isinstance(argument, Tensor) and argument.is_meta:
+        found = before.sites.values() if before is not None else ()
+        return Refusal(NO_VALUE, frozenset(site.name for site in found if site.is_latent))
     if isinstance(argument, Distribution):
         sites = _sites_within(argument)
         return Refusal("it is a distribution of its own", sites) if sites else argument
