@@ -31,6 +31,12 @@ def fresh() -> int:
     return next(_counter)
 
 
+NO_VALUE = (
+    "an attribute of a distribution of latents, which has no value here (write it with the latents "
+    "that the distribution was given)"
+)
+
+
 class Unsupported(Exception):
     """An operation has no rule in the calculus; the text says which and why."""
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from vitools.calculus.algebra.atoms import (
     LOG_ZERO,
+    NO_VALUE,
     Atom,
     Constant,
     Function,
@@ -55,11 +56,6 @@ from vitools.calculus.algebra.term import (
     is_selector,
     multiplied_out,
     squared,
-)
-
-NO_VALUE = (
-    "an attribute of a distribution of latents, which has no value here (write it with the latents "
-    "that the distribution was given)"
 )
 
 

@@ -16,8 +16,9 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Distribution, Transform, constraints
 
+from vitools.calculus.algebra.atoms import NO_VALUE
 from vitools.calculus.algebra.discrete import Discrete
-from vitools.calculus.algebra.expression import NO_VALUE, Expression
+from vitools.calculus.algebra.expression import Expression
 from vitools.calculus.tracing.constructors import (
     base_and_mask,
     both_masks,
