@@ -138,7 +138,7 @@ def _tied_scalars(model: ConjugateModel) -> Iterator[tuple[str, ...]]:
 
     q(r) q(p) is far too narrow where data say more of what both make together than of either; one joint table
     of them costs little. Locations are not among them, which share normal factors, nor are scalars that are
-    tied to a third: of the steps of a loop no two stand out.
+    tied to a third of their plates: of the steps of a loop no two stand out.
     """
     numbers = sum(s.observed.numel() for s in model.trace.sites.values() if s.observed is not None)
     if model.cut or numbers * ENOUGH > MOST_INSTEAD:
@@ -153,7 +153,10 @@ def _tied_scalars(model: ConjugateModel) -> Iterator[tuple[str, ...]]:
         for term in model.joint.terms
     }
     for names in tied:
-        alone = not any(set(names) & set(others) for others in tied if set(others) - set(names))
+        thirds = {
+            m for others in tied if set(others) & set(names) for m in set(others) - set(names)
+        }
+        alone = not any(same_plates(free[n], free[m]) for n in names for m in thirds)
         integrals = [n for n in names if isinstance(model.block_of[n], FreeFormBlock)]
         if (
             len(names) == MOST_SITES
